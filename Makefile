@@ -1,0 +1,54 @@
+# echocache: PGXS build.  `make`, `make install`, `make installcheck`.
+# The tests that need a memcached of their own, and everything at once: `bash test/run.sh`.
+
+EXTENSION = echocache
+EXTVERSION = $(shell sed -n "s/^default_version *= *'\(.*\)'/\1/p" echocache.control)
+MODULE_big = echocache
+DATA = $(wildcard sql/echocache--*.sql)
+PGFILEDESC = "echocache - keeps memcached coherent with tables"
+
+OBJS = \
+	src/admin.o \
+	src/attach.o \
+	src/cluster.o \
+	src/document.o \
+	src/echocache.o \
+	src/fence.o \
+	src/guc.o \
+	src/jsonscan.o \
+	src/key.o \
+	src/pending.o \
+	src/purge.o \
+	src/reader.o \
+	src/sql_read.o \
+	src/shmem.o \
+	src/trigger.o \
+	src/waitpoint.o \
+	src/wire.o \
+	src/worker.o
+
+PG_CPPFLAGS = -I$(srcdir)/src
+SHLIB_LINK = -lmemcached
+
+# `make WAIT_POINTS=1`: the named wait points of the tests (see src/waitpoint.h).
+ifdef WAIT_POINTS
+PG_CPPFLAGS += -DECHOCACHE_WAIT_POINTS
+endif
+# `make STRICT=1`: as CI builds.
+ifdef STRICT
+PG_CFLAGS += -Wall -Wextra -Werror -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
+endif
+
+REGRESS = $(sort $(notdir $(basename $(wildcard test/sql/*.sql))))
+REGRESS_OPTS = --inputdir=test --outputdir=.
+ISOLATION = $(sort $(notdir $(basename $(wildcard test/isolation/specs/*.spec))))
+ISOLATION_OPTS = --inputdir=test/isolation --outputdir=output_iso
+TAP_TESTS = 1
+PROVE_TESTS = test/t/*.pl
+
+PG_CONFIG ?= pg_config
+PGXS := $(shell $(PG_CONFIG) --pgxs)
+include $(PGXS)
+
+# PGXS does not track headers.
+$(OBJS) $(OBJS:.o=.bc): $(wildcard $(srcdir)/src/*.h)

@@ -1,0 +1,403 @@
+-- echocache 1.0: everything that CREATE EXTENSION echocache makes.
+\echo Use "CREATE EXTENSION echocache" to load this file. \quit
+
+-- ---------------------------------------------------------------- configuration
+
+CREATE SCHEMA echocache;
+REVOKE ALL ON SCHEMA echocache FROM PUBLIC;
+COMMENT ON SCHEMA echocache IS 'tables of the extension echocache; not for direct use';
+
+-- The order of the columns is known to src/attach.h.
+CREATE TABLE echocache.document (
+    name            text PRIMARY KEY,
+    relation        regclass NOT NULL UNIQUE,
+    key_column      name NOT NULL,
+    owner_column    name,
+    filter          text,
+    filter_columns  name[] NOT NULL,
+    exclude         name[] NOT NULL,
+    ttl             integer,
+    policy          text NOT NULL CHECK (policy IN ('write-through', 'invalidate'))
+);
+COMMENT ON TABLE echocache.document IS 'attached tables; written by echocache_attach() and echocache_detach()';
+SELECT pg_catalog.pg_extension_config_dump('echocache.document', '');
+
+CREATE TABLE echocache.withdrawn (
+    id    bigint NOT NULL,
+    name  text NOT NULL
+);
+COMMENT ON TABLE echocache.withdrawn IS 'documents detached while a server could not be purged; the worker purges and clears them';
+SELECT pg_catalog.pg_extension_config_dump('echocache.withdrawn', '');
+
+CREATE FUNCTION echocache.document_trigger() RETURNS trigger
+    AS 'MODULE_PATHNAME', 'echocache_document_trigger' LANGUAGE C;
+COMMENT ON FUNCTION echocache.document_trigger() IS 'makes every backend load the attachments anew';
+CREATE TRIGGER document_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON echocache.document
+    FOR EACH STATEMENT EXECUTE FUNCTION echocache.document_trigger();
+ALTER TABLE echocache.document ENABLE ALWAYS TRIGGER document_changed;
+
+-- ---------------------------------------------------------------- attach and detach
+
+CREATE FUNCTION echocache_row_trigger() RETURNS trigger
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION echocache_row_trigger() IS 'of the triggers that echocache_attach() creates';
+
+CREATE FUNCTION echocache_truncate_trigger() RETURNS trigger
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION echocache_truncate_trigger() IS 'of the triggers that echocache_attach() creates';
+
+CREATE FUNCTION echocache_attach(relation regclass, name text = 'session', key_column name = NULL,
+                                 owner_column name = NULL, filter text = NULL, exclude name[] = '{}',
+                                 ttl interval = NULL, policy text = 'write-through') RETURNS void
+    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION echocache_attach(regclass, text, name, name, text, name[], interval, text) IS
+    'keep the rows of a table in memcached as JSON documents, under <name>:<key>';
+
+CREATE FUNCTION echocache_detach(name text = 'session') RETURNS bigint
+    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION echocache_detach(text) IS
+    'withdraw all documents of that name and stop following their table; returns how many keys there were';
+
+-- ---------------------------------------------------------------- read
+--
+-- Overloads for text, uuid and bigint: an untyped parameter of a driver resolves to text.
+-- VOLATILE, since a hit may be newer than the statement's snapshot; PARALLEL RESTRICTED, since
+-- connections belong to the leader.
+
+CREATE FUNCTION echocache_get_session(id text) RETURNS json
+    AS 'MODULE_PATHNAME', 'echocache_get_session' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_get_session(text) IS
+    'the session with this id, from the cache or else from the table; NULL if absent';
+CREATE FUNCTION echocache_get_session(id uuid) RETURNS json
+    AS 'MODULE_PATHNAME', 'echocache_get_session' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_get_session(uuid) IS
+    'the session with this id, from the cache or else from the table; NULL if absent';
+CREATE FUNCTION echocache_get_session(id bigint) RETURNS json
+    AS 'MODULE_PATHNAME', 'echocache_get_session' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_get_session(bigint) IS
+    'the session with this id, from the cache or else from the table; NULL if absent';
+CREATE FUNCTION echocache_get_session(id text, owner text) RETURNS json
+    AS 'MODULE_PATHNAME', 'echocache_get_session' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_get_session(text, text) IS
+    'the same if it belongs to this owner, else NULL';
+CREATE FUNCTION echocache_get_session(id text, owner uuid) RETURNS json
+    AS 'MODULE_PATHNAME', 'echocache_get_session' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_get_session(text, uuid) IS
+    'the same if it belongs to this owner, else NULL';
+CREATE FUNCTION echocache_get_session(id text, owner bigint) RETURNS json
+    AS 'MODULE_PATHNAME', 'echocache_get_session' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_get_session(text, bigint) IS
+    'the same if it belongs to this owner, else NULL';
+CREATE FUNCTION echocache_get_session(id uuid, owner text) RETURNS json
+    AS 'MODULE_PATHNAME', 'echocache_get_session' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_get_session(uuid, text) IS
+    'the same if it belongs to this owner, else NULL';
+CREATE FUNCTION echocache_get_session(id uuid, owner uuid) RETURNS json
+    AS 'MODULE_PATHNAME', 'echocache_get_session' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_get_session(uuid, uuid) IS
+    'the same if it belongs to this owner, else NULL';
+CREATE FUNCTION echocache_get_session(id uuid, owner bigint) RETURNS json
+    AS 'MODULE_PATHNAME', 'echocache_get_session' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_get_session(uuid, bigint) IS
+    'the same if it belongs to this owner, else NULL';
+CREATE FUNCTION echocache_get_session(id bigint, owner text) RETURNS json
+    AS 'MODULE_PATHNAME', 'echocache_get_session' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_get_session(bigint, text) IS
+    'the same if it belongs to this owner, else NULL';
+CREATE FUNCTION echocache_get_session(id bigint, owner uuid) RETURNS json
+    AS 'MODULE_PATHNAME', 'echocache_get_session' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_get_session(bigint, uuid) IS
+    'the same if it belongs to this owner, else NULL';
+CREATE FUNCTION echocache_get_session(id bigint, owner bigint) RETURNS json
+    AS 'MODULE_PATHNAME', 'echocache_get_session' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_get_session(bigint, bigint) IS
+    'the same if it belongs to this owner, else NULL';
+
+CREATE FUNCTION echocache_get(name text, id text) RETURNS json
+    AS 'MODULE_PATHNAME', 'echocache_get' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_get(text, text) IS
+    'the document of that name with this id, from the cache or else from the table; NULL if absent';
+CREATE FUNCTION echocache_get(name text, id uuid) RETURNS json
+    AS 'MODULE_PATHNAME', 'echocache_get' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_get(text, uuid) IS
+    'the document of that name with this id, from the cache or else from the table; NULL if absent';
+CREATE FUNCTION echocache_get(name text, id bigint) RETURNS json
+    AS 'MODULE_PATHNAME', 'echocache_get' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_get(text, bigint) IS
+    'the document of that name with this id, from the cache or else from the table; NULL if absent';
+CREATE FUNCTION echocache_get(name text, id text, owner text) RETURNS json
+    AS 'MODULE_PATHNAME', 'echocache_get' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_get(text, text, text) IS
+    'the same if it belongs to this owner, else NULL';
+CREATE FUNCTION echocache_get(name text, id text, owner uuid) RETURNS json
+    AS 'MODULE_PATHNAME', 'echocache_get' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_get(text, text, uuid) IS
+    'the same if it belongs to this owner, else NULL';
+CREATE FUNCTION echocache_get(name text, id text, owner bigint) RETURNS json
+    AS 'MODULE_PATHNAME', 'echocache_get' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_get(text, text, bigint) IS
+    'the same if it belongs to this owner, else NULL';
+CREATE FUNCTION echocache_get(name text, id uuid, owner text) RETURNS json
+    AS 'MODULE_PATHNAME', 'echocache_get' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_get(text, uuid, text) IS
+    'the same if it belongs to this owner, else NULL';
+CREATE FUNCTION echocache_get(name text, id uuid, owner uuid) RETURNS json
+    AS 'MODULE_PATHNAME', 'echocache_get' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_get(text, uuid, uuid) IS
+    'the same if it belongs to this owner, else NULL';
+CREATE FUNCTION echocache_get(name text, id uuid, owner bigint) RETURNS json
+    AS 'MODULE_PATHNAME', 'echocache_get' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_get(text, uuid, bigint) IS
+    'the same if it belongs to this owner, else NULL';
+CREATE FUNCTION echocache_get(name text, id bigint, owner text) RETURNS json
+    AS 'MODULE_PATHNAME', 'echocache_get' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_get(text, bigint, text) IS
+    'the same if it belongs to this owner, else NULL';
+CREATE FUNCTION echocache_get(name text, id bigint, owner uuid) RETURNS json
+    AS 'MODULE_PATHNAME', 'echocache_get' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_get(text, bigint, uuid) IS
+    'the same if it belongs to this owner, else NULL';
+CREATE FUNCTION echocache_get(name text, id bigint, owner bigint) RETURNS json
+    AS 'MODULE_PATHNAME', 'echocache_get' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_get(text, bigint, bigint) IS
+    'the same if it belongs to this owner, else NULL';
+
+CREATE FUNCTION echocache_get_sessions(ids text[]) RETURNS TABLE (id text, session json)
+    AS 'MODULE_PATHNAME', 'echocache_get_sessions' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 100;
+COMMENT ON FUNCTION echocache_get_sessions(text[]) IS
+    'the documents with these ids, in the order asked; those that are absent are left out';
+CREATE FUNCTION echocache_get_sessions(ids uuid[]) RETURNS TABLE (id text, session json)
+    AS 'MODULE_PATHNAME', 'echocache_get_sessions' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 100;
+COMMENT ON FUNCTION echocache_get_sessions(uuid[]) IS
+    'the documents with these ids, in the order asked; those that are absent are left out';
+CREATE FUNCTION echocache_get_sessions(ids bigint[]) RETURNS TABLE (id text, session json)
+    AS 'MODULE_PATHNAME', 'echocache_get_sessions' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 100;
+COMMENT ON FUNCTION echocache_get_sessions(bigint[]) IS
+    'the documents with these ids, in the order asked; those that are absent are left out';
+CREATE FUNCTION echocache_get_sessions(ids text[], owner text) RETURNS TABLE (id text, session json)
+    AS 'MODULE_PATHNAME', 'echocache_get_sessions' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 100;
+COMMENT ON FUNCTION echocache_get_sessions(text[], text) IS
+    'the same, without those that do not belong to this owner';
+CREATE FUNCTION echocache_get_sessions(ids text[], owner uuid) RETURNS TABLE (id text, session json)
+    AS 'MODULE_PATHNAME', 'echocache_get_sessions' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 100;
+COMMENT ON FUNCTION echocache_get_sessions(text[], uuid) IS
+    'the same, without those that do not belong to this owner';
+CREATE FUNCTION echocache_get_sessions(ids text[], owner bigint) RETURNS TABLE (id text, session json)
+    AS 'MODULE_PATHNAME', 'echocache_get_sessions' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 100;
+COMMENT ON FUNCTION echocache_get_sessions(text[], bigint) IS
+    'the same, without those that do not belong to this owner';
+CREATE FUNCTION echocache_get_sessions(ids uuid[], owner text) RETURNS TABLE (id text, session json)
+    AS 'MODULE_PATHNAME', 'echocache_get_sessions' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 100;
+COMMENT ON FUNCTION echocache_get_sessions(uuid[], text) IS
+    'the same, without those that do not belong to this owner';
+CREATE FUNCTION echocache_get_sessions(ids uuid[], owner uuid) RETURNS TABLE (id text, session json)
+    AS 'MODULE_PATHNAME', 'echocache_get_sessions' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 100;
+COMMENT ON FUNCTION echocache_get_sessions(uuid[], uuid) IS
+    'the same, without those that do not belong to this owner';
+CREATE FUNCTION echocache_get_sessions(ids uuid[], owner bigint) RETURNS TABLE (id text, session json)
+    AS 'MODULE_PATHNAME', 'echocache_get_sessions' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 100;
+COMMENT ON FUNCTION echocache_get_sessions(uuid[], bigint) IS
+    'the same, without those that do not belong to this owner';
+CREATE FUNCTION echocache_get_sessions(ids bigint[], owner text) RETURNS TABLE (id text, session json)
+    AS 'MODULE_PATHNAME', 'echocache_get_sessions' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 100;
+COMMENT ON FUNCTION echocache_get_sessions(bigint[], text) IS
+    'the same, without those that do not belong to this owner';
+CREATE FUNCTION echocache_get_sessions(ids bigint[], owner uuid) RETURNS TABLE (id text, session json)
+    AS 'MODULE_PATHNAME', 'echocache_get_sessions' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 100;
+COMMENT ON FUNCTION echocache_get_sessions(bigint[], uuid) IS
+    'the same, without those that do not belong to this owner';
+CREATE FUNCTION echocache_get_sessions(ids bigint[], owner bigint) RETURNS TABLE (id text, session json)
+    AS 'MODULE_PATHNAME', 'echocache_get_sessions' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 100;
+COMMENT ON FUNCTION echocache_get_sessions(bigint[], bigint) IS
+    'the same, without those that do not belong to this owner';
+
+CREATE FUNCTION echocache_get_many(name text, ids text[]) RETURNS TABLE (id text, document json)
+    AS 'MODULE_PATHNAME', 'echocache_get_many' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 100;
+COMMENT ON FUNCTION echocache_get_many(text, text[]) IS
+    'the documents with these ids, in the order asked; those that are absent are left out';
+CREATE FUNCTION echocache_get_many(name text, ids uuid[]) RETURNS TABLE (id text, document json)
+    AS 'MODULE_PATHNAME', 'echocache_get_many' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 100;
+COMMENT ON FUNCTION echocache_get_many(text, uuid[]) IS
+    'the documents with these ids, in the order asked; those that are absent are left out';
+CREATE FUNCTION echocache_get_many(name text, ids bigint[]) RETURNS TABLE (id text, document json)
+    AS 'MODULE_PATHNAME', 'echocache_get_many' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 100;
+COMMENT ON FUNCTION echocache_get_many(text, bigint[]) IS
+    'the documents with these ids, in the order asked; those that are absent are left out';
+CREATE FUNCTION echocache_get_many(name text, ids text[], owner text) RETURNS TABLE (id text, document json)
+    AS 'MODULE_PATHNAME', 'echocache_get_many' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 100;
+COMMENT ON FUNCTION echocache_get_many(text, text[], text) IS
+    'the same, without those that do not belong to this owner';
+CREATE FUNCTION echocache_get_many(name text, ids text[], owner uuid) RETURNS TABLE (id text, document json)
+    AS 'MODULE_PATHNAME', 'echocache_get_many' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 100;
+COMMENT ON FUNCTION echocache_get_many(text, text[], uuid) IS
+    'the same, without those that do not belong to this owner';
+CREATE FUNCTION echocache_get_many(name text, ids text[], owner bigint) RETURNS TABLE (id text, document json)
+    AS 'MODULE_PATHNAME', 'echocache_get_many' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 100;
+COMMENT ON FUNCTION echocache_get_many(text, text[], bigint) IS
+    'the same, without those that do not belong to this owner';
+CREATE FUNCTION echocache_get_many(name text, ids uuid[], owner text) RETURNS TABLE (id text, document json)
+    AS 'MODULE_PATHNAME', 'echocache_get_many' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 100;
+COMMENT ON FUNCTION echocache_get_many(text, uuid[], text) IS
+    'the same, without those that do not belong to this owner';
+CREATE FUNCTION echocache_get_many(name text, ids uuid[], owner uuid) RETURNS TABLE (id text, document json)
+    AS 'MODULE_PATHNAME', 'echocache_get_many' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 100;
+COMMENT ON FUNCTION echocache_get_many(text, uuid[], uuid) IS
+    'the same, without those that do not belong to this owner';
+CREATE FUNCTION echocache_get_many(name text, ids uuid[], owner bigint) RETURNS TABLE (id text, document json)
+    AS 'MODULE_PATHNAME', 'echocache_get_many' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 100;
+COMMENT ON FUNCTION echocache_get_many(text, uuid[], bigint) IS
+    'the same, without those that do not belong to this owner';
+CREATE FUNCTION echocache_get_many(name text, ids bigint[], owner text) RETURNS TABLE (id text, document json)
+    AS 'MODULE_PATHNAME', 'echocache_get_many' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 100;
+COMMENT ON FUNCTION echocache_get_many(text, bigint[], text) IS
+    'the same, without those that do not belong to this owner';
+CREATE FUNCTION echocache_get_many(name text, ids bigint[], owner uuid) RETURNS TABLE (id text, document json)
+    AS 'MODULE_PATHNAME', 'echocache_get_many' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 100;
+COMMENT ON FUNCTION echocache_get_many(text, bigint[], uuid) IS
+    'the same, without those that do not belong to this owner';
+CREATE FUNCTION echocache_get_many(name text, ids bigint[], owner bigint) RETURNS TABLE (id text, document json)
+    AS 'MODULE_PATHNAME', 'echocache_get_many' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 100;
+COMMENT ON FUNCTION echocache_get_many(text, bigint[], bigint) IS
+    'the same, without those that do not belong to this owner';
+
+-- ---------------------------------------------------------------- touch, withdraw, reload
+
+CREATE FUNCTION echocache_touch_session(id text, ttl interval = NULL) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'echocache_touch_session' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_touch_session(text, interval) IS
+    'renew the lifetime of a cached session; false if it is not cached';
+CREATE FUNCTION echocache_touch_session(id uuid, ttl interval = NULL) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'echocache_touch_session' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_touch_session(uuid, interval) IS
+    'renew the lifetime of a cached session; false if it is not cached';
+CREATE FUNCTION echocache_touch_session(id bigint, ttl interval = NULL) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'echocache_touch_session' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_touch_session(bigint, interval) IS
+    'renew the lifetime of a cached session; false if it is not cached';
+CREATE FUNCTION echocache_touch(name text, id text, ttl interval = NULL) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'echocache_touch' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_touch(text, text, interval) IS
+    'renew the lifetime of a cached document; false if it is not cached';
+CREATE FUNCTION echocache_touch(name text, id uuid, ttl interval = NULL) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'echocache_touch' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_touch(text, uuid, interval) IS
+    'renew the lifetime of a cached document; false if it is not cached';
+CREATE FUNCTION echocache_touch(name text, id bigint, ttl interval = NULL) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'echocache_touch' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_touch(text, bigint, interval) IS
+    'renew the lifetime of a cached document; false if it is not cached';
+CREATE FUNCTION echocache_invalidate_session(id text) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'echocache_invalidate_session' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_invalidate_session(text) IS
+    'withdraw a session from the cache; false if it was not cached';
+CREATE FUNCTION echocache_invalidate_session(id uuid) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'echocache_invalidate_session' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_invalidate_session(uuid) IS
+    'withdraw a session from the cache; false if it was not cached';
+CREATE FUNCTION echocache_invalidate_session(id bigint) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'echocache_invalidate_session' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_invalidate_session(bigint) IS
+    'withdraw a session from the cache; false if it was not cached';
+CREATE FUNCTION echocache_invalidate(name text, id text) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'echocache_invalidate' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_invalidate(text, text) IS
+    'withdraw a document from the cache; false if it was not cached';
+CREATE FUNCTION echocache_invalidate(name text, id uuid) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'echocache_invalidate' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_invalidate(text, uuid) IS
+    'withdraw a document from the cache; false if it was not cached';
+CREATE FUNCTION echocache_invalidate(name text, id bigint) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'echocache_invalidate' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_invalidate(text, bigint) IS
+    'withdraw a document from the cache; false if it was not cached';
+CREATE FUNCTION echocache_refresh_session(id text) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'echocache_refresh_session' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_refresh_session(text) IS
+    'load a session from its row into the cache; false if it is not there now';
+CREATE FUNCTION echocache_refresh_session(id uuid) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'echocache_refresh_session' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_refresh_session(uuid) IS
+    'load a session from its row into the cache; false if it is not there now';
+CREATE FUNCTION echocache_refresh_session(id bigint) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'echocache_refresh_session' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_refresh_session(bigint) IS
+    'load a session from its row into the cache; false if it is not there now';
+CREATE FUNCTION echocache_refresh(name text, id text) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'echocache_refresh' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_refresh(text, text) IS
+    'load a document from its row into the cache; false if it is not there now';
+CREATE FUNCTION echocache_refresh(name text, id uuid) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'echocache_refresh' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_refresh(text, uuid) IS
+    'load a document from its row into the cache; false if it is not there now';
+CREATE FUNCTION echocache_refresh(name text, id bigint) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'echocache_refresh' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_refresh(text, bigint) IS
+    'load a document from its row into the cache; false if it is not there now';
+
+-- ---------------------------------------------------------------- the cache itself
+
+CREATE FUNCTION echocache_is_available() RETURNS boolean
+    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_is_available() IS 'is the cache enabled, and at least one server UP?';
+
+CREATE FUNCTION echocache_health(OUT server text, OUT state text, OUT test_set boolean, OUT test_get boolean,
+                                 OUT test_delete boolean, OUT milliseconds double precision, OUT error text)
+    RETURNS SETOF record
+    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_health() IS 'set, get and delete a key of its own on every server, now';
+
+CREATE FUNCTION echocache_connect() RETURNS integer
+    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_connect() IS 'connect this session to the servers that are not DOWN; returns to how many';
+
+CREATE FUNCTION echocache_disconnect() RETURNS integer
+    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_disconnect() IS 'close this session''s connections; returns how many there were';
+
+CREATE FUNCTION echocache_stats_reset() RETURNS void
+    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_stats_reset() IS 'set the counters of echocache_stats to zero';
+
+CREATE FUNCTION echocache.servers(OUT server text, OUT weight integer, OUT state text, OUT since timestamptz,
+                                  OUT connections integer, OUT kept integer, OUT last_error text,
+                                  OUT last_error_at timestamptz)
+    RETURNS SETOF record
+    AS 'MODULE_PATHNAME', 'echocache_servers_internal' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache.servers() IS 'behind the view echocache_servers';
+
+CREATE VIEW echocache_servers AS SELECT * FROM echocache.servers();
+COMMENT ON VIEW echocache_servers IS 'the memcached servers, as this database sees them';
+
+-- The order of the counters is that of EcCounter in src/shmem.h.
+CREATE FUNCTION echocache.stats(OUT relation oid, OUT hits bigint, OUT misses bigint, OUT bypass_disabled bigint,
+                                OUT bypass_server bigint, OUT bypass_isolation bigint, OUT bypass_own_change bigint,
+                                OUT bypass_row_security bigint, OUT bypass_key bigint, OUT bypass_owner bigint,
+                                OUT fills bigint, OUT fills_refused bigint, OUT write_throughs bigint,
+                                OUT withdrawals bigint, OUT markers bigint, OUT errors bigint, OUT timeouts bigint,
+                                OUT stats_reset timestamptz)
+    RETURNS SETOF record
+    AS 'MODULE_PATHNAME', 'echocache_stats_internal' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache.stats() IS 'behind the view echocache_stats';
+
+CREATE VIEW echocache_documents AS
+    SELECT name, relation, key_column, owner_column, filter, exclude,
+           pg_catalog.make_interval(secs => ttl) AS ttl, policy
+    FROM echocache.document;
+COMMENT ON VIEW echocache_documents IS 'the attached tables';
+
+CREATE VIEW echocache_stats AS
+    SELECT d.name, s.hits, s.misses, s.bypass_disabled, s.bypass_server, s.bypass_isolation,
+           s.bypass_own_change, s.bypass_row_security, s.bypass_key, s.bypass_owner, s.fills,
+           s.fills_refused, s.write_throughs, s.withdrawals, s.markers, s.errors, s.timeouts,
+           s.stats_reset
+    FROM echocache.document d JOIN echocache.stats() s ON s.relation = d.relation;
+COMMENT ON VIEW echocache_stats IS 'what has happened to each document since stats_reset';
+
+-- ---------------------------------------------------------------- privileges
+
+REVOKE ALL ON FUNCTION echocache_health(), echocache_connect(), echocache_disconnect(), echocache_stats_reset(),
+    echocache.servers(), echocache.stats() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION echocache_health(), echocache.servers(), echocache.stats() TO pg_monitor;
+GRANT USAGE ON SCHEMA echocache TO pg_monitor;
+GRANT SELECT ON echocache_documents, echocache_servers, echocache_stats TO pg_monitor;

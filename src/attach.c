@@ -1,0 +1,723 @@
+/*-------------------------------------------------------------------------
+ *
+ * attach.c
+ *	  Attach and detach tables; what DDL does to attached ones.
+ *
+ * A change of the attachments is a change of every document of the table, and
+ * goes through the fence: keys that an earlier life of the name left behind are
+ * purged at the commit that attaches it, those of a detached one before it.
+ *
+ * The configuration is written with the rights of its owner, the triggers are
+ * created with the caller's, who must own the table.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/catalog.h"
+#include "catalog/dependency.h"
+#include "catalog/indexing.h"
+#include "catalog/namespace.h"
+#include "catalog/objectaccess.h"
+#include "catalog/partition.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_database.h"
+#include "catalog/pg_extension.h"
+#include "catalog/pg_index.h"
+#include "catalog/pg_trigger.h"
+#include "catalog/pg_type.h"
+#include "commands/defrem.h"
+#include "commands/extension.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "optimizer/optimizer.h"
+#include "parser/parse_clause.h"
+#include "parser/parse_collate.h"
+#include "parser/parse_node.h"
+#include "parser/parse_relation.h"
+#include "parser/parser.h"
+#include "storage/lmgr.h"
+#include "utils/acl.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/partcache.h"
+#include "utils/rel.h"
+#include "utils/ruleutils.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+#include "utils/typcache.h"
+
+#include "admin.h"
+#include "attach.h"
+#include "cluster.h"
+#include "compat.h"
+#include "document.h"
+#include "fence.h"
+#include "worker.h"
+
+PG_FUNCTION_INFO_V1(echocache_attach);
+PG_FUNCTION_INFO_V1(echocache_detach);
+
+/* The attachment in the making. */
+typedef struct Attachment
+{
+	char	   *schema;			/* where our functions are */
+	char	   *name;
+	Oid			relid;
+	Relation	rel;			/* open while it is checked */
+	char	   *key;
+	char	   *owner;			/* NULL: none */
+	char	   *filter;			/* NULL: none; else as it was given, then canonical */
+	List	   *filter_columns;
+	List	   *exclude;
+	int64		ttl;			/* -1: none of its own */
+	char	   *policy;
+} Attachment;
+
+static object_access_hook_type prev_object_access_hook = NULL;
+
+static void check_relation(Relation rel);
+static char *find_key(Relation rel);
+static void check_key(Relation rel, const char *key);
+static bool unique_on(Relation index, Relation rel, AttrNumber attno);
+static void check_columns(Attachment *a);
+static void check_filter(Attachment *a);
+static void filter_error_context(void *arg);
+static Datum names_datum(List *names);
+static void insert_configuration(Attachment *a);
+static void create_triggers(Attachment *a);
+static void drop_triggers(Oid relid, const char *name);
+static void run(const char *fmt,...) pg_attribute_printf(1, 2);
+static int64 withdraw(const char *name, Oid relid, bool extension);
+static void forget(const char *name);
+static void object_access(ObjectAccessType access, Oid classId, Oid objectId, int subId,
+						  void *arg);
+static void relation_dropped(Oid relid);
+static void relation_truncated(Oid relid);
+
+/* Once, from _PG_init. */
+void
+ec_attach_init(void)
+{
+	prev_object_access_hook = object_access_hook;
+	object_access_hook = object_access;
+}
+
+/* ---------------------------------------------------------------- checks */
+
+/* Only where triggers see every change, and a crash forgets nothing else. */
+static void
+check_relation(Relation rel)
+{
+	const char *why = NULL;
+
+	if (IsCatalogRelation(rel) || IsToastRelation(rel) ||
+		RelationGetNamespace(rel) == get_namespace_oid("echocache", true))
+		why = "Catalogs cannot have triggers of their own.";
+	else
+		switch (rel->rd_rel->relkind)
+		{
+			case RELKIND_RELATION:
+			case RELKIND_PARTITIONED_TABLE:
+				break;
+			case RELKIND_VIEW:
+			case RELKIND_MATVIEW:
+				why = "A view's rows change without its triggers being told.";
+				break;
+			case RELKIND_FOREIGN_TABLE:
+				why = "A foreign table's rows can be changed on the other side.";
+				break;
+			default:
+				why = "It has no rows that triggers could follow.";
+		}
+	if (why == NULL && rel->rd_rel->relpersistence == RELPERSISTENCE_TEMP)
+		why = "Other sessions do not see a temporary table's rows.";
+	else if (why == NULL && rel->rd_rel->relpersistence == RELPERSISTENCE_UNLOGGED)
+		why = "A crash empties an unlogged table without any trigger being told.";
+	if (why)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("cannot attach \"%s\"", RelationGetRelationName(rel)),
+				 errdetail_internal("%s", why),
+				 errhint("Attach an ordinary or partitioned table.")));
+}
+
+/* The primary key's column, which must be one. */
+static char *
+find_key(Relation rel)
+{
+	Oid			oid;
+	Relation	index;
+	char	   *key = NULL;
+	int			n;
+
+	(void) RelationGetIndexList(rel);	/* sets rd_pkindex */
+	oid = rel->rd_pkindex;
+	if (!OidIsValid(oid))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TABLE_DEFINITION),
+				 errmsg("table \"%s\" has no primary key", RelationGetRelationName(rel)),
+				 errhint("Add one, or name a unique column with key_column => '...'.")));
+	index = index_open(oid, AccessShareLock);
+	n = index->rd_index->indnkeyatts;
+	if (n == 1)
+		key = get_attname(RelationGetRelid(rel), index->rd_index->indkey.values[0], false);
+	index_close(index, AccessShareLock);
+	if (n != 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TABLE_DEFINITION),
+				 errmsg("the primary key of table \"%s\" has %d columns",
+						RelationGetRelationName(rel), n),
+				 errdetail("A document's key is one column."),
+				 errhint("Name a column that is unique by itself with key_column => '...'.")));
+	return key;
+}
+
+/*
+ * Does the unique index say that the column is unique?  For a partitioned table
+ * no index can say that of a column that is not its partition key; then one that
+ * has just the partition key beside it is taken for the best that can be said.
+ */
+static bool
+unique_on(Relation index, Relation rel, AttrNumber attno)
+{
+	bool		has = false;
+
+	if (!index->rd_index->indisunique || !index->rd_index->indisvalid ||
+		RelationGetIndexPredicate(index) != NIL)
+		return false;
+	for (int i = 0; i < index->rd_index->indnkeyatts; i++)
+	{
+		AttrNumber	att = index->rd_index->indkey.values[i];
+		bool		partition_key = false;
+
+		if (att == attno)
+		{
+			has = true;
+			continue;
+		}
+		if (rel->rd_rel->relkind == RELKIND_PARTITIONED_TABLE)
+		{
+			PartitionKey key = RelationGetPartitionKey(rel);
+
+			for (int p = 0; p < get_partition_natts(key); p++)
+				partition_key |= get_partition_col_attnum(key, p) == att && att != 0;
+		}
+		if (!partition_key)
+			return false;
+	}
+	return has;
+}
+
+static void
+check_key(Relation rel, const char *key)
+{
+	AttrNumber	attno = get_attnum(RelationGetRelid(rel), key);
+	bool		unique = false;
+	ListCell   *lc;
+
+	if (attno <= 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_COLUMN),
+				 errmsg("column \"%s\" of table \"%s\" does not exist", key,
+						RelationGetRelationName(rel))));
+	foreach(lc, RelationGetIndexList(rel))
+	{
+		Relation	index = index_open(lfirst_oid(lc), AccessShareLock);
+
+		unique |= unique_on(index, rel, attno);
+		index_close(index, AccessShareLock);
+	}
+	if (!unique)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TABLE_DEFINITION),
+				 errmsg("column \"%s\" of table \"%s\" is not unique", key,
+						RelationGetRelationName(rel)),
+				 errhint("Create a unique index on it.")));
+	if (!OidIsValid(lookup_type_cache(get_atttype(RelationGetRelid(rel), attno),
+									  TYPECACHE_EQ_OPR)->eq_opr))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_FUNCTION),
+				 errmsg("the type of column \"%s\" has no equality operator", key)));
+}
+
+/* The excluded columns and the owner. */
+static void
+check_columns(Attachment *a)
+{
+	Oid			relid = RelationGetRelid(a->rel);
+	ListCell   *lc;
+
+	foreach(lc, a->exclude)
+	{
+		const char *column = lfirst(lc);
+
+		if (get_attnum(relid, column) <= 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_COLUMN),
+					 errmsg("column \"%s\" of table \"%s\" does not exist", column,
+							RelationGetRelationName(a->rel)),
+					 errdetail("It is in the list of excluded columns.")));
+		if (strcmp(column, a->key) == 0 || (a->owner && strcmp(column, a->owner) == 0))
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("column \"%s\" cannot be excluded", column),
+					 errdetail("A document shows its key and its owner.")));
+	}
+	if (a->owner == NULL)
+		return;
+	if (get_attnum(relid, a->owner) <= 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_COLUMN),
+				 errmsg("column \"%s\" of table \"%s\" does not exist", a->owner,
+						RelationGetRelationName(a->rel)),
+				 errdetail("It is given as the owner.")));
+	switch (get_atttype(relid, get_attnum(relid, a->owner)))
+	{
+		case INT2OID:
+		case INT4OID:
+		case INT8OID:
+		case NUMERICOID:
+		case TEXTOID:
+		case VARCHAROID:
+		case BPCHAROID:
+		case NAMEOID:
+		case UUIDOID:
+			break;
+		default:
+			ereport(ERROR,
+					(errcode(ERRCODE_DATATYPE_MISMATCH),
+					 errmsg("column \"%s\" has a type that owners cannot have", a->owner),
+					 errhint("Owners are integers, numeric, uuid, or character strings.")));
+	}
+}
+
+static void
+filter_error_context(void *arg)
+{
+	errcontext("filter of document \"%s\"", ((Attachment *) arg)->name);
+}
+
+/*
+ * The filter is one boolean expression over the row's columns whose result
+ * depends on nothing else.  It becomes what ruleutils makes of it, with every
+ * name qualified, so that it means the same in every session.
+ */
+static void
+check_filter(Attachment *a)
+{
+	ErrorContextCallback context = {error_context_stack, filter_error_context, a};
+	ParseState *pstate = make_parsestate(NULL);
+	ParseNamespaceItem *nsitem;
+	List	   *parsed;
+	SelectStmt *select;
+	ResTarget  *target;
+	Node	   *expr;
+	Bitmapset  *attnos = NULL;
+	int			attno = -1;
+	int			nestlevel;
+
+	error_context_stack = &context;
+	parsed = raw_parser(psprintf("SELECT %s", a->filter), RAW_PARSE_DEFAULT);
+	select = list_length(parsed) == 1 ? (SelectStmt *) linitial_node(RawStmt, parsed)->stmt : NULL;
+	if (select == NULL || !IsA(select, SelectStmt) || list_length(select->targetList) != 1 ||
+		select->fromClause || select->whereClause || select->groupClause ||
+		select->havingClause || select->windowClause || select->valuesLists ||
+		select->sortClause || select->limitCount || select->limitOffset ||
+		select->lockingClause || select->withClause || select->distinctClause ||
+		select->intoClause || select->op != SETOP_NONE)
+		ereport(ERROR,
+				(errcode(ERRCODE_SYNTAX_ERROR),
+				 errmsg("the filter is not one SQL expression"),
+				 errhint("Write a condition over the row's columns, such as 'NOT is_deleted'.")));
+	target = linitial_node(ResTarget, select->targetList);
+
+	nsitem = addRangeTableEntryForRelation(pstate, a->rel, AccessShareLock, NULL, false, true);
+	addNSItemToQuery(pstate, nsitem, false, true, true);
+	expr = transformWhereClause(pstate, target->val, EXPR_KIND_CHECK_CONSTRAINT, "filter");
+	assign_expr_collations(pstate, expr);
+
+	if (contain_mutable_functions(expr))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
+				 errmsg("functions in the filter must be IMMUTABLE"),
+				 errdetail("A cached document does not notice that anything but its row has "
+						   "changed.")));
+	pull_varattnos(expr, 1, &attnos);
+	while ((attno = bms_next_member(attnos, attno)) >= 0)
+	{
+		int			column = attno + FirstLowInvalidHeapAttributeNumber;
+
+		if (column <= 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_COLUMN_REFERENCE),
+					 errmsg("the filter cannot use system columns or the whole row")));
+		a->filter_columns = lappend(a->filter_columns,
+									get_attname(RelationGetRelid(a->rel), column, false));
+	}
+
+	nestlevel = NewGUCNestLevel();
+	(void) set_config_option("search_path", "pg_catalog", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+	a->filter = deparse_expression(expr, deparse_context_for(RelationGetRelationName(a->rel),
+															 RelationGetRelid(a->rel)),
+								   false, false);
+	AtEOXact_GUC(true, nestlevel);
+	error_context_stack = context.previous;
+	free_parsestate(pstate);
+}
+
+/* ---------------------------------------------------------------- catalog and triggers */
+
+/* Run a utility command through SPI. */
+static void
+run(const char *fmt,...)
+{
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	for (;;)
+	{
+		va_list		args;
+		int			needed;
+
+		va_start(args, fmt);
+		needed = appendStringInfoVA(&sql, fmt, args);
+		va_end(args);
+		if (needed == 0)
+			break;
+		enlargeStringInfo(&sql, needed);
+	}
+	if (SPI_execute(sql.data, false, 0) != SPI_OK_UTILITY)
+		elog(ERROR, "could not run \"%s\"", sql.data);
+	pfree(sql.data);
+}
+
+static Datum
+names_datum(List *names)
+{
+	Datum	   *elems = palloc((list_length(names) + 1) * sizeof(Datum));
+	int			n = 0;
+	ListCell   *lc;
+
+	foreach(lc, names)
+	{
+		Name		name = palloc(sizeof(NameData));
+
+		namestrcpy(name, lfirst(lc));
+		elems[n++] = NameGetDatum(name);
+	}
+	return PointerGetDatum(construct_array(elems, n, NAMEOID, NAMEDATALEN, false, TYPALIGN_CHAR));
+}
+
+/* With the rights of the table's owner, who has created the extension. */
+static void
+insert_configuration(Attachment *a)
+{
+	Relation	rel = table_open(ec_document_catalog(false), RowExclusiveLock);
+	Datum		values[Natts_ec_document] = {0};
+	bool		nulls[Natts_ec_document] = {0};
+	HeapTuple	tuple;
+
+	values[Anum_ec_document_name - 1] = CStringGetTextDatum(a->name);
+	values[Anum_ec_document_relation - 1] = ObjectIdGetDatum(a->relid);
+	values[Anum_ec_document_key_column - 1] =
+		DirectFunctionCall1(namein, CStringGetDatum(a->key));
+	nulls[Anum_ec_document_owner_column - 1] = a->owner == NULL;
+	if (a->owner)
+		values[Anum_ec_document_owner_column - 1] =
+			DirectFunctionCall1(namein, CStringGetDatum(a->owner));
+	nulls[Anum_ec_document_filter - 1] = a->filter == NULL;
+	if (a->filter)
+		values[Anum_ec_document_filter - 1] = CStringGetTextDatum(a->filter);
+	values[Anum_ec_document_filter_columns - 1] = names_datum(a->filter_columns);
+	values[Anum_ec_document_exclude - 1] = names_datum(a->exclude);
+	nulls[Anum_ec_document_ttl - 1] = a->ttl < 0;
+	values[Anum_ec_document_ttl - 1] = Int32GetDatum((int32) a->ttl);
+	values[Anum_ec_document_policy - 1] = CStringGetTextDatum(a->policy);
+	tuple = heap_form_tuple(RelationGetDescr(rel), values, nulls);
+	CatalogTupleInsert(rel, tuple); /* unique indexes included */
+	CacheInvalidateRelcache(rel);
+	table_close(rel, RowExclusiveLock);
+	CommandCounterIncrement();
+}
+
+/*
+ * The triggers belong to the extension, as far as DROP goes: DROP EXTENSION takes
+ * them along.
+ */
+static void
+create_triggers(Attachment *a)
+{
+	const char *schema = quote_identifier(a->schema);
+	const char *rel = quote_qualified_identifier(get_namespace_name(get_rel_namespace(a->relid)),
+												 get_rel_name(a->relid));
+	char		row[NAMEDATALEN];
+	char		truncate[NAMEDATALEN];
+
+	snprintf(row, sizeof(row), "echocache_row_%.40s", a->name);
+	snprintf(truncate, sizeof(truncate), "echocache_truncate_%.40s", a->name);
+	SPI_connect();
+	run("CREATE TRIGGER %s AFTER INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW "
+		"EXECUTE FUNCTION %s.echocache_row_trigger('%s')", row, rel, schema, a->name);
+	run("CREATE TRIGGER %s BEFORE TRUNCATE ON %s FOR EACH STATEMENT "
+		"EXECUTE FUNCTION %s.echocache_truncate_trigger('%s')", truncate, rel, schema, a->name);
+	run("ALTER TABLE %s ENABLE ALWAYS TRIGGER %s, ENABLE ALWAYS TRIGGER %s", rel, row, truncate);
+	run("ALTER TRIGGER %s ON %s DEPENDS ON EXTENSION echocache", row, rel);
+	run("ALTER TRIGGER %s ON %s DEPENDS ON EXTENSION echocache", truncate, rel);
+	SPI_finish();
+}
+
+/* Whatever their names: those that call our functions with this document's name. */
+static void
+drop_triggers(Oid relid, const char *name)
+{
+	Relation	rel = table_open(relid, AccessExclusiveLock);
+	const char *qualified = quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),
+													   RelationGetRelationName(rel));
+	List	   *found = NIL;
+	ListCell   *lc;
+
+	for (int i = 0; rel->trigdesc && i < rel->trigdesc->numtriggers; i++)
+	{
+		Trigger    *t = &rel->trigdesc->triggers[i];
+		char	   *function = get_func_name(t->tgfoid);
+
+		if (t->tgnargs == 1 && strcmp(t->tgargs[0], name) == 0 && !t->tgisclone &&
+			(strcmp(function, "echocache_row_trigger") == 0 ||
+			 strcmp(function, "echocache_truncate_trigger") == 0))
+			found = lappend(found, pstrdup(t->tgname));
+	}
+	table_close(rel, NoLock);
+	SPI_connect();
+	foreach(lc, found)
+		run("DROP TRIGGER %s ON %s", quote_identifier(lfirst(lc)), qualified);
+	SPI_finish();
+}
+
+/* Take the document out of the configuration. */
+static void
+forget(const char *name)
+{
+	Relation	rel = table_open(ec_document_catalog(false), RowExclusiveLock);
+	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+	HeapTuple	tuple;
+
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		bool		isnull;
+		Datum		value = heap_getattr(tuple, Anum_ec_document_name, RelationGetDescr(rel),
+										 &isnull);
+
+		if (strcmp(TextDatumGetCString(value), name) == 0)
+			CatalogTupleDelete(rel, &tuple->t_self);
+	}
+	systable_endscan(scan);
+	CacheInvalidateRelcache(rel);
+	table_close(rel, RowExclusiveLock);
+	CommandCounterIncrement();
+}
+
+/*
+ * Withdraw every document of a table that is being detached, and keep anybody
+ * from storing another until this transaction has ended.  Returns how many keys
+ * there were.  What cannot be reached now is noted for the worker.
+ */
+static int64
+withdraw(const char *name, Oid relid, bool extension)
+{
+	int64		removed = 0;
+
+	ec_fence_detached(relid);
+	(void) ec_lock_class(relid, EC_LOCK_CLASS_WITHDRAW, true);
+	if (ec_cluster_enter())
+	{
+		bool		confirmed = ec_document_purge(name, &removed);
+
+		ec_topology_leave();
+		if (confirmed)
+			return removed;
+	}
+	if (extension)
+		ereport(WARNING,
+				(errmsg("cached documents of \"%s\" could not be withdrawn from every server",
+						name),
+				 errdetail("They can be read there until they expire.")));
+	else
+		ec_worker_note_withdrawn(name);
+	return removed;
+}
+
+/* ---------------------------------------------------------------- SQL functions */
+
+Datum
+echocache_attach(PG_FUNCTION_ARGS)
+{
+	Attachment	a = {0};
+	Oid			relid;
+	EcDocument *attached;
+
+	ec_require_preload();
+	for (int i = 0; i < 2; i++)
+		if (PG_ARGISNULL(i))
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("the %s to attach cannot be NULL", i == 0 ? "table" : "name")));
+	relid = a.relid = PG_GETARG_OID(0);
+	a.schema = get_namespace_name(get_func_namespace(fcinfo->flinfo->fn_oid));
+	a.name = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	if (!ec_key_valid_name(a.name))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_NAME),
+				 errmsg("invalid document name \"%s\"", a.name),
+				 errhint("A name has 1 to 63 lower-case letters, digits and underscores, and "
+						 "begins with a letter.")));
+	if (!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(relid)))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("relation with OID %u does not exist", relid)));
+	if (!ec_owns_relation(relid, GetUserId()))
+		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE, get_rel_name(relid));
+
+	/* as CREATE TRIGGER locks it: no writer is under way without our trigger */
+	a.rel = relation_open(relid, ShareRowExclusiveLock);
+	check_relation(a.rel);
+
+	attached = ec_document_by_relid(relid);
+	if (attached != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("table \"%s\" is attached already, as document \"%s\"",
+						RelationGetRelationName(a.rel), attached->name),
+				 errhint("To attach it anew, run SELECT echocache_detach('%s') first.",
+						 attached->name)));
+	attached = ec_document_by_name(a.name);
+	if (attached != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("there is a document \"%s\" already, of table \"%s\"", a.name,
+						get_rel_name(attached->relid)),
+				 errhint("Give this one another name.")));
+
+	a.key = PG_ARGISNULL(2) ? find_key(a.rel) : pstrdup(NameStr(*PG_GETARG_NAME(2)));
+	check_key(a.rel, a.key);
+	a.owner = PG_ARGISNULL(3) ? NULL : pstrdup(NameStr(*PG_GETARG_NAME(3)));
+	if (!PG_ARGISNULL(5))
+		a.exclude = ec_name_list(PG_GETARG_DATUM(5));
+	check_columns(&a);
+	if (!PG_ARGISNULL(4))
+	{
+		a.filter = text_to_cstring(PG_GETARG_TEXT_PP(4));
+		check_filter(&a);
+	}
+	a.ttl = PG_ARGISNULL(6) ? -1 : ec_ttl_from_interval(PG_GETARG_INTERVAL_P(6));
+	a.policy = PG_ARGISNULL(7) ? "write-through" : text_to_cstring(PG_GETARG_TEXT_PP(7));
+	if (strcmp(a.policy, "write-through") != 0 && strcmp(a.policy, "invalidate") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid policy \"%s\"", a.policy),
+				 errhint("A policy is \"write-through\" or \"invalidate\".")));
+
+	relation_close(a.rel, NoLock);	/* ALTER TABLE wants it closed; the lock stays */
+	insert_configuration(&a);
+	create_triggers(&a);
+	ec_fence_note_whole(relid);
+	ec_fence_attachments_changed();
+	PG_RETURN_VOID();
+}
+
+Datum
+echocache_detach(PG_FUNCTION_ARGS)
+{
+	char	   *name = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	Oid			relid = InvalidOid;
+	int64		removed;
+
+	ec_require_preload();
+	if (!ec_document_relid(name, &relid))
+		(void) ec_document_require(name);	/* throws */
+	if (!superuser() && !ec_owns_relation(relid, GetUserId()))
+		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE, get_rel_name(relid));
+	drop_triggers(relid, name);
+	removed = withdraw(name, relid, false);
+	forget(name);
+	PG_RETURN_INT64(removed);
+}
+
+/* ---------------------------------------------------------------- DDL */
+
+/*
+ * An object is created, dropped, ... .  DROP TABLE of an attached table detaches
+ * it; DROP EXTENSION, which drops the configuration table, detaches all.  TRUNCATE
+ * reaches partitions that have no trigger of ours.
+ */
+static void
+object_access(ObjectAccessType access, Oid classId, Oid objectId, int subId, void *arg)
+{
+	if (prev_object_access_hook)
+		prev_object_access_hook(access, classId, objectId, subId, arg);
+
+	if (access == OAT_DROP && classId == RelationRelationId && subId == 0)
+		relation_dropped(objectId);
+	else if (access == OAT_TRUNCATE)
+		relation_truncated(objectId);
+	else if (access == OAT_POST_CREATE && classId == ExtensionRelationId)
+		ec_worker_rescan_at_commit();
+	else if (access == OAT_DROP && classId == DatabaseRelationId)
+		ec_worker_leave_database(objectId);
+}
+
+static void
+relation_dropped(Oid relid)
+{
+	ListCell   *lc;
+	bool		extension = relid == ec_document_catalog(true);
+
+	if (ec_document_catalog(true) == InvalidOid)
+		return;
+	foreach(lc, ec_document_names())
+	{
+		char	   *name = lfirst(lc);
+		Oid			attached;
+		int64		removed;
+
+		if (!ec_document_relid(name, &attached) || (attached != relid && !extension))
+			continue;
+		removed = withdraw(name, attached, extension);
+		ereport(NOTICE,
+				(errmsg("document \"%s\" of table \"%s\" is detached", name,
+						get_rel_name(attached) ? get_rel_name(attached) : "?"),
+				 errdetail("%lld cached documents were withdrawn.", (long long) removed)));
+		if (!extension)
+			forget(name);
+	}
+	if (extension)
+		ec_worker_rescan_at_commit();
+}
+
+static void
+relation_truncated(Oid relid)
+{
+	ListCell   *lc;
+
+	if (ec_document_catalog(true) == InvalidOid)
+		return;
+	if (ec_document_by_relid(relid) != NULL)
+		ec_fence_note_whole(relid);
+	if (!get_rel_relispartition(relid))
+		return;
+	foreach(lc, get_partition_ancestors(relid))
+		if (ec_document_by_relid(lfirst_oid(lc)) != NULL)
+			ec_fence_note_whole(lfirst_oid(lc));
+}

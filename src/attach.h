@@ -1,0 +1,26 @@
+/*-------------------------------------------------------------------------
+ *
+ * attach.h
+ *	  The configuration table, as sql/echocache--1.0.sql makes it.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef ECHOCACHE_ATTACH_H
+#define ECHOCACHE_ATTACH_H
+
+#define Anum_ec_document_name			1
+#define Anum_ec_document_relation		2
+#define Anum_ec_document_key_column		3
+#define Anum_ec_document_owner_column	4
+#define Anum_ec_document_filter			5
+#define Anum_ec_document_filter_columns 6
+#define Anum_ec_document_exclude		7
+#define Anum_ec_document_ttl			8
+#define Anum_ec_document_policy			9
+#define Natts_ec_document				9
+
+extern void ec_attach_init(void);
+
+#endif							/* ECHOCACHE_ATTACH_H */

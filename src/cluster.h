@@ -1,0 +1,93 @@
+/*-------------------------------------------------------------------------
+ *
+ * cluster.h
+ *	  The memcached servers: placement, connections, exchanges with a deadline.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef ECHOCACHE_CLUSTER_H
+#define ECHOCACHE_CLUSTER_H
+
+#include "shmem.h"
+#include "wire.h"
+
+typedef enum EcOpKind
+{
+	EC_OP_GET,					/* value and token; absent: EC_ABSENT */
+	EC_OP_TOUCH,				/* renew the TTL; found_len says how long the value is */
+	EC_OP_MARK,					/* set the marker, whatever is there; token is learned */
+	EC_OP_STORE,				/* value, only over our marker (token) */
+	EC_OP_SET,					/* value, whatever is there: never for a document's key */
+	EC_OP_REMOVE,				/* only our marker (token) */
+	EC_OP_DELETE,				/* whatever is there */
+	EC_OP_COMMAND				/* see ec_command() */
+} EcOpKind;
+
+/* Called for each line of a command's answer; false: no more of them, please. */
+typedef bool (*EcLineCallback) (const EcReply *line, void *arg);
+
+typedef enum EcOpResult
+{
+	EC_PENDING,					/* not sent: the caller has excluded it (server < 0) */
+	EC_DONE,
+	EC_ABSENT,					/* no such key */
+	EC_MISMATCH,				/* there, but not with our token */
+	EC_REFUSED,					/* the server said no: too large, out of memory */
+	EC_FAILED					/* not confirmed: it may or may not have happened, or yet happen */
+} EcOpResult;
+
+typedef struct EcOp
+{
+	EcOpKind	kind;
+	int			server;			/* -1: leave this one out */
+	const char *key;
+	int			keylen;
+	const char *value;
+	size_t		valuelen;
+	int64		ttl;			/* seconds, 0: none, -1 for GET: do not touch */
+	uint64		token;			/* in for STORE and REMOVE, out for GET and MARK */
+	EcOpResult	result;
+	struct varlena *found;		/* GET: the value, palloc'd in the caller's context */
+	size_t		found_len;
+	EcLineCallback callback;	/* COMMAND */
+	void	   *arg;
+	int			next;			/* private: the next one on the same connection */
+} EcOp;
+
+/* ec_exchange's flags */
+#define EC_NOTHROW		0x01	/* COMMIT callback: no allocation, no interrupt, no new connection */
+#define EC_RENEW_DEADLINE	0x02	/* for as long as something arrives; one server only */
+
+/* An absolute time, in microseconds of the monotonic clock. */
+typedef int64 EcDeadline;
+
+extern void ec_cluster_init(void);
+
+/*
+ * Enter the topology (shmem.h) and have its servers and placement at hand.
+ * false: the cache is disabled or not published yet; nothing was entered.
+ */
+extern bool ec_cluster_enter(void);
+extern int	ec_cluster_size(void);
+extern uint64 ec_cluster_generation(void);
+extern int	ec_cluster_place(const char *key, int keylen);
+extern const char *ec_cluster_name(int server);
+
+extern EcDeadline ec_deadline(int ms);
+extern int	ec_remaining(EcDeadline deadline);
+
+extern bool ec_exchange(EcOp *ops, int nops, EcDeadline deadline, int flags);
+extern EcOpResult ec_command(int server, const char *request, size_t len,
+							 EcLineCallback callback, void *arg);
+extern const char *ec_cluster_last_failure(bool *timed_out);
+
+extern int	ec_cluster_connect(int server);
+extern int	ec_cluster_disconnect(void);
+extern void ec_cluster_at_xact_end(void);
+
+/* TTL as memcached wants it: over 30 days as an absolute time. */
+extern int64 ec_wire_ttl(int64 seconds);
+
+#endif							/* ECHOCACHE_CLUSTER_H */

@@ -1,0 +1,58 @@
+/*-------------------------------------------------------------------------
+ *
+ * compat.h
+ *	  What differs between PostgreSQL 14 and 18.  PG_VERSION_NUM appears here
+ *	  and nowhere else.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef ECHOCACHE_COMPAT_H
+#define ECHOCACHE_COMPAT_H
+
+#include "storage/latch.h"
+#include "storage/proc.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+
+#if PG_VERSION_NUM < 140000
+#error "echocache needs PostgreSQL 14 or later"
+#endif
+
+/* A wait set that lives as long as the backend. */
+#if PG_VERSION_NUM >= 170000
+#define ec_create_wait_set(n)	CreateWaitEventSet(NULL, (n))
+#else
+#define ec_create_wait_set(n)	CreateWaitEventSet(TopMemoryContext, (n))
+#endif
+
+/* This process's index into arrays of EC_PROC_SLOTS. */
+#if PG_VERSION_NUM >= 170000
+#define ec_my_proc_slot()	((int) MyProcNumber)
+#else
+#define ec_my_proc_slot()	((int) MyProc->pgprocno)
+#endif
+
+#if PG_VERSION_NUM < 150000
+#define MarkGUCPrefixReserved(prefix)	EmitWarningsOnPlaceholders(prefix)
+typedef void (*shmem_request_hook_type) (void);
+#define EC_NO_SHMEM_REQUEST_HOOK
+#endif
+
+#if PG_VERSION_NUM >= 160000
+#define ec_guc_malloc(size)		guc_malloc(LOG, (size))
+#define ec_guc_free(p)			guc_free(p)
+#else
+#define ec_guc_malloc(size)		malloc(size)
+#define ec_guc_free(p)			free(p)
+#endif
+
+#if PG_VERSION_NUM < 160000
+#define ec_owns_relation(relid, role)	pg_class_ownercheck((relid), (role))
+#else
+#define ec_owns_relation(relid, role) \
+	object_ownercheck(RelationRelationId, (relid), (role))
+#endif
+
+#endif							/* ECHOCACHE_COMPAT_H */

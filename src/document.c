@@ -1,0 +1,877 @@
+/*-------------------------------------------------------------------------
+ *
+ * document.c
+ *	  Attached documents: their configuration, and from a row to its JSON.
+ *
+ * The configuration lives in the table echocache.document.  A backend keeps it
+ * in memory and drops it whenever that table, or an attached one, sends a
+ * relcache invalidation; what was dropped is freed at the end of the
+ * transaction, so a pointer to a document may be held until then.  Looking a
+ * document up takes no lock on its table: a cache hit must not wait for DDL.
+ *
+ * Whoever renders a document, hit or miss, in whatever session, produces the
+ * same bytes: ec_render_begin() sets what text output depends on.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_attribute.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_operator.h"
+#include "catalog/pg_type.h"
+#include "common/hashfn.h"
+#include "funcapi.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "pgtime.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/bytea.h"
+#include "utils/float.h"
+#include "utils/guc.h"
+#include "utils/inval.h"
+#include "utils/json.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+#include "utils/typcache.h"
+
+#include "attach.h"
+#include "document.h"
+#include "guc.h"
+
+/* A type's text output depends on no setting. */
+static bool
+type_is_plain(Oid type)
+{
+	switch (type)
+	{
+		case BOOLOID:
+		case INT2OID:
+		case INT4OID:
+		case INT8OID:
+		case OIDOID:
+		case TEXTOID:
+		case VARCHAROID:
+		case BPCHAROID:
+		case CHAROID:
+		case NAMEOID:
+		case UUIDOID:
+		case JSONOID:
+		case JSONBOID:
+		case NUMERICOID:
+		case DATEOID:			/* these two are ISO in JSON, whatever DateStyle is */
+		case TIMESTAMPOID:
+			return true;
+		default:
+			return false;
+	}
+}
+
+/* The loaded configuration; NULL: not loaded, or dropped. */
+static MemoryContext cache_context = NULL;
+static List *documents;			/* of EcDocument */
+static HTAB *row_maps;			/* of EcRowMap, by relid */
+static Oid	catalog_oid = InvalidOid;	/* echocache.document */
+static bool cache_stale = false;
+
+/* What was dropped in this transaction. */
+static List *dropped_contexts = NIL;
+
+static void invalidate(Datum arg, Oid relid);
+static void load(void);
+static EcDocument *read_document(HeapTuple tuple, TupleDesc desc);
+static void resolve(EcDocument *doc);
+static void resolve_column(EcDocument *doc, EcColumn *column);
+static bool key_is_exact(const EcColumn *key);
+static SPIPlanPtr make_plan(EcDocument *doc, bool many);
+static void take_results(EcDocument *doc, EcRow **sorted, int n, MemoryContext context);
+static int	compare_rows(const void *a, const void *b);
+static Datum column_datum(EcColumn *column, const char *text);
+static void set_setting(const char *name, const char *value);
+
+/* Once per backend. */
+void
+ec_document_init(void)
+{
+	CacheRegisterRelcacheCallback(invalidate, (Datum) 0);
+}
+
+/* Relcache callback: only note it; nothing may be freed here. */
+static void
+invalidate(Datum arg, Oid relid)
+{
+	ListCell   *lc;
+
+	if (cache_context == NULL || cache_stale)
+		return;
+	if (relid == InvalidOid || relid == catalog_oid ||
+		hash_search(row_maps, &relid, HASH_FIND, NULL) != NULL)
+	{
+		cache_stale = true;
+		return;
+	}
+	foreach(lc, documents)
+		if (((EcDocument *) lfirst(lc))->relid == relid)
+			cache_stale = true;
+}
+
+/* At the end of a transaction: free what was dropped in it. */
+void
+ec_document_at_xact_end(void)
+{
+	ListCell   *lc;
+
+	if (dropped_contexts == NIL)
+		return;
+	foreach(lc, dropped_contexts)
+		MemoryContextDelete(lfirst(lc));
+	list_free(dropped_contexts);
+	dropped_contexts = NIL;
+}
+
+/* A table of the extension's own, which must be there. */
+Oid
+ec_relation(const char *name)
+{
+	return get_relname_relid(name, get_namespace_oid("echocache", false));
+}
+
+/* OID of echocache.document; InvalidOid if missing_ok and there is no extension. */
+Oid
+ec_document_catalog(bool missing_ok)
+{
+	Oid			namespace = get_namespace_oid("echocache", true);
+	Oid			oid = OidIsValid(namespace) ? get_relname_relid("document", namespace) : InvalidOid;
+
+	if (!OidIsValid(oid) && !missing_ok)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("extension \"echocache\" is not installed in this database"),
+				 errhint("Run CREATE EXTENSION echocache.")));
+	return oid;
+}
+
+/*
+ * Have the configuration in memory, as of now.  In a database without the
+ * extension (or while it is being dropped) it is empty.
+ */
+static void
+load(void)
+{
+	MemoryContext context;
+	MemoryContext old;
+	Relation	rel;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	HASHCTL		ctl = {.keysize = sizeof(Oid), .entrysize = sizeof(EcRowMap)};
+
+	AcceptInvalidationMessages();
+	if (cache_context != NULL && !cache_stale)
+		return;
+
+	if (cache_context != NULL)
+	{
+		old = MemoryContextSwitchTo(TopMemoryContext);
+		dropped_contexts = lappend(dropped_contexts, cache_context);
+		MemoryContextSwitchTo(old);
+		cache_context = NULL;
+	}
+	catalog_oid = ec_document_catalog(true);
+
+	context = AllocSetContextCreate(CurrentMemoryContext, "echocache documents",
+									ALLOCSET_SMALL_SIZES);
+	old = MemoryContextSwitchTo(context);
+	ctl.hcxt = context;
+	row_maps = hash_create("echocache row maps", 32, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	documents = NIL;
+
+	/* an invalidation from here on makes it stale again */
+	cache_stale = false;
+	cache_context = context;
+	if (OidIsValid(catalog_oid))
+	{
+		rel = table_open(catalog_oid, AccessShareLock);
+		scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+		while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+			documents = lappend(documents, read_document(tuple, RelationGetDescr(rel)));
+		systable_endscan(scan);
+		table_close(rel, AccessShareLock);
+	}
+	MemoryContextSwitchTo(old);
+	MemoryContextSetParent(context, CacheMemoryContext);
+}
+
+/* A name[] as a list of strings. */
+List *
+ec_name_list(Datum array)
+{
+	List	   *names = NIL;
+	Datum	   *elems;
+	bool	   *nulls;
+	int			n;
+
+	deconstruct_array(DatumGetArrayTypeP(array), NAMEOID, NAMEDATALEN, false, TYPALIGN_CHAR,
+					  &elems, &nulls, &n);
+	for (int i = 0; i < n; i++)
+		if (!nulls[i])
+			names = lappend(names, pstrdup(NameStr(*DatumGetName(elems[i]))));
+	return names;
+}
+
+/* One row of echocache.document; the rest is looked up at first use, by resolve(). */
+static EcDocument *
+read_document(HeapTuple tuple, TupleDesc desc)
+{
+	EcDocument *doc = palloc0(sizeof(EcDocument));
+	Datum		values[Natts_ec_document];
+	bool		nulls[Natts_ec_document];
+
+	heap_deform_tuple(tuple, desc, values, nulls);
+	strlcpy(doc->name, TextDatumGetCString(values[Anum_ec_document_name - 1]), sizeof(doc->name));
+	doc->relid = DatumGetObjectId(values[Anum_ec_document_relation - 1]);
+	namestrcpy(&doc->key.name, NameStr(*DatumGetName(values[Anum_ec_document_key_column - 1])));
+	doc->has_owner = !nulls[Anum_ec_document_owner_column - 1];
+	if (doc->has_owner)
+		namestrcpy(&doc->owner.name,
+				   NameStr(*DatumGetName(values[Anum_ec_document_owner_column - 1])));
+	if (!nulls[Anum_ec_document_filter - 1])
+		doc->filter = TextDatumGetCString(values[Anum_ec_document_filter - 1]);
+	doc->filter_columns = ec_name_list(values[Anum_ec_document_filter_columns - 1]);
+	doc->exclude = ec_name_list(values[Anum_ec_document_exclude - 1]);
+	doc->ttl = nulls[Anum_ec_document_ttl - 1] ? -1 :
+		DatumGetInt32(values[Anum_ec_document_ttl - 1]);
+	doc->policy = strcmp(TextDatumGetCString(values[Anum_ec_document_policy - 1]),
+						 "invalidate") == 0 ? EC_INVALIDATE : EC_WRITE_THROUGH;
+	doc->context = CurrentMemoryContext;
+	return doc;
+}
+
+/*
+ * Look up what the configuration refers to.  Throws when the table or a column
+ * is gone.  No lock is taken: DDL sends an invalidation, and what is rendered
+ * or locked later looks at the table itself.
+ */
+static void
+resolve(EcDocument *doc)
+{
+	MemoryContext old = MemoryContextSwitchTo(doc->context);
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(doc->relid));
+	Form_pg_class class;
+	int			natts;
+
+	if (!HeapTupleIsValid(tuple))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("the table of document \"%s\" does not exist any more", doc->name),
+				 errhint("Run SELECT echocache_detach('%s').", doc->name)));
+	class = (Form_pg_class) GETSTRUCT(tuple);
+	doc->relowner = class->relowner;
+	doc->partitioned = class->relkind == RELKIND_PARTITIONED_TABLE;
+	natts = class->relnatts;
+	ReleaseSysCache(tuple);
+
+	doc->columns = doc->depends = NULL;
+	doc->render_all = doc->render_timezone = false;
+	for (AttrNumber attno = 1; attno <= natts; attno++)
+	{
+		Form_pg_attribute att;
+		bool		excluded = false;
+		bool		filtered = false;
+		ListCell   *lc;
+
+		tuple = SearchSysCache2(ATTNUM, ObjectIdGetDatum(doc->relid), Int16GetDatum(attno));
+		if (!HeapTupleIsValid(tuple))
+			continue;
+		att = (Form_pg_attribute) GETSTRUCT(tuple);
+		if (!att->attisdropped)
+		{
+			foreach(lc, doc->exclude)
+				excluded |= strcmp(lfirst(lc), NameStr(att->attname)) == 0;
+			foreach(lc, doc->filter_columns)
+				filtered |= strcmp(lfirst(lc), NameStr(att->attname)) == 0;
+			if (!excluded)
+			{
+				doc->columns = bms_add_member(doc->columns, attno);
+				if (att->atttypid == TIMESTAMPTZOID)
+					doc->render_timezone = true;
+				else if (!type_is_plain(att->atttypid))
+					doc->render_all = true;
+			}
+			if (!excluded || filtered)
+				doc->depends = bms_add_member(doc->depends, attno);
+		}
+		ReleaseSysCache(tuple);
+	}
+
+	resolve_column(doc, &doc->key);
+	if (doc->has_owner)
+		resolve_column(doc, &doc->owner);
+	doc->key_exact = key_is_exact(&doc->key);
+	doc->key_plain = type_is_plain(doc->key.type);
+	if (!doc->key_plain || (doc->has_owner && !type_is_plain(doc->owner.type)))
+		doc->render_all = true;
+	doc->slot = ec_document_slot(doc->relid);
+	MemoryContextSwitchTo(old);
+	doc->resolved = true;
+}
+
+static void
+resolve_column(EcDocument *doc, EcColumn *column)
+{
+	HeapTuple	tuple = SearchSysCacheAttName(doc->relid, NameStr(column->name));
+	Oid			in,
+				out;
+	bool		varlena;
+
+	if (!HeapTupleIsValid(tuple))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_COLUMN),
+				 errmsg("column \"%s\" of document \"%s\" does not exist any more",
+						NameStr(column->name), doc->name),
+				 errhint("Detach the document and attach the table again.")));
+	column->type = ((Form_pg_attribute) GETSTRUCT(tuple))->atttypid;
+	/* so that char(n) is padded; an id too long for varchar(n) is just not there */
+	column->typmod = column->type == BPCHAROID ?
+		((Form_pg_attribute) GETSTRUCT(tuple))->atttypmod : -1;
+	column->collation = ((Form_pg_attribute) GETSTRUCT(tuple))->attcollation;
+	ReleaseSysCache(tuple);
+	getTypeInputInfo(column->type, &in, &column->ioparam);
+	getTypeOutputInfo(column->type, &out, &varlena);
+	fmgr_info_cxt(in, &column->in, doc->context);
+	fmgr_info_cxt(out, &column->out, doc->context);
+}
+
+/*
+ * Are two ids equal for the column just when their texts are?  If so many rows
+ * are found by one query.  (numeric has 1.0 = 1.00, citext has A = a.)
+ */
+static bool
+key_is_exact(const EcColumn *key)
+{
+	switch (key->type)
+	{
+		case INT2OID:
+		case INT4OID:
+		case INT8OID:
+		case OIDOID:
+		case UUIDOID:
+			return true;
+		case TEXTOID:
+		case VARCHAROID:
+			return get_collation_isdeterministic(key->collation);
+		default:
+			return false;
+	}
+}
+
+/* Documents by name; NULL when there is none. */
+EcDocument *
+ec_document_by_name(const char *name)
+{
+	ListCell   *lc;
+
+	load();
+	foreach(lc, documents)
+	{
+		EcDocument *doc = lfirst(lc);
+
+		if (strcmp(doc->name, name) == 0)
+		{
+			if (!doc->resolved)
+				resolve(doc);
+			return doc;
+		}
+	}
+	return NULL;
+}
+
+/* The same; throws 42704 with what to do when there is none. */
+EcDocument *
+ec_document_require(const char *name)
+{
+	EcDocument *doc;
+
+	ec_require_preload();
+	doc = ec_document_by_name(name);
+	if (doc == NULL)
+	{
+		(void) ec_document_catalog(false);
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("there is no document \"%s\"", name),
+				 errhint("Attach its table with echocache_attach(); the view "
+						 "echocache_documents lists what is attached.")));
+	}
+	return doc;
+}
+
+/* By the attached table; NULL when it is not attached. */
+EcDocument *
+ec_document_by_relid(Oid relid)
+{
+	ListCell   *lc;
+
+	load();
+	foreach(lc, documents)
+	{
+		EcDocument *doc = lfirst(lc);
+
+		if (doc->relid == relid)
+		{
+			if (!doc->resolved)
+				resolve(doc);
+			return doc;
+		}
+	}
+	return NULL;
+}
+
+/* The table of a document, which may be gone or changed; false: there is no such document. */
+bool
+ec_document_relid(const char *name, Oid *relid)
+{
+	ListCell   *lc;
+
+	load();
+	foreach(lc, documents)
+	{
+		EcDocument *doc = lfirst(lc);
+
+		if (strcmp(doc->name, name) != 0)
+			continue;
+		*relid = doc->relid;
+		return true;
+	}
+	return false;
+}
+
+/* The names of all attached documents, copied. */
+List *
+ec_document_names(void)
+{
+	List	   *names = NIL;
+	ListCell   *lc;
+
+	load();
+	foreach(lc, documents)
+		names = lappend(names, pstrdup(((EcDocument *) lfirst(lc))->name));
+	return names;
+}
+
+/*
+ * How rows of rel, the attached table or a partition of it, map to the
+ * document of that name; NULL when it is not attached (any more).
+ */
+EcRowMap *
+ec_document_row_map(Relation rel, const char *name)
+{
+	Oid			relid = RelationGetRelid(rel);
+	EcRowMap   *map;
+	EcDocument *doc;
+	MemoryContext old;
+	int			attno = -1;
+	bool		found;
+
+	load();
+	map = hash_search(row_maps, &relid, HASH_FIND, NULL);
+	if (map != NULL && strcmp(map->doc->name, name) == 0)
+		return map;
+
+	doc = ec_document_by_name(name);
+	if (doc == NULL)
+		return NULL;
+	old = MemoryContextSwitchTo(doc->context);
+	map = hash_search(row_maps, &relid, HASH_ENTER, &found);
+	map->doc = doc;
+	map->key = get_attnum(relid, NameStr(doc->key.name));
+	map->depends = palloc(bms_num_members(doc->depends) * sizeof(AttrNumber));
+	map->ndepends = 0;
+	while ((attno = bms_next_member(doc->depends, attno)) >= 0)
+	{
+		AttrNumber	here = attno;
+
+		if (relid != doc->relid)
+			here = get_attnum(relid, get_attname(doc->relid, attno, false));
+		if (here != map->key)
+			map->depends[map->ndepends++] = here;
+	}
+	MemoryContextSwitchTo(old);
+	return map;
+}
+
+/* What comes back from the column's own type for this text; throws what its input function throws. */
+char *
+ec_column_canonical(EcColumn *column, const char *input)
+{
+	return OutputFunctionCall(&column->out, column_datum(column, input));
+}
+
+static Datum
+column_datum(EcColumn *column, const char *text)
+{
+	return InputFunctionCall(&column->in, unconstify(char *, text), column->ioparam,
+							 column->typmod);
+}
+
+/*
+ * The cache key of the document with this id (the key column's text, in the
+ * server encoding); dst holds EC_KEY_MAX bytes.  0: it is never cached.
+ */
+int
+ec_document_key(EcDocument *doc, const char *id, char *dst)
+{
+	EcDatabase *db = ec_my_database();
+	size_t		len = strlen(id);
+
+	for (const char *p = id; *p; p++)
+	{
+		if (!IS_HIGHBIT_SET(*p))
+			continue;
+		/* an id that UTF-8 cannot express has no key, as one that is too long has none */
+		id = ec_to_utf8(id, &len);
+		if (id == NULL)
+			return 0;
+		break;
+	}
+	return (int) ec_key_build(dst, db ? db->prefix : ec_key_prefix, doc->name, id, len);
+}
+
+int
+ec_document_ttl(EcDocument *doc)
+{
+	return doc->ttl >= 0 ? doc->ttl : ec_ttl;
+}
+
+/* ---------------------------------------------------------------- encoding */
+
+/*
+ * Text in one encoding as another; the same pointer where there is nothing to
+ * convert, NULL where it cannot be done.  Never throws for the content's sake.
+ */
+static const char *
+convert(const char *s, size_t *len, int from, int to)
+{
+	Oid			proc;
+	char	   *dst;
+	size_t		size;
+
+	if (from == to || from == PG_SQL_ASCII || to == PG_SQL_ASCII)
+		return s;
+	proc = FindDefaultConversionProc(from, to);
+	size = *len * MAX_CONVERSION_GROWTH + 1;
+	if (!OidIsValid(proc) || size > MaxAllocSize)
+		return NULL;
+	dst = palloc(size);
+	if (pg_do_encoding_conversion_buf(proc, from, to, (unsigned char *) s, (int) *len,
+									  (unsigned char *) dst, (int) size, true) != (int) *len)
+		return NULL;
+	*len = strlen(dst);
+	return dst;
+}
+
+/* What the server encoding's bytes are in UTF-8, or NULL. */
+const char *
+ec_to_utf8(const char *s, size_t *len)
+{
+	if (GetDatabaseEncoding() == PG_SQL_ASCII && !pg_verify_mbstr(PG_UTF8, s, (int) *len, true))
+		return NULL;
+	return convert(s, len, GetDatabaseEncoding(), PG_UTF8);
+}
+
+/* And back, for bytes from the cache, which may be anything: NULL if they are not UTF-8. */
+const char *
+ec_from_utf8(const char *s, size_t *len)
+{
+	if (!pg_verify_mbstr(PG_UTF8, s, (int) *len, true))
+		return NULL;
+	return convert(s, len, PG_UTF8, GetDatabaseEncoding());
+}
+
+/* ---------------------------------------------------------------- rendering */
+
+static void
+set_setting(const char *name, const char *value)
+{
+	(void) set_config_option(name, value, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
+							 true, 0, false);
+}
+
+/*
+ * From here to ec_render_end() text output does not depend on the session's
+ * settings, as far as this document needs it.  An error in between restores
+ * them, too.  (postgres_fdw's set_transmission_modes() is the precedent.)
+ */
+int
+ec_render_begin(EcDocument *doc)
+{
+	int			nestlevel;
+
+	if (!doc->render_all && !doc->render_timezone)
+		return 0;
+	nestlevel = NewGUCNestLevel();
+	if (strcmp(pg_get_timezone_name(session_timezone), "UTC") != 0)
+		set_setting("TimeZone", "UTC");
+	if (!doc->render_all)
+		return nestlevel;
+	if (DateStyle != USE_ISO_DATES || DateOrder != DATEORDER_MDY)
+		set_setting("datestyle", "ISO, MDY");
+	if (IntervalStyle != INTSTYLE_POSTGRES)
+		set_setting("intervalstyle", "postgres");
+	if (extra_float_digits != 1)
+		set_setting("extra_float_digits", "1");
+	if (bytea_output != BYTEA_OUTPUT_HEX)
+		set_setting("bytea_output", "hex");
+	set_setting("search_path", "pg_catalog");
+	return nestlevel;
+}
+
+void
+ec_render_end(int nestlevel)
+{
+	if (nestlevel > 0)
+		AtEOXact_GUC(true, nestlevel);
+}
+
+/*
+ * The query for rows by id: key, JSON, owner.  Every name in it is qualified,
+ * so it does not depend on the search path.  A plain table's children are not
+ * part of its documents: triggers do not reach them.
+ */
+static SPIPlanPtr
+make_plan(EcDocument *doc, bool many)
+{
+	StringInfoData sql;
+	TypeCacheEntry *type = lookup_type_cache(doc->key.type, TYPECACHE_EQ_OPR);
+	Oid			argtype = many ? get_array_type(doc->key.type) : doc->key.type;
+	const char *key = quote_identifier(NameStr(doc->key.name));
+	HeapTuple	operator;
+	SPIPlanPtr	plan;
+
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "SELECT t.%s, ", key);
+	if (doc->exclude == NIL)
+		appendStringInfoString(&sql, "pg_catalog.row_to_json(t.*), ");
+	else
+	{
+		int			attno = -1;
+		const char *comma = "";
+
+		appendStringInfoString(&sql, "(SELECT pg_catalog.row_to_json(d.*) FROM (SELECT ");
+		while ((attno = bms_next_member(doc->columns, attno)) >= 0)
+		{
+			appendStringInfo(&sql, "%st.%s", comma,
+							 quote_identifier(get_attname(doc->relid, attno, false)));
+			comma = ", ";
+		}
+		appendStringInfoString(&sql, ") AS d), ");
+	}
+	if (doc->has_owner)
+		appendStringInfo(&sql, "t.%s", quote_identifier(NameStr(doc->owner.name)));
+	else
+		appendStringInfoString(&sql, "NULL");
+	operator = SearchSysCache1(OPEROID, ObjectIdGetDatum(type->eq_opr));
+	if (!HeapTupleIsValid(operator))
+		elog(ERROR, "cache lookup failed for operator %u", type->eq_opr);
+	appendStringInfo(&sql, " FROM %s%s AS t WHERE t.%s OPERATOR(%s.%s) ",
+					 doc->partitioned ? "" : "ONLY ",
+					 quote_qualified_identifier(get_namespace_name(get_rel_namespace(doc->relid)),
+												get_rel_name(doc->relid)),
+					 key,
+					 quote_identifier(get_namespace_name(
+										  ((Form_pg_operator) GETSTRUCT(operator))->oprnamespace)),
+					 NameStr(((Form_pg_operator) GETSTRUCT(operator))->oprname));
+	ReleaseSysCache(operator);
+	appendStringInfoString(&sql, many ? "ANY ($1)" : "$1");
+	if (doc->filter)
+		appendStringInfo(&sql, " AND (%s)", doc->filter);
+
+	plan = SPI_prepare(sql.data, 1, &argtype);
+	if (plan == NULL || SPI_keepplan(plan) != 0)
+		elog(ERROR, "could not prepare \"%s\": %s", sql.data, SPI_result_code_string(SPI_result));
+	pfree(sql.data);
+	return plan;
+}
+
+static int
+compare_rows(const void *a, const void *b)
+{
+	return strcmp((*(EcRow *const *) a)->id, (*(EcRow *const *) b)->id);
+}
+
+/* Hand the query's rows to those who asked for their ids; results go to context. */
+static void
+take_results(EcDocument *doc, EcRow **sorted, int n, MemoryContext context)
+{
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		HeapTuple	tuple = SPI_tuptable->vals[i];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+		bool		isnull;
+		Datum		key = SPI_getbinval(tuple, desc, 1, &isnull);
+		EcRow		probe;
+		EcRow	   *wanted = &probe;
+		EcRow	  **row = sorted;
+		Datum		value;
+		MemoryContext old;
+
+		if (isnull)
+			continue;
+		probe.id = OutputFunctionCall(&doc->key.out, key);
+		if (n > 1)
+		{
+			row = bsearch(&wanted, sorted, n, sizeof(EcRow *), compare_rows);
+			if (row == NULL)
+				continue;
+		}
+		(*row)->matches++;
+		(*row)->same_id = strcmp(probe.id, (*row)->id) == 0;
+		value = SPI_getbinval(tuple, desc, 2, &isnull);
+		old = MemoryContextSwitchTo(context);
+		(*row)->json = isnull ? NULL : DatumGetTextPCopy(value);
+		MemoryContextSwitchTo(old);
+		value = SPI_getbinval(tuple, desc, 3, &isnull);
+		old = MemoryContextSwitchTo(context);
+		(*row)->owner = isnull || !doc->has_owner ? NULL
+			: OutputFunctionCall(&doc->owner.out, value);
+		MemoryContextSwitchTo(old);
+	}
+}
+
+/*
+ * Read the rows with these ids, as the snapshot shows them, and render them.
+ * rows have distinct ids; what is not there, or does not pass the filter, has no
+ * matches.  With as_owner the table's owner reads, whatever the caller may do;
+ * the caller has made the checks.  Throws what a query may throw.
+ */
+void
+ec_document_fetch(EcDocument *doc, EcRow *rows, int n, Snapshot snapshot, bool as_owner)
+{
+	MemoryContext context = CurrentMemoryContext;
+	EcRow	  **sorted;
+	Oid			user;
+	int			sec_context;
+	int			nestlevel;
+	bool		many = n > 1 && doc->key_exact;
+
+	if (n == 0)
+		return;
+	GetUserIdAndSecContext(&user, &sec_context);
+	if (as_owner)
+		SetUserIdAndSecContext(doc->relowner, sec_context | SECURITY_LOCAL_USERID_CHANGE |
+							   SECURITY_NOFORCE_RLS);
+	nestlevel = ec_render_begin(doc);
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	PushActiveSnapshot(snapshot);
+
+	sorted = palloc(n * sizeof(EcRow *));
+	for (int i = 0; i < n; i++)
+	{
+		sorted[i] = &rows[i];
+		rows[i].matches = 0;
+		rows[i].same_id = false;
+		rows[i].json = NULL;
+		rows[i].owner = NULL;
+	}
+	if (many)
+	{
+		Datum	   *ids = palloc(n * sizeof(Datum));
+		Datum		array;
+		int16		len;
+		bool		byval;
+		char		align;
+
+		if (doc->plan_many == NULL)
+			doc->plan_many = make_plan(doc, true);
+		qsort(sorted, n, sizeof(EcRow *), compare_rows);
+		for (int i = 0; i < n; i++)
+			ids[i] = column_datum(&doc->key, rows[i].id);
+		get_typlenbyvalalign(doc->key.type, &len, &byval, &align);
+		array = PointerGetDatum(construct_array(ids, n, doc->key.type, len, byval, align));
+		if (SPI_execute_plan(doc->plan_many, &array, NULL, true, 0) != SPI_OK_SELECT)
+			elog(ERROR, "could not read documents of \"%s\"", doc->name);
+		take_results(doc, sorted, n, context);
+	}
+	else
+	{
+		if (doc->plan_one == NULL)
+			doc->plan_one = make_plan(doc, false);
+		for (int i = 0; i < n; i++)
+		{
+			Datum		id = column_datum(&doc->key, rows[i].id);
+
+			if (SPI_execute_plan(doc->plan_one, &id, NULL, true, 2) != SPI_OK_SELECT)
+				elog(ERROR, "could not read documents of \"%s\"", doc->name);
+			take_results(doc, &sorted[i], 1, context);
+			SPI_freetuptable(SPI_tuptable);
+		}
+	}
+
+	PopActiveSnapshot();
+	SPI_finish();
+	ec_render_end(nestlevel);
+	SetUserIdAndSecContext(user, sec_context);
+}
+
+/*
+ * What of a row goes into the cache: its JSON in UTF-8.  false: nothing; several
+ * rows have the id, the row's own id is another text (1.0 for 1.00, whose
+ * changes withdraw another key), or UTF-8 cannot express it.
+ */
+bool
+ec_document_cacheable(const EcRow *row, const char **value, size_t *len)
+{
+	if (row->matches != 1 || !row->same_id || row->json == NULL)
+		return false;
+	*len = VARSIZE_ANY_EXHDR(row->json);
+	*value = *len > EC_VALUE_MAX ? NULL : ec_to_utf8(VARDATA_ANY(row->json), len);
+	return *value != NULL;
+}
+
+/*
+ * The member that a document of this owner shows, "user_id":"..." say, rendered
+ * by what renders the document itself, in UTF-8 as the cache has it.  *namelen is
+ * the part up to and with the colon.  owner is the column's canonical text.
+ */
+char *
+ec_document_owner_member(EcDocument *doc, const char *owner, int *len, int *namelen)
+{
+	int			nestlevel = ec_render_begin(doc);
+	TupleDesc	desc = CreateTemplateTupleDesc(1);
+	Datum		value = column_datum(&doc->owner, owner);
+	bool		isnull = false;
+	HeapTuple	tuple;
+	text	   *json;
+	const char *member;
+	size_t		size;
+
+	TupleDescInitEntry(desc, 1, NameStr(doc->owner.name), doc->owner.type, -1, 0);
+	BlessTupleDesc(desc);
+	tuple = heap_form_tuple(desc, &value, &isnull);
+	json = DatumGetTextPP(DirectFunctionCall1(row_to_json, HeapTupleGetDatum(tuple)));
+	ec_render_end(nestlevel);
+	size = VARSIZE_ANY_EXHDR(json);
+	member = ec_to_utf8(VARDATA_ANY(json), &size);
+	if (member == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_CHARACTER_NOT_IN_REPERTOIRE),
+				 errmsg("the owner cannot be expressed in UTF-8")));
+	member++;					/* without the braces */
+	*len = (int) size - 2;
+	for (*namelen = 1; member[*namelen] != '"'; (*namelen)++)
+		if (member[*namelen] == '\\')
+			(*namelen)++;
+	*namelen += 2;
+	return unconstify(char *, member);
+}

@@ -1,0 +1,116 @@
+/*-------------------------------------------------------------------------
+ *
+ * document.h
+ *	  Attached documents: their configuration, and from a row to its JSON.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef ECHOCACHE_DOCUMENT_H
+#define ECHOCACHE_DOCUMENT_H
+
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "utils/rel.h"
+#include "utils/snapshot.h"
+
+#include "shmem.h"
+
+typedef enum EcPolicy
+{
+	EC_WRITE_THROUGH,
+	EC_INVALIDATE
+} EcPolicy;
+
+/* A column that ids or owners are compared with. */
+typedef struct EcColumn
+{
+	NameData	name;
+	Oid			type;
+	FmgrInfo	in;
+	Oid			ioparam;
+	int32		typmod;
+	Oid			collation;
+	FmgrInfo	out;
+} EcColumn;
+
+/*
+ * An attached table, as this backend has it cached.  A pointer stays valid to
+ * the end of the transaction, even when the attachment changes meanwhile.
+ */
+typedef struct EcDocument
+{
+	char		name[EC_NAME_MAX + 1];
+	Oid			relid;
+	Oid			relowner;
+	bool		partitioned;
+	EcColumn	key;
+	bool		key_exact;		/* equal ids have equal text */
+	bool		has_owner;
+	EcColumn	owner;
+	char	   *filter;			/* SQL, canonical; NULL: none */
+	List	   *filter_columns; /* names of those in it, of char * */
+	List	   *exclude;		/* names, of char * */
+	int			ttl;			/* s, -1: echocache.ttl */
+	EcPolicy	policy;
+	Bitmapset  *columns;		/* attribute numbers that the document shows */
+	Bitmapset  *depends;		/* those that it depends on: the filter's too */
+	bool		key_plain;		/* the key's text depends on no setting */
+	bool		render_timezone;	/* its text depends on TimeZone, ... */
+	bool		render_all;		/* ... or perhaps on any setting */
+	EcDocumentSlot *slot;		/* NULL: none was free */
+	SPIPlanPtr	plan_one;		/* made at first use */
+	SPIPlanPtr	plan_many;
+	bool		resolved;		/* the fields that are not in the configuration are set */
+	MemoryContext context;
+} EcDocument;
+
+/* How the rows of one table (a partition, say) map to their document. */
+typedef struct EcRowMap
+{
+	Oid			relid;			/* hash key */
+	EcDocument *doc;
+	AttrNumber	key;
+	int			ndepends;
+	AttrNumber *depends;		/* the key's not among them */
+} EcRowMap;
+
+/* A row that somebody wants, and what came of it. */
+typedef struct EcRow
+{
+	const char *id;				/* the key column's text, server encoding */
+	int			matches;		/* rows found with it: none, one, or (an error) more */
+	bool		same_id;		/* the row's own id is the same text, not merely equal */
+	text	   *json;			/* server encoding */
+	char	   *owner;			/* the owner column's text, NULL: none */
+} EcRow;
+
+extern void ec_document_init(void);
+extern Oid	ec_document_catalog(bool missing_ok);
+extern EcDocument *ec_document_by_name(const char *name);
+extern EcDocument *ec_document_require(const char *name);
+extern EcDocument *ec_document_by_relid(Oid relid);
+extern EcRowMap *ec_document_row_map(Relation rel, const char *name);
+extern List *ec_document_names(void);
+extern bool ec_document_relid(const char *name, Oid *relid);
+extern Oid	ec_relation(const char *name);
+extern List *ec_name_list(Datum array);
+extern void ec_document_at_xact_end(void);
+
+extern char *ec_column_canonical(EcColumn *column, const char *input);
+extern int	ec_document_key(EcDocument *doc, const char *id, char *dst);
+extern int	ec_document_ttl(EcDocument *doc);
+extern const char *ec_to_utf8(const char *s, size_t *len);
+extern const char *ec_from_utf8(const char *s, size_t *len);
+
+extern void ec_document_fetch(EcDocument *doc, EcRow *rows, int n, Snapshot snapshot,
+							  bool as_owner);
+extern bool ec_document_cacheable(const EcRow *row, const char **value, size_t *len);
+extern char *ec_document_owner_member(EcDocument *doc, const char *owner, int *len,
+									  int *namelen);
+
+extern int	ec_render_begin(EcDocument *doc);
+extern void ec_render_end(int nestlevel);
+
+#endif							/* ECHOCACHE_DOCUMENT_H */

@@ -1,0 +1,38 @@
+/*-------------------------------------------------------------------------
+ *
+ * echocache.c
+ *	  Module magic and _PG_init, which calls each module's init; nothing else.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "miscadmin.h"
+
+#include "attach.h"
+#include "document.h"
+#include "fence.h"
+#include "guc.h"
+#include "shmem.h"
+#include "worker.h"
+
+PG_MODULE_MAGIC;
+
+extern PGDLLEXPORT void _PG_init(void);
+
+/* Not preloaded, the library does nothing but say so, in ec_require_preload(). */
+void
+_PG_init(void)
+{
+	if (!process_shared_preload_libraries_in_progress)
+		return;
+	ec_guc_init();
+	ec_shmem_init();
+	ec_document_init();
+	ec_fence_init();
+	ec_attach_init();
+	ec_worker_init();
+}

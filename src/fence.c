@@ -1,0 +1,714 @@
+/*-------------------------------------------------------------------------
+ *
+ * fence.c
+ *	  What a transaction does to the cache around its commit; the locks.
+ *
+ * One rule carries the coherence: the only unconditional write that anyone ever
+ * sends to a document's key is "set marker" (or delete it).  Every store carries
+ * the CAS token of a marker that this process set.  So a request that is applied
+ * late can only cost a miss.
+ *
+ *	PRE_COMMIT	locks, then step A: a marker on every changed key, confirmed, before
+ *				anybody can see the change; then the documents are rendered.
+ *	COMMIT		the change is visible, the locks are still held.  Step C: where we hold
+ *				the key in store mode, the document replaces our marker.
+ *	ABORT		nothing: a marker left behind costs nothing, and the next fill
+ *				takes it over.
+ *
+ * Only a holder of the store mode stores, and nobody ever waits for a holder of
+ * the withdraw mode.  Why two writers of one document cannot both store: the
+ * store mode has one holder and no withdrawer beside it, and both take theirs
+ * before step A and keep it through step C.  Why no reader puts an old document
+ * back: a fill holds the store mode while it reads, so no change of the document
+ * is between its step A and its end.  src/README.md has the whole argument.
+ *
+ * Locks are taken in one order by everybody: the classes by OID, of which only
+ * a bulk writer waits for any, then the keys by hash.  A bulk writer holds
+ * nothing in store mode; a fill never waits for a lock while it holds one.  So
+ * there is no cycle.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "common/hashfn.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
+
+#include "cluster.h"
+#include "compat.h"
+#include "document.h"
+#include "fence.h"
+#include "guc.h"
+#include "pending.h"
+#include "purge.h"
+#include "waitpoint.h"
+
+/* In a lock tag's fourth field; SQL's advisory locks have 1 and 2 there. */
+#define EC_LOCKTAG_KEY		0xEC01
+#define EC_LOCKTAG_CLASS	0xEC02
+
+/* Keys in one exchange of a large batch; each has a deadline of its own. */
+#define EC_BATCH			1000
+
+/* A changed document of a transaction that is not a bulk. */
+typedef struct FenceKey
+{
+	EcDocument *doc;
+	uint64		hash;
+	const char *id;
+	bool		store;			/* we hold it in store mode */
+	uint64		token;			/* of our marker; 0: not confirmed */
+	EcRow	   *row;			/* what will be stored, if we may */
+	int			server;
+	int			keylen;
+	char		key[EC_KEY_MAX];
+} FenceKey;
+
+/* What the COMMIT callback has to do; everything is allocated before. */
+static EcOp *step_c = NULL;
+static EcDocument **step_c_docs;
+static int	step_c_n = 0;
+static EcDocumentSlot **touched = NULL; /* slots of the documents changed */
+static int	ntouched = 0;
+static List *detached = NIL;	/* OIDs of tables */
+static bool attachments_changed = false;
+static bool recover_at_commit = false;
+static bool fenced = false;		/* PRE_COMMIT is over: it is too late to note anything */
+
+static void xact_callback(XactEvent event, void *arg);
+static void subxact_callback(SubXactEvent event, SubTransactionId mySubid,
+							 SubTransactionId parentSubid, void *arg);
+static void pre_commit(void);
+static void pre_commit_bulk(EcDocument **docs, int ndocs);
+static void pre_commit_keys(EcDocument **docs, int ndocs);
+static void set_markers(EcOp *ops, int n);
+static void prepare_step_c(EcDocument **docs, int ndocs, FenceKey *keys, int n);
+static void at_commit(void);
+static void attachments_at_commit(void);
+static void at_end(void);
+
+/* Once per backend. */
+void
+ec_fence_init(void)
+{
+	RegisterXactCallback(xact_callback, NULL);
+	RegisterSubXactCallback(subxact_callback, NULL);
+}
+
+/* ---------------------------------------------------------------- locks */
+
+/* The lock's identity; two keys that share one only get in each other's way. */
+uint64
+ec_key_hash(Oid relid, const char *id, int idlen)
+{
+	return hash_bytes_extended((const unsigned char *) id, idlen, relid);
+}
+
+static void
+key_tag(LOCKTAG *tag, uint64 hash)
+{
+	SET_LOCKTAG_ADVISORY(*tag, MyDatabaseId, (uint32) (hash >> 32), (uint32) hash,
+						 EC_LOCKTAG_KEY);
+}
+
+static void
+class_tag(LOCKTAG *tag, Oid relid)
+{
+	SET_LOCKTAG_ADVISORY(*tag, MyDatabaseId, relid, 0, EC_LOCKTAG_CLASS);
+}
+
+/*
+ * Take a lock for the rest of the transaction; without wait, false if it is
+ * not to be had at once.
+ */
+bool
+ec_lock_key(uint64 hash, LOCKMODE mode, bool wait)
+{
+	LOCKTAG		tag;
+
+	key_tag(&tag, hash);
+	return LockAcquire(&tag, mode, false, !wait) != LOCKACQUIRE_NOT_AVAIL;
+}
+
+bool
+ec_lock_class(Oid relid, LOCKMODE mode, bool wait)
+{
+	LOCKTAG		tag;
+
+	class_tag(&tag, relid);
+	return LockAcquire(&tag, mode, false, !wait) != LOCKACQUIRE_NOT_AVAIL;
+}
+
+void
+ec_unlock_key(uint64 hash, LOCKMODE mode)
+{
+	LOCKTAG		tag;
+
+	key_tag(&tag, hash);
+	LockRelease(&tag, mode, false);
+}
+
+void
+ec_unlock_class(Oid relid, LOCKMODE mode)
+{
+	LOCKTAG		tag;
+
+	class_tag(&tag, relid);
+	LockRelease(&tag, mode, false);
+}
+
+/* ---------------------------------------------------------------- notes */
+
+/* Another extension's PRE_COMMIT callback may run after ours, and must not write. */
+static void
+check_not_fenced(void)
+{
+	if (fenced)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TRANSACTION_STATE),
+				 errmsg("cached documents were changed after their markers had been set"),
+				 errdetail("Another extension writes to an attached table while the "
+						   "transaction commits.")));
+}
+
+/* The document with this id changes in this transaction.  No network here. */
+void
+ec_fence_note_key(EcDocument *doc, const char *id)
+{
+	check_not_fenced();
+	ec_pending_key(doc->relid, id, (int) strlen(id), GetCurrentTransactionNestLevel());
+}
+
+/* Every document of this table changes in this transaction. */
+void
+ec_fence_note_whole(Oid relid)
+{
+	check_not_fenced();
+	ec_pending_whole(relid, GetCurrentTransactionNestLevel());
+}
+
+/*
+ * The list of attachments changes in this transaction: what a worker has read
+ * of it is outdated when this commits.  Servers that could not be purged in the
+ * transaction must then be recovered (again) with the new list.
+ */
+void
+ec_fence_attachments_changed(void)
+{
+	attachments_changed = true;
+}
+
+/* The table is detached in this transaction, and all its documents withdrawn. */
+void
+ec_fence_detached(Oid relid)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
+
+	attachments_changed = true;
+	detached = lappend_oid(detached, relid);
+	MemoryContextSwitchTo(old);
+}
+
+/* ---------------------------------------------------------------- before the commit */
+
+static int
+compare_docs(const void *a, const void *b)
+{
+	Oid			x = (*(EcDocument *const *) a)->relid;
+	Oid			y = (*(EcDocument *const *) b)->relid;
+
+	return x < y ? -1 : x > y;
+}
+
+static int
+compare_keys(const void *a, const void *b)
+{
+	uint64		x = ((const FenceKey *) a)->hash;
+	uint64		y = ((const FenceKey *) b)->hash;
+
+	return x < y ? -1 : x > y;
+}
+
+/*
+ * Steps 2 to 4 of the fence.  May throw, which aborts the transaction: for
+ * interrupts, lock_timeout, out of memory, what rendering a row throws, and with
+ * fallback = off a server that is not there.
+ */
+static void
+pre_commit(void)
+{
+	EcDocument **docs;
+	int			ndocs = 0;
+	bool		bulk = ec_pending_count() > ec_max_write_through;
+	ListCell   *lc;
+	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
+	ResourceOwner owner = CurrentResourceOwner;
+
+	/* the locks must last to the end of the transaction */
+	CurrentResourceOwner = TopTransactionResourceOwner;
+
+	docs = palloc((list_length(ec_pending_tables()) + 1) * sizeof(EcDocument *));
+	foreach(lc, ec_pending_tables())
+	{
+		EcPendingTable *table = lfirst(lc);
+		EcDocument *doc;
+
+		if (table->nkeys == 0 && table->whole_level == 0)
+			continue;			/* all rolled back */
+		if (table->whole_level > 0)
+			bulk = true;
+		doc = ec_document_by_relid(table->relid);
+		if (doc != NULL)		/* else it was detached in this transaction */
+			docs[ndocs++] = doc;
+	}
+	qsort(docs, ndocs, sizeof(EcDocument *), compare_docs);
+
+	touched = palloc((ndocs + 1) * sizeof(EcDocumentSlot *));
+	for (ntouched = 0; ntouched < ndocs; ntouched++)
+		touched[ntouched] = docs[ntouched]->slot;
+
+	if (ndocs > 0 && ec_cluster_enter())
+	{
+		ec_wait_point("before-locks");
+		if (bulk)
+			pre_commit_bulk(docs, ndocs);
+		else
+			pre_commit_keys(docs, ndocs);
+		ec_wait_point("before-commit");
+	}
+	fenced = true;
+	CurrentResourceOwner = owner;
+	MemoryContextSwitchTo(old);
+}
+
+/* One batch of a bulk's step A, filled from the pending keys. */
+typedef struct MarkBatch
+{
+	EcDocument **docs;
+	int			ndocs;
+	int			n;
+	EcOp		ops[EC_BATCH];
+	char		keys[EC_BATCH][EC_KEY_MAX];
+} MarkBatch;
+
+static void
+mark_one(const EcPendingKey *key, void *arg)
+{
+	MarkBatch  *batch = arg;
+	EcOp	   *op = &batch->ops[batch->n];
+	char		id[1024];
+	char	   *idp = id;
+	EcDocument *doc = NULL;
+
+	for (int i = 0; i < batch->ndocs; i++)
+		if (batch->docs[i]->relid == key->relid)
+			doc = batch->docs[i];
+	if (doc == NULL)
+		return;
+	if (key->idlen >= (int) sizeof(id))
+		return;					/* no cache key is as long as that */
+	memcpy(idp, key->id, key->idlen);
+	idp[key->idlen] = '\0';
+
+	op->keylen = ec_document_key(doc, idp, batch->keys[batch->n]);
+	if (op->keylen == 0)
+		return;
+	op->kind = EC_OP_MARK;
+	op->key = batch->keys[batch->n];
+	op->value = EC_MARKER;
+	op->valuelen = EC_MARKER_LEN;
+	op->ttl = ec_marker_ttl;
+	op->server = ec_cluster_place(op->key, op->keylen);
+	ec_count(doc->slot, EC_MARKERS, 1);
+	if (++batch->n == EC_BATCH)
+	{
+		set_markers(batch->ops, batch->n);
+		batch->n = 0;
+	}
+}
+
+/*
+ * Many documents, or all of one: withdraw on the classes, waiting for those who
+ * store just now; then nobody stores any until we are done, nor do we.
+ */
+static void
+pre_commit_bulk(EcDocument **docs, int ndocs)
+{
+	MarkBatch  *batch;
+
+	for (int i = 0; i < ndocs; i++)
+		(void) ec_lock_class(docs[i]->relid, EC_LOCK_CLASS_WITHDRAW, true);
+	ec_wait_point("after-locks");
+
+	batch = palloc0(sizeof(MarkBatch));
+	batch->docs = docs;
+	batch->ndocs = ndocs;
+	ec_pending_each(mark_one, batch);
+	set_markers(batch->ops, batch->n);
+	pfree(batch);
+
+	for (int i = 0; i < ndocs; i++)
+	{
+		int64		removed = 0;
+		ListCell   *lc;
+
+		foreach(lc, ec_pending_tables())
+		{
+			EcPendingTable *table = lfirst(lc);
+
+			if (table->relid == docs[i]->relid && table->whole_level > 0)
+				(void) ec_document_purge(docs[i]->name, &removed);
+		}
+	}
+	ec_wait_point("after-markers");
+}
+
+/* Note a pending key as one of the transaction's few. */
+typedef struct KeyList
+{
+	EcDocument **docs;
+	int			ndocs;
+	int			n;
+	FenceKey   *keys;
+} KeyList;
+
+static void
+add_key(const EcPendingKey *pending, void *arg)
+{
+	KeyList    *list = arg;
+	FenceKey   *key = &list->keys[list->n];
+
+	memset(key, 0, offsetof(FenceKey, key));
+	for (int i = 0; i < list->ndocs; i++)
+		if (list->docs[i]->relid == pending->relid)
+			key->doc = list->docs[i];
+	if (key->doc == NULL)
+		return;
+	key->id = pnstrdup(pending->id, pending->idlen);
+	key->keylen = ec_document_key(key->doc, key->id, key->key);
+	if (key->keylen == 0)
+		return;					/* never cached */
+	key->hash = ec_key_hash(pending->relid, pending->id, pending->idlen);
+	key->server = ec_cluster_place(key->key, key->keylen);
+	list->n++;
+}
+
+/* A few documents: lock each, set the markers, prepare what will replace them. */
+static void
+pre_commit_keys(EcDocument **docs, int ndocs)
+{
+	KeyList		list = {.docs = docs,.ndocs = ndocs};
+	bool	   *share = palloc(ndocs * sizeof(bool));
+	EcOp	   *ops;
+
+	list.keys = palloc((ec_pending_count() + 1) * sizeof(FenceKey));
+	ec_pending_each(add_key, &list);
+	qsort(list.keys, list.n, sizeof(FenceKey), compare_keys);
+
+	/* a bulk writer holds the class: then we withdraw, and store nothing */
+	for (int i = 0; i < ndocs; i++)
+		share[i] = docs[i]->policy == EC_WRITE_THROUGH && docs[i]->slot != NULL &&
+			ec_lock_class(docs[i]->relid, EC_LOCK_CLASS_SHARE, false);
+
+	for (int i = 0; i < list.n; i++)
+	{
+		FenceKey   *key = &list.keys[i];
+		bool		may_store = false;
+
+		for (int d = 0; d < ndocs; d++)
+			if (docs[d] == key->doc)
+				may_store = share[d];
+		if (may_store && ec_lock_key(key->hash, EC_LOCK_STORE, false))
+			key->store = true;
+		else
+		{
+			/* waits for a storer only, who is brief; withdrawers bar nobody here */
+			(void) ec_lock_key(key->hash, EC_LOCK_WITHDRAW, true);
+			key->store = may_store && ec_lock_key(key->hash, EC_LOCK_STORE, false);
+		}
+	}
+	ec_wait_point("after-locks");
+
+	ops = palloc0(list.n * sizeof(EcOp));
+	for (int i = 0; i < list.n; i++)
+	{
+		EcOp	   *op = &ops[i];
+
+		op->kind = EC_OP_MARK;
+		op->server = list.keys[i].server;
+		op->key = list.keys[i].key;
+		op->keylen = list.keys[i].keylen;
+		op->value = EC_MARKER;
+		op->valuelen = EC_MARKER_LEN;
+		op->ttl = ec_marker_ttl;
+		ec_count(list.keys[i].doc->slot, EC_MARKERS, 1);
+	}
+	set_markers(ops, list.n);
+	for (int i = 0; i < list.n; i++)
+		list.keys[i].token = ops[i].result == EC_DONE ? ops[i].token : 0;
+	ec_wait_point("after-markers");
+
+	prepare_step_c(docs, ndocs, list.keys, list.n);
+}
+
+/*
+ * Step A for one batch, under one deadline: every key carries a marker, or is
+ * gone, confirmed; or its server is DOWN, and its worker purges it of our
+ * documents before anybody reads from it again.  A server that is DOWN already is
+ * not waited for.  The state is read under the key's lock: a worker that brings
+ * the server back later purges what is there now, and until we end nobody
+ * stores this key.  With fallback = off throws instead.
+ */
+static void
+set_markers(EcOp *ops, int n)
+{
+	int			down = -1;
+	bool		ok;
+	EcDeadline	deadline = ec_deadline(ec_timeout);
+
+	for (int i = 0; i < n; i++)
+	{
+		if (ec_server_state(ops[i].server) != EC_DOWN)
+			continue;
+		down = ops[i].server;
+		ops[i].server = -1;
+	}
+	if (down >= 0 && !ec_fallback)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONNECTION_FAILURE),
+				 errmsg("could not withdraw cached documents: server \"%s\" is down",
+						ec_cluster_name(down)),
+				 errhint("The transaction is rolled back because echocache.fallback is off.")));
+	ok = ec_exchange(ops, n, deadline, 0);
+
+	/* a server out of memory may refuse even a marker; then the key must go */
+	for (int i = 0; ok && i < n; i++)
+	{
+		EcOp		op = ops[i];
+
+		if (ops[i].result != EC_REFUSED)
+			continue;
+		op.kind = EC_OP_DELETE;
+		op.value = NULL;
+		ok = ec_exchange(&op, 1, deadline, 0);
+	}
+	if (!ok && !ec_fallback)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONNECTION_FAILURE),
+				 errmsg("could not withdraw cached documents: %s", ec_cluster_last_failure(NULL)),
+				 errhint("The transaction is rolled back because echocache.fallback is off.")));
+}
+
+/*
+ * Step 4, and all that step C will need: render the documents whose keys we
+ * hold in store mode.  The locks are held and our row locks too, so what the
+ * newest snapshot and our own changes show is what will be committed.
+ */
+static void
+prepare_step_c(EcDocument **docs, int ndocs, FenceKey *keys, int n)
+{
+	EcRow	   *rows = palloc(n * sizeof(EcRow));
+	int			used = 0;
+
+	step_c = palloc0(n * sizeof(EcOp));
+	step_c_docs = palloc(n * sizeof(EcDocument *));
+	CommandCounterIncrement();
+
+	for (int d = 0; d < ndocs; d++)
+	{
+		int			first = used;
+
+		for (int i = 0; i < n; i++)
+		{
+			if (keys[i].doc != docs[d] || !keys[i].store || keys[i].token == 0)
+				continue;
+			keys[i].row = &rows[used];
+			rows[used++].id = keys[i].id;
+		}
+		ec_document_fetch(docs[d], rows + first, used - first, GetLatestSnapshot(), true);
+	}
+
+	for (int i = 0; i < n; i++)
+	{
+		FenceKey   *key = &keys[i];
+		EcOp	   *op = &step_c[step_c_n];
+
+		if (key->token == 0)
+			continue;
+		op->kind = EC_OP_REMOVE;
+		if (key->doc->policy == EC_WRITE_THROUGH)
+		{
+			if (key->row == NULL)
+				continue;		/* not ours to store: the marker stays */
+			if (key->row->matches > 0)
+			{
+				if (!ec_document_cacheable(key->row, &op->value, &op->valuelen))
+					continue;
+				op->kind = EC_OP_STORE;
+				op->ttl = ec_wire_ttl(ec_document_ttl(key->doc));
+			}
+		}
+		op->server = key->server;
+		op->key = key->key;
+		op->keylen = key->keylen;
+		op->token = key->token;
+		step_c_docs[step_c_n++] = key->doc;
+	}
+}
+
+/*
+ * Purge every key of a document from all servers; *removed is how many there
+ * were.  The caller holds the class in withdraw mode and has entered the
+ * topology.  A server that cannot do it is DOWN, and its worker will: false.
+ */
+bool
+ec_document_purge(const char *name, int64 *removed)
+{
+	char		head[EC_PREFIX_MAX + EC_NAME_MAX + 2];
+	EcDatabase *db = ec_my_database();
+	bool		confirmed = true;
+	List	   *heads;
+
+	head[ec_key_head(head, db ? db->prefix : ec_key_prefix, name)] = '\0';
+	heads = list_make1(head);
+	for (int i = 0; i < ec_cluster_size(); i++)
+	{
+		if (ec_server_state(i) != EC_DOWN)
+		{
+			if (ec_purge(i, heads, removed))
+				continue;
+			/* if it did not fail, it does not tell its keys: that is as bad */
+			ec_server_down(ec_cluster_generation(), i, ec_cluster_last_failure(NULL));
+		}
+		recover_at_commit = true;
+		confirmed = false;
+		if (!ec_fallback)
+			ereport(ERROR,
+					(errcode(ERRCODE_CONNECTION_FAILURE),
+					 errmsg("could not withdraw all documents of \"%s\" from server \"%s\"",
+							name, ec_cluster_name(i)),
+					 errhint("The transaction is rolled back because echocache.fallback is off.")));
+	}
+	return confirmed;
+}
+
+/* ---------------------------------------------------------------- at the commit, and after */
+
+/*
+ * Step C.  The change is visible, our locks are still held, the client has not
+ * heard of it.  An ERROR here would be a PANIC: nothing throws or allocates.
+ *
+ * A commit that is not flushed yet (synchronous_commit = off) must not be ahead
+ * of the disk in the cache: its markers stay, and nobody fills one of these
+ * documents before the flush.  That is published before the locks go.
+ */
+static void
+at_commit(void)
+{
+	if (ntouched > 0 && XLogNeedsFlush(XactLastCommitEnd))
+	{
+		for (int i = 0; i < ntouched; i++)
+			ec_publish_async_commit(touched[i], XactLastCommitEnd);
+	}
+	else if (step_c_n > 0)
+	{
+		ec_wait_point("before-store");
+		(void) ec_exchange(step_c, step_c_n, ec_deadline(ec_timeout), EC_NOTHROW);
+		for (int i = 0; i < step_c_n; i++)
+			if (step_c[i].kind == EC_OP_STORE && step_c[i].result == EC_DONE)
+				ec_count(step_c_docs[i]->slot, EC_WRITE_THROUGHS, 1);
+	}
+}
+
+/* The attachments have changed, visibly: give up slots, purge what could not be reached. */
+static void
+attachments_at_commit(void)
+{
+	ListCell   *lc;
+
+	foreach(lc, detached)
+		ec_document_slot_free(lfirst_oid(lc));
+	if (recover_at_commit)
+		ec_my_servers_recover();
+}
+
+/* However the transaction ended: forget it.  Never throws. */
+static void
+at_end(void)
+{
+	if (ec_shared == NULL)
+		return;
+	ec_topology_leave();
+	ec_cluster_at_xact_end();
+	ec_document_at_xact_end();
+	ec_pending_end();
+	step_c = NULL;				/* it was in TopTransactionContext */
+	step_c_n = 0;
+	touched = NULL;
+	ntouched = 0;
+	detached = NIL;
+	attachments_changed = recover_at_commit = fenced = false;
+}
+
+static void
+xact_callback(XactEvent event, void *arg)
+{
+	switch (event)
+	{
+		case XACT_EVENT_PRE_COMMIT:
+			if (ec_pending_any())
+				pre_commit();
+			break;
+		case XACT_EVENT_COMMIT:
+			if (ec_pending_any())
+				at_commit();
+			if (attachments_changed)
+				attachments_at_commit();
+			at_end();
+			break;
+		case XACT_EVENT_PRE_PREPARE:
+			if (ec_pending_any())
+				ereport(ERROR,
+						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						 errmsg("cannot PREPARE a transaction that has changed cached documents"),
+						 errhint("Commit it in one phase, or detach the table with "
+								 "echocache_detach().")));
+			break;
+		case XACT_EVENT_ABORT:
+		case XACT_EVENT_PREPARE:
+		case XACT_EVENT_PARALLEL_COMMIT:
+		case XACT_EVENT_PARALLEL_ABORT:
+			at_end();
+			break;
+		case XACT_EVENT_PARALLEL_PRE_COMMIT:
+			break;
+	}
+}
+
+static void
+subxact_callback(SubXactEvent event, SubTransactionId mySubid,
+				 SubTransactionId parentSubid, void *arg)
+{
+	switch (event)
+	{
+		case SUBXACT_EVENT_COMMIT_SUB:
+			ec_pending_subcommit(GetCurrentTransactionNestLevel());
+			break;
+		case SUBXACT_EVENT_ABORT_SUB:
+			ec_pending_subabort(GetCurrentTransactionNestLevel());
+			if (ec_shared != NULL)
+				ec_topology_subabort(GetCurrentTransactionNestLevel());
+			break;
+		case SUBXACT_EVENT_START_SUB:
+		case SUBXACT_EVENT_PRE_COMMIT_SUB:
+			break;
+	}
+}

@@ -1,0 +1,42 @@
+/*-------------------------------------------------------------------------
+ *
+ * fence.h
+ *	  What a transaction does to the cache around its commit; the locks.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef ECHOCACHE_FENCE_H
+#define ECHOCACHE_FENCE_H
+
+#include "document.h"
+#include "storage/lock.h"
+
+/*
+ * The two modes of a key's lock.  Withdraw: "a change of this document is about
+ * to commit, its marker is set"; any number of holders.  Store: "what I read now
+ * may be stored"; one holder, no withdrawer beside it, always held briefly.
+ */
+#define EC_LOCK_WITHDRAW	RowExclusiveLock
+#define EC_LOCK_STORE		ShareRowExclusiveLock
+
+/* The class lock, for all keys of a document: bulk writers withdraw, storers share. */
+#define EC_LOCK_CLASS_WITHDRAW	RowExclusiveLock
+#define EC_LOCK_CLASS_SHARE		ShareLock
+
+extern void ec_fence_init(void);
+
+extern uint64 ec_key_hash(Oid relid, const char *id, int idlen);
+extern bool ec_lock_key(uint64 hash, LOCKMODE mode, bool wait);
+extern void ec_unlock_key(uint64 hash, LOCKMODE mode);
+extern bool ec_lock_class(Oid relid, LOCKMODE mode, bool wait);
+extern void ec_unlock_class(Oid relid, LOCKMODE mode);
+
+extern void ec_fence_note_key(EcDocument *doc, const char *id);
+extern void ec_fence_note_whole(Oid relid);
+extern void ec_fence_attachments_changed(void);
+extern void ec_fence_detached(Oid relid);
+extern bool ec_document_purge(const char *name, int64 *removed);
+
+#endif							/* ECHOCACHE_FENCE_H */

@@ -1,0 +1,286 @@
+/*-------------------------------------------------------------------------
+ *
+ * guc.c
+ *	  All settings: units, bounds, check hooks.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <limits.h>
+#include <sys/un.h>
+
+#include "compat.h"
+#include "guc.h"
+
+bool		ec_enabled = false;
+char	   *ec_hosts = NULL;
+const EcHostList *ec_host_list = NULL;
+int			ec_ttl = 1800;
+bool		ec_fallback = true;
+int			ec_pool_size = 100;
+int			ec_timeout = 100;
+int			ec_retry_interval = 1000;
+int			ec_marker_ttl = 30;
+int			ec_fill_wait = 1000;
+int			ec_max_write_through = 64;
+char	   *ec_key_prefix = NULL;
+#ifdef ECHOCACHE_WAIT_POINTS
+char	   *ec_wait_point_name = NULL;
+#endif
+
+static bool parse_number(const char *s, size_t len, int max, int *result);
+static const char *parse_host(const char *item, size_t len, EcHost *host);
+static bool check_hosts(char **newval, void **extra, GucSource source);
+static void assign_hosts(const char *newval, void *extra);
+static bool check_key_prefix(char **newval, void **extra, GucSource source);
+
+/* A decimal number from 1 to max, and nothing else. */
+static bool
+parse_number(const char *s, size_t len, int max, int *result)
+{
+	long		n = 0;
+
+	if (len == 0 || len > 9)
+		return false;
+	for (size_t i = 0; i < len; i++)
+	{
+		if (s[i] < '0' || s[i] > '9')
+			return false;
+		n = n * 10 + (s[i] - '0');
+	}
+	if (n < 1 || n > max)
+		return false;
+	*result = (int) n;
+	return true;
+}
+
+/*
+ * One item of echocache.hosts: host[:port[:weight]], [v6][:port[:weight]] or
+ * the absolute path of a unix socket.  Returns what is wrong with it, or NULL.
+ */
+static const char *
+parse_host(const char *item, size_t len, EcHost *host)
+{
+	const char *name = item;
+	const char *end = item + len;
+	const char *rest;
+	const char *colon;
+	size_t		namelen;
+
+	host->port = 11211;
+	host->weight = 1;
+
+	if (len == 0)
+		return "is empty";
+	if (memchr(item, '/', len) != NULL)
+	{
+		struct sockaddr_un un;
+
+		if (item[0] != '/')
+			return "is a socket path that is not absolute";
+		if (len >= sizeof(un.sun_path) || len >= EC_HOST_MAX)
+			return "is a socket path that is too long";
+		memcpy(host->host, item, len);
+		host->host[len] = '\0';
+		host->port = 0;
+		return NULL;
+	}
+	if (item[0] == '[')
+	{
+		const char *close = memchr(item, ']', len);
+
+		if (close == NULL)
+			return "has no closing bracket";
+		name = item + 1;
+		namelen = close - name;
+		rest = close + 1;
+	}
+	else
+	{
+		rest = memchr(item, ':', len);
+		if (rest == NULL)
+			rest = end;
+		namelen = rest - item;
+	}
+	if (namelen == 0)
+		return "has no host name";
+	if (namelen >= EC_HOST_MAX)
+		return "has a host name that is too long";
+	for (size_t i = 0; i < namelen; i++)
+	{
+		unsigned char c = name[i];
+
+		if (c <= 0x20 || c >= 0x7f || c == '[' || c == ']')
+			return "has a character that cannot stand in a host name";
+	}
+	memcpy(host->host, name, namelen);
+	host->host[namelen] = '\0';
+
+	if (rest == end)
+		return NULL;
+	if (*rest++ != ':')
+		return "has something other than a port after the host";
+	colon = memchr(rest, ':', end - rest);
+	if (!parse_number(rest, (colon ? colon : end) - rest, 65535, &host->port))
+		return "has a port that is not a number from 1 to 65535";
+	if (colon && !parse_number(colon + 1, end - colon - 1, 1000, &host->weight))
+		return "has a weight that is not a number from 1 to 1000";
+	return NULL;
+}
+
+/* Refuse a list with any malformed item; the old list then stays in force. */
+static bool
+check_hosts(char **newval, void **extra, GucSource source)
+{
+	EcHostList *list;
+	const char *p = *newval;
+	bool		more = true;
+
+	list = ec_guc_malloc(offsetof(EcHostList, host) + EC_MAX_SERVERS * sizeof(EcHost));
+	if (list == NULL)
+		return false;
+	memset(list, 0, offsetof(EcHostList, host) + EC_MAX_SERVERS * sizeof(EcHost));
+
+	while (more)
+	{
+		const char *comma = strchr(p, ',');
+		size_t		len = comma ? (size_t) (comma - p) : strlen(p);
+		const char *item = p;
+		const char *wrong;
+		EcHost	   *host;
+
+		more = comma != NULL;
+		p += len + 1;
+		while (len > 0 && (*item == ' ' || *item == '\t'))
+			item++, len--;
+		while (len > 0 && (item[len - 1] == ' ' || item[len - 1] == '\t'))
+			len--;
+
+		if (list->n == EC_MAX_SERVERS)
+		{
+			GUC_check_errdetail("There can be at most %d servers.", EC_MAX_SERVERS);
+			ec_guc_free(list);
+			return false;
+		}
+		host = &list->host[list->n];
+		wrong = parse_host(item, len, host);
+		for (int i = 0; wrong == NULL && i < list->n; i++)
+			if (list->host[i].port == host->port &&
+				strcmp(list->host[i].host, host->host) == 0)
+				wrong = "is listed twice";
+		if (wrong)
+		{
+			GUC_check_errdetail("Item %d, \"%.*s\", %s.", list->n + 1, (int) len, item, wrong);
+			GUC_check_errhint("Separate servers by commas: host[:port[:weight]], "
+							  "[ipv6]:port, or the absolute path of a unix socket.");
+			ec_guc_free(list);
+			return false;
+		}
+		list->n++;
+	}
+	*extra = list;
+	return true;
+}
+
+static void
+assign_hosts(const char *newval, void *extra)
+{
+	ec_host_list = extra;
+}
+
+/*
+ * A prefix that only one session has would let it miss what the others cache,
+ * so the setting is what the database's worker sees: a session cannot set it.
+ */
+static bool
+check_key_prefix(char **newval, void **extra, GucSource source)
+{
+	if (!ec_key_valid_prefix(*newval))
+	{
+		GUC_check_errdetail("A prefix has at most %d bytes, printable ASCII characters "
+							"without space and \"%%\".", EC_PREFIX_MAX);
+		return false;
+	}
+	if (source == PGC_S_SESSION || source == PGC_S_CLIENT)
+	{
+		GUC_check_errdetail("All sessions of a database share its documents, so they "
+							"share the prefix too.");
+		GUC_check_errhint("Use ALTER SYSTEM or ALTER DATABASE ... SET, then "
+						  "SELECT pg_reload_conf().");
+		return false;
+	}
+	return true;
+}
+
+/* Define the settings and reserve the prefix.  Called once, from _PG_init. */
+void
+ec_guc_init(void)
+{
+	DefineCustomBoolVariable("echocache.enabled",
+							 "Turns the cache on.",
+							 "Off: no call to a cache server of any kind; reads go to the table.",
+							 &ec_enabled, false, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("echocache.hosts",
+							   "The memcached servers.",
+							   "Comma-separated: host[:port[:weight]], [ipv6]:port, or a socket path.",
+							   &ec_hosts, "localhost:11211", PGC_SIGHUP, 0,
+							   check_hosts, assign_hosts, NULL);
+	DefineCustomIntVariable("echocache.ttl",
+							"Lifetime of a cached document.",
+							"0 means no expiry.",
+							&ec_ttl, 1800, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_S,
+							NULL, NULL, NULL);
+	DefineCustomBoolVariable("echocache.fallback",
+							 "Goes on without the cache when it cannot be reached.",
+							 "Off: reads that need the cache fail, and commits that cannot "
+							 "withdraw the old document are aborted.",
+							 &ec_fallback, true, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("echocache.pool_size",
+							"Connections that the whole cluster keeps open to one server.",
+							"A backend over that opens one for its transaction and closes it after.",
+							&ec_pool_size, 100, 0, 100000, PGC_SIGHUP, 0,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("echocache.timeout",
+							"Deadline of one exchange with the cache, connecting included.",
+							NULL,
+							&ec_timeout, 100, 1, 60 * 1000, PGC_SIGHUP, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("echocache.retry_interval",
+							"How often a server that is down is probed.",
+							NULL,
+							&ec_retry_interval, 1000, 10, 3600 * 1000, PGC_SIGHUP, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("echocache.marker_ttl",
+							"Lifetime of leases and tombstones.",
+							NULL,
+							&ec_marker_ttl, 30, 1, 3600, PGC_SIGHUP, GUC_UNIT_S,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("echocache.fill_wait",
+							"How long a read waits for somebody else's fill or commit of the "
+							"same document before it reads the table.",
+							NULL,
+							&ec_fill_wait, 1000, 0, 60 * 1000, PGC_SIGHUP, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("echocache.max_write_through",
+							"A transaction that changes more documents than this withdraws "
+							"them instead of storing them.",
+							NULL,
+							&ec_max_write_through, 64, 0, 10000, PGC_SIGHUP, 0,
+							NULL, NULL, NULL);
+	DefineCustomStringVariable("echocache.key_prefix",
+							   "Namespace of the cache keys, for example one for each database.",
+							   NULL,
+							   &ec_key_prefix, "", PGC_SUSET, 0,
+							   check_key_prefix, NULL, NULL);
+#ifdef ECHOCACHE_WAIT_POINTS
+	DefineCustomStringVariable("echocache.wait_point",
+							   "Test builds only: where this session stops.",
+							   NULL,
+							   &ec_wait_point_name, "", PGC_USERSET, 0,
+							   NULL, NULL, NULL);
+#endif
+	MarkGUCPrefixReserved("echocache");
+}

@@ -1,0 +1,51 @@
+/*-------------------------------------------------------------------------
+ *
+ * guc.h
+ *	  The settings, as every module sees them.
+ *
+ * What decides where a document lives (enabled, hosts, key_prefix) is never
+ * used from here by a backend that reads or writes documents: backends would
+ * take up a new value at different moments.  Launcher and worker publish those
+ * in shared memory (shmem.h).
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef ECHOCACHE_GUC_H
+#define ECHOCACHE_GUC_H
+
+#include "shmem.h"
+
+typedef struct EcHost
+{
+	char		host[EC_HOST_MAX];	/* name, address, or path of a unix socket */
+	int			port;			/* 0 for a unix socket */
+	int			weight;
+} EcHost;
+
+typedef struct EcHostList
+{
+	int			n;
+	EcHost		host[FLEXIBLE_ARRAY_MEMBER];
+} EcHostList;
+
+extern bool ec_enabled;
+extern char *ec_hosts;
+extern const EcHostList *ec_host_list;	/* ec_hosts, parsed */
+extern int	ec_ttl;				/* s */
+extern bool ec_fallback;
+extern int	ec_pool_size;
+extern int	ec_timeout;			/* ms */
+extern int	ec_retry_interval;	/* ms */
+extern int	ec_marker_ttl;		/* s */
+extern int	ec_fill_wait;		/* ms */
+extern int	ec_max_write_through;
+extern char *ec_key_prefix;
+#ifdef ECHOCACHE_WAIT_POINTS
+extern char *ec_wait_point_name;
+#endif
+
+extern void ec_guc_init(void);
+
+#endif							/* ECHOCACHE_GUC_H */

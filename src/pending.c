@@ -1,0 +1,295 @@
+/*-------------------------------------------------------------------------
+ *
+ * pending.c
+ *	  What the current transaction has changed: keys of documents, by nesting
+ *	  level.  Pure bookkeeping; nothing is sent from here.
+ *
+ * An entry carries the outermost nesting level that has surely touched its key.
+ * A subtransaction's commit hands its entries to its parent, its abort drops
+ * them: as in async.c, with one list for each level.  An entry too many costs
+ * one needless marker, an entry too few a stale document; hence what is in doubt
+ * (a table over EC_PENDING_MAX) is noted at level 1, from where nothing drops it.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "common/hashfn.h"
+#include "nodes/pg_list.h"
+#include "utils/memutils.h"
+
+#include "pending.h"
+
+typedef struct PendingEntry
+{
+	EcPendingKey *key;
+	uint32		hash;
+	char		status;
+} PendingEntry;
+
+static inline uint32
+pending_hash(const EcPendingKey *key)
+{
+	return hash_combine(murmurhash32(key->relid),
+						hash_bytes((const unsigned char *) key->id, key->idlen));
+}
+
+static inline bool
+pending_equal(const EcPendingKey *a, const EcPendingKey *b)
+{
+	return a->relid == b->relid && a->idlen == b->idlen && memcmp(a->id, b->id, a->idlen) == 0;
+}
+
+#define SH_PREFIX pendinghash
+#define SH_ELEMENT_TYPE PendingEntry
+#define SH_KEY_TYPE EcPendingKey *
+#define SH_KEY key
+#define SH_HASH_KEY(tb, k) pending_hash(k)
+#define SH_EQUAL(tb, a, b) pending_equal(a, b)
+#define SH_STORE_HASH
+#define SH_GET_HASH(tb, e) (e)->hash
+#define SH_SCOPE static inline
+#define SH_DECLARE
+#define SH_DEFINE
+#include "lib/simplehash.h"
+
+/* All of it lives in one context below TopTransactionContext; NULL: nothing noted. */
+static MemoryContext context = NULL;
+static pendinghash_hash *keys;
+static List *tables;			/* of EcPendingTable, few */
+static EcPendingKey **levels;	/* heads of the lists, by level */
+static int	nlevels;
+
+static void pending_begin(int level);
+static EcPendingTable *pending_table(Oid relid);
+
+/* Make room for this transaction's first entry, or for one more level. */
+static void
+pending_begin(int level)
+{
+	if (context == NULL)
+	{
+		MemoryContext new_context;
+
+		new_context = AllocSetContextCreate(TopTransactionContext, "echocache pending keys",
+											ALLOCSET_DEFAULT_SIZES);
+		keys = pendinghash_create(new_context, 16, NULL);
+		nlevels = 8;
+		levels = MemoryContextAllocZero(new_context, nlevels * sizeof(EcPendingKey *));
+		tables = NIL;
+		context = new_context;
+	}
+	if (level >= nlevels)
+	{
+		int			more = Max(level + 1, 2 * nlevels);
+
+		levels = repalloc(levels, more * sizeof(EcPendingKey *));
+		memset(levels + nlevels, 0, (more - nlevels) * sizeof(EcPendingKey *));
+		nlevels = more;
+	}
+}
+
+static EcPendingTable *
+pending_table(Oid relid)
+{
+	EcPendingTable *table;
+	MemoryContext old;
+	ListCell   *lc;
+
+	foreach(lc, tables)
+	{
+		table = lfirst(lc);
+		if (table->relid == relid)
+			return table;
+	}
+	old = MemoryContextSwitchTo(context);
+	table = palloc0(sizeof(EcPendingTable));
+	table->relid = relid;
+	tables = lappend(tables, table);
+	MemoryContextSwitchTo(old);
+	return table;
+}
+
+bool
+ec_pending_any(void)
+{
+	return context != NULL;
+}
+
+/*
+ * Note that the document with this id has changed at this nesting level.
+ * Throws only out of memory.
+ */
+void
+ec_pending_key(Oid relid, const char *id, int idlen, int level)
+{
+	EcPendingTable *table;
+	EcPendingKey *key;
+	PendingEntry *entry;
+	bool		found;
+
+	pending_begin(level);
+	table = pending_table(relid);
+	if (table->whole_level == 1)
+		return;
+	if (table->nkeys >= EC_PENDING_MAX)
+	{
+		table->whole_level = 1;
+		return;
+	}
+
+	key = MemoryContextAlloc(context, offsetof(EcPendingKey, id) + idlen);
+	key->relid = relid;
+	key->level = level;
+	key->idlen = idlen;
+	memcpy(key->id, id, idlen);
+	entry = pendinghash_insert(keys, key, &found);
+	if (found)
+	{
+		/* already noted, at this level or one further out */
+		pfree(key);
+		return;
+	}
+	entry->key = key;
+	key->next = levels[level];
+	levels[level] = key;
+	table->nkeys++;
+}
+
+/* Note that every document of the table changes (TRUNCATE). */
+void
+ec_pending_whole(Oid relid, int level)
+{
+	EcPendingTable *table;
+
+	pending_begin(level);
+	table = pending_table(relid);
+	if (table->whole_level == 0)
+		table->whole_level = level;
+}
+
+/* Has this transaction changed the document? */
+bool
+ec_pending_has(Oid relid, const char *id, int idlen)
+{
+	union
+	{
+		EcPendingKey key;
+		char		space[offsetof(EcPendingKey, id) + 512];
+	}			probe;
+	EcPendingKey *key = &probe.key;
+	bool		found;
+	ListCell   *lc;
+
+	if (context == NULL)
+		return false;
+	foreach(lc, tables)
+	{
+		EcPendingTable *table = lfirst(lc);
+
+		if (table->relid == relid && table->whole_level > 0)
+			return true;
+	}
+	if (idlen > 512)
+		key = palloc(offsetof(EcPendingKey, id) + idlen);
+	key->relid = relid;
+	key->idlen = idlen;
+	memcpy(key->id, id, idlen);
+	found = pendinghash_lookup(keys, key) != NULL;
+	if (key != &probe.key)
+		pfree(key);
+	return found;
+}
+
+int
+ec_pending_count(void)
+{
+	return context ? (int) keys->members : 0;
+}
+
+/* The tables touched, as a list of EcPendingTable. */
+List *
+ec_pending_tables(void)
+{
+	return context ? tables : NIL;
+}
+
+void
+ec_pending_each(void (*callback) (const EcPendingKey *key, void *arg), void *arg)
+{
+	pendinghash_iterator i;
+	PendingEntry *entry;
+
+	if (context == NULL)
+		return;
+	pendinghash_start_iterate(keys, &i);
+	while ((entry = pendinghash_iterate(keys, &i)) != NULL)
+		callback(entry->key, arg);
+}
+
+/* The subtransaction at this level has committed: its parent has its entries. */
+void
+ec_pending_subcommit(int level)
+{
+	EcPendingKey *key;
+	ListCell   *lc;
+
+	if (context == NULL)
+		return;
+	foreach(lc, tables)
+	{
+		EcPendingTable *table = lfirst(lc);
+
+		if (table->whole_level == level)
+			table->whole_level = level - 1;
+	}
+	if (level >= nlevels || levels[level] == NULL)
+		return;
+	for (key = levels[level];; key = key->next)
+	{
+		key->level = level - 1;
+		if (key->next == NULL)
+			break;
+	}
+	key->next = levels[level - 1];
+	levels[level - 1] = levels[level];
+	levels[level] = NULL;
+}
+
+/* The subtransaction at this level has been rolled back: forget its entries. */
+void
+ec_pending_subabort(int level)
+{
+	EcPendingKey *key;
+	ListCell   *lc;
+
+	if (context == NULL)
+		return;
+	foreach(lc, tables)
+	{
+		EcPendingTable *table = lfirst(lc);
+
+		if (table->whole_level == level)
+			table->whole_level = 0;
+	}
+	if (level >= nlevels)
+		return;
+	while ((key = levels[level]) != NULL)
+	{
+		levels[level] = key->next;
+		pending_table(key->relid)->nkeys--;
+		pendinghash_delete(keys, key);
+		pfree(key);
+	}
+}
+
+/* The transaction is over. */
+void
+ec_pending_end(void)
+{
+	if (context)
+		MemoryContextDelete(context);
+	context = NULL;
+}

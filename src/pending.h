@@ -1,0 +1,49 @@
+/*-------------------------------------------------------------------------
+ *
+ * pending.h
+ *	  What the current transaction has changed: keys of documents, by nesting
+ *	  level.  Pure bookkeeping; nothing is sent from here.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef ECHOCACHE_PENDING_H
+#define ECHOCACHE_PENDING_H
+
+/*
+ * Above this many keys of one document in one transaction no more are noted:
+ * the whole document is withdrawn.  Bounds the memory (about 200 bytes a key).
+ */
+#define EC_PENDING_MAX		100000
+
+typedef struct EcPendingKey
+{
+	Oid			relid;			/* the attached table */
+	int			level;			/* outermost nesting level that it stands for */
+	struct EcPendingKey *next;	/* of the same level */
+	int			idlen;
+	char		id[FLEXIBLE_ARRAY_MEMBER];	/* the key column's text */
+} EcPendingKey;
+
+/* One attached table of this transaction. */
+typedef struct EcPendingTable
+{
+	Oid			relid;			/* hash key */
+	int			whole_level;	/* every document changes: since this level, 0: no */
+	int			nkeys;
+} EcPendingTable;
+
+extern bool ec_pending_any(void);
+extern void ec_pending_key(Oid relid, const char *id, int idlen, int level);
+extern void ec_pending_whole(Oid relid, int level);
+extern bool ec_pending_has(Oid relid, const char *id, int idlen);
+extern int	ec_pending_count(void);
+extern List *ec_pending_tables(void);
+extern void ec_pending_each(void (*callback) (const EcPendingKey *key, void *arg), void *arg);
+
+extern void ec_pending_subcommit(int level);
+extern void ec_pending_subabort(int level);
+extern void ec_pending_end(void);
+
+#endif							/* ECHOCACHE_PENDING_H */

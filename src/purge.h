@@ -1,0 +1,17 @@
+/*-------------------------------------------------------------------------
+ *
+ * purge.h
+ *	  Withdraw every key with a given head from a server.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef ECHOCACHE_PURGE_H
+#define ECHOCACHE_PURGE_H
+
+#include "nodes/pg_list.h"
+
+extern bool ec_purge(int server, List *heads, int64 *removed);
+
+#endif							/* ECHOCACHE_PURGE_H */

@@ -1,0 +1,634 @@
+/*-------------------------------------------------------------------------
+ *
+ * reader.c
+ *	  The read path: hits, fills, and the table where the cache must not answer.
+ *
+ * A read takes what a server that is UP holds; everything else comes from the
+ * table.  What a cache holds never raises an error: bytes that are not a document
+ * of ours are a miss, and are withdrawn.
+ *
+ * A fill holds the key in store mode from before its marker to after its store,
+ * so that no writer of the document is between its marker and its end; its
+ * snapshot is taken under the lock, after the marker.  Whatever happens to its
+ * requests on the way, the store succeeds only over that marker.  The locks of a
+ * fill are conditional, and released at once.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/parallel.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/pg_class.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/lmgr.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/rls.h"
+#include "utils/snapmgr.h"
+
+#include "cluster.h"
+#include "compat.h"
+#include "fence.h"
+#include "guc.h"
+#include "jsonscan.h"
+#include "pending.h"
+#include "reader.h"
+#include "waitpoint.h"
+
+/* How the owner is asked for: his text, and the member that his documents show. */
+typedef struct Owner
+{
+	const char *text;			/* NULL: not asked for */
+	char	   *member;
+	int			memberlen;
+	int			namelen;
+} Owner;
+
+typedef enum FillLock
+{
+	FILL_LOCKED,				/* class and key are ours */
+	FILL_BUSY,					/* somebody else is about to store */
+	FILL_NO						/* not now */
+} FillLock;
+
+static void make_owner(EcDocument *doc, const char *text, Owner *owner);
+static bool bypass_all(EcDocument *doc, EcItem *items, int n, bool *as_owner);
+static void classify(EcDocument *doc, EcItem *items, int n);
+static void ask_cache(EcDocument *doc, EcItem *items, int n, const Owner *owner);
+static bool take_hit(EcDocument *doc, EcItem *item, EcOp *op, const Owner *owner);
+static bool may_fill(EcDocument *doc);
+static FillLock lock_item(EcDocument *doc, EcItem *item);
+static void unlock_item(EcDocument *doc, EcItem *item);
+static void lock_for_fill(EcDocument *doc, EcItem *items, int n, const Owner *owner);
+static int	read_and_fill(EcDocument *doc, EcItem *items, int n, const char *owner,
+						  bool as_owner);
+static bool enter_for_fill(EcDocument **doc, EcItem *items, int n);
+static void make_op(EcOp *op, EcOpKind kind, const EcItem *item);
+static bool one_item(EcDocument *doc, const char *id, EcItem *item);
+
+/* ---------------------------------------------------------------- checks */
+
+/*
+ * May the current role read this document?  As SQL has it: SELECT on the table,
+ * or on each column that the document shows.  Throws 42501 if not.
+ */
+void
+ec_reader_check(EcDocument *doc)
+{
+	Oid			user = GetUserId();
+	int			attno = -1;
+
+	if (pg_class_aclcheck(doc->relid, user, ACL_SELECT) == ACLCHECK_OK)
+		return;
+	while ((attno = bms_next_member(doc->columns, attno)) >= 0)
+	{
+		if (pg_attribute_aclcheck(doc->relid, attno, user, ACL_SELECT) != ACLCHECK_OK)
+			aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, get_rel_name(doc->relid));
+	}
+}
+
+static void
+make_owner(EcDocument *doc, const char *text, Owner *owner)
+{
+	owner->text = NULL;
+	if (text == NULL)
+		return;
+	if (!doc->has_owner)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("document \"%s\" has no owner column", doc->name),
+				 errhint("Attach its table with owner_column => '...', or call the "
+						 "function without an owner.")));
+	owner->text = ec_column_canonical(&doc->owner, text);
+	owner->member = ec_document_owner_member(doc, owner->text, &owner->memberlen,
+											 &owner->namelen);
+}
+
+/*
+ * Where nobody may be answered from the cache: count why, mark all items, and
+ * say whether the table's owner may read for us (not under row security).
+ */
+static bool
+bypass_all(EcDocument *doc, EcItem *items, int n, bool *as_owner)
+{
+	EcCounter	why;
+
+	*as_owner = true;
+	if (check_enable_rls(doc->relid, InvalidOid, true) == RLS_ENABLED)
+	{
+		*as_owner = false;
+		why = EC_BYPASS_ROW_SECURITY;
+	}
+	else if (IsolationUsesXactSnapshot() || IsInParallelMode())
+		why = EC_BYPASS_ISOLATION;
+	else if (!ec_cluster_enter())
+		why = EC_BYPASS_DISABLED;
+	else
+		return false;
+	for (int i = 0; i < n; i++)
+		items[i].state = EC_ITEM_TABLE;
+	ec_count(doc->slot, why, n);
+	return true;
+}
+
+/* Which items may the cache answer?  The topology is entered. */
+static void
+classify(EcDocument *doc, EcItem *items, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		EcItem	   *item = &items[i];
+		int			idlen = (int) strlen(item->id);
+
+		item->state = EC_ITEM_TABLE;
+		item->json = NULL;
+		item->keylen = ec_document_key(doc, item->id, item->key);
+		if (item->keylen == 0)
+			ec_count(doc->slot, EC_BYPASS_KEY, 1);
+		else if (ec_pending_has(doc->relid, item->id, idlen))
+			ec_count(doc->slot, EC_BYPASS_OWN_CHANGE, 1);
+		else
+		{
+			item->hash = ec_key_hash(doc->relid, item->id, idlen);
+			item->server = ec_cluster_place(item->key, item->keylen);
+			if (ec_server_state(item->server) == EC_UP)
+				item->state = EC_ITEM_ASK;
+			else
+				ec_count(doc->slot, EC_BYPASS_SERVER, 1);
+			if (item->state == EC_ITEM_TABLE && !ec_fallback)
+				ereport(ERROR,
+						(errcode(ERRCODE_CONNECTION_FAILURE),
+						 errmsg("cache server \"%s\" is not available",
+								ec_cluster_name(item->server)),
+						 errhint("The table is not read instead because echocache.fallback "
+								 "is off.")));
+		}
+	}
+}
+
+/* ---------------------------------------------------------------- hits */
+
+static void
+make_op(EcOp *op, EcOpKind kind, const EcItem *item)
+{
+	memset(op, 0, sizeof(EcOp));
+	op->kind = kind;
+	op->server = item->server;
+	op->key = item->key;
+	op->keylen = item->keylen;
+	op->token = item->token;
+	op->ttl = -1;
+	if (kind == EC_OP_MARK)
+	{
+		op->value = EC_MARKER;
+		op->valuelen = EC_MARKER_LEN;
+		op->ttl = ec_marker_ttl;
+	}
+}
+
+/*
+ * Ask the cache for every item in state ASK; hits become DONE.  What is there
+ * but is no document is withdrawn, by its token.
+ */
+static void
+ask_cache(EcDocument *doc, EcItem *items, int n, const Owner *owner)
+{
+	EcOp		one;
+	EcOp	   *ops = n == 1 ? &one : palloc(n * sizeof(EcOp));
+	bool		timed_out;
+	int			bad = 0;
+	EcDeadline	deadline = ec_deadline(ec_timeout);
+
+	for (int i = 0; i < n; i++)
+	{
+		make_op(&ops[i], EC_OP_GET, &items[i]);
+		if (items[i].state != EC_ITEM_ASK)
+			ops[i].server = -1;
+	}
+	if (!ec_exchange(ops, n, deadline, 0))
+	{
+		(void) ec_cluster_last_failure(&timed_out);
+		ec_count(doc->slot, timed_out ? EC_TIMEOUTS : EC_ERRORS, 1);
+		if (!ec_fallback)
+			ereport(ERROR,
+					(errcode(ERRCODE_CONNECTION_FAILURE),
+					 errmsg("could not read from the cache: %s", ec_cluster_last_failure(NULL)),
+					 errhint("The table is not read instead because echocache.fallback is off.")));
+	}
+	for (int i = 0; i < n; i++)
+	{
+		EcItem	   *item = &items[i];
+		EcOp	   *op = &ops[i];
+
+		if (op->server < 0)
+			continue;
+		if (op->result == EC_FAILED)
+			item->state = EC_ITEM_TABLE;
+		else if (op->result == EC_DONE && !take_hit(doc, item, op, owner))
+		{
+			item->token = op->token;
+			make_op(op, EC_OP_REMOVE, item);
+			bad++;
+			continue;
+		}
+		op->server = -1;
+	}
+	if (bad > 0)
+	{
+		ec_count(doc->slot, EC_ERRORS, bad);
+		(void) ec_exchange(ops, n, deadline, 0);
+	}
+	if (ops != &one)
+		pfree(ops);
+}
+
+/* A value from the cache.  false: it is neither a document of ours nor a marker. */
+static bool
+take_hit(EcDocument *doc, EcItem *item, EcOp *op, const Owner *owner)
+{
+	const char *value = VARDATA(op->found);
+	size_t		len = op->found_len;
+	const char *converted;
+
+	if (len == EC_MARKER_LEN && memcmp(value, EC_MARKER, EC_MARKER_LEN) == 0)
+	{
+		pfree(op->found);
+		return true;			/* a marker: still to be asked elsewhere */
+	}
+	if (len < 2 || len > MaxAllocSize - VARHDRSZ - 2 ||
+		value[0] != '{' || value[len - 1] != '}' ||
+		(converted = ec_from_utf8(value, &len)) == NULL)
+	{
+		pfree(op->found);
+		return false;
+	}
+	if (owner->text != NULL)
+	{
+		switch (ec_json_member(value, op->found_len, owner->member, owner->memberlen,
+							   owner->namelen))
+		{
+			case EC_MEMBER_EQUAL:
+				break;
+			case EC_MEMBER_DIFFERS:
+				ec_count(doc->slot, EC_HITS, 1);
+				item->state = EC_ITEM_DONE;
+				pfree(op->found);
+				return true;
+			case EC_MEMBER_UNKNOWN:
+				ec_count(doc->slot, EC_BYPASS_OWNER, 1);
+				item->state = EC_ITEM_TABLE;
+				pfree(op->found);
+				return true;
+		}
+	}
+	ec_count(doc->slot, EC_HITS, 1);
+	item->state = EC_ITEM_DONE;
+	item->json = converted == value ? (text *) op->found
+		: cstring_to_text_with_len(converted, (int) len);
+	return true;
+}
+
+/* ---------------------------------------------------------------- fills */
+
+/* No fill in recovery, nor in a transaction that has written anything, nor ahead of the disk. */
+static bool
+may_fill(EcDocument *doc)
+{
+	return doc->slot != NULL && !RecoveryInProgress() &&
+		!TransactionIdIsValid(GetTopTransactionIdIfAny());
+}
+
+/* Take the class in share mode and the key in store mode, neither with waiting. */
+static FillLock
+lock_item(EcDocument *doc, EcItem *item)
+{
+	FillLock	result = FILL_NO;
+
+	if (!ec_lock_class(doc->relid, EC_LOCK_CLASS_SHARE, false))
+		return FILL_NO;			/* a bulk writer is at work */
+	if (ec_lock_key(item->hash, EC_LOCK_STORE, false))
+	{
+		/* G4: read under the lock, so that who published before us is seen */
+		if (ec_commits_flushed(doc->slot))
+			return FILL_LOCKED;
+		ec_unlock_key(item->hash, EC_LOCK_STORE);
+	}
+	else if (ec_lock_key(item->hash, EC_LOCK_WITHDRAW, false))
+	{
+		/* withdrawers only, perhaps a prepared transaction for hours: do not wait */
+		ec_unlock_key(item->hash, EC_LOCK_WITHDRAW);
+	}
+	else
+		result = FILL_BUSY;		/* somebody is about to store */
+	ec_unlock_class(doc->relid, EC_LOCK_CLASS_SHARE);
+	return result;
+}
+
+static void
+unlock_item(EcDocument *doc, EcItem *item)
+{
+	ec_unlock_key(item->hash, EC_LOCK_STORE);
+	ec_unlock_class(doc->relid, EC_LOCK_CLASS_SHARE);
+}
+
+/*
+ * Lock what is still in state ASK for filling: FILL where that succeeds, else
+ * TABLE.  A single item whose key is held by somebody who is about to store is
+ * waited for, by looking again from time to time and outside the lock's queue:
+ * DONE, if that brings it.  So of many who miss a document, one builds it.
+ */
+static void
+lock_for_fill(EcDocument *doc, EcItem *items, int n, const Owner *owner)
+{
+	bool		fill = may_fill(doc);
+	EcDeadline	deadline = ec_deadline(ec_fill_wait);
+	long		delay = 1;
+
+	for (int i = 0; i < n; i++)
+	{
+		EcItem	   *item = &items[i];
+		FillLock	lock = FILL_NO;
+		bool		waited = false;
+
+		if (item->state != EC_ITEM_ASK)
+			continue;
+		ec_count(doc->slot, EC_MISSES, 1);
+		while (fill && (lock = lock_item(doc, item)) == FILL_BUSY && n == 1 &&
+			   ec_remaining(deadline) > 0)
+		{
+			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+							 Min(delay, ec_remaining(deadline)), PG_WAIT_EXTENSION);
+			ResetLatch(MyLatch);
+			CHECK_FOR_INTERRUPTS();
+			delay = Min(delay * 2, 20);
+			waited = true;
+			ask_cache(doc, item, 1, owner);
+			if (item->state != EC_ITEM_ASK)
+				break;
+		}
+		if (lock == FILL_LOCKED && waited)
+			ask_cache(doc, item, 1, owner); /* it has probably just been stored */
+		if (item->state != EC_ITEM_ASK)
+		{
+			if (lock == FILL_LOCKED)
+				unlock_item(doc, item);
+			continue;
+		}
+		item->state = lock == FILL_LOCKED ? EC_ITEM_FILL : EC_ITEM_TABLE;
+		if (lock != FILL_LOCKED)
+			ec_count(doc->slot, EC_FILLS_REFUSED, 1);
+	}
+}
+
+/*
+ * Read from the table what is in state TABLE or FILL; store the latter, and
+ * release the locks.  as_owner: the table's owner reads.  Returns how many were
+ * stored.
+ */
+static int
+read_and_fill(EcDocument *doc, EcItem *items, int n, const char *owner, bool as_owner)
+{
+	EcOp	   *ops = palloc(n * sizeof(EcOp));
+	EcRow	   *rows = palloc(n * sizeof(EcRow));
+	EcItem	  **wanted = palloc(n * sizeof(EcItem *));
+	int			nrows = 0;
+	int			fills = 0;
+	int			stored = 0;
+	Snapshot	snapshot;
+
+	for (int i = 0; i < n; i++)
+	{
+		make_op(&ops[i], EC_OP_MARK, &items[i]);
+		if (items[i].state == EC_ITEM_FILL)
+			fills++;
+		else
+			ops[i].server = -1;
+		if (items[i].state == EC_ITEM_DONE)
+			continue;
+		wanted[nrows] = &items[i];
+		rows[nrows++].id = items[i].id;
+	}
+	if (nrows == 0)
+		return 0;
+
+	if (fills > 0)
+	{
+		ec_wait_point("fill-locked");
+		(void) ec_exchange(ops, n, ec_deadline(ec_timeout), 0);
+		ec_count(doc->slot, EC_MARKERS, fills);
+		for (int i = 0; i < n; i++)
+			items[i].token = ops[i].result == EC_DONE ? ops[i].token : 0;
+		ec_wait_point("fill-marked");
+	}
+
+	/* a fresh snapshot, after the marker; but in REPEATABLE READ, the transaction's own */
+	if (IsInParallelMode())
+		snapshot = GetActiveSnapshot();
+	else
+	{
+		CommandCounterIncrement();
+		snapshot = IsolationUsesXactSnapshot() ? GetTransactionSnapshot() : GetLatestSnapshot();
+	}
+	ec_document_fetch(doc, rows, nrows, snapshot, as_owner);
+
+	for (int r = 0; r < nrows; r++)
+	{
+		EcItem	   *item = wanted[r];
+		EcOp	   *op = &ops[item - items];
+
+		if (rows[r].matches > 1)
+			ereport(ERROR,
+					(errcode(ERRCODE_CARDINALITY_VIOLATION),
+					 errmsg("document \"%s\" has more than one row with %s \"%s\"",
+							doc->name, NameStr(doc->key.name), item->id),
+					 errhint("The key column of an attached table must be unique.")));
+		if (rows[r].matches == 1 &&
+			(owner == NULL || (rows[r].owner && strcmp(rows[r].owner, owner) == 0)))
+			item->json = rows[r].json;
+
+		op->server = -1;
+		if (item->state == EC_ITEM_FILL && item->token != 0)
+		{
+			const char *value = NULL;
+			size_t		len = 0;
+			bool		store = ec_document_cacheable(&rows[r], &value, &len);
+
+			make_op(op, store ? EC_OP_STORE : EC_OP_REMOVE, item);
+			op->value = value;
+			op->valuelen = len;
+			op->ttl = ec_wire_ttl(ec_document_ttl(doc));
+		}
+	}
+	if (fills > 0)
+	{
+		ec_wait_point("fill-read");
+		(void) ec_exchange(ops, n, ec_deadline(ec_timeout), 0);
+		for (int i = 0; i < n; i++)
+		{
+			if (items[i].state != EC_ITEM_FILL)
+				continue;
+			if (ops[i].kind == EC_OP_STORE && ops[i].result == EC_DONE)
+				stored++;
+			unlock_item(doc, &items[i]);
+		}
+		ec_count(doc->slot, EC_FILLS, stored);
+		ec_count(doc->slot, EC_FILLS_REFUSED, fills - stored);
+	}
+	pfree(ops);
+	pfree(rows);
+	pfree(wanted);
+	return stored;
+}
+
+/*
+ * Read n documents with distinct ids; with an owner, his only.  Throws what SQL
+ * throws for the table (privileges first), and with fallback = off a cache that
+ * is not there.
+ */
+void
+ec_read(const char *name, EcItem *items, int n, const char *owner_text)
+{
+	EcDocument *doc = ec_document_require(name);
+	Owner		owner;
+	bool		as_owner;
+
+	ec_reader_check(doc);
+	make_owner(doc, owner_text, &owner);
+	for (int i = 0; i < n; i++)
+		items[i].json = NULL;
+	if (!bypass_all(doc, items, n, &as_owner))
+	{
+		bool		done = true;
+
+		classify(doc, items, n);
+		ask_cache(doc, items, n, &owner);
+		for (int i = 0; i < n; i++)
+			done &= items[i].state == EC_ITEM_DONE;
+		ec_topology_leave();
+		if (done)
+			return;
+		if (enter_for_fill(&doc, items, n))
+			lock_for_fill(doc, items, n, &owner);
+	}
+	(void) read_and_fill(doc, items, n, owner.text, as_owner);
+	ec_topology_leave();
+}
+
+/*
+ * A fill reads the table, so it takes the table's lock as any query does; that
+ * may take long, and nothing else is held meanwhile.  false: what we knew of
+ * the document or the servers has changed, the table is to answer.
+ */
+static bool
+enter_for_fill(EcDocument **doc, EcItem *items, int n)
+{
+	EcDocument *before = *doc;
+	uint64		generation = ec_cluster_generation();
+
+	LockRelationOid(before->relid, AccessShareLock);
+	*doc = ec_document_require(before->name);
+	if (*doc == before && ec_cluster_enter() && ec_cluster_generation() == generation)
+		return true;
+	ec_reader_check(*doc);
+	for (int i = 0; i < n; i++)
+		if (items[i].state == EC_ITEM_ASK)
+			items[i].state = EC_ITEM_TABLE;
+	return false;
+}
+
+/* ---------------------------------------------------------------- one key at a time */
+
+/* An item for a function that works on the cache alone.  false: the cache cannot be asked. */
+static bool
+one_item(EcDocument *doc, const char *id, EcItem *item)
+{
+	bool		as_owner;
+
+	ec_reader_check(doc);
+	memset(item, 0, offsetof(EcItem, key));
+	item->id = ec_column_canonical(&doc->key, id);
+	if (bypass_all(doc, item, 1, &as_owner))
+		return false;
+	classify(doc, item, 1);
+	if (item->state == EC_ITEM_ASK)
+		return true;
+	ec_topology_leave();
+	return false;
+}
+
+/*
+ * Renew the TTL of a cached document; never stores anything.  Returns whether
+ * there was one.
+ */
+bool
+ec_reader_touch(EcDocument *doc, const char *id, int64 ttl)
+{
+	EcItem		item;
+	EcOp		op;
+
+	if (!one_item(doc, id, &item))
+		return false;
+	make_op(&op, EC_OP_TOUCH, &item);
+	op.ttl = ec_wire_ttl(ttl >= 0 ? ttl : ec_document_ttl(doc));
+	(void) ec_exchange(&op, 1, ec_deadline(ec_timeout), 0);
+	ec_topology_leave();
+	return op.result == EC_DONE && op.found_len != EC_MARKER_LEN;
+}
+
+/* Withdraw a document from the cache.  Returns whether there was one. */
+bool
+ec_reader_invalidate(EcDocument *doc, const char *id)
+{
+	EcItem		item;
+	EcOp		ops[2];
+	bool		there;
+
+	if (!one_item(doc, id, &item))
+		return false;
+	make_op(&ops[0], EC_OP_GET, &item);
+	make_op(&ops[1], EC_OP_MARK, &item);
+	(void) ec_exchange(ops, 2, ec_deadline(ec_timeout), 0);
+	there = ops[0].result == EC_DONE && ops[0].found_len != EC_MARKER_LEN;
+	if (ops[1].result == EC_DONE)
+	{
+		item.token = ops[1].token;
+		make_op(&ops[0], EC_OP_REMOVE, &item);
+		(void) ec_exchange(ops, 1, ec_deadline(ec_timeout), 0);
+		ec_count(doc->slot, EC_WITHDRAWALS, there ? 1 : 0);
+	}
+	ec_topology_leave();
+	return there && ops[1].result == EC_DONE;
+}
+
+/*
+ * Load a document from its row into the cache, whatever is there.  Returns
+ * whether it is there now; where it cannot be stored (the row is absent, the
+ * transaction has written) it is withdrawn.
+ */
+bool
+ec_reader_refresh(EcDocument *doc, const char *id)
+{
+	const Owner nobody = {NULL};
+	EcItem		item;
+	bool		stored = false;
+
+	if (!one_item(doc, id, &item))
+		return false;
+	ec_topology_leave();
+	if (enter_for_fill(&doc, &item, 1))
+		lock_for_fill(doc, &item, 1, &nobody);
+	if (item.state == EC_ITEM_FILL)
+		stored = read_and_fill(doc, &item, 1, NULL, true) == 1;
+	ec_topology_leave();
+	if (item.state == EC_ITEM_DONE)
+		return item.json != NULL;	/* somebody else has just stored it */
+	if (item.state == EC_ITEM_TABLE)
+		(void) ec_reader_invalidate(doc, id);
+	return stored;
+}

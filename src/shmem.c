@@ -1,0 +1,446 @@
+/*-------------------------------------------------------------------------
+ *
+ * shmem.c
+ *	  Shared state: allocation, the topology's generations, server states,
+ *	  documents' counters.  The rules are in shmem.h.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "miscadmin.h"
+#include "storage/ipc.h"
+#include "storage/procarray.h"
+#include "storage/shmem.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "guc.h"
+#include "shmem.h"
+
+/* Backends, autovacuum and background workers, auxiliary processes. */
+#define EC_PROC_SLOTS	(MaxBackends + NUM_AUXILIARY_PROCS)
+
+EcShared   *ec_shared = NULL;
+
+/* This process has entered the topology, at this nesting level; 0: it has not. */
+static int	entered_level = 0;
+
+static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
+static shmem_request_hook_type prev_shmem_request_hook = NULL;
+
+static Size shmem_size(int nprocs);
+static void shmem_request(void);
+static void shmem_startup(void);
+
+/* With room for the processes that there can be when MaxBackends is not known yet. */
+static Size
+shmem_size(int nprocs)
+{
+	return add_size(offsetof(EcShared, entered),
+					mul_size(nprocs, sizeof(pg_atomic_uint64)));
+}
+
+#ifdef EC_NO_SHMEM_REQUEST_HOOK
+/* As InitializeMaxBackends() will compute it, which has not run yet. */
+static int
+proc_slots_before_init(void)
+{
+	return MaxConnections + autovacuum_max_workers + 1 + max_worker_processes +
+		max_wal_senders + NUM_AUXILIARY_PROCS;
+}
+#endif
+
+static void
+shmem_request(void)
+{
+	if (prev_shmem_request_hook)
+		prev_shmem_request_hook();
+#ifdef EC_NO_SHMEM_REQUEST_HOOK
+	RequestAddinShmemSpace(shmem_size(proc_slots_before_init()));
+#else
+	RequestAddinShmemSpace(shmem_size(EC_PROC_SLOTS));
+#endif
+	RequestNamedLWLockTranche("echocache", 1);
+}
+
+static void
+shmem_startup(void)
+{
+	bool		found;
+	Size		size = shmem_size(EC_PROC_SLOTS);
+
+	if (prev_shmem_startup_hook)
+		prev_shmem_startup_hook();
+
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+	ec_shared = ShmemInitStruct("echocache", size, &found);
+	if (!found)
+	{
+		memset(ec_shared, 0, size);
+		ec_shared->lock = &GetNamedLWLockTranche("echocache")->lock;
+		pg_atomic_init_u64(&ec_shared->generation, 0);
+		for (int i = 0; i < EC_MAX_SERVERS; i++)
+		{
+			pg_atomic_init_u32(&ec_shared->server[i].connections, 0);
+			pg_atomic_init_u32(&ec_shared->server[i].kept, 0);
+			pg_atomic_init_u64(&ec_shared->server[i].item_max, 0);
+		}
+		for (int d = 0; d < EC_MAX_DATABASES; d++)
+			for (int i = 0; i < EC_MAX_SERVERS; i++)
+				pg_atomic_init_u64(&ec_shared->database[d].state[i],
+								   EC_STATE_WORD(1, EC_RECOVERING));
+		for (int d = 0; d < EC_MAX_DOCUMENTS; d++)
+		{
+			pg_atomic_init_u64(&ec_shared->document[d].async_lsn, 0);
+			for (int c = 0; c < EC_NCOUNTERS; c++)
+				pg_atomic_init_u64(&ec_shared->document[d].counter[c], 0);
+		}
+		ec_shared->nprocs = EC_PROC_SLOTS;
+		for (int i = 0; i < ec_shared->nprocs; i++)
+			pg_atomic_init_u64(&ec_shared->entered[i], 0);
+		ec_shared->stats_reset = GetCurrentTimestamp();
+	}
+	LWLockRelease(AddinShmemInitLock);
+}
+
+/* Install the hooks.  Called from _PG_init while libraries are preloaded. */
+void
+ec_shmem_init(void)
+{
+	prev_shmem_startup_hook = shmem_startup_hook;
+	shmem_startup_hook = shmem_startup;
+#ifdef EC_NO_SHMEM_REQUEST_HOOK
+	shmem_request();
+#else
+	prev_shmem_request_hook = shmem_request_hook;
+	shmem_request_hook = shmem_request;
+#endif
+}
+
+/* Throws 55000 unless the library was preloaded by the postmaster. */
+void
+ec_require_preload(void)
+{
+	if (ec_shared == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("echocache must be loaded via \"shared_preload_libraries\""),
+				 errhint("Add the line shared_preload_libraries = 'echocache' to "
+						 "postgresql.conf and restart the server.")));
+}
+
+/*
+ * Enter the current topology: from here to ec_topology_leave() it stays the
+ * one that counts for us, since nobody trusts a later one before we have left.
+ * Returns its generation, or 0 (and nothing was entered) when the cache is
+ * disabled or nothing is published yet.  Never throws.
+ */
+uint64
+ec_topology_enter(void)
+{
+	pg_atomic_uint64 *mine = &ec_shared->entered[ec_my_proc_slot()];
+	uint64		generation;
+
+	entered_level = Max(GetCurrentTransactionNestLevel(), 1);
+	for (;;)
+	{
+		generation = pg_atomic_read_u64(&ec_shared->generation);
+		pg_atomic_write_u64(mine, generation);
+		pg_memory_barrier();	/* the entry is seen before the check is made */
+		if (pg_atomic_read_u64(&ec_shared->generation) == generation)
+			break;
+	}
+	if (generation == 0 || !ec_shared->enabled)
+	{
+		ec_topology_leave();
+		return 0;
+	}
+	return generation;
+}
+
+/* Leave it; also right when nothing was entered. */
+void
+ec_topology_leave(void)
+{
+	if (entered_level == 0)
+		return;
+	pg_memory_barrier();
+	pg_atomic_write_u64(&ec_shared->entered[ec_my_proc_slot()], 0);
+	entered_level = 0;
+}
+
+/* What was entered in a subtransaction at this level is left with its abort. */
+void
+ec_topology_subabort(int level)
+{
+	if (entered_level >= level)
+		ec_topology_leave();
+}
+
+/* Has everybody left the generations before this one? */
+bool
+ec_topology_all_left(uint64 before)
+{
+	pg_memory_barrier();
+	for (int i = 0; i < ec_shared->nprocs; i++)
+	{
+		uint64		in = pg_atomic_read_u64(&ec_shared->entered[i]);
+
+		if (in != 0 && in < before)
+			return false;
+	}
+	return true;
+}
+
+/*
+ * This database's slot, or NULL when its worker has not claimed one yet; the
+ * launcher is then told.  Slots are claimed and freed under the lock; the oid
+ * is checked without it, which at worst sees a slot a moment too late.
+ */
+EcDatabase *
+ec_my_database(void)
+{
+	static EcDatabase *cached = NULL;
+
+	if (cached != NULL && cached->dboid == MyDatabaseId)
+		return cached;
+	for (int i = 0; i < EC_MAX_DATABASES; i++)
+	{
+		if (ec_shared->database[i].dboid == MyDatabaseId)
+		{
+			cached = &ec_shared->database[i];
+			return cached;
+		}
+	}
+	return NULL;
+}
+
+/*
+ * A server's state for this database.  Without a slot it is RECOVERING: what
+ * an earlier life left in the cache must be withdrawn, and nothing be read.
+ */
+EcState
+ec_server_state(int server)
+{
+	EcDatabase *db = ec_my_database();
+
+	return db ? EC_STATE(pg_atomic_read_u64(&db->state[server])) : EC_RECOVERING;
+}
+
+uint64
+ec_state_word(EcDatabase *db, int server)
+{
+	return pg_atomic_read_u64(&db->state[server]);
+}
+
+/*
+ * Change a state that is still what the caller saw; the epoch grows, so that
+ * whoever else works on the old one finds out.
+ */
+bool
+ec_state_swap(EcDatabase *db, int server, uint64 from, EcState to)
+{
+	if (!pg_atomic_compare_exchange_u64(&db->state[server], &from,
+										EC_STATE_WORD(EC_EPOCH(from) + 1, to)))
+		return false;
+	db->since[server] = GetCurrentTimestamp();
+	return true;
+}
+
+/*
+ * An exchange with this server has failed: it is DOWN for every database, and
+ * nobody waits for it again until a worker has brought it back.  Logged once,
+ * by the one who changes the state.  May be called in the COMMIT callback.
+ */
+void
+ec_server_down(uint64 generation, int server, const char *reason)
+{
+	bool		changed = false;
+	EcServer   *s = &ec_shared->server[server];
+
+	if (pg_atomic_read_u64(&ec_shared->generation) != generation)
+		return;					/* no server of the present topology */
+
+	for (int d = 0; d < EC_MAX_DATABASES; d++)
+	{
+		EcDatabase *db = &ec_shared->database[d];
+
+		if (db->dboid == InvalidOid)
+			continue;
+		for (;;)
+		{
+			uint64		word = ec_state_word(db, server);
+
+			if (EC_STATE(word) == EC_DOWN)
+				break;
+			if (ec_state_swap(db, server, word, EC_DOWN))
+			{
+				changed = true;
+				if (db->worker_pid != MyProcPid)
+					ec_wake(db->worker_pid);
+				break;
+			}
+		}
+	}
+
+	ec_server_error(server, reason);
+	if (changed)
+		ereport(LOG,
+				(errmsg("echocache: server \"%s\" is down: %s", s->name, reason),
+				 errhidestmt(true), errhidecontext(true)));
+}
+
+/* Note why a server is not UP, for the view. */
+void
+ec_server_error(int server, const char *reason)
+{
+	EcServer   *s = &ec_shared->server[server];
+
+	LWLockAcquire(ec_shared->lock, LW_EXCLUSIVE);
+	strlcpy(s->last_error, reason, EC_ERROR_MAX);
+	s->last_error_at = GetCurrentTimestamp();
+	LWLockRelease(ec_shared->lock);
+}
+
+/*
+ * What the worker has purged or is purging no longer counts: begin again with
+ * every server.  For a change of the attachments that a server has not seen.
+ */
+void
+ec_my_servers_recover(void)
+{
+	EcDatabase *db = ec_my_database();
+
+	if (db == NULL)
+		return;
+	for (int i = 0; i < EC_MAX_SERVERS; i++)
+	{
+		for (;;)
+		{
+			uint64		word = ec_state_word(db, i);
+
+			if (ec_state_swap(db, i, word,
+							  EC_STATE(word) == EC_DOWN ? EC_DOWN : EC_RECOVERING))
+				break;
+		}
+	}
+	ec_wake(db->worker_pid);
+}
+
+/* Set the latch of another backend or worker, if it is there. */
+void
+ec_wake(int pid)
+{
+	PGPROC	   *proc = pid ? BackendPidGetProc(pid) : NULL;
+
+	if (proc)
+		SetLatch(&proc->procLatch);
+}
+
+const char *
+ec_state_name(EcState state)
+{
+	switch (state)
+	{
+		case EC_DOWN:
+			return "DOWN";
+		case EC_RECOVERING:
+			return "RECOVERING";
+		case EC_UP:
+			return "UP";
+	}
+	return "?";
+}
+
+/*
+ * The slot of an attached document in this database, claimed if need be; NULL
+ * when all are taken.  A document without a slot is never stored: G4 could not
+ * be kept for it.
+ */
+EcDocumentSlot *
+ec_document_slot(Oid relid)
+{
+	EcDocumentSlot *slot = NULL;
+	EcDocumentSlot *free_slot = NULL;
+
+	LWLockAcquire(ec_shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < EC_MAX_DOCUMENTS && slot == NULL; i++)
+	{
+		EcDocumentSlot *d = &ec_shared->document[i];
+
+		if (d->dboid == MyDatabaseId && d->relid == relid)
+			slot = d;
+		else if (d->dboid == InvalidOid && free_slot == NULL)
+			free_slot = d;
+	}
+	if (slot == NULL && free_slot != NULL)
+	{
+		slot = free_slot;
+		slot->dboid = MyDatabaseId;
+		slot->relid = relid;
+		pg_atomic_write_u64(&slot->async_lsn, 0);
+		for (int c = 0; c < EC_NCOUNTERS; c++)
+			pg_atomic_write_u64(&slot->counter[c], 0);
+	}
+	LWLockRelease(ec_shared->lock);
+
+	if (slot == NULL)
+		ereport(LOG,
+				(errmsg("echocache: more than %d attached tables in this cluster",
+						EC_MAX_DOCUMENTS),
+				 errdetail("The table with OID %u is not cached.", relid)));
+	return slot;
+}
+
+/* Give up a document's slot, after it was detached. */
+void
+ec_document_slot_free(Oid relid)
+{
+	LWLockAcquire(ec_shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < EC_MAX_DOCUMENTS; i++)
+	{
+		EcDocumentSlot *d = &ec_shared->document[i];
+
+		if (d->dboid == MyDatabaseId && d->relid == relid)
+			d->dboid = InvalidOid;
+	}
+	LWLockRelease(ec_shared->lock);
+}
+
+/* Count; a document without a slot is not counted. */
+void
+ec_count(EcDocumentSlot *slot, EcCounter what, uint64 by)
+{
+	if (slot != NULL && by > 0)
+		pg_atomic_fetch_add_u64(&slot->counter[what], by);
+}
+
+/*
+ * G4: a commit that is not flushed yet has changed this document.  Called in
+ * the COMMIT callback, with the locks held: who fills next sees it.
+ */
+void
+ec_publish_async_commit(EcDocumentSlot *slot, XLogRecPtr lsn)
+{
+	uint64		old;
+
+	if (slot == NULL)
+		return;
+	old = pg_atomic_read_u64(&slot->async_lsn);
+	while (old < lsn && !pg_atomic_compare_exchange_u64(&slot->async_lsn, &old, lsn))
+		;
+}
+
+/* May what the table says of this document be stored, as far as G4 goes? */
+bool
+ec_commits_flushed(EcDocumentSlot *slot)
+{
+	XLogRecPtr	lsn = pg_atomic_read_u64(&slot->async_lsn);
+
+	return lsn == 0 || !XLogNeedsFlush(lsn);
+}

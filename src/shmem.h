@@ -1,0 +1,182 @@
+/*-------------------------------------------------------------------------
+ *
+ * shmem.h
+ *	  Shared state: the topology, server states, documents' counters.
+ *
+ * The topology (which servers there are, whether the cache is enabled) has one
+ * writer, the launcher, and a generation.  Whoever places a key does so under
+ * the generation that it has entered (ec_topology_enter) and leaves it
+ * afterwards; after publishing a new one nothing is purged, and no server
+ * becomes UP, before everybody has left the old one.  So two backends never
+ * trust two different placements of one key.
+ *
+ * A server's state is one 64-bit word for each database: an epoch, which grows
+ * with every change, and UP, DOWN or RECOVERING.  Whoever brings a server back
+ * does so by compare-and-swap on the word that it began with.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef ECHOCACHE_SHMEM_H
+#define ECHOCACHE_SHMEM_H
+
+#include <sys/socket.h>
+
+#include "access/xlogdefs.h"
+#include "datatype/timestamp.h"
+#include "port/atomics.h"
+#include "storage/lwlock.h"
+
+#include "key.h"
+
+#define EC_MAX_SERVERS		64
+#define EC_MAX_DATABASES	64
+#define EC_MAX_DOCUMENTS	512
+#define EC_MAX_ADDRESSES	4
+#define EC_HOST_MAX			256
+#define EC_SERVER_NAME_MAX	(EC_HOST_MAX + 16)
+#define EC_ERROR_MAX		160
+
+typedef enum EcState
+{
+	EC_DOWN = 0,
+	EC_RECOVERING = 1,
+	EC_UP = 2
+} EcState;
+
+#define EC_STATE(word)		((EcState) ((word) & 3))
+#define EC_STATE_WORD(epoch, state)		(((uint64) (epoch) << 2) | (state))
+#define EC_EPOCH(word)		((word) >> 2)
+
+typedef struct EcAddress
+{
+	socklen_t	len;
+	struct sockaddr_storage addr;
+} EcAddress;
+
+/* A server of the current topology. */
+typedef struct EcServer
+{
+	/* by the launcher, with the lock held exclusively, when publishing */
+	char		name[EC_SERVER_NAME_MAX];	/* host:port, [v6]:port or a path */
+	char		host[EC_HOST_MAX];
+	int			port;			/* 0: unix socket */
+	int			weight;
+	int			naddresses;		/* 0: the name does not resolve (yet) */
+	EcAddress	address[EC_MAX_ADDRESSES];
+
+	/* by any backend, with the lock held exclusively */
+	char		last_error[EC_ERROR_MAX];
+	TimestampTz last_error_at;
+
+	/* atomics, by any backend */
+	pg_atomic_uint32 connections;	/* open now, kept and temporary */
+	pg_atomic_uint32 kept;		/* counted against pool_size */
+	pg_atomic_uint64 item_max;	/* the server's item_size_max; 0: not known */
+} EcServer;
+
+/* A database that has the extension. */
+typedef struct EcDatabase
+{
+	/* by that database's worker, with the lock held exclusively */
+	Oid			dboid;			/* InvalidOid: free slot */
+	int			worker_pid;		/* 0: none at present */
+	char		prefix[EC_PREFIX_MAX + 1];	/* of its keys */
+	/* atomics: see the banner */
+	pg_atomic_uint64 state[EC_MAX_SERVERS];
+	/* by whoever changed the state, without a lock: shown in the view only */
+	TimestampTz since[EC_MAX_SERVERS];
+} EcDatabase;
+
+/* What is counted for each document; the order is that of echocache_stats. */
+typedef enum EcCounter
+{
+	EC_HITS,
+	EC_MISSES,
+	EC_BYPASS_DISABLED,
+	EC_BYPASS_SERVER,			/* the key's server is not UP */
+	EC_BYPASS_ISOLATION,		/* REPEATABLE READ or above, or a parallel worker */
+	EC_BYPASS_OWN_CHANGE,		/* the transaction itself has changed the row */
+	EC_BYPASS_ROW_SECURITY,
+	EC_BYPASS_KEY,				/* no cache key: too long */
+	EC_BYPASS_OWNER,			/* the owner could not be told from the cached bytes */
+	EC_FILLS,
+	EC_FILLS_REFUSED,			/* lock busy, not flushed, written before, token lost */
+	EC_WRITE_THROUGHS,
+	EC_WITHDRAWALS,				/* committed changes that left no document behind */
+	EC_MARKERS,
+	EC_ERRORS,					/* failed exchanges, and what was not a document */
+	EC_TIMEOUTS,
+	EC_NCOUNTERS
+} EcCounter;
+
+/* Counters of one attached document, and what G4 needs to know of it. */
+typedef struct EcDocumentSlot
+{
+	/* with the lock held exclusively */
+	Oid			dboid;			/* InvalidOid: free */
+	Oid			relid;
+	/* atomics, by any backend */
+	pg_atomic_uint64 async_lsn; /* newest commit that may not be flushed yet */
+	pg_atomic_uint64 counter[EC_NCOUNTERS];
+} EcDocumentSlot;
+
+typedef struct EcShared
+{
+	LWLock	   *lock;			/* topology, slots, errors; held for memory copies only */
+
+	/* by the launcher, under the lock; read without it, then verified */
+	pg_atomic_uint64 generation;	/* 0: nothing published yet */
+	bool		enabled;
+	int			nservers;
+	EcServer	server[EC_MAX_SERVERS];
+
+	EcDatabase	database[EC_MAX_DATABASES];
+	EcDocumentSlot document[EC_MAX_DOCUMENTS];
+
+	/* under the lock */
+	int			launcher_pid;
+	bool		republish;		/* somebody wants a new generation */
+	bool		rescan;			/* a database may have got the extension */
+	Oid			banned;			/* no worker here until ... */
+	TimestampTz banned_until;
+	TimestampTz stats_reset;
+
+	/* each process writes its own: the generation it is in, 0 for none */
+	int			nprocs;
+	pg_atomic_uint64 entered[FLEXIBLE_ARRAY_MEMBER];
+} EcShared;
+
+extern EcShared *ec_shared;		/* NULL: not in shared_preload_libraries */
+
+extern void ec_shmem_init(void);
+
+/* Throws 55000 with the line to add when the library was not preloaded. */
+extern void ec_require_preload(void);
+
+/* Topology. */
+extern uint64 ec_topology_enter(void);
+extern void ec_topology_leave(void);
+extern void ec_topology_subabort(int level);
+extern bool ec_topology_all_left(uint64 before);
+
+/* This database's slot, or NULL when no worker has claimed one yet. */
+extern EcDatabase *ec_my_database(void);
+extern EcState ec_server_state(int server);
+extern uint64 ec_state_word(EcDatabase *db, int server);
+extern bool ec_state_swap(EcDatabase *db, int server, uint64 from, EcState to);
+extern void ec_server_down(uint64 generation, int server, const char *reason);
+extern void ec_server_error(int server, const char *reason);
+extern void ec_my_servers_recover(void);
+extern void ec_wake(int pid);
+extern const char *ec_state_name(EcState state);
+
+/* Documents. */
+extern EcDocumentSlot *ec_document_slot(Oid relid);
+extern void ec_document_slot_free(Oid relid);
+extern void ec_count(EcDocumentSlot *slot, EcCounter what, uint64 by);
+extern void ec_publish_async_commit(EcDocumentSlot *slot, XLogRecPtr lsn);
+extern bool ec_commits_flushed(EcDocumentSlot *slot);
+
+#endif							/* ECHOCACHE_SHMEM_H */

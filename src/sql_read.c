@@ -1,0 +1,300 @@
+/*-------------------------------------------------------------------------
+ *
+ * sql_read.c
+ *	  The SQL functions that read, touch, withdraw and reload documents.
+ *
+ * Ids and owners come as text, uuid or bigint, in overloads that share one C
+ * function each: the argument's declared type is looked up once per call site.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_proc.h"
+#include "catalog/pg_type.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+
+#include "admin.h"
+#include "reader.h"
+
+PG_FUNCTION_INFO_V1(echocache_get);
+PG_FUNCTION_INFO_V1(echocache_get_session);
+PG_FUNCTION_INFO_V1(echocache_get_many);
+PG_FUNCTION_INFO_V1(echocache_get_sessions);
+PG_FUNCTION_INFO_V1(echocache_touch);
+PG_FUNCTION_INFO_V1(echocache_touch_session);
+PG_FUNCTION_INFO_V1(echocache_invalidate);
+PG_FUNCTION_INFO_V1(echocache_invalidate_session);
+PG_FUNCTION_INFO_V1(echocache_refresh);
+PG_FUNCTION_INFO_V1(echocache_refresh_session);
+
+#define SESSION "session"
+
+static Oid	declared_type(FunctionCallInfo fcinfo, int arg);
+static char *id_text(Oid type, Datum value);
+static char *id_argument(FunctionCallInfo fcinfo, int arg);
+static Datum get(FunctionCallInfo fcinfo, const char *name, int arg);
+static Datum get_many(FunctionCallInfo fcinfo, const char *name, int arg);
+static Datum touch(FunctionCallInfo fcinfo, const char *name, int arg);
+
+/* The type that an argument is declared with: which overload was called. */
+static Oid
+declared_type(FunctionCallInfo fcinfo, int arg)
+{
+	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(fcinfo->flinfo->fn_oid));
+	Oid			type;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for function %u", fcinfo->flinfo->fn_oid);
+	type = ((Form_pg_proc) GETSTRUCT(tuple))->proargtypes.values[arg];
+	ReleaseSysCache(tuple);
+	return type;
+}
+
+/* An id or owner as text, by its declared type. */
+static char *
+id_text(Oid type, Datum value)
+{
+	switch (type)
+	{
+		case TEXTOID:
+			return TextDatumGetCString(value);
+		case UUIDOID:
+			return DatumGetCString(DirectFunctionCall1(uuid_out, value));
+		case INT8OID:
+			return DatumGetCString(DirectFunctionCall1(int8out, value));
+		default:
+			elog(ERROR, "unexpected type %u of an id", type);
+	}
+}
+
+/*
+ * The same for an argument that is not an array; its type is looked up once per
+ * call site.
+ */
+static char *
+id_argument(FunctionCallInfo fcinfo, int arg)
+{
+	FmgrInfo   *flinfo = fcinfo->flinfo;
+	Oid		   *types = flinfo->fn_extra;
+
+	if (types == NULL)
+	{
+		types = MemoryContextAlloc(flinfo->fn_mcxt, PG_NARGS() * sizeof(Oid));
+		for (int i = 0; i < PG_NARGS(); i++)
+			types[i] = declared_type(fcinfo, i);
+		flinfo->fn_extra = types;
+	}
+	return id_text(types[arg], PG_GETARG_DATUM(arg));
+}
+
+/* The functions are STRICT: no argument is NULL. */
+static Datum
+get(FunctionCallInfo fcinfo, const char *name, int arg)
+{
+	EcDocument *doc = ec_document_require(name);
+	EcItem		item;
+
+	item.id = ec_column_canonical(&doc->key, id_argument(fcinfo, arg));
+	ec_read(name, &item, 1, PG_NARGS() > arg + 1 ? id_argument(fcinfo, arg + 1) : NULL);
+	if (item.json == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(item.json);
+}
+
+Datum
+echocache_get(PG_FUNCTION_ARGS)
+{
+	return get(fcinfo, text_to_cstring(PG_GETARG_TEXT_PP(0)), 1);
+}
+
+Datum
+echocache_get_session(PG_FUNCTION_ARGS)
+{
+	return get(fcinfo, SESSION, 0);
+}
+
+/* The ids asked for, in order, and the distinct ones of them. */
+typedef struct Many
+{
+	int			n;
+	const char **ids;			/* NULL: asked for NULL */
+	int		   *item_of;
+	EcItem	   *items;
+} Many;
+
+static int
+compare_ids(const void *a, const void *b, void *arg)
+{
+	const char **ids = arg;
+
+	return strcmp(ids[*(const int *) a], ids[*(const int *) b]);
+}
+
+/* Read what an array of ids asks for, each distinct one once. */
+static Many *
+read_many(FunctionCallInfo fcinfo, const char *name, int arg, const char *owner)
+{
+	EcDocument *doc = ec_document_require(name);
+	Many	   *many = palloc0(sizeof(Many));
+	ArrayType  *array = PG_GETARG_ARRAYTYPE_P(arg);
+	Oid			type = ARR_ELEMTYPE(array);
+	Datum	   *elems;
+	bool	   *nulls;
+	int		   *sorted;
+	int			nids = 0;
+	int			nitems = 0;
+	int16		len;
+	bool		byval;
+	char		align;
+
+	get_typlenbyvalalign(type, &len, &byval, &align);
+	deconstruct_array(array, type, len, byval, align, &elems, &nulls, &many->n);
+	many->ids = palloc0((many->n + 1) * sizeof(char *));
+	many->item_of = palloc0((many->n + 1) * sizeof(int));
+	many->items = palloc_extended((many->n + 1) * sizeof(EcItem), MCXT_ALLOC_HUGE);
+	sorted = palloc((many->n + 1) * sizeof(int));
+	for (int i = 0; i < many->n; i++)
+	{
+		if (nulls[i])
+			continue;
+		many->ids[i] = ec_column_canonical(&doc->key, id_text(type, elems[i]));
+		sorted[nids++] = i;
+	}
+	qsort_arg(sorted, nids, sizeof(int), compare_ids, many->ids);
+	for (int i = 0; i < nids; i++)
+	{
+		const char *id = many->ids[sorted[i]];
+
+		if (nitems == 0 || strcmp(many->items[nitems - 1].id, id) != 0)
+			many->items[nitems++].id = id;
+		many->item_of[sorted[i]] = nitems - 1;
+	}
+	ec_read(name, many->items, nitems, owner);
+	return many;
+}
+
+/*
+ * A row for each id asked for, in that order and as often; an id that is NULL
+ * gives a row of NULLs, one without a document none.
+ */
+static Datum
+get_many(FunctionCallInfo fcinfo, const char *name, int arg)
+{
+	FuncCallContext *call;
+	Many	   *many;
+
+	if (SRF_IS_FIRSTCALL())
+	{
+		MemoryContext old;
+
+		/* before SRF_FIRSTCALL_INIT takes fn_extra for itself */
+		char	   *owner = PG_NARGS() > arg + 1 ?
+			id_text(declared_type(fcinfo, arg + 1), PG_GETARG_DATUM(arg + 1)) : NULL;
+
+		call = SRF_FIRSTCALL_INIT();
+		old = MemoryContextSwitchTo(call->multi_call_memory_ctx);
+		if (get_call_result_type(fcinfo, NULL, &call->tuple_desc) != TYPEFUNC_COMPOSITE)
+			elog(ERROR, "return type must be a row type");
+		call->tuple_desc = BlessTupleDesc(call->tuple_desc);
+		call->user_fctx = read_many(fcinfo, name, arg, owner);
+		MemoryContextSwitchTo(old);
+	}
+	call = SRF_PERCALL_SETUP();
+	many = call->user_fctx;
+	while (call->call_cntr < (uint64) many->n)
+	{
+		const char *id = many->ids[call->call_cntr];
+		text	   *json = id ? many->items[many->item_of[call->call_cntr]].json : NULL;
+		Datum		values[2] = {0};
+		bool		nulls[2] = {id == NULL, json == NULL};
+
+		if (id != NULL && json == NULL)
+		{
+			call->call_cntr++;
+			continue;
+		}
+		if (id != NULL)
+		{
+			values[0] = CStringGetTextDatum(id);
+			values[1] = PointerGetDatum(json);
+		}
+		SRF_RETURN_NEXT(call, HeapTupleGetDatum(heap_form_tuple(call->tuple_desc, values,
+																  nulls)));
+	}
+	SRF_RETURN_DONE(call);
+}
+
+Datum
+echocache_get_many(PG_FUNCTION_ARGS)
+{
+	return get_many(fcinfo, text_to_cstring(PG_GETARG_TEXT_PP(0)), 1);
+}
+
+Datum
+echocache_get_sessions(PG_FUNCTION_ARGS)
+{
+	return get_many(fcinfo, SESSION, 0);
+}
+
+/* Not STRICT: a TTL that is NULL is the document's own. */
+static Datum
+touch(FunctionCallInfo fcinfo, const char *name, int arg)
+{
+	int64		ttl = -1;
+
+	if (PG_ARGISNULL(arg))
+		PG_RETURN_NULL();
+	if (PG_NARGS() > arg + 1 && !PG_ARGISNULL(arg + 1))
+		ttl = ec_ttl_from_interval(PG_GETARG_INTERVAL_P(arg + 1));
+	PG_RETURN_BOOL(ec_reader_touch(ec_document_require(name), id_argument(fcinfo, arg), ttl));
+}
+
+Datum
+echocache_touch(PG_FUNCTION_ARGS)
+{
+	if (PG_ARGISNULL(0))
+		PG_RETURN_NULL();
+	return touch(fcinfo, text_to_cstring(PG_GETARG_TEXT_PP(0)), 1);
+}
+
+Datum
+echocache_touch_session(PG_FUNCTION_ARGS)
+{
+	return touch(fcinfo, SESSION, 0);
+}
+
+Datum
+echocache_invalidate(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(ec_reader_invalidate(ec_document_require(text_to_cstring(PG_GETARG_TEXT_PP(0))),
+										id_argument(fcinfo, 1)));
+}
+
+Datum
+echocache_invalidate_session(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(ec_reader_invalidate(ec_document_require(SESSION), id_argument(fcinfo, 0)));
+}
+
+Datum
+echocache_refresh(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(ec_reader_refresh(ec_document_require(text_to_cstring(PG_GETARG_TEXT_PP(0))),
+									 id_argument(fcinfo, 1)));
+}
+
+Datum
+echocache_refresh_session(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(ec_reader_refresh(ec_document_require(SESSION), id_argument(fcinfo, 0)));
+}

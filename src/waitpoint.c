@@ -1,0 +1,39 @@
+/*-------------------------------------------------------------------------
+ *
+ * waitpoint.c
+ *	  Named wait points: where a test stops a backend between two steps.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#ifdef ECHOCACHE_WAIT_POINTS
+#include "catalog/pg_collation.h"
+#include "miscadmin.h"
+#include "storage/lock.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+
+#include "compat.h"
+#include "guc.h"
+#include "waitpoint.h"
+
+/* Stop here while somebody holds the advisory lock of this point, if it is ours. */
+void
+ec_wait_point(const char *name)
+{
+	LOCKTAG		tag;
+	int64		key;
+
+	if (ec_wait_point_name == NULL || strcmp(ec_wait_point_name, name) != 0)
+		return;
+	key = DatumGetInt32(DirectFunctionCall1Coll(hashtext, DEFAULT_COLLATION_OID,
+												PointerGetDatum(cstring_to_text(name))));
+	/* as pg_advisory_lock(bigint) does */
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, (uint32) (key >> 32), (uint32) key, 1);
+	(void) LockAcquire(&tag, ExclusiveLock, true, false);
+	LockRelease(&tag, ExclusiveLock, true);
+}
+#endif

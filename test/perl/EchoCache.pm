@@ -1,0 +1,550 @@
+# EchoCache.pm: what the TAP tests need around PostgreSQL::Test::Cluster: a
+# PostgreSQL with the extension loaded, memcached servers that can be stopped,
+# killed and frozen, a client that speaks to them in plain protocol (as any
+# client in any language would), and a server that misbehaves.
+#
+# Every server is started on a port of its own in a folder of its own and is
+# gone when the test ends, however it ends.  Nothing here waits without a limit.
+#
+# With DESTDIR in the environment the extension is taken from there (`make
+# install DESTDIR=...`), so that an older copy on the machine is never tested.
+#
+# Copyright (c) 2026, echocache developers
+
+package EchoCache;
+
+use strict;
+use warnings;
+
+use Carp;
+use Exporter 'import';
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+our @EXPORT = qw(
+  new_node
+  session
+  setting
+  wait_state
+  wait_for
+  seconds
+  memcached
+  rogue
+  holds
+  misses
+  withdrawn
+);
+
+# A statement, a poll or an exchange that takes longer than this has hung.
+our $patience = 20;
+
+# The statements of a poll are not worth a line each in the log.
+our $quiet = 0;
+
+# Servers to take down at the end.
+my @servers;
+
+# A new PostgreSQL, initialized, configured for these memcached servers and
+# started, without the extension created.  Options: hosts (array of memcached or
+# rogue servers, or of strings for echocache.hosts), preload => 0 to leave out
+# shared_preload_libraries, conf => more lines for postgresql.conf.
+sub new_node
+{
+	my ($name, %opt) = @_;
+	my $node = PostgreSQL::Test::Cluster->new($name);
+
+	$node->init(extra => [ '--encoding=UTF8', '--locale=C' ]);
+	if (my $stage = $ENV{DESTDIR})
+	{
+		# Debian's packages have extension_destdir; from 18 there is a setting for everybody.
+		my $lib = $node->config_data('--pkglibdir');
+		my $share = $node->config_data('--sharedir');
+		my $control = $node->pg_version >= 18 ? "extension_control_path = '$stage$share:\$system'"
+		  : "extension_destdir = '$stage'";
+		$node->append_conf('postgresql.conf',
+			"$control\ndynamic_library_path = '$stage$lib:\$libdir'");
+	}
+	if ($opt{preload} // 1)
+	{
+		my $hosts = join(',', map { ref $_ ? $_->address : $_ } @{ $opt{hosts} // [] });
+		$node->append_conf('postgresql.conf', <<"CONF");
+shared_preload_libraries = 'echocache'
+echocache.enabled = on
+echocache.hosts = '$hosts'
+echocache.retry_interval = '50ms'
+CONF
+	}
+	$node->append_conf('postgresql.conf', $opt{conf}) if defined $opt{conf};
+	$node->start;
+	return $node;
+}
+
+# A psql session that stays open; see EchoCache::Session.
+sub session { return EchoCache::Session->new(@_); }
+
+# Start a memcached; see EchoCache::Memcached.
+sub memcached
+{
+	my $server = EchoCache::Memcached->new(@_);
+	push @servers, $server;
+	$server->start;
+	return $server;
+}
+
+# Start a server that accepts connections and says nothing, or says only what it
+# is given; see EchoCache::Rogue.
+sub rogue
+{
+	my $server = EchoCache::Rogue->new(@_);
+	push @servers, $server;
+	return $server;
+}
+
+# Change settings in the configuration file, reload, and wait until the session
+# has read it: so then have the postmaster and every later session.
+sub setting
+{
+	my ($session, %settings) = @_;
+	my $before = $session->run('SELECT pg_conf_load_time()');
+
+	$session->run("ALTER SYSTEM SET $_ = '$settings{$_}'") for sort keys %settings;
+	$session->run('SELECT pg_reload_conf()');
+	wait_for('the configuration to be read', sub {
+		return $session->run('SELECT pg_conf_load_time()') ne $before;
+	});
+	return;
+}
+
+# Poll until the code answers true; the test dies when it does not.
+sub wait_for
+{
+	my ($what, $code) = @_;
+	my $end = time + $patience;
+	local $quiet = 1;
+
+	until ($code->())
+	{
+		croak "waited $patience s for $what" if time > $end;
+		sleep 0.02;
+	}
+	return;
+}
+
+# Wait until every server, or the given ones, are in this state.
+sub wait_state
+{
+	my ($session, $state, @servers) = @_;
+	my $list = join(',', map { "'" . $_->address . "'" } @servers);
+	my $where = @servers ? "WHERE server IN ($list)" : '';
+
+	wait_for("state $state", sub {
+		return $session->run("SELECT coalesce(bool_and(state = '$state'), false)
+			FROM echocache_servers $where") eq 't';
+	});
+	return;
+}
+
+# How long the code takes.
+sub seconds
+{
+	my ($code) = @_;
+	my $start = time;
+
+	$code->();
+	return time - $start;
+}
+
+# Test: the server holds exactly this value under the key.
+sub holds
+{
+	my ($server, $key, $value, $name) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+
+	return is($server->get($key), $value, $name);
+}
+
+# Test: a client that asks for the key is told that there is none.
+sub misses
+{
+	my ($server, $key, $name) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+
+	return is($server->get($key), undef, $name);
+}
+
+# Test: a client that asks for the key is sent to the database, by a miss or by
+# a marker.
+sub withdrawn
+{
+	my ($server, $key, $name) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+
+	return is($server->get($key) // 'null', 'null', $name);
+}
+
+# Take down what is still running, and keep the exit code that the test had.
+END
+{
+	my $exit_code = $?;
+	$_->stop for @servers;
+	$? = $exit_code;
+}
+
+
+# A psql session that stays open.  Arguments: the node; dbname, user, sql (run
+# first).
+package EchoCache::Session;
+
+use Test::More;
+
+# It would log every statement of every poll, and documents of a megabyte whole.
+{
+	no warnings 'redefine';
+	*PostgreSQL::Test::BackgroundPsql::note = sub { };
+}
+
+sub new
+{
+	my ($class, $node, %opt) = @_;
+	my $psql = $node->background_psql($opt{dbname} // 'postgres',
+		on_error_stop => 0,
+		extra_params => defined $opt{user} ? [ '-U', $opt{user} ] : []);
+	my $self = bless { psql => $psql }, $class;
+
+	$psql->set_query_timer_restart;
+	$self->{pid} = $self->run('\set VERBOSITY verbose
+		SELECT pg_backend_pid();');
+	$self->run($opt{sql}) if defined $opt{sql};
+	return $self;
+}
+
+sub pid { return $_[0]->{pid}; }
+
+# Run SQL; returns its output, or undef when there was an error.
+sub attempt
+{
+	my ($self, $sql) = @_;
+
+	$self->{psql}->{stderr} = '';
+	return $self->_result($sql, $self->{psql}->query($sql));
+}
+
+sub _result
+{
+	my ($self, $sql, $out) = @_;
+
+	$self->{messages} = $self->{psql}->{stderr};
+	note map { substr($_, 0, 300) . "\n" } $sql, $out, $self->{messages} unless $EchoCache::quiet;
+	return $self->{messages} =~ /(?:ERROR|FATAL|PANIC):  / ? undef : $out;
+}
+
+# Run SQL that must succeed; returns its output.
+sub run
+{
+	my ($self, $sql) = @_;
+
+	return $self->attempt($sql) // Carp::croak("\"$sql\" failed: $self->{messages}");
+}
+
+# Run SQL that must fail; returns "SQLSTATE: message", with DETAIL and HINT on
+# lines of their own, or 'no error'.
+sub error
+{
+	my ($self, $sql) = @_;
+
+	return 'no error' if defined $self->attempt($sql);
+	return $self->messages;
+}
+
+# What the last statement said on stderr, from its severity on.
+sub messages
+{
+	my ($self) = @_;
+	my $text = $self->{messages};
+
+	$text =~ s/^psql:<stdin>:\d+: //mg;
+	$text =~ s/^ERROR:  //mg;
+	$text =~ s/^LOCATION:.*\n?//mg;
+	return $text;
+}
+
+# Send one statement without waiting for it; finish() waits for it and returns
+# what attempt() would.
+sub send
+{
+	my ($self, $sql) = @_;
+	my $psql = $self->{psql};
+
+	$psql->{stderr} = '';
+	$self->{early} = $psql->query_until(qr/sent\n/, "\\echo sent\n$sql;\n") =~ s/\Asent\n//r;
+	return;
+}
+
+sub finish
+{
+	my ($self) = @_;
+	my $late = $self->{psql}->query('');
+
+	return $self->_result('(sent before)', $self->{early} . $late);
+}
+
+sub quit { return $_[0]->{psql}->quit; }
+
+
+# A memcached.  Options: socket => 1 for a unix socket, host (127.0.0.1), args
+# (more arguments).  The port or the path stays the same over stop and start.
+package EchoCache::Memcached;
+
+use IO::Select;
+use IO::Socket::IP;
+use IO::Socket::UNIX;
+use POSIX ();
+use Time::HiRes qw(sleep time);
+
+sub new
+{
+	my ($class, %opt) = @_;
+	my $self = bless { host => $opt{host} // '127.0.0.1', args => $opt{args} // [], sent => 0 },
+	  $class;
+
+	if ($opt{socket})
+	{
+		$self->{path} = PostgreSQL::Test::Utils::tempdir_short() . '/memcached.sock';
+	}
+	else
+	{
+		$self->{port} = PostgreSQL::Test::Cluster::get_free_port();
+	}
+	return $self;
+}
+
+# As echocache.hosts writes it and echocache_servers shows it.
+sub address
+{
+	my ($self) = @_;
+
+	return $self->{path} if defined $self->{path};
+	return $self->{host} =~ /:/ ? "[$self->{host}]:$self->{port}" : "$self->{host}:$self->{port}";
+}
+
+sub port { return $_[0]->{port}; }
+
+sub start
+{
+	my ($self) = @_;
+	my @where = defined $self->{path} ? ('-s', $self->{path})
+	  : ('-l', $self->{host}, '-p', $self->{port}, '-U', '0');
+	my $pid = fork;
+
+	die "cannot fork: $!" unless defined $pid;
+	if ($pid == 0)
+	{
+		# What memcached has to say belongs in the test's log, not in its TAP.
+		open STDOUT, '>&', \*STDERR;
+		exec 'memcached', @where, '-m', '64', '-t', '2', @{ $self->{args} }
+		  or POSIX::_exit(127);
+	}
+	$self->{pid} = $pid;
+	EchoCache::wait_for('memcached ' . $self->address, sub { return defined $self->connect; });
+	return;
+}
+
+# Kill it at once; its memory is gone.
+sub stop
+{
+	my ($self) = @_;
+
+	return unless defined $self->{pid};
+	kill 'KILL', $self->{pid};
+	waitpid $self->{pid}, 0;
+	delete $self->{pid};
+	delete $self->{connection};
+	unlink $self->{path} if defined $self->{path};
+	return;
+}
+
+# Frozen, it accepts connections and never answers; its memory stays.
+sub freeze { kill 'STOP', $_[0]->{pid}; return; }
+sub thaw   { kill 'CONT', $_[0]->{pid}; return; }
+
+# The client's connection: opened when first needed, undef if that fails.
+sub connect
+{
+	my ($self) = @_;
+
+	$self->{connection} //= defined $self->{path}
+	  ? IO::Socket::UNIX->new(Peer => $self->{path})
+	  : IO::Socket::IP->new(PeerHost => $self->{host}, PeerPort => $self->{port});
+	return $self->{connection};
+}
+
+# Send raw bytes; read until the pattern or the function says that the answer is
+# whole.
+sub exchange
+{
+	my ($self, $request, $whole) = @_;
+	my $connection = $self->connect or die 'no connection to ' . $self->address;
+	my $end = time + $EchoCache::patience;
+	my $answer = '';
+
+	syswrite($connection, $request) == length $request or die "cannot send: $!";
+	$self->{sent} += length $request;
+	until (ref $whole eq 'CODE' ? $whole->($answer) : $answer =~ $whole)
+	{
+		die "no answer to $request from " . $self->address
+		  unless IO::Select->new($connection)->can_read($end - time);
+		sysread($connection, $answer, 65536, length $answer)
+		  or die 'connection closed by ' . $self->address;
+	}
+	return $answer;
+}
+
+# The value of a key as a plain client's `get` sees it, undef for a miss.
+sub get { return $_[0]->_get($_[1])->{value}; }
+
+# The client flags of a key.
+sub flags { return $_[0]->_get($_[1])->{flags}; }
+
+sub _get
+{
+	my ($self, $key) = @_;
+	my $answer = $self->exchange("get $key\r\n", sub {
+		return 1 if $_[0] =~ /\A(?:END\r\n|\w*ERROR.*\r\n)/;
+		return $_[0] =~ /\AVALUE \S+ \d+ (\d+)\r\n/ && length $_[0] >= $+[0] + $1 + length "\r\nEND\r\n";
+	});
+
+	return {} if $answer eq "END\r\n";
+	$answer =~ /\AVALUE \Q$key\E (\d+) (\d+)\r\n(.*)\r\nEND\r\n\z/s or die "answer to get: $answer";
+	return { flags => $1, value => $3 };
+}
+
+# Seconds that a key has left, -1 for no expiry, undef for a miss.
+sub ttl
+{
+	my ($self, $key) = @_;
+
+	return $self->exchange("mg $key t\r\n", qr/\r\n/) =~ /^HD t(-?\d+)/ ? $1 : undef;
+}
+
+# Store a value as a foreign client could.
+sub set
+{
+	my ($self, $key, $value) = @_;
+
+	$self->exchange("set $key 0 0 " . length($value) . "\r\n$value\r\n", qr/\r\n/) eq "STORED\r\n"
+	  or die "could not set $key";
+	return;
+}
+
+sub delete { $_[0]->exchange("delete $_[1]\r\n", qr/\r\n/); return; }
+
+sub flush { $_[0]->exchange("flush_all\r\n", qr/OK\r\n/); return; }
+
+# memcached's own counters.
+sub stats
+{
+	my ($self) = @_;
+
+	return { $self->exchange("stats\r\n", qr/^END\r\n/m) =~ /^STAT (\S+) (.*)\r$/mg };
+}
+
+# Bytes that everybody but this client has ever sent to this server.
+sub traffic
+{
+	my ($self) = @_;
+	my $stats = $self->stats;
+
+	return $stats->{bytes_read} - $self->{sent};
+}
+
+# All keys held, in order, decoded.
+sub keys
+{
+	my ($self) = @_;
+	my @keys = $self->exchange("lru_crawler metadump hash\r\n", qr/^END\r\n/m) =~ /^key=(\S+)/mg;
+
+	s/%([0-9A-Fa-f]{2})/chr hex $1/ge for @keys;
+	return sort @keys;
+}
+
+
+# A server that is no memcached.  Options: answer => bytes sent for whatever is
+# received (none: it never answers).
+package EchoCache::Rogue;
+
+use IO::Select;
+use IO::Socket::INET;
+use POSIX ();
+
+sub new
+{
+	my ($class, %opt) = @_;
+	my $port = PostgreSQL::Test::Cluster::get_free_port();
+	my $journal = PostgreSQL::Test::Utils::tempdir() . "/rogue.$port";
+	my $listener = IO::Socket::INET->new(
+		LocalAddr => '127.0.0.1',
+		LocalPort => $port,
+		ReuseAddr => 1,
+		Listen => 100) or die "cannot listen on $port: $!";
+
+	PostgreSQL::Test::Utils::append_to_file($journal, '');
+	my $pid = fork;
+	die "cannot fork: $!" unless defined $pid;
+	if ($pid == 0)
+	{
+		_serve($listener, $journal, $opt{answer});
+		POSIX::_exit(0);
+	}
+	close $listener;
+	return bless { port => $port, journal => $journal, pid => $pid }, $class;
+}
+
+# The child: a byte in the journal for each connection.
+sub _serve
+{
+	my ($listener, $journal, $answer) = @_;
+	my $select = IO::Select->new($listener);
+
+	$SIG{PIPE} = 'IGNORE';
+	while (my @ready = $select->can_read)
+	{
+		for my $socket (@ready)
+		{
+			if ($socket == $listener)
+			{
+				PostgreSQL::Test::Utils::append_to_file($journal, 'c');
+				$select->add($listener->accept);
+			}
+			elsif (sysread $socket, my $request, 65536)
+			{
+				syswrite $socket, $answer if defined $answer;
+			}
+			else
+			{
+				$select->remove($socket);
+				close $socket;
+			}
+		}
+	}
+	return;
+}
+
+sub address { return "127.0.0.1:$_[0]->{port}"; }
+
+# How many connections there have been.
+sub connections { return -s $_[0]->{journal}; }
+
+sub stop
+{
+	my ($self) = @_;
+
+	return unless defined $self->{pid};
+	kill 'KILL', $self->{pid};
+	waitpid $self->{pid}, 0;
+	delete $self->{pid};
+	return;
+}
+
+1;

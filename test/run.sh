@@ -1,0 +1,344 @@
+#!/usr/bin/env bash
+#
+# run.sh [SUITE | TAP FILE]...
+#	  Every test of echocache, or the suites named:
+#
+#	build      gcc and clang, without a warning
+#	unit       the pure files, with sanitizers
+#	regress    pg_regress: every function, setting and error
+#	isolation  pg_isolation_regress: sessions in a given interleaving
+#	tap        test/t/*.pl: several servers, faults, plain clients
+#	coherence  the concurrent checker, a short run, and that it finds what a naive cache does
+#	fuzz       libFuzzer on the wire format, for FUZZ_SECONDS (60)
+#
+# A test/t/NAME.pl instead of a suite runs that file alone.
+#
+# Works from a clean clone on Debian 12: as root it installs the packages that are
+# missing, without creating a PostgreSQL cluster or starting a service.  It builds
+# in a copy, installs nothing, and starts servers of its own on free ports in a
+# temporary folder (EC_KEEP=1 leaves that behind).
+#
+# The last line is "N passed, N failed"; the exit status is not 0 if a test
+# failed, or if a suite ran none.
+#
+# Copyright (c) 2026, echocache developers
+
+set -euo pipefail
+
+here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
+export PG_CONFIG=${PG_CONFIG:-/usr/lib/postgresql/15/bin/pg_config}
+export LC_ALL=C
+fuzz_seconds=${FUZZ_SECONDS:-60}
+passed=0
+failed=0
+
+#
+# Packages.
+#
+packages=(
+	postgresql-15 postgresql-server-dev-15 postgresql-15-pgmemcache libpq-dev libipc-run-perl
+	memcached libmemcached-dev python3-pylibmc
+	gcc make libc6-dev clang libclang-rt-14-dev
+)
+
+# Put back what was changed so that installing a package starts nothing.
+restore_packaging()
+{
+	[ -z "${policy:-}" ] || rm -f "$policy"
+	[ -z "${cluster_conf:-}" ] || mv "$cluster_conf.echocache" "$cluster_conf"
+	trap - EXIT
+}
+
+install_packages()
+{
+	local missing=() p
+
+	for p in "${packages[@]}"; do
+		[ "$(dpkg-query -W -f '${db:Status-Status}' "$p" 2>/dev/null)" = installed ] || missing+=("$p")
+	done
+	[ ${#missing[@]} -gt 0 ] || return 0
+	if [ "$(id -u)" != 0 ]; then
+		echo "these packages are missing, and only root can install them: ${missing[*]}"
+		exit 1
+	fi
+	echo "# installing ${missing[*]}"
+	export DEBIAN_FRONTEND=noninteractive
+	trap restore_packaging EXIT
+	if [ ! -e /usr/sbin/policy-rc.d ]; then
+		policy=/usr/sbin/policy-rc.d
+		printf '#!/bin/sh\nexit 101\n' >"$policy"
+		chmod 755 "$policy"
+	fi
+	apt-get -q update
+	if [ ! -e /etc/postgresql-common/createcluster.conf ]; then
+		apt-get -q -y --no-install-recommends install postgresql-common
+		cp -p /etc/postgresql-common/createcluster.conf{,.echocache}
+		cluster_conf=/etc/postgresql-common/createcluster.conf
+		echo 'create_main_cluster = false' >>"$cluster_conf"
+	fi
+	apt-get -q -y --no-install-recommends install "${missing[@]}"
+	restore_packaging
+}
+
+install_packages </dev/null >&2
+. "$here/lib.sh"
+
+#
+# Results.
+#
+
+# result SUITE PASSED FAILED: add it up.  A suite that ran nothing has failed.
+result()
+{
+	local ran=$(($2 + $3)) bad=$3
+
+	if [ "$ran" = 0 ]; then
+		echo "# $1: nothing was run"
+		bad=1
+	fi
+	passed=$((passed + $2))
+	failed=$((failed + bad))
+	printf '%-28s %5d passed, %d failed\n' "$1" "$2" "$bad"
+}
+
+# tap_result SUITE STATUS LOG: count what a TAP stream says, show what failed.
+# A program that ends badly has failed even if no test did.
+tap_result()
+{
+	local good bad
+
+	good=$(grep -c '^ok\b' "$3" || true)
+	bad=$(grep -c '^not ok\b' "$3" || true)
+	if [ "$2" != 0 ] && [ "$bad" = 0 ]; then
+		echo "# $1: exit status $2"
+		tail -n 30 "$3"
+		bad=1
+	fi
+	# What failed, with the diagnostics that follow, and what was skipped.
+	awk '/^ok/ { show = 0 } /^not ok/ { show = 1 } /^ok.* # (skip|SKIP)/ { print } show && ++n <= 200 { print }' "$3"
+	result "$1" "$good" "$bad"
+}
+
+# regress_result SUITE STATUS LOG FOLDER: the same for pg_regress, which says "ok"
+# or "FAILED" up to PostgreSQL 15 and speaks TAP from 16 on.
+regress_result()
+{
+	local good bad
+
+	good=$(grep -cE '^(test .*\.\.\. ok|ok [0-9]+)' "$3" || true)
+	bad=$(grep -cE '^(test .*\.\.\. FAILED|not ok [0-9]+)' "$3" || true)
+	if [ "$2" != 0 ]; then
+		if [ "$bad" = 0 ]; then
+			bad=1
+		fi
+		grep -E '\.\.\. FAILED|^not ok' "$3" || tail -n 30 "$3"
+		[ ! -e "$4/regression.diffs" ] || head -n 300 "$4/regression.diffs"
+		[ ! -e "$4/log/postmaster.log" ] || tail -n 20 "$4/log/postmaster.log"
+	fi
+	result "$1" "$good" "$bad"
+}
+
+#
+# Suites.
+#
+
+# The test build goes first, whatever was asked for: the servers run on it.
+test_build()
+{
+	if (ec_build STRICT=1 WAIT_POINTS=1); then
+		export EC_BUILD=$EC_TMP/build EC_STAGE=$EC_TMP/stage
+		[ "$(id -u)" != 0 ] || chown -R postgres "$EC_BUILD"
+		return 0
+	fi
+	result build 0 1
+	return 1
+}
+
+# With gcc the test build, with clang one as users get it, bitcode included.
+suite_build()
+{
+	local copy=$EC_TMP/clang log=$EC_TMP/clang.log bad=0
+
+	if grep -q 'warning:' "$EC_TMP/build.log"; then
+		grep -A5 'warning:' "$EC_TMP/build.log"
+		bad=1
+	fi
+	mkdir "$copy"
+	ec_copy_source "$copy"
+	# PostgreSQL's own flags are gcc's; here are those of them that matter to clang, which
+	# does not know the format attribute that pg_config.h found in gcc.
+	if ! make -C "$copy" -j2 CC=clang STRICT=1 \
+		CFLAGS='-O2 -g -Wall -Wmissing-prototypes -Wdeclaration-after-statement -fno-strict-aliasing -fwrapv -Wno-compound-token-split-by-macro -Wno-ignored-attributes' \
+		>"$log" 2>&1 || grep -q 'warning:' "$log"; then
+		grep -E -A5 'warning:|error:' "$log" || tail -n 30 "$log"
+		bad=$((bad + 1))
+	fi
+	result build $((2 - bad)) "$bad"
+}
+
+suite_unit()
+{
+	local log=$EC_TMP/unit.log status=0
+
+	ec_as_postgres make -s -C "$EC_BUILD/test/unit" check >"$log" 2>&1 || status=$?
+	tap_result unit "$status" "$log"
+}
+
+# What pg_regress's temporary instance is configured with, in a file.
+temp_config()
+{
+	ec_memcached_start "$1" -m 64
+	{
+		ec_stage_conf
+		echo "echocache.enabled = on"
+		echo "echocache.hosts = '127.0.0.1:$(ec_memcached_port "$1")'"
+		echo "echocache.retry_interval = '100ms'"
+		echo "fsync = off"
+	} >"$EC_TMP/$1.conf"
+	# The parent of the instance, its socket folder and its output belong to PostgreSQL's user.
+	mkdir "$EC_TMP/$1"
+	[ "$(id -u)" != 0 ] || chown postgres "$EC_TMP/$1"
+}
+
+# installcheck SUITE MAKE ARGUMENT...: pg_regress or its sister on an instance of its own.
+installcheck()
+{
+	local suite=$1
+
+	shift
+	temp_config "$suite"
+	ec_as_postgres make -C "$EC_BUILD" installcheck PG_CONFIG="$PG_CONFIG" DESTDIR="$EC_STAGE" "$@" \
+		EXTRA_REGRESS_OPTS="--temp-instance=$EC_TMP/$suite/instance --temp-config=$EC_TMP/$suite.conf" \
+		</dev/null >"$EC_TMP/$suite.log" 2>&1
+}
+
+suite_regress()
+{
+	local status=0
+
+	installcheck regress ISOLATION= TAP_TESTS= || status=$?
+	regress_result regress "$status" "$EC_TMP/regress.log" "$EC_BUILD"
+}
+
+suite_isolation()
+{
+	local status=0
+
+	installcheck isolation REGRESS= TAP_TESTS= || status=$?
+	regress_result isolation "$status" "$EC_TMP/isolation.log" "$EC_BUILD/output_iso"
+}
+
+# One TAP file, with the environment that PGXS gives it and a folder of its own.
+tap_file()
+{
+	local name dir
+
+	name=$(basename "$1" .pl)
+	dir=$EC_TMP/tap/$name
+	mkdir "$dir"
+	cd "$dir"
+	TESTDIR=$dir TESTDATADIR=$dir/tmp_check TESTLOGDIR=$dir/tmp_check/log PATH=$ec_bindir:$PATH PGPORT=65432 DESTDIR=$EC_STAGE \
+		PG_REGRESS="$(dirname "$("$PG_CONFIG" --pgxs)")/../test/regress/pg_regress" \
+		perl -I "$(dirname "$("$PG_CONFIG" --pgxs)")/../test/perl" "$EC_BUILD/test/t/$name.pl" \
+		</dev/null >"$dir/tap" 2>&1 && echo 0 >"$dir/status" || echo $? >"$dir/status"
+}
+
+# suite_tap [FILE...]: two at a time.
+suite_tap()
+{
+	local name dir log
+
+	[ $# -gt 0 ] || set -- "$here"/t/*.pl
+	mkdir -p "$EC_TMP/tap"
+	[ "$(id -u)" != 0 ] || chown postgres "$EC_TMP/tap"
+	export ec_bindir
+	export -f tap_file
+	# shellcheck disable=SC2016 # the inner shell expands it
+	printf '%s\0' "$@" | ec_as_postgres xargs -0 -n 1 -P 2 bash -c 'tap_file "$1"' tap
+	for name in "$@"; do
+		name=$(basename "$name" .pl)
+		dir=$EC_TMP/tap/$name
+		tap_result "tap $name" "$(cat "$dir/status")" "$dir/tap"
+		[ "$(cat "$dir/status")" = 0 ] && continue
+		for log in "$dir"/tmp_check/log/*.log; do
+			[ -e "$log" ] || continue
+			echo "# the end of $(basename "$log"):"
+			tail -n 20 "$log"
+		done
+	done
+}
+
+suite_coherence()
+{
+	local log=$EC_TMP/coherence.log status=0
+
+	ec_memcached_start coherence -m 64
+	ec_pg_start coherence "echocache.enabled = on" "max_connections = 200" \
+		"echocache.hosts = '127.0.0.1:$(ec_memcached_port coherence)'"
+	(
+		ec_pg_env coherence
+		BUILD=$EC_TMP/coherence.build MEMCACHED_PORT=$(ec_memcached_port coherence) \
+			bash "$EC_BUILD/test/coherence/run.sh" "${COHERENCE_SECONDS:-10}"
+	) </dev/null >"$log" 2>&1 || status=$?
+	tap_result coherence "$status" "$log"
+	ec_pg_stop coherence
+}
+
+# In the background from the beginning and at the lowest priority: it needs no server.
+start_fuzz()
+{
+	ec_as_postgres nice -n 19 bash "$EC_BUILD/test/fuzz/run.sh" "$fuzz_seconds" </dev/null >"$EC_TMP/fuzz.log" 2>&1 &
+	fuzz_pid=$!
+}
+
+suite_fuzz()
+{
+	local status=0
+
+	wait "$fuzz_pid" || status=$?
+	fuzz_pid=
+	tail -n 1 "$EC_TMP/fuzz.log"
+	tap_result fuzz "$status" "$EC_TMP/fuzz.log"
+}
+
+#
+# What was asked for.
+#
+suites=()
+files=()
+for arg in "$@"; do
+	case $arg in
+		build | unit | regress | isolation | tap | coherence | fuzz) suites+=("$arg") ;;
+		*.pl)
+			[ -e "$here/t/$(basename "$arg")" ] || ec_die "there is no test/t/$(basename "$arg")"
+			files+=("$here/t/$(basename "$arg")")
+			;;
+		*) ec_die "there is no suite \"$arg\"" ;;
+	esac
+done
+[ $# -gt 0 ] || suites=(build unit regress isolation tap coherence fuzz)
+
+# However this ends, its servers stop and its last line is the sum.
+finish()
+{
+	local status=$?
+
+	[ -z "${fuzz_pid:-}" ] || kill "$fuzz_pid" 2>/dev/null || true
+	ec_end
+	if [ "$status" != 0 ] && [ "$failed" = 0 ]; then
+		failed=1
+	fi
+	echo "$passed passed, $failed failed"
+}
+
+unset EC_STAGE
+ec_begin
+trap finish EXIT
+if test_build; then
+	[[ " ${suites[*]} " != *' fuzz '* ]] || start_fuzz
+	for suite in "${suites[@]}"; do
+		"suite_$suite"
+	done
+	[ ${#files[@]} = 0 ] || suite_tap "${files[@]}"
+fi
+[ "$failed" = 0 ]

@@ -1,0 +1,112 @@
+# How many connections a memcached gets: echocache.pool_size is kept open for the
+# whole cluster, however many backends there are; the others borrow one; whoever
+# exits closes his.
+#
+# Copyright (c) 2026, echocache developers
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::RealBin/../perl";
+
+use EchoCache;
+use IPC::Run;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(sleep);
+
+my $clients = 200;
+my $pool = 20;
+
+my $memcached = memcached(args => [ '-c', '1000' ]);
+my $node = new_node('main', hosts => [$memcached],
+	conf => "max_connections = 250\nechocache.pool_size = $pool\nechocache.timeout = '5s'\nlog_statement = none\n");
+my $s = session($node, sql => q{
+	CREATE EXTENSION echocache;
+	CREATE TABLE session (id bigint PRIMARY KEY, n bigint);
+	SELECT echocache_attach('session')});
+wait_state($s, 'UP');
+$s->run('INSERT INTO session SELECT g, 0 FROM generate_series(1, 1000) g');
+
+# Connections that memcached has open, this test's own not counted.
+sub connections { return $memcached->stats->{curr_connections} - 1; }
+
+# With one session that has used the cache and a worker that may have.
+my $alone = connections();
+is($s->run('SELECT connections <= 2 FROM echocache_servers'), 't', 'one session holds one connection');
+
+# Two hundred backends that have all read a document and then sit idle.
+sub pgbench
+{
+	my ($script, @args) = @_;
+	my $file = PostgreSQL::Test::Utils::tempdir() . '/script.sql';
+	my %run = (out => '', err => '');
+
+	append_to_file($file, $script);
+	$run{handle} = IPC::Run::start([ 'pgbench', '-n', '-c', $clients, '-j', 2, '-M', 'prepared', '-f', $file, @args,
+		$node->connstr('postgres') ], '<', \undef, '>', \$run{out}, '2>', \$run{err});
+	return \%run;
+}
+my $stats = q{SELECT hits + misses FROM echocache_stats WHERE name = 'session'};
+my $before = $s->run($stats);
+my $run = pgbench("SELECT echocache_get_session(1 + :client_id);\n\\sleep 6 s\n", '-t', 1);
+wait_for("$clients backends to have read", sub { return $s->run($stats) - $before >= $clients });
+# A backend over the limit closes its connection at the end of its transaction.
+wait_for('transactions to end', sub {
+	return $s->run(q{SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgbench' AND state <> 'idle'}) == 0;
+});
+is($s->run(q{SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgbench'}), $clients, "$clients idle backends");
+wait_for('connections to be closed', sub { return connections() <= $alone + $pool });
+cmp_ok(connections(), '<=', $alone + $pool, "keep $pool connections at the most");
+cmp_ok(connections(), '>=', $pool - 2, 'and do keep that many');
+cmp_ok($s->run('SELECT connections FROM echocache_servers'), '<=', $alone + $pool, 'echocache_servers counts the same');
+$run->{handle}->finish;
+like($run->{out}, qr{number of transactions actually processed: $clients/$clients}, 'all have been served');
+wait_for('exited backends to close their connections', sub { return connections() <= $alone });
+cmp_ok(connections(), '<=', $alone, 'backends that have exited have closed theirs');
+wait_for('the count to follow', sub { return $s->run('SELECT connections <= 2 FROM echocache_servers') eq 't' });
+
+# All of them at work, reading and writing: nobody is refused, nothing leaks.
+my $downs = () = slurp_file($node->logfile) =~ /DOWN/g;
+$run = pgbench("\\set id random(1, 1000)\nUPDATE session SET n = n + 1 WHERE id = :id;\nSELECT echocache_get_session(:id);\n", '-t', 10);
+$run->{handle}->finish;
+like($run->{out}, qr{number of transactions actually processed: @{[ $clients * 10 ]}/}, 'two hundred backends at work');
+unlike($run->{err}, qr/ERROR|aborted/, 'without an error');
+wait_for('exited backends to close their connections', sub { return connections() <= $alone });
+is($s->run('SELECT state FROM echocache_servers'), 'UP', 'the server was UP throughout');
+is(scalar(() = slurp_file($node->logfile) =~ /DOWN/g), $downs, 'and never DOWN');
+is($s->run('SELECT sum(n) FROM session'), $clients * 10, 'every change was made');
+my @wrong = grep {
+	my ($id) = /^session:(\d+)$/;
+	my $value = $memcached->get($_) // 'null';
+	$value ne 'null' && $value ne $s->run("SELECT row_to_json(s) FROM session s WHERE id = $id");
+} grep { /^session:/ } $memcached->keys;
+is("@wrong", '', 'and every cached document is the row');
+
+# However a backend ends.
+for my $case ([ 'leaves', sub { $_[0]->quit } ],
+	[ 'is terminated', sub { $s->run('SELECT pg_terminate_backend(' . $_[0]->pid . ')') } ],
+	[ 'fails in a transaction and leaves', sub { $_[0]->error('BEGIN; SELECT echocache_get_session(1), 1 / 0'); $_[0]->quit } ])
+{
+	my ($how, $end) = @$case;
+	my $session = session($node, sql => 'SELECT echocache_get_session(1)');
+
+	is(connections(), $alone + 1, 'a backend that reads has a connection');
+	$end->($session);
+	wait_for("the connection of a backend that $how to close", sub { return connections() == $alone });
+	is($s->run('SELECT connections FROM echocache_servers'), $alone, "none is left of a backend that $how");
+}
+
+# A backend may give its connection back and gets another when it needs one.
+$s->run('SELECT echocache_get_session(1); SELECT echocache_disconnect()');
+wait_for('the connection to be closed', sub { return connections() < $alone });
+cmp_ok(connections(), '<', $alone, 'echocache_disconnect closes it');
+$s->run('SELECT echocache_connect()');
+is(connections(), $alone, 'echocache_connect opens it');
+my $opened = $memcached->stats->{total_connections};
+$s->run("SELECT echocache_get_session($_); UPDATE session SET n = 0 WHERE id = $_") for 1 .. 20;
+is($memcached->stats->{total_connections}, $opened, 'and one connection serves transaction after transaction');
+
+done_testing();
