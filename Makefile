@@ -19,6 +19,7 @@ OBJS = \
 	src/key.o \
 	src/pending.o \
 	src/purge.o \
+	src/render.o \
 	src/reader.o \
 	src/sql_read.o \
 	src/shmem.o \

@@ -37,13 +37,7 @@
 #include "commands/extension.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
-#include "nodes/makefuncs.h"
 #include "optimizer/optimizer.h"
-#include "parser/parse_clause.h"
-#include "parser/parse_collate.h"
-#include "parser/parse_node.h"
-#include "parser/parse_relation.h"
-#include "parser/parser.h"
 #include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/array.h"
@@ -64,6 +58,7 @@
 #include "compat.h"
 #include "document.h"
 #include "fence.h"
+#include "render.h"
 #include "worker.h"
 
 PG_FUNCTION_INFO_V1(echocache_attach);
@@ -318,36 +313,13 @@ static void
 check_filter(Attachment *a)
 {
 	ErrorContextCallback context = {error_context_stack, filter_error_context, a};
-	ParseState *pstate = make_parsestate(NULL);
-	ParseNamespaceItem *nsitem;
-	List	   *parsed;
-	SelectStmt *select;
-	ResTarget  *target;
 	Node	   *expr;
 	Bitmapset  *attnos = NULL;
 	int			attno = -1;
 	int			nestlevel;
 
 	error_context_stack = &context;
-	parsed = raw_parser(psprintf("SELECT %s", a->filter), RAW_PARSE_DEFAULT);
-	select = list_length(parsed) == 1 ? (SelectStmt *) linitial_node(RawStmt, parsed)->stmt : NULL;
-	if (select == NULL || !IsA(select, SelectStmt) || list_length(select->targetList) != 1 ||
-		select->fromClause || select->whereClause || select->groupClause ||
-		select->havingClause || select->windowClause || select->valuesLists ||
-		select->sortClause || select->limitCount || select->limitOffset ||
-		select->lockingClause || select->withClause || select->distinctClause ||
-		select->intoClause || select->op != SETOP_NONE)
-		ereport(ERROR,
-				(errcode(ERRCODE_SYNTAX_ERROR),
-				 errmsg("the filter is not one SQL expression"),
-				 errhint("Write a condition over the row's columns, such as 'NOT is_deleted'.")));
-	target = linitial_node(ResTarget, select->targetList);
-
-	nsitem = addRangeTableEntryForRelation(pstate, a->rel, AccessShareLock, NULL, false, true);
-	addNSItemToQuery(pstate, nsitem, false, true, true);
-	expr = transformWhereClause(pstate, target->val, EXPR_KIND_CHECK_CONSTRAINT, "filter");
-	assign_expr_collations(pstate, expr);
-
+	expr = ec_filter_parse(a->rel, a->filter);
 	if (contain_mutable_functions(expr))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
@@ -375,7 +347,6 @@ check_filter(Attachment *a)
 								   false, false);
 	AtEOXact_GUC(true, nestlevel);
 	error_context_stack = context.previous;
-	free_parsestate(pstate);
 }
 
 /* ---------------------------------------------------------------- catalog and triggers */

@@ -68,8 +68,10 @@ typedef struct Conn
 				big_sent;
 	size_t		in_start,
 				in_end;
-	uint32		opaque_send,
+	uint32		opaque_send,	/* of the next request, and of the next answer */
 				opaque_recv;
+	uint32		opaque_quiet;	/* from here to opaque_recv at its start: ec_send()'s */
+	bool		quiet;			/* do not ask for an answer where all is well */
 
 	/* the exchange under way */
 	int			last_op,
@@ -94,6 +96,9 @@ static EcServer *my_server = NULL;
 static memcached_st *placement = NULL;
 static Conn conns[EC_MAX_SERVERS];
 
+/* An exchange is under way, and its caller's "meanwhile" is running. */
+static bool in_meanwhile = false;
+
 /* Why the last exchange failed. */
 static char last_failure[EC_ERROR_MAX];
 static bool last_failure_timeout;
@@ -108,15 +113,17 @@ static bool conn_connected(Conn *c);
 static void conn_fail(Conn *c, bool timed_out, const char *fmt,...) pg_attribute_printf(3, 4);
 static void conn_stage(Conn *c, EcOp *ops);
 static bool conn_write(Conn *c, EcOp *ops);
-static bool conn_read(Conn *c, EcOp *ops, int flags);
-static bool conn_answer(Conn *c, EcOp *ops, const EcReply *reply, int flags);
+static bool conn_read(Conn *c, EcOp *ops);
+static bool conn_answer(Conn *c, EcOp *ops, const EcReply *reply);
 static bool conn_command_line(Conn *c, EcOp *op, const EcReply *reply);
-static bool conn_step(Conn *c, EcOp *ops, int flags);
+static bool conn_quiet_answer(Conn *c, const EcReply *reply);
+static void conn_answered(Conn *c, const EcOp *op);
+static bool conn_step(Conn *c, EcOp *ops);
 static void conn_begin(Conn *c, int server);
 static void conn_reset(Conn *c);
-static bool conn_retry(Conn *c, int flags);
+static bool conn_retry(Conn *c);
 static bool conn_end(Conn *c);
-static void wait_for(Conn **active, int n, EcDeadline deadline, int flags);
+static void wait_for(Conn **active, int n, EcDeadline deadline);
 
 static inline bool
 conn_wants_write(const Conn *c)
@@ -235,7 +242,7 @@ load_topology(uint64 generation)
 bool
 ec_cluster_enter(void)
 {
-	uint64		generation = ec_topology_enter();
+	uint64		generation = in_meanwhile ? 0 : ec_topology_enter();
 
 	if (generation == 0)
 		return false;
@@ -357,6 +364,7 @@ conn_open(Conn *c, int server)
 	}
 	c->state = CONN_CONNECTING;
 	c->address = -1;
+	c->opaque_send = c->opaque_recv = c->opaque_quiet = 0;
 
 	LWLockAcquire(ec_shared->lock, LW_SHARED);
 	current = pg_atomic_read_u64(&ec_shared->generation) == my_generation;
@@ -482,6 +490,7 @@ ec_cluster_disconnect(void)
 void
 ec_cluster_at_xact_end(void)
 {
+	in_meanwhile = false;
 	for (int i = 0; i < my_nservers; i++)
 		if (conns[i].state != CONN_CLOSED && (conns[i].busy || !conns[i].kept))
 			conn_close(&conns[i]);
@@ -520,13 +529,13 @@ conn_stage(Conn *c, EcOp *ops)
 			case EC_OP_STORE:
 				c->out_len += ec_wire_set(dst, op->key, op->keylen, op->valuelen, 0,
 										  op->kind == EC_OP_STORE ? op->token : 0,
-										  op->ttl, opaque);
+										  op->ttl, c->quiet, opaque);
 				break;
 			case EC_OP_REMOVE:
 			case EC_OP_DELETE:
 				c->out_len += ec_wire_delete(dst, op->key, op->keylen,
 											 op->kind == EC_OP_REMOVE ? op->token : 0,
-											 false, opaque);
+											 c->quiet, opaque);
 				break;
 		}
 		room = EC_OUT_SIZE - c->out_len;
@@ -608,7 +617,7 @@ conn_write(Conn *c, EcOp *ops)
  * nothing that may follow such a request.
  */
 static bool
-conn_answer(Conn *c, EcOp *ops, const EcReply *reply, int flags)
+conn_answer(Conn *c, EcOp *ops, const EcReply *reply)
 {
 	EcOp	   *op = &ops[c->recv_op];
 
@@ -619,6 +628,12 @@ conn_answer(Conn *c, EcOp *ops, const EcReply *reply, int flags)
 		: (reply->kind == EC_REPLY_HD || reply->kind == EC_REPLY_VA))
 	{
 		conn_fail(c, false, "an answer that belongs to another request");
+		return false;
+	}
+	if (reply->kind == EC_REPLY_SERVER_ERROR && c->opaque_quiet != c->opaque_recv)
+	{
+		/* to which of the requests?  find out on a new connection */
+		conn_fail(c, false, "an error that may belong to an earlier request");
 		return false;
 	}
 	switch (reply->kind)
@@ -633,7 +648,7 @@ conn_answer(Conn *c, EcOp *ops, const EcReply *reply, int flags)
 			op->result = EC_DONE;
 			goto done;
 		case EC_REPLY_VA:
-			if (op->kind != EC_OP_GET || !reply->has_cas || (flags & EC_NOTHROW))
+			if (op->kind != EC_OP_GET || !reply->has_cas)
 				break;
 			op->token = reply->cas;
 			op->found_len = reply->value_len;
@@ -679,9 +694,16 @@ conn_answer(Conn *c, EcOp *ops, const EcReply *reply, int flags)
 	return false;
 
 done:
-	c->opaque_recv++;
-	c->recv_op = op->next;
+	conn_answered(c, op);
 	return true;
+}
+
+/* recv_op has its whole answer: on to the next.  Older quiet requests are history. */
+static void
+conn_answered(Conn *c, const EcOp *op)
+{
+	c->opaque_quiet = ++c->opaque_recv;
+	c->recv_op = op->next;
 }
 
 /* The same for a line of the answer to a command. */
@@ -714,13 +736,29 @@ conn_command_line(Conn *c, EcOp *op, const EcReply *reply)
 			conn_fail(c, false, "an answer that is not understood");
 			return false;
 	}
-	c->recv_op = op->next;
+	conn_answered(c, op);
+	return true;
+}
+
+/*
+ * Is this the answer to one of ec_send()'s quiet requests?  They are answered
+ * only when the token did not match, which is of no interest any more.
+ */
+static bool
+conn_quiet_answer(Conn *c, const EcReply *reply)
+{
+	uint32		behind = c->opaque_recv - c->opaque_quiet;
+
+	if (behind == 0 || !reply->has_opaque || reply->opaque - c->opaque_quiet >= behind ||
+		(reply->kind != EC_REPLY_EX && reply->kind != EC_REPLY_NF && reply->kind != EC_REPLY_NS))
+		return false;
+	c->opaque_quiet = reply->opaque + 1;
 	return true;
 }
 
 /* Read what has arrived.  false: failed. */
 static bool
-conn_read(Conn *c, EcOp *ops, int flags)
+conn_read(Conn *c, EcOp *ops)
 {
 	while (c->recv_op >= 0)
 	{
@@ -752,7 +790,7 @@ conn_read(Conn *c, EcOp *ops, int flags)
 			if (reply.kind != EC_REPLY_INCOMPLETE)
 			{
 				c->in_start += reply.line_len;
-				if (!conn_answer(c, ops, &reply, flags))
+				if (!conn_quiet_answer(c, &reply) && !conn_answer(c, ops, &reply))
 					return false;
 				continue;
 			}
@@ -767,8 +805,7 @@ conn_read(Conn *c, EcOp *ops, int flags)
 			}
 			c->value = NULL;
 			ops[c->recv_op].result = EC_DONE;
-			c->opaque_recv++;
-			c->recv_op = ops[c->recv_op].next;
+			conn_answered(c, &ops[c->recv_op]);
 			continue;
 		}
 
@@ -823,13 +860,13 @@ conn_read(Conn *c, EcOp *ops, int flags)
 
 /* Do whatever can be done without waiting.  false: the connection has failed. */
 static bool
-conn_step(Conn *c, EcOp *ops, int flags)
+conn_step(Conn *c, EcOp *ops)
 {
 	if (c->state == CONN_CONNECTING && !conn_connected(c))
 		return false;
 	if (c->state == CONN_CONNECTING)
 		return true;
-	return conn_write(c, ops) && conn_read(c, ops, flags);
+	return conn_write(c, ops) && conn_read(c, ops);
 }
 
 /* Ready for an exchange on this connection, which is opened if need be. */
@@ -865,10 +902,10 @@ conn_reset(Conn *c)
  * it is done twice.  false: no, it has failed.
  */
 static bool
-conn_retry(Conn *c, int flags)
+conn_retry(Conn *c)
 {
 	conn_close(c);
-	if (!c->reused || c->retried || (flags & EC_NOTHROW))
+	if (!c->reused || c->retried)
 		return false;
 	c->retried = true;
 	c->failed = false;
@@ -879,54 +916,37 @@ conn_retry(Conn *c, int flags)
 }
 
 /*
- * Wait until one of the connections can go on, the deadline is over, or (unless
- * EC_NOTHROW) there is an interrupt to serve.  In the COMMIT callback interrupts
- * are held and nothing may throw, hence plain poll() there.
+ * Wait until one of the connections can go on, the deadline is over, or there is
+ * an interrupt to serve.
  */
 static void
-wait_for(Conn **active, int n, EcDeadline deadline, int flags)
+wait_for(Conn **active, int n, EcDeadline deadline)
 {
-	int			left = ec_remaining(deadline);
+	WaitEventSet *set = active[0]->set;
+	WaitEvent	event;
 
-	if (flags & EC_NOTHROW)
+	if (n == 1)
 	{
-		struct pollfd p[EC_MAX_SERVERS];
+		uint32		events = conn_events(active[0]);
 
-		for (int i = 0; i < n; i++)
-		{
-			p[i].fd = active[i]->fd;
-			p[i].events = POLLIN | (conn_wants_write(active[i]) ? POLLOUT : 0);
-		}
-		(void) poll(p, n, left);
+		if (events != active[0]->waiting_for)
+			ModifyWaitEvent(set, 2, events, NULL);
+		active[0]->waiting_for = events;
 	}
 	else
 	{
-		WaitEventSet *set = active[0]->set;
-		WaitEvent	event;
-
-		if (n == 1)
-		{
-			uint32		events = conn_events(active[0]);
-
-			if (events != active[0]->waiting_for)
-				ModifyWaitEvent(set, 2, events, NULL);
-			active[0]->waiting_for = events;
-		}
-		else
-		{
-			set = ec_create_wait_set(n + 2);
-			AddWaitEventToSet(set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
-			AddWaitEventToSet(set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
-			for (int i = 0; i < n; i++)
-				AddWaitEventToSet(set, conn_events(active[i]), active[i]->fd, NULL, NULL);
-		}
-		if (WaitEventSetWait(set, left, &event, 1, PG_WAIT_EXTENSION) == 1 &&
-			(event.events & WL_LATCH_SET))
-			ResetLatch(MyLatch);
-		if (n > 1)
-			FreeWaitEventSet(set);
-		CHECK_FOR_INTERRUPTS();
+		set = ec_create_wait_set(n + 2);
+		AddWaitEventToSet(set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
+		AddWaitEventToSet(set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
+		for (int i = 0; i < n; i++)
+			AddWaitEventToSet(set, conn_events(active[i]), active[i]->fd, NULL, NULL);
 	}
+	if (WaitEventSetWait(set, ec_remaining(deadline), &event, 1, PG_WAIT_EXTENSION) == 1 &&
+		(event.events & WL_LATCH_SET))
+		ResetLatch(MyLatch);
+	if (n > 1)
+		FreeWaitEventSet(set);
+	CHECK_FOR_INTERRUPTS();
 }
 
 /* The exchange is over: report a failure, after which the server is DOWN. */
@@ -950,12 +970,22 @@ conn_end(Conn *c)
  * once and under one deadline; results are in the ops.  A server whose exchange
  * fails is DOWN from here on.  Returns whether every request was answered.
  *
- * Throws only what CHECK_FOR_INTERRUPTS throws, and with EC_NOTHROW nothing.
- * With EC_NOTHROW a server without an open connection counts as failed for this
- * exchange, but is not DOWN for it.
+ * Throws only what CHECK_FOR_INTERRUPTS throws.
  */
 bool
 ec_exchange(EcOp *ops, int nops, EcDeadline deadline, int flags)
+{
+	return ec_exchange_meanwhile(ops, nops, deadline, flags, NULL, NULL);
+}
+
+/*
+ * The same, but something else is done between sending and waiting, which the
+ * servers' answers need not wait for: the deadline starts anew after it.  What it
+ * calls finds the cache disabled.  Throws what it throws.
+ */
+bool
+ec_exchange_meanwhile(EcOp *ops, int nops, EcDeadline deadline, int flags,
+					  void (*meanwhile) (void *arg), void *arg)
 {
 	Conn	   *active[EC_MAX_SERVERS];
 	int			nactive = 0;
@@ -979,11 +1009,6 @@ ec_exchange(EcOp *ops, int nops, EcDeadline deadline, int flags)
 			ops[c->last_op].next = i;
 			c->last_op = i;
 		}
-		else if (c->state != CONN_READY && (flags & EC_NOTHROW))
-		{
-			op->result = EC_FAILED;
-			ok = false;
-		}
 		else
 		{
 			conn_begin(c, op->server);
@@ -1003,15 +1028,24 @@ ec_exchange(EcOp *ops, int nops, EcDeadline deadline, int flags)
 
 			while (!c->failed && c->recv_op >= 0)
 			{
-				if (conn_step(c, ops, flags))
+				if (conn_step(c, ops))
 				{
 					if (c->recv_op >= 0)
 						waiting[nwaiting++] = c;
 					break;
 				}
-				if (!conn_retry(c, flags))
+				if (!conn_retry(c))
 					c->failed = true;
 			}
+		}
+		if (meanwhile)
+		{
+			in_meanwhile = true;
+			meanwhile(arg);
+			in_meanwhile = false;
+			meanwhile = NULL;
+			deadline = ec_deadline(ec_timeout);
+			continue;
 		}
 		if (nwaiting == 0)
 			break;
@@ -1027,7 +1061,7 @@ ec_exchange(EcOp *ops, int nops, EcDeadline deadline, int flags)
 				conn_fail(waiting[w], true, "no answer within %d ms", ec_timeout);
 			break;
 		}
-		wait_for(waiting, nwaiting, deadline, flags);
+		wait_for(waiting, nwaiting, deadline);
 	}
 
 	for (int a = 0; a < nactive; a++)
@@ -1037,6 +1071,59 @@ ec_exchange(EcOp *ops, int nops, EcDeadline deadline, int flags)
 		ok &= conn_end(active[a]);
 	}
 	return ok;
+}
+
+/*
+ * Send requests over connections that are open, quietly, and do not wait: what
+ * is answered all the same, the next exchange finds in front of its own.  Only for what may as well be
+ * lost or come late: stores and removals that carry a token.  Ops that were sent
+ * are EC_DONE, the others EC_FAILED.
+ *
+ * For the COMMIT callback: never throws, allocates or serves an interrupt; waits
+ * only for the kernel to take the bytes, and not beyond the deadline.
+ */
+void
+ec_send(EcOp *ops, int nops, EcDeadline deadline)
+{
+	for (int i = 0; i < nops; i++)
+	{
+		Conn	   *c = &conns[ops[i].server];
+		int			first = i;
+
+		/* chain up those for this connection */
+		if (ops[i].result != EC_PENDING)
+			continue;
+		for (int j = i, last = -1; j < nops; j++)
+		{
+			if (ops[j].server != ops[i].server)
+				continue;
+			ops[j].result = EC_FAILED;
+			ops[j].next = -1;
+			if (last >= 0)
+				ops[last].next = j;
+			last = j;
+		}
+		if (c->state != CONN_READY || c->busy)
+			continue;
+		conn_begin(c, ops[i].server);
+		c->send_op = first;
+		c->quiet = true;
+		while (conn_write(c, ops) && conn_wants_write(c))
+		{
+			struct pollfd p = {.fd = c->fd,.events = POLLOUT};
+
+			if (ec_remaining(deadline) == 0)
+				conn_fail(c, true, "no room to send within %d ms", ec_timeout);
+			if (c->failed)
+				break;
+			(void) poll(&p, 1, ec_remaining(deadline));
+		}
+		c->quiet = false;
+		if (!conn_end(c))
+			continue;
+		for (int j = first; j >= 0; j = ops[j].next)
+			ops[j].result = EC_DONE;
+	}
 }
 
 /*

@@ -56,9 +56,8 @@ typedef struct EcOp
 	int			next;			/* private: the next one on the same connection */
 } EcOp;
 
-/* ec_exchange's flags */
-#define EC_NOTHROW		0x01	/* COMMIT callback: no allocation, no interrupt, no new connection */
-#define EC_RENEW_DEADLINE	0x02	/* for as long as something arrives; one server only */
+/* A flag of ec_exchange */
+#define EC_RENEW_DEADLINE	0x01	/* for as long as something arrives; one server only */
 
 /* An absolute time, in microseconds of the monotonic clock. */
 typedef int64 EcDeadline;
@@ -79,6 +78,9 @@ extern EcDeadline ec_deadline(int ms);
 extern int	ec_remaining(EcDeadline deadline);
 
 extern bool ec_exchange(EcOp *ops, int nops, EcDeadline deadline, int flags);
+extern bool ec_exchange_meanwhile(EcOp *ops, int nops, EcDeadline deadline, int flags,
+								  void (*meanwhile) (void *arg), void *arg);
+extern void ec_send(EcOp *ops, int nops, EcDeadline deadline);
 extern EcOpResult ec_command(int server, const char *request, size_t len,
 							 EcLineCallback callback, void *arg);
 extern const char *ec_cluster_last_failure(bool *timed_out);

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * document.h
- *	  Attached documents: their configuration, and from a row to its JSON.
+ *	  Attached documents: their configuration, as this backend has it cached.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -62,6 +62,8 @@ typedef struct EcDocument
 	EcDocumentSlot *slot;		/* NULL: none was free */
 	SPIPlanPtr	plan_one;		/* made at first use */
 	SPIPlanPtr	plan_many;
+	TupleDesc	shape;			/* of the document as a record; made at first use, */
+	Expr	   *filter_expr;	/* as is this */
 	bool		resolved;		/* the fields that are not in the configuration are set */
 	MemoryContext context;
 } EcDocument;
@@ -76,16 +78,6 @@ typedef struct EcRowMap
 	AttrNumber *depends;		/* the key's not among them */
 } EcRowMap;
 
-/* A row that somebody wants, and what came of it. */
-typedef struct EcRow
-{
-	const char *id;				/* the key column's text, server encoding */
-	int			matches;		/* rows found with it: none, one, or (an error) more */
-	bool		same_id;		/* the row's own id is the same text, not merely equal */
-	text	   *json;			/* server encoding */
-	char	   *owner;			/* the owner column's text, NULL: none */
-} EcRow;
-
 extern void ec_document_init(void);
 extern Oid	ec_document_catalog(bool missing_ok);
 extern EcDocument *ec_document_by_name(const char *name);
@@ -98,19 +90,9 @@ extern Oid	ec_relation(const char *name);
 extern List *ec_name_list(Datum array);
 extern void ec_document_at_xact_end(void);
 
+extern Datum ec_column_datum(EcColumn *column, const char *text);
 extern char *ec_column_canonical(EcColumn *column, const char *input);
 extern int	ec_document_key(EcDocument *doc, const char *id, char *dst);
 extern int	ec_document_ttl(EcDocument *doc);
-extern const char *ec_to_utf8(const char *s, size_t *len);
-extern const char *ec_from_utf8(const char *s, size_t *len);
-
-extern void ec_document_fetch(EcDocument *doc, EcRow *rows, int n, Snapshot snapshot,
-							  bool as_owner);
-extern bool ec_document_cacheable(const EcRow *row, const char **value, size_t *len);
-extern char *ec_document_owner_member(EcDocument *doc, const char *owner, int *len,
-									  int *namelen);
-
-extern int	ec_render_begin(EcDocument *doc);
-extern void ec_render_end(int nestlevel);
 
 #endif							/* ECHOCACHE_DOCUMENT_H */

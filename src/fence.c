@@ -49,6 +49,7 @@
 #include "guc.h"
 #include "pending.h"
 #include "purge.h"
+#include "render.h"
 #include "waitpoint.h"
 
 /* In a lock tag's fourth field; SQL's advisory locks have 1 and 2 there. */
@@ -61,8 +62,9 @@
 /* A changed document of a transaction that is not a bulk. */
 typedef struct FenceKey
 {
-	EcDocument *doc;
+	int			doc;			/* index in docs */
 	uint64		hash;
+	const EcPendingKey *pending;
 	const char *id;
 	bool		store;			/* we hold it in store mode */
 	uint64		token;			/* of our marker; 0: not confirmed */
@@ -74,10 +76,20 @@ typedef struct FenceKey
 
 /* What the COMMIT callback has to do; everything is allocated before. */
 static EcOp *step_c = NULL;
-static EcDocument **step_c_docs;
+static int *step_c_doc;			/* of each op, its index in docs */
 static int	step_c_n = 0;
-static EcDocumentSlot **touched = NULL; /* slots of the documents changed */
-static int	ntouched = 0;
+
+/* The attached tables that the transaction has changed. */
+typedef struct Touched
+{
+	EcDocument *doc;
+	bool		share;			/* we hold the class in share mode */
+	uint64		keys;			/* changed, and not among the next */
+	uint64		stored;			/* written through */
+} Touched;
+
+static Touched *docs = NULL;
+static int	ndocs = 0;
 static List *detached = NIL;	/* OIDs of tables */
 static bool attachments_changed = false;
 static bool recover_at_commit = false;
@@ -87,10 +99,12 @@ static void xact_callback(XactEvent event, void *arg);
 static void subxact_callback(SubXactEvent event, SubTransactionId mySubid,
 							 SubTransactionId parentSubid, void *arg);
 static void pre_commit(void);
-static void pre_commit_bulk(EcDocument **docs, int ndocs);
-static void pre_commit_keys(EcDocument **docs, int ndocs);
-static void set_markers(EcOp *ops, int n);
-static void prepare_step_c(EcDocument **docs, int ndocs, FenceKey *keys, int n);
+static int	find_doc(Oid relid);
+static void pre_commit_bulk(void);
+static void pre_commit_keys(void);
+static void set_markers(EcOp *ops, int n, void (*meanwhile) (void *arg), void *arg);
+static void render(void *arg);
+static void prepare_step_c(FenceKey *keys, int n);
 static void at_commit(void);
 static void attachments_at_commit(void);
 static void at_end(void);
@@ -179,12 +193,16 @@ check_not_fenced(void)
 						   "transaction commits.")));
 }
 
-/* The document with this id changes in this transaction.  No network here. */
+/*
+ * The document with this id changes in this transaction; its row is at tid of
+ * the table written, if that is not InvalidOid.  No network here.
+ */
 void
-ec_fence_note_key(EcDocument *doc, const char *id)
+ec_fence_note_key(EcDocument *doc, const char *id, Oid written, ItemPointer tid)
 {
 	check_not_fenced();
-	ec_pending_key(doc->relid, id, (int) strlen(id), GetCurrentTransactionNestLevel());
+	ec_pending_key(doc->relid, id, (int) strlen(id), GetCurrentTransactionNestLevel(),
+				   written, tid);
 }
 
 /* Every document of this table changes in this transaction. */
@@ -222,8 +240,8 @@ ec_fence_detached(Oid relid)
 static int
 compare_docs(const void *a, const void *b)
 {
-	Oid			x = (*(EcDocument *const *) a)->relid;
-	Oid			y = (*(EcDocument *const *) b)->relid;
+	Oid			x = ((const Touched *) a)->doc->relid;
+	Oid			y = ((const Touched *) b)->doc->relid;
 
 	return x < y ? -1 : x > y;
 }
@@ -245,8 +263,6 @@ compare_keys(const void *a, const void *b)
 static void
 pre_commit(void)
 {
-	EcDocument **docs;
-	int			ndocs = 0;
 	bool		bulk = ec_pending_count() > ec_max_write_through;
 	ListCell   *lc;
 	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
@@ -255,7 +271,8 @@ pre_commit(void)
 	/* the locks must last to the end of the transaction */
 	CurrentResourceOwner = TopTransactionResourceOwner;
 
-	docs = palloc((list_length(ec_pending_tables()) + 1) * sizeof(EcDocument *));
+	docs = palloc0((list_length(ec_pending_tables()) + 1) * sizeof(Touched));
+	ndocs = 0;
 	foreach(lc, ec_pending_tables())
 	{
 		EcPendingTable *table = lfirst(lc);
@@ -267,21 +284,17 @@ pre_commit(void)
 			bulk = true;
 		doc = ec_document_by_relid(table->relid);
 		if (doc != NULL)		/* else it was detached in this transaction */
-			docs[ndocs++] = doc;
+			docs[ndocs++].doc = doc;
 	}
-	qsort(docs, ndocs, sizeof(EcDocument *), compare_docs);
-
-	touched = palloc((ndocs + 1) * sizeof(EcDocumentSlot *));
-	for (ntouched = 0; ntouched < ndocs; ntouched++)
-		touched[ntouched] = docs[ntouched]->slot;
+	qsort(docs, ndocs, sizeof(Touched), compare_docs);
 
 	if (ndocs > 0 && ec_cluster_enter())
 	{
 		ec_wait_point("before-locks");
 		if (bulk)
-			pre_commit_bulk(docs, ndocs);
+			pre_commit_bulk();
 		else
-			pre_commit_keys(docs, ndocs);
+			pre_commit_keys();
 		ec_wait_point("before-commit");
 	}
 	fenced = true;
@@ -289,11 +302,19 @@ pre_commit(void)
 	MemoryContextSwitchTo(old);
 }
 
+/* Its index in docs, or -1: detached in this transaction. */
+static int
+find_doc(Oid relid)
+{
+	for (int d = 0; d < ndocs; d++)
+		if (docs[d].doc->relid == relid)
+			return d;
+	return -1;
+}
+
 /* One batch of a bulk's step A, filled from the pending keys. */
 typedef struct MarkBatch
 {
-	EcDocument **docs;
-	int			ndocs;
 	int			n;
 	EcOp		ops[EC_BATCH];
 	char		keys[EC_BATCH][EC_KEY_MAX];
@@ -305,20 +326,14 @@ mark_one(const EcPendingKey *key, void *arg)
 	MarkBatch  *batch = arg;
 	EcOp	   *op = &batch->ops[batch->n];
 	char		id[1024];
-	char	   *idp = id;
-	EcDocument *doc = NULL;
+	int			d = find_doc(key->relid);
 
-	for (int i = 0; i < batch->ndocs; i++)
-		if (batch->docs[i]->relid == key->relid)
-			doc = batch->docs[i];
-	if (doc == NULL)
-		return;
-	if (key->idlen >= (int) sizeof(id))
+	if (d < 0 || key->idlen >= (int) sizeof(id))
 		return;					/* no cache key is as long as that */
-	memcpy(idp, key->id, key->idlen);
-	idp[key->idlen] = '\0';
+	memcpy(id, key->id, key->idlen);
+	id[key->idlen] = '\0';
 
-	op->keylen = ec_document_key(doc, idp, batch->keys[batch->n]);
+	op->keylen = ec_document_key(docs[d].doc, id, batch->keys[batch->n]);
 	if (op->keylen == 0)
 		return;
 	op->kind = EC_OP_MARK;
@@ -327,10 +342,10 @@ mark_one(const EcPendingKey *key, void *arg)
 	op->valuelen = EC_MARKER_LEN;
 	op->ttl = ec_marker_ttl;
 	op->server = ec_cluster_place(op->key, op->keylen);
-	ec_count(doc->slot, EC_MARKERS, 1);
+	docs[d].keys++;
 	if (++batch->n == EC_BATCH)
 	{
-		set_markers(batch->ops, batch->n);
+		set_markers(batch->ops, batch->n, NULL, NULL);
 		batch->n = 0;
 	}
 }
@@ -340,19 +355,17 @@ mark_one(const EcPendingKey *key, void *arg)
  * store just now; then nobody stores any until we are done, nor do we.
  */
 static void
-pre_commit_bulk(EcDocument **docs, int ndocs)
+pre_commit_bulk(void)
 {
 	MarkBatch  *batch;
 
 	for (int i = 0; i < ndocs; i++)
-		(void) ec_lock_class(docs[i]->relid, EC_LOCK_CLASS_WITHDRAW, true);
+		(void) ec_lock_class(docs[i].doc->relid, EC_LOCK_CLASS_WITHDRAW, true);
 	ec_wait_point("after-locks");
 
 	batch = palloc0(sizeof(MarkBatch));
-	batch->docs = docs;
-	batch->ndocs = ndocs;
 	ec_pending_each(mark_one, batch);
-	set_markers(batch->ops, batch->n);
+	set_markers(batch->ops, batch->n, NULL, NULL);
 	pfree(batch);
 
 	for (int i = 0; i < ndocs; i++)
@@ -364,18 +377,17 @@ pre_commit_bulk(EcDocument **docs, int ndocs)
 		{
 			EcPendingTable *table = lfirst(lc);
 
-			if (table->relid == docs[i]->relid && table->whole_level > 0)
-				(void) ec_document_purge(docs[i]->name, &removed);
+			if (table->relid == docs[i].doc->relid && table->whole_level > 0)
+				(void) ec_document_purge(docs[i].doc->name, &removed);
 		}
+		docs[i].keys += removed;
 	}
 	ec_wait_point("after-markers");
 }
 
-/* Note a pending key as one of the transaction's few. */
+/* The transaction's few keys. */
 typedef struct KeyList
 {
-	EcDocument **docs;
-	int			ndocs;
 	int			n;
 	FenceKey   *keys;
 } KeyList;
@@ -387,26 +399,25 @@ add_key(const EcPendingKey *pending, void *arg)
 	FenceKey   *key = &list->keys[list->n];
 
 	memset(key, 0, offsetof(FenceKey, key));
-	for (int i = 0; i < list->ndocs; i++)
-		if (list->docs[i]->relid == pending->relid)
-			key->doc = list->docs[i];
-	if (key->doc == NULL)
+	key->doc = find_doc(pending->relid);
+	if (key->doc < 0)
 		return;
+	key->pending = pending;
 	key->id = pnstrdup(pending->id, pending->idlen);
-	key->keylen = ec_document_key(key->doc, key->id, key->key);
+	key->keylen = ec_document_key(docs[key->doc].doc, key->id, key->key);
 	if (key->keylen == 0)
 		return;					/* never cached */
 	key->hash = ec_key_hash(pending->relid, pending->id, pending->idlen);
 	key->server = ec_cluster_place(key->key, key->keylen);
+	docs[key->doc].keys++;
 	list->n++;
 }
 
 /* A few documents: lock each, set the markers, prepare what will replace them. */
 static void
-pre_commit_keys(EcDocument **docs, int ndocs)
+pre_commit_keys(void)
 {
-	KeyList		list = {.docs = docs,.ndocs = ndocs};
-	bool	   *share = palloc(ndocs * sizeof(bool));
+	KeyList		list = {0};
 	EcOp	   *ops;
 
 	list.keys = palloc((ec_pending_count() + 1) * sizeof(FenceKey));
@@ -414,26 +425,24 @@ pre_commit_keys(EcDocument **docs, int ndocs)
 	qsort(list.keys, list.n, sizeof(FenceKey), compare_keys);
 
 	/* a bulk writer holds the class: then we withdraw, and store nothing */
-	for (int i = 0; i < ndocs; i++)
-		share[i] = docs[i]->policy == EC_WRITE_THROUGH && docs[i]->slot != NULL &&
-			ec_lock_class(docs[i]->relid, EC_LOCK_CLASS_SHARE, false);
+	for (int d = 0; d < ndocs; d++)
+	{
+		EcDocument *doc = docs[d].doc;
 
+		docs[d].share = doc->policy == EC_WRITE_THROUGH && doc->slot != NULL &&
+			ec_lock_class(doc->relid, EC_LOCK_CLASS_SHARE, false);
+	}
 	for (int i = 0; i < list.n; i++)
 	{
 		FenceKey   *key = &list.keys[i];
-		bool		may_store = false;
+		bool		share = docs[key->doc].share;
 
-		for (int d = 0; d < ndocs; d++)
-			if (docs[d] == key->doc)
-				may_store = share[d];
-		if (may_store && ec_lock_key(key->hash, EC_LOCK_STORE, false))
-			key->store = true;
-		else
-		{
-			/* waits for a storer only, who is brief; withdrawers bar nobody here */
-			(void) ec_lock_key(key->hash, EC_LOCK_WITHDRAW, true);
-			key->store = may_store && ec_lock_key(key->hash, EC_LOCK_STORE, false);
-		}
+		key->store = share && ec_lock_key(key->hash, EC_LOCK_STORE, false);
+		if (key->store)
+			continue;
+		/* waits for a storer only, who is brief; withdrawers bar nobody here */
+		(void) ec_lock_key(key->hash, EC_LOCK_WITHDRAW, true);
+		key->store = share && ec_lock_key(key->hash, EC_LOCK_STORE, false);
 	}
 	ec_wait_point("after-locks");
 
@@ -449,14 +458,14 @@ pre_commit_keys(EcDocument **docs, int ndocs)
 		op->value = EC_MARKER;
 		op->valuelen = EC_MARKER_LEN;
 		op->ttl = ec_marker_ttl;
-		ec_count(list.keys[i].doc->slot, EC_MARKERS, 1);
 	}
-	set_markers(ops, list.n);
+	/* the documents are rendered while the markers are on their way */
+	set_markers(ops, list.n, render, &list);
 	for (int i = 0; i < list.n; i++)
 		list.keys[i].token = ops[i].result == EC_DONE ? ops[i].token : 0;
 	ec_wait_point("after-markers");
 
-	prepare_step_c(docs, ndocs, list.keys, list.n);
+	prepare_step_c(list.keys, list.n);
 }
 
 /*
@@ -468,7 +477,7 @@ pre_commit_keys(EcDocument **docs, int ndocs)
  * stores this key.  With fallback = off throws instead.
  */
 static void
-set_markers(EcOp *ops, int n)
+set_markers(EcOp *ops, int n, void (*meanwhile) (void *arg), void *arg)
 {
 	int			down = -1;
 	bool		ok;
@@ -487,7 +496,7 @@ set_markers(EcOp *ops, int n)
 				 errmsg("could not withdraw cached documents: server \"%s\" is down",
 						ec_cluster_name(down)),
 				 errhint("The transaction is rolled back because echocache.fallback is off.")));
-	ok = ec_exchange(ops, n, deadline, 0);
+	ok = ec_exchange_meanwhile(ops, n, deadline, 0, meanwhile, arg);
 
 	/* a server out of memory may refuse even a marker; then the key must go */
 	for (int i = 0; ok && i < n; i++)
@@ -508,43 +517,53 @@ set_markers(EcOp *ops, int n)
 }
 
 /*
- * Step 4, and all that step C will need: render the documents whose keys we
- * hold in store mode.  The locks are held and our row locks too, so what the
- * newest snapshot and our own changes show is what will be committed.
+ * Step 4: render the documents whose keys we hold in store mode.  The locks are
+ * held and our row locks too, so what the newest snapshot and our own changes
+ * show is what will be committed.
  */
 static void
-prepare_step_c(EcDocument **docs, int ndocs, FenceKey *keys, int n)
+render(void *arg)
 {
-	EcRow	   *rows = palloc(n * sizeof(EcRow));
+	KeyList    *list = arg;
+	EcRow	   *rows = palloc(list->n * sizeof(EcRow));
 	int			used = 0;
 
-	step_c = palloc0(n * sizeof(EcOp));
-	step_c_docs = palloc(n * sizeof(EcDocument *));
 	CommandCounterIncrement();
-
 	for (int d = 0; d < ndocs; d++)
 	{
 		int			first = used;
 
-		for (int i = 0; i < n; i++)
+		for (int i = 0; i < list->n; i++)
 		{
-			if (keys[i].doc != docs[d] || !keys[i].store || keys[i].token == 0)
-				continue;
-			keys[i].row = &rows[used];
-			rows[used++].id = keys[i].id;
-		}
-		ec_document_fetch(docs[d], rows + first, used - first, GetLatestSnapshot(), true);
-	}
+			FenceKey   *key = &list->keys[i];
 
+			if (key->doc != d || !key->store || ec_server_state(key->server) == EC_DOWN)
+				continue;
+			key->row = &rows[used];
+			rows[used].written = key->pending->written;
+			rows[used].tid = key->pending->tid;
+			rows[used++].id = key->id;
+		}
+		ec_document_fetch(docs[d].doc, rows + first, used - first, GetLatestSnapshot(), true);
+	}
+}
+
+/* All that step C will need. */
+static void
+prepare_step_c(FenceKey *keys, int n)
+{
+	step_c = palloc0(n * sizeof(EcOp));
+	step_c_doc = palloc(n * sizeof(int));
 	for (int i = 0; i < n; i++)
 	{
 		FenceKey   *key = &keys[i];
+		EcDocument *doc = docs[key->doc].doc;
 		EcOp	   *op = &step_c[step_c_n];
 
 		if (key->token == 0)
 			continue;
 		op->kind = EC_OP_REMOVE;
-		if (key->doc->policy == EC_WRITE_THROUGH)
+		if (doc->policy == EC_WRITE_THROUGH)
 		{
 			if (key->row == NULL)
 				continue;		/* not ours to store: the marker stays */
@@ -553,14 +572,14 @@ prepare_step_c(EcDocument **docs, int ndocs, FenceKey *keys, int n)
 				if (!ec_document_cacheable(key->row, &op->value, &op->valuelen))
 					continue;
 				op->kind = EC_OP_STORE;
-				op->ttl = ec_wire_ttl(ec_document_ttl(key->doc));
+				op->ttl = ec_wire_ttl(ec_document_ttl(doc));
 			}
 		}
 		op->server = key->server;
 		op->key = key->key;
 		op->keylen = key->keylen;
 		op->token = key->token;
-		step_c_docs[step_c_n++] = key->doc;
+		step_c_doc[step_c_n++] = key->doc;
 	}
 }
 
@@ -613,18 +632,25 @@ ec_document_purge(const char *name, int64 *removed)
 static void
 at_commit(void)
 {
-	if (ntouched > 0 && XLogNeedsFlush(XactLastCommitEnd))
-	{
-		for (int i = 0; i < ntouched; i++)
-			ec_publish_async_commit(touched[i], XactLastCommitEnd);
-	}
-	else if (step_c_n > 0)
+	bool		flushed = !XLogNeedsFlush(XactLastCommitEnd);
+
+	if (flushed && step_c_n > 0)
 	{
 		ec_wait_point("before-store");
-		(void) ec_exchange(step_c, step_c_n, ec_deadline(ec_timeout), EC_NOTHROW);
+		ec_send(step_c, step_c_n, ec_deadline(ec_timeout));
 		for (int i = 0; i < step_c_n; i++)
 			if (step_c[i].kind == EC_OP_STORE && step_c[i].result == EC_DONE)
-				ec_count(step_c_docs[i]->slot, EC_WRITE_THROUGHS, 1);
+				docs[step_c_doc[i]].stored++;
+	}
+	for (int d = 0; d < ndocs; d++)
+	{
+		EcDocumentSlot *slot = docs[d].doc->slot;
+
+		if (!flushed)
+			ec_publish_async_commit(slot, XactLastCommitEnd);
+		ec_count(slot, EC_MARKERS, docs[d].keys);
+		ec_count(slot, EC_WRITE_THROUGHS, docs[d].stored);
+		ec_count(slot, EC_WITHDRAWALS, docs[d].keys - docs[d].stored);
 	}
 }
 
@@ -644,16 +670,14 @@ attachments_at_commit(void)
 static void
 at_end(void)
 {
-	if (ec_shared == NULL)
-		return;
-	ec_topology_leave();
+	ec_topology_at_end(0);
 	ec_cluster_at_xact_end();
 	ec_document_at_xact_end();
 	ec_pending_end();
 	step_c = NULL;				/* it was in TopTransactionContext */
 	step_c_n = 0;
-	touched = NULL;
-	ntouched = 0;
+	docs = NULL;
+	ndocs = 0;
 	detached = NIL;
 	attachments_changed = recover_at_commit = fenced = false;
 }
@@ -704,8 +728,7 @@ subxact_callback(SubXactEvent event, SubTransactionId mySubid,
 			break;
 		case SUBXACT_EVENT_ABORT_SUB:
 			ec_pending_subabort(GetCurrentTransactionNestLevel());
-			if (ec_shared != NULL)
-				ec_topology_subabort(GetCurrentTransactionNestLevel());
+			ec_topology_at_end(GetCurrentTransactionNestLevel());
 			break;
 		case SUBXACT_EVENT_START_SUB:
 		case SUBXACT_EVENT_PRE_COMMIT_SUB:

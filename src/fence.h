@@ -11,6 +11,7 @@
 #define ECHOCACHE_FENCE_H
 
 #include "document.h"
+#include "storage/itemptr.h"
 #include "storage/lock.h"
 
 /*
@@ -33,7 +34,7 @@ extern void ec_unlock_key(uint64 hash, LOCKMODE mode);
 extern bool ec_lock_class(Oid relid, LOCKMODE mode, bool wait);
 extern void ec_unlock_class(Oid relid, LOCKMODE mode);
 
-extern void ec_fence_note_key(EcDocument *doc, const char *id);
+extern void ec_fence_note_key(EcDocument *doc, const char *id, Oid written, ItemPointer tid);
 extern void ec_fence_note_whole(Oid relid);
 extern void ec_fence_attachments_changed(void);
 extern void ec_fence_detached(Oid relid);

@@ -17,7 +17,6 @@
 #include "postgres.h"
 
 #include "common/hashfn.h"
-#include "nodes/pg_list.h"
 #include "utils/memutils.h"
 
 #include "pending.h"
@@ -119,11 +118,12 @@ ec_pending_any(void)
 }
 
 /*
- * Note that the document with this id has changed at this nesting level.
+ * Note that the document with this id has changed at this nesting level; its
+ * row is now at tid of the table written, which is InvalidOid when there is none.
  * Throws only out of memory.
  */
 void
-ec_pending_key(Oid relid, const char *id, int idlen, int level)
+ec_pending_key(Oid relid, const char *id, int idlen, int level, Oid written, ItemPointer tid)
 {
 	EcPendingTable *table;
 	EcPendingKey *key;
@@ -150,8 +150,13 @@ ec_pending_key(Oid relid, const char *id, int idlen, int level)
 	{
 		/* already noted, at this level or one further out */
 		pfree(key);
-		return;
+		key = entry->key;
 	}
+	key->written = written;
+	if (OidIsValid(written))
+		ItemPointerCopy(tid, &key->tid);
+	if (found)
+		return;
 	entry->key = key;
 	key->next = levels[level];
 	levels[level] = key;

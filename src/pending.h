@@ -11,6 +11,9 @@
 #ifndef ECHOCACHE_PENDING_H
 #define ECHOCACHE_PENDING_H
 
+#include "nodes/pg_list.h"
+#include "storage/itemptr.h"
+
 /*
  * Above this many keys of one document in one transaction no more are noted:
  * the whole document is withdrawn.  Bounds the memory (about 200 bytes a key).
@@ -22,6 +25,8 @@ typedef struct EcPendingKey
 	Oid			relid;			/* the attached table */
 	int			level;			/* outermost nesting level that it stands for */
 	struct EcPendingKey *next;	/* of the same level */
+	Oid			written;		/* where its row was seen last: a hint only */
+	ItemPointerData tid;
 	int			idlen;
 	char		id[FLEXIBLE_ARRAY_MEMBER];	/* the key column's text */
 } EcPendingKey;
@@ -35,7 +40,8 @@ typedef struct EcPendingTable
 } EcPendingTable;
 
 extern bool ec_pending_any(void);
-extern void ec_pending_key(Oid relid, const char *id, int idlen, int level);
+extern void ec_pending_key(Oid relid, const char *id, int idlen, int level,
+						   Oid written, ItemPointer tid);
 extern void ec_pending_whole(Oid relid, int level);
 extern bool ec_pending_has(Oid relid, const char *id, int idlen);
 extern int	ec_pending_count(void);

@@ -39,6 +39,7 @@
 #include "jsonscan.h"
 #include "pending.h"
 #include "reader.h"
+#include "render.h"
 #include "waitpoint.h"
 
 /* How the owner is asked for: his text, and the member that his documents show. */
@@ -400,6 +401,7 @@ read_and_fill(EcDocument *doc, EcItem *items, int n, const char *owner, bool as_
 	int			nrows = 0;
 	int			fills = 0;
 	int			stored = 0;
+	int			refused = 0;
 	Snapshot	snapshot;
 
 	for (int i = 0; i < n; i++)
@@ -412,6 +414,7 @@ read_and_fill(EcDocument *doc, EcItem *items, int n, const char *owner, bool as_
 		if (items[i].state == EC_ITEM_DONE)
 			continue;
 		wanted[nrows] = &items[i];
+		rows[nrows].written = InvalidOid;
 		rows[nrows++].id = items[i].id;
 	}
 	if (nrows == 0)
@@ -475,10 +478,12 @@ read_and_fill(EcDocument *doc, EcItem *items, int n, const char *owner, bool as_
 				continue;
 			if (ops[i].kind == EC_OP_STORE && ops[i].result == EC_DONE)
 				stored++;
+			else if (items[i].json != NULL)
+				refused++;
 			unlock_item(doc, &items[i]);
 		}
 		ec_count(doc->slot, EC_FILLS, stored);
-		ec_count(doc->slot, EC_FILLS_REFUSED, fills - stored);
+		ec_count(doc->slot, EC_FILLS_REFUSED, refused);
 	}
 	pfree(ops);
 	pfree(rows);
@@ -497,6 +502,7 @@ ec_read(const char *name, EcItem *items, int n, const char *owner_text)
 	EcDocument *doc = ec_document_require(name);
 	Owner		owner;
 	bool		as_owner;
+	bool		entered = false;
 
 	ec_reader_check(doc);
 	make_owner(doc, owner_text, &owner);
@@ -513,17 +519,20 @@ ec_read(const char *name, EcItem *items, int n, const char *owner_text)
 		ec_topology_leave();
 		if (done)
 			return;
-		if (enter_for_fill(&doc, items, n))
+		entered = enter_for_fill(&doc, items, n);
+		if (entered)
 			lock_for_fill(doc, items, n, &owner);
 	}
 	(void) read_and_fill(doc, items, n, owner.text, as_owner);
-	ec_topology_leave();
+	if (entered)
+		ec_topology_leave();
 }
 
 /*
  * A fill reads the table, so it takes the table's lock as any query does; that
- * may take long, and nothing else is held meanwhile.  false: what we knew of
- * the document or the servers has changed, the table is to answer.
+ * may take long, and nothing else is held meanwhile.  Then enter the topology
+ * again.  false: what we knew of the document or the servers has changed; nothing
+ * is entered, the table is to answer.
  */
 static bool
 enter_for_fill(EcDocument **doc, EcItem *items, int n)
@@ -533,8 +542,12 @@ enter_for_fill(EcDocument **doc, EcItem *items, int n)
 
 	LockRelationOid(before->relid, AccessShareLock);
 	*doc = ec_document_require(before->name);
-	if (*doc == before && ec_cluster_enter() && ec_cluster_generation() == generation)
-		return true;
+	if (*doc == before && ec_cluster_enter())
+	{
+		if (ec_cluster_generation() == generation)
+			return true;
+		ec_topology_leave();
+	}
 	ec_reader_check(*doc);
 	for (int i = 0; i < n; i++)
 		if (items[i].state == EC_ITEM_ASK)
@@ -622,10 +635,12 @@ ec_reader_refresh(EcDocument *doc, const char *id)
 		return false;
 	ec_topology_leave();
 	if (enter_for_fill(&doc, &item, 1))
+	{
 		lock_for_fill(doc, &item, 1, &nobody);
-	if (item.state == EC_ITEM_FILL)
-		stored = read_and_fill(doc, &item, 1, NULL, true) == 1;
-	ec_topology_leave();
+		if (item.state == EC_ITEM_FILL)
+			stored = read_and_fill(doc, &item, 1, NULL, true) == 1;
+		ec_topology_leave();
+	}
 	if (item.state == EC_ITEM_DONE)
 		return item.json != NULL;	/* somebody else has just stored it */
 	if (item.state == EC_ITEM_TABLE)

@@ -27,7 +27,11 @@
 
 EcShared   *ec_shared = NULL;
 
-/* This process has entered the topology, at this nesting level; 0: it has not. */
+/*
+ * How often this process has entered the topology (a read within a read, or
+ * within what renders a document at commit), and at which nesting level first.
+ */
+static int	entered_depth = 0;
 static int	entered_level = 0;
 
 static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
@@ -146,7 +150,11 @@ ec_topology_enter(void)
 	pg_atomic_uint64 *mine = &ec_shared->entered[ec_my_proc_slot()];
 	uint64		generation;
 
-	entered_level = Max(GetCurrentTransactionNestLevel(), 1);
+	if (entered_depth > 0)
+	{
+		entered_depth++;
+		return pg_atomic_read_u64(mine);
+	}
 	for (;;)
 	{
 		generation = pg_atomic_read_u64(&ec_shared->generation);
@@ -157,29 +165,37 @@ ec_topology_enter(void)
 	}
 	if (generation == 0 || !ec_shared->enabled)
 	{
-		ec_topology_leave();
+		pg_atomic_write_u64(mine, 0);
 		return 0;
 	}
+	entered_depth = 1;
+	entered_level = GetCurrentTransactionNestLevel();
 	return generation;
 }
 
-/* Leave it; also right when nothing was entered. */
+/* Leave it again. */
 void
 ec_topology_leave(void)
 {
-	if (entered_level == 0)
+	Assert(entered_depth > 0);
+	if (--entered_depth > 0)
 		return;
 	pg_memory_barrier();
 	pg_atomic_write_u64(&ec_shared->entered[ec_my_proc_slot()], 0);
-	entered_level = 0;
 }
 
-/* What was entered in a subtransaction at this level is left with its abort. */
+/*
+ * What was entered first in the (sub)transaction at this level, or below it, is
+ * left with its end.  Deeper entries that an error has skipped stay counted until
+ * the first one goes, which errs on the safe side.
+ */
 void
-ec_topology_subabort(int level)
+ec_topology_at_end(int level)
 {
-	if (entered_level >= level)
-		ec_topology_leave();
+	if (entered_depth == 0 || entered_level < level)
+		return;
+	entered_depth = 1;
+	ec_topology_leave();
 }
 
 /* Has everybody left the generations before this one? */

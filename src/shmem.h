@@ -158,7 +158,7 @@ extern void ec_require_preload(void);
 /* Topology. */
 extern uint64 ec_topology_enter(void);
 extern void ec_topology_leave(void);
-extern void ec_topology_subabort(int level);
+extern void ec_topology_at_end(int level);
 extern bool ec_topology_all_left(uint64 before);
 
 /* This database's slot, or NULL when no worker has claimed one yet. */

@@ -22,6 +22,7 @@
 
 #include "document.h"
 #include "fence.h"
+#include "render.h"
 
 PG_FUNCTION_INFO_V1(echocache_row_trigger);
 PG_FUNCTION_INFO_V1(echocache_truncate_trigger);
@@ -29,7 +30,7 @@ PG_FUNCTION_INFO_V1(echocache_document_trigger);
 
 static TriggerData *trigger_data(FunctionCallInfo fcinfo, TriggerEvent when);
 static bool same(TupleTableSlot *old, TupleTableSlot *new, AttrNumber attno);
-static void note(EcRowMap *map, TupleTableSlot *slot);
+static void note(EcRowMap *map, TupleTableSlot *slot, bool live);
 
 /* Guards: called as the trigger that it is? */
 static TriggerData *
@@ -62,9 +63,9 @@ same(TupleTableSlot *old, TupleTableSlot *new, AttrNumber attno)
 	return datum_image_eq(oldvalue, newvalue, att->attbyval, att->attlen);
 }
 
-/* The row's document changes; a row without an id has none. */
+/* The row's document changes, to this row if it is live; a row without an id has none. */
 static void
-note(EcRowMap *map, TupleTableSlot *slot)
+note(EcRowMap *map, TupleTableSlot *slot, bool live)
 {
 	bool		isnull;
 	Datum		key = slot_getattr(slot, map->key, &isnull);
@@ -76,7 +77,7 @@ note(EcRowMap *map, TupleTableSlot *slot)
 	nestlevel = map->doc->key_plain ? 0 : ec_render_begin(map->doc);
 	id = OutputFunctionCall(&map->doc->key.out, key);
 	ec_render_end(nestlevel);
-	ec_fence_note_key(map->doc, id);
+	ec_fence_note_key(map->doc, id, live ? map->relid : InvalidOid, &slot->tts_tid);
 	pfree(id);
 }
 
@@ -90,11 +91,11 @@ echocache_row_trigger(PG_FUNCTION_ARGS)
 	if (map == NULL)
 		return PointerGetDatum(NULL);
 	if (!TRIGGER_FIRED_BY_UPDATE(data->tg_event))
-		note(map, data->tg_trigslot);
+		note(map, data->tg_trigslot, TRIGGER_FIRED_BY_INSERT(data->tg_event));
 	else if (!same(data->tg_trigslot, data->tg_newslot, map->key))
 	{
-		note(map, data->tg_trigslot);
-		note(map, data->tg_newslot);
+		note(map, data->tg_trigslot, false);
+		note(map, data->tg_newslot, true);
 	}
 	else
 	{
@@ -102,7 +103,7 @@ echocache_row_trigger(PG_FUNCTION_ARGS)
 		{
 			if (same(data->tg_trigslot, data->tg_newslot, map->depends[i]))
 				continue;
-			note(map, data->tg_newslot);
+			note(map, data->tg_newslot, true);
 			break;
 		}
 	}

@@ -463,7 +463,7 @@ ec_wire_touch(char *dst, const char *key, size_t keylen, int64_t ttl, uint32_t o
 /* The first line of ms; see wire.h. */
 size_t
 ec_wire_set(char *dst, const char *key, size_t keylen, size_t value_len,
-			char mode, uint64_t cas, int64_t ttl, uint32_t opaque)
+			char mode, uint64_t cas, int64_t ttl, bool quiet, uint32_t opaque)
 {
 	char	   *p = ec_put_command(dst, "ms", key, keylen);
 
@@ -486,6 +486,8 @@ ec_wire_set(char *dst, const char *key, size_t keylen, size_t value_len,
 	/* Without T an item does not expire, which is what T0 says as well. */
 	if (ttl != 0)
 		p = ec_put_ttl(p, ttl);
+	if (quiet)
+		p = ec_put_literal(p, " q");
 	return ec_put_opaque(dst, p, opaque);
 }
 

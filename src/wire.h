@@ -101,11 +101,12 @@ extern size_t ec_wire_touch(char *dst, const char *key, size_t keylen,
  * ms: the first line; the caller sends the value_len bytes and \r\n after it.
  * cas 0: unconditional, and the new token is asked for (c).  Otherwise the
  * store succeeds only if the item still carries that token.  mode 0 sets,
- * 'E' adds (meta mode ME), 'R' replaces, 'A' appends, 'P' prepends.
+ * 'E' adds (meta mode ME), 'R' replaces, 'A' appends, 'P' prepends.  quiet: HD is
+ * not answered, whatever goes wrong is.
  */
 extern size_t ec_wire_set(char *dst, const char *key, size_t keylen,
 						  size_t value_len, char mode, uint64_t cas,
-						  int64_t ttl, uint32_t opaque);
+						  int64_t ttl, bool quiet, uint32_t opaque);
 
 /*
  * md: with cas != 0 only if the item carries that token.  quiet: HD is not

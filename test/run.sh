@@ -260,7 +260,7 @@ suite_tap()
 		dir=$EC_TMP/tap/$name
 		tap_result "tap $name" "$(cat "$dir/status")" "$dir/tap"
 		[ "$(cat "$dir/status")" = 0 ] && continue
-		for log in "$dir"/tmp_check/log/*.log; do
+		for log in "$dir"/tmp_check/log/{regress_log_*,*.log}; do
 			[ -e "$log" ] || continue
 			echo "# the end of $(basename "$log"):"
 			tail -n 20 "$log"

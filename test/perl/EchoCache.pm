@@ -29,11 +29,13 @@ our @EXPORT = qw(
   setting
   wait_state
   wait_for
+  eventually
   seconds
   memcached
   rogue
   holds
   misses
+  marked
   withdrawn
 );
 
@@ -132,6 +134,15 @@ sub wait_for
 	return;
 }
 
+# Test: the code answers true sooner or later.
+sub eventually
+{
+	my ($name, $code) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+
+	return ok(eval { wait_for($name, $code); 1 }, $name) || diag($@);
+}
+
 # Wait until every server, or the given ones, are in this state.
 sub wait_state
 {
@@ -156,13 +167,15 @@ sub seconds
 	return time - $start;
 }
 
-# Test: the server holds exactly this value under the key.
+# Test: the server holds exactly this value under the key, or, for undef, none.
+# A commit does not wait until its last request has been answered, so a marker
+# may be seen first; anything else is final.
 sub holds
 {
 	my ($server, $key, $value, $name) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 
-	return is($server->get($key), $value, $name);
+	return is($server->settled($key), $value, $name);
 }
 
 # Test: a client that asks for the key is told that there is none.
@@ -171,7 +184,16 @@ sub misses
 	my ($server, $key, $name) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 
-	return is($server->get($key), undef, $name);
+	return holds($server, $key, undef, $name);
+}
+
+# Test: the key holds a marker now, and nothing is about to replace it.
+sub marked
+{
+	my ($server, $key, $name) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+
+	return holds($server, $key, 'null', $name);
 }
 
 # Test: a client that asks for the key is sent to the database, by a miss or by
@@ -365,9 +387,20 @@ sub stop
 	return;
 }
 
-# Frozen, it accepts connections and never answers; its memory stays.
-sub freeze { kill 'STOP', $_[0]->{pid}; return; }
-sub thaw   { kill 'CONT', $_[0]->{pid}; return; }
+# Frozen, it accepts connections and never answers; its memory stays.  A signal
+# takes its time: wait until every thread has stopped.
+sub freeze
+{
+	my ($self) = @_;
+
+	kill 'STOP', $self->{pid};
+	EchoCache::wait_for('memcached to freeze', sub {
+		return !grep { PostgreSQL::Test::Utils::slurp_file($_) !~ /\) T / } glob "/proc/$self->{pid}/task/*/stat";
+	});
+	return;
+}
+
+sub thaw { kill 'CONT', $_[0]->{pid}; return; }
 
 # The client's connection: opened when first needed, undef if that fails.
 sub connect
@@ -403,6 +436,20 @@ sub exchange
 
 # The value of a key as a plain client's `get` sees it, undef for a miss.
 sub get { return $_[0]->_get($_[1])->{value}; }
+
+# The same, but a marker that is about to be replaced is given half a second.
+sub settled
+{
+	my ($self, $key) = @_;
+	my $end = time + 0.5;
+	my $value;
+
+	do
+	{
+		$value = $self->get($key);
+	} while (defined $value && $value eq 'null' && time < $end);
+	return $value;
+}
 
 # The client flags of a key.
 sub flags { return $_[0]->_get($_[1])->{flags}; }

@@ -152,13 +152,13 @@ SKIP:
 	skip 'built without wait points', 3
 	  if $s->run(q{SELECT count(*) FROM pg_settings WHERE name = 'echocache.wait_point'}) == 0;
 	my $point = 'before-store';
-	$other->run("SELECT pg_advisory_lock(hashtext('echocache $point'))");
+	$other->run("SELECT pg_advisory_lock(hashtext('$point'))");
 	$s->run("SET echocache.wait_point = '$point'");
 	$s->send(q{UPDATE session SET title = 'stored late' WHERE id = 17});
 	wait_for('the commit to reach its wait point', sub {
 		return $other->run("SELECT wait_event FROM pg_stat_activity WHERE pid = " . $s->pid) eq 'advisory';
 	});
-	holds($memcached, 'session:17', 'null', 'between the steps of a commit a plain client finds a marker');
+	marked($memcached, 'session:17', 'between the steps of a commit a plain client finds a marker');
 	$memcached->freeze;
 	$took = seconds(sub { $other->run("SELECT pg_advisory_unlock_all()"); isnt($s->finish, undef, 'the commit succeeds') });
 	cmp_ok($took, '<', 1 + $slack, 'after echocache.timeout at most');

@@ -44,6 +44,7 @@ sub pgbench
 	my $file = PostgreSQL::Test::Utils::tempdir() . '/script.sql';
 	my %run = (out => '', err => '');
 
+	local $ENV{PGAPPNAME} = 'pgbench';
 	append_to_file($file, $script);
 	$run{handle} = IPC::Run::start([ 'pgbench', '-n', '-c', $clients, '-j', 2, '-M', 'prepared', '-f', $file, @args,
 		$node->connstr('postgres') ], '<', \undef, '>', \$run{out}, '2>', \$run{err});
@@ -64,9 +65,8 @@ cmp_ok(connections(), '>=', $pool - 2, 'and do keep that many');
 cmp_ok($s->run('SELECT connections FROM echocache_servers'), '<=', $alone + $pool, 'echocache_servers counts the same');
 $run->{handle}->finish;
 like($run->{out}, qr{number of transactions actually processed: $clients/$clients}, 'all have been served');
-wait_for('exited backends to close their connections', sub { return connections() <= $alone });
-cmp_ok(connections(), '<=', $alone, 'backends that have exited have closed theirs');
-wait_for('the count to follow', sub { return $s->run('SELECT connections <= 2 FROM echocache_servers') eq 't' });
+eventually('backends that have exited have closed theirs', sub { return connections() <= $alone });
+is($s->run('SELECT connections FROM echocache_servers'), $alone, 'in the count of echocache_servers too');
 
 # All of them at work, reading and writing: nobody is refused, nothing leaks.
 my $downs = () = slurp_file($node->logfile) =~ /DOWN/g;

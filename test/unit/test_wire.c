@@ -542,17 +542,20 @@ test_requests(void)
 	request_is(ec_wire_touch(request, LIT("session:1"), -1, 7),
 			   "mg session:1 s T-1 O7\r\n", "touch, expired at once");
 
-	request_is(ec_wire_set(request, LIT("session:1"), EC_MARKER_LEN, 0, 0, 30, 7),
+	request_is(ec_wire_set(request, LIT("session:1"), EC_MARKER_LEN, 0, 0, 30, false, 7),
 			   "ms session:1 4 c T30 O7\r\n", "set, asking for the token");
-	request_is(ec_wire_set(request, LIT("session:1"), 0, 0, 0, 0, 7),
+	request_is(ec_wire_set(request, LIT("session:1"), 0, 0, 0, 0, false, 7),
 			   "ms session:1 0 c O7\r\n", "set of an empty value, no expiry");
-	request_is(ec_wire_set(request, LIT("session:1"), 140000, 0, 18446744073709551615u, 1800, 7),
+	request_is(ec_wire_set(request, LIT("session:1"), 140000, 0,
+						   18446744073709551615u, 1800, false, 7),
 			   "ms session:1 140000 C18446744073709551615 T1800 O7\r\n", "set by CAS");
-	request_is(ec_wire_set(request, LIT("k"), 4, 'E', 0, 30, 7),
+	request_is(ec_wire_set(request, LIT("session:1"), 2, 0, 42, 1800, true, 7),
+			   "ms session:1 2 C42 T1800 q O7\r\n", "set by CAS, quietly");
+	request_is(ec_wire_set(request, LIT("k"), 4, 'E', 0, 30, false, 7),
 			   "ms k 4 c ME T30 O7\r\n", "add");
-	request_is(ec_wire_set(request, LIT("k"), 4, 'R', 9, 0, 7),
+	request_is(ec_wire_set(request, LIT("k"), 4, 'R', 9, 0, false, 7),
 			   "ms k 4 C9 MR O7\r\n", "replace by CAS, no expiry");
-	request_is(ec_wire_set(request, LIT("k"), 4, 'A', 0, -5, 7),
+	request_is(ec_wire_set(request, LIT("k"), 4, 'A', 0, -5, false, 7),
 			   "ms k 4 c MA T-1 O7\r\n", "append, expired at once");
 
 	request_is(ec_wire_delete(request, LIT("session:1"), 0, false, 7),
@@ -607,14 +610,14 @@ test_requests(void)
 	/* memcached keeps 32 bits of a TTL: 2^32 - 1 would be -1, expired at once. */
 	request_is(ec_wire_touch(request, LIT("k"), (int64_t) INT32_MAX + 1, 7),
 			   "mg k s T2147483647 O7\r\n", "a time after 2038");
-	request_is(ec_wire_set(request, LIT("k"), 4, 0, 0, INT64_MAX, 7),
+	request_is(ec_wire_set(request, LIT("k"), 4, 0, 0, INT64_MAX, false, 7),
 			   "ms k 4 c T2147483647 O7\r\n", "the latest time");
 	request_is(ec_wire_touch(request, LIT("k"), INT64_MIN, 7),
 			   "mg k s T-1 O7\r\n", "the earliest time");
 
 	/* The longest of each kind fits, and a key that is none gives no request. */
 	memset(key, 'k', sizeof(key));
-	longest = ec_wire_set(request, key, EC_KEY_MAX, SIZE_MAX, 'E', UINT64_MAX, INT64_MAX,
+	longest = ec_wire_set(request, key, EC_KEY_MAX, SIZE_MAX, 'E', UINT64_MAX, INT64_MAX, false,
 						  UINT32_MAX);
 	tap_ok(longest > EC_KEY_MAX && longest <= EC_REQUEST_MAX, "request: the longest set fits");
 	tap_ok(ec_wire_get(request, key, EC_KEY_MAX, INT64_MAX, UINT32_MAX) ==
@@ -622,12 +625,12 @@ test_requests(void)
 		   "request: the longest get fits");
 	tap_ok(ec_wire_get(request, key, EC_KEY_MAX + 1, -1, 1) == 0 &&
 		   ec_wire_touch(request, key, EC_KEY_MAX + 1, 1, 1) == 0 &&
-		   ec_wire_set(request, key, EC_KEY_MAX + 1, 1, 0, 0, 0, 1) == 0 &&
+		   ec_wire_set(request, key, EC_KEY_MAX + 1, 1, 0, 0, 0, false, 1) == 0 &&
 		   ec_wire_delete(request, key, EC_KEY_MAX + 1, 0, false, 1) == 0,
 		   "request: none for a key of 251 bytes");
 	tap_ok(ec_wire_get(request, key, 0, -1, 1) == 0 &&
 		   ec_wire_touch(request, key, 0, 1, 1) == 0 &&
-		   ec_wire_set(request, key, 0, 1, 0, 0, 0, 1) == 0 &&
+		   ec_wire_set(request, key, 0, 1, 0, 0, 0, false, 1) == 0 &&
 		   ec_wire_delete(request, key, 0, 0, false, 1) == 0,
 		   "request: none for an empty key");
 	memset(expected, 'g', sizeof(expected));

@@ -1,0 +1,505 @@
+/*-------------------------------------------------------------------------
+ *
+ * render.c
+ *	  From a row to its document: the same bytes, whoever asks.
+ *
+ * Hit or miss, in whatever session, a document is what row_to_json makes of the
+ * row under one set of settings (ec_render_begin).  Rows are found by id, with
+ * a query; a row that this transaction has just written is taken from where its
+ * trigger saw it, which saves the query at commit.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/heaptoast.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_operator.h"
+#include "catalog/pg_type.h"
+#include "executor/executor.h"
+#include "funcapi.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "parser/parse_clause.h"
+#include "parser/parse_collate.h"
+#include "parser/parse_node.h"
+#include "parser/parse_relation.h"
+#include "parser/parser.h"
+#include "pgtime.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/bytea.h"
+#include "utils/float.h"
+#include "utils/guc.h"
+#include "utils/json.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+#include "utils/typcache.h"
+
+#include "compat.h"
+#include "render.h"
+
+static const char *convert(const char *s, size_t *len, int from, int to);
+static void set_setting(const char *name, const char *value);
+static SPIPlanPtr make_plan(EcDocument *doc, bool many);
+static int	compare_rows(const void *a, const void *b);
+static void take_results(EcDocument *doc, EcRow **sorted, int n, MemoryContext context);
+static void fetch_by_query(EcDocument *doc, EcRow **rows, int n, MemoryContext context);
+static void fetch_written(EcDocument *doc, EcRow *rows, int n, Snapshot snapshot);
+static void make_shape(EcDocument *doc, Relation rel);
+
+/* ---------------------------------------------------------------- encoding */
+
+/*
+ * Text in one encoding as another; the same pointer where there is nothing to
+ * convert, NULL where it cannot be done.  Never throws for the content's sake.
+ */
+static const char *
+convert(const char *s, size_t *len, int from, int to)
+{
+	Oid			proc;
+	char	   *dst;
+	size_t		size;
+
+	if (from == to || from == PG_SQL_ASCII || to == PG_SQL_ASCII)
+		return s;
+	proc = FindDefaultConversionProc(from, to);
+	size = *len * MAX_CONVERSION_GROWTH + 1;
+	if (!OidIsValid(proc) || size > MaxAllocSize)
+		return NULL;
+	dst = palloc(size);
+	if (pg_do_encoding_conversion_buf(proc, from, to, (unsigned char *) s, (int) *len,
+									  (unsigned char *) dst, (int) size, true) != (int) *len)
+		return NULL;
+	*len = strlen(dst);
+	return dst;
+}
+
+/* What the server encoding's bytes are in UTF-8, or NULL. */
+const char *
+ec_to_utf8(const char *s, size_t *len)
+{
+	if (GetDatabaseEncoding() == PG_SQL_ASCII && !pg_verify_mbstr(PG_UTF8, s, (int) *len, true))
+		return NULL;
+	return convert(s, len, GetDatabaseEncoding(), PG_UTF8);
+}
+
+/* And back, for bytes from the cache, which may be anything: NULL if they are not UTF-8. */
+const char *
+ec_from_utf8(const char *s, size_t *len)
+{
+	if (!pg_verify_mbstr(PG_UTF8, s, (int) *len, true))
+		return NULL;
+	return convert(s, len, PG_UTF8, GetDatabaseEncoding());
+}
+
+/* ---------------------------------------------------------------- rendering */
+
+static void
+set_setting(const char *name, const char *value)
+{
+	(void) set_config_option(name, value, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
+							 true, 0, false);
+}
+
+/*
+ * From here to ec_render_end() text output does not depend on the session's
+ * settings, as far as this document needs it.  An error in between restores
+ * them, too.  (postgres_fdw's set_transmission_modes() is the precedent.)
+ */
+int
+ec_render_begin(EcDocument *doc)
+{
+	int			nestlevel;
+
+	if (!doc->render_all && !doc->render_timezone)
+		return 0;
+	nestlevel = NewGUCNestLevel();
+	if (strcmp(pg_get_timezone_name(session_timezone), "UTC") != 0)
+		set_setting("TimeZone", "UTC");
+	if (!doc->render_all)
+		return nestlevel;
+	if (DateStyle != USE_ISO_DATES || DateOrder != DATEORDER_MDY)
+		set_setting("datestyle", "ISO, MDY");
+	if (IntervalStyle != INTSTYLE_POSTGRES)
+		set_setting("intervalstyle", "postgres");
+	if (extra_float_digits != 1)
+		set_setting("extra_float_digits", "1");
+	if (bytea_output != BYTEA_OUTPUT_HEX)
+		set_setting("bytea_output", "hex");
+	set_setting("search_path", "pg_catalog");
+	return nestlevel;
+}
+
+void
+ec_render_end(int nestlevel)
+{
+	if (nestlevel > 0)
+		AtEOXact_GUC(true, nestlevel);
+}
+
+/*
+ * The query for rows by id: key, JSON, owner.  Every name in it is qualified,
+ * so it does not depend on the search path.  A plain table's children are not
+ * part of its documents: triggers do not reach them.
+ */
+static SPIPlanPtr
+make_plan(EcDocument *doc, bool many)
+{
+	StringInfoData sql;
+	TypeCacheEntry *type = lookup_type_cache(doc->key.type, TYPECACHE_EQ_OPR);
+	Oid			argtype = many ? get_array_type(doc->key.type) : doc->key.type;
+	const char *key = quote_identifier(NameStr(doc->key.name));
+	HeapTuple	operator;
+	SPIPlanPtr	plan;
+
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "SELECT t.%s, ", key);
+	if (doc->exclude == NIL)
+		appendStringInfoString(&sql, "pg_catalog.row_to_json(t.*), ");
+	else
+	{
+		int			attno = -1;
+		const char *comma = "";
+
+		appendStringInfoString(&sql, "(SELECT pg_catalog.row_to_json(d.*) FROM (SELECT ");
+		while ((attno = bms_next_member(doc->columns, attno)) >= 0)
+		{
+			appendStringInfo(&sql, "%st.%s", comma,
+							 quote_identifier(get_attname(doc->relid, attno, false)));
+			comma = ", ";
+		}
+		appendStringInfoString(&sql, ") AS d), ");
+	}
+	if (doc->has_owner)
+		appendStringInfo(&sql, "t.%s", quote_identifier(NameStr(doc->owner.name)));
+	else
+		appendStringInfoString(&sql, "NULL");
+	operator = SearchSysCache1(OPEROID, ObjectIdGetDatum(type->eq_opr));
+	if (!HeapTupleIsValid(operator))
+		elog(ERROR, "cache lookup failed for operator %u", type->eq_opr);
+	appendStringInfo(&sql, " FROM %s%s AS t WHERE t.%s OPERATOR(%s.%s) ",
+					 doc->partitioned ? "" : "ONLY ",
+					 quote_qualified_identifier(get_namespace_name(get_rel_namespace(doc->relid)),
+												get_rel_name(doc->relid)),
+					 key,
+					 quote_identifier(get_namespace_name(
+										  ((Form_pg_operator) GETSTRUCT(operator))->oprnamespace)),
+					 NameStr(((Form_pg_operator) GETSTRUCT(operator))->oprname));
+	ReleaseSysCache(operator);
+	appendStringInfoString(&sql, many ? "ANY ($1)" : "$1");
+	if (doc->filter)
+		appendStringInfo(&sql, " AND (%s)", doc->filter);
+
+	plan = SPI_prepare(sql.data, 1, &argtype);
+	if (plan == NULL || SPI_keepplan(plan) != 0)
+		elog(ERROR, "could not prepare \"%s\": %s", sql.data, SPI_result_code_string(SPI_result));
+	pfree(sql.data);
+	return plan;
+}
+
+static int
+compare_rows(const void *a, const void *b)
+{
+	return strcmp((*(EcRow *const *) a)->id, (*(EcRow *const *) b)->id);
+}
+
+/* Hand the query's rows to those who asked for their ids; results go to context. */
+static void
+take_results(EcDocument *doc, EcRow **sorted, int n, MemoryContext context)
+{
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		HeapTuple	tuple = SPI_tuptable->vals[i];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+		bool		isnull;
+		Datum		key = SPI_getbinval(tuple, desc, 1, &isnull);
+		EcRow		probe;
+		EcRow	   *wanted = &probe;
+		EcRow	  **row = sorted;
+		Datum		value;
+		MemoryContext old;
+
+		if (isnull)
+			continue;
+		probe.id = OutputFunctionCall(&doc->key.out, key);
+		if (n > 1)
+		{
+			row = bsearch(&wanted, sorted, n, sizeof(EcRow *), compare_rows);
+			if (row == NULL)
+				continue;
+		}
+		(*row)->matches++;
+		(*row)->same_id = strcmp(probe.id, (*row)->id) == 0;
+		value = SPI_getbinval(tuple, desc, 2, &isnull);
+		old = MemoryContextSwitchTo(context);
+		(*row)->json = isnull ? NULL : DatumGetTextPCopy(value);
+		MemoryContextSwitchTo(old);
+		value = SPI_getbinval(tuple, desc, 3, &isnull);
+		old = MemoryContextSwitchTo(context);
+		(*row)->owner = isnull || !doc->has_owner ? NULL
+			: OutputFunctionCall(&doc->owner.out, value);
+		MemoryContextSwitchTo(old);
+	}
+}
+
+/* The rows with these distinct ids by the document's query; the active snapshot is set. */
+static void
+fetch_by_query(EcDocument *doc, EcRow **rows, int n, MemoryContext context)
+{
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	if (n > 1 && doc->key_exact)
+	{
+		Datum	   *ids = palloc(n * sizeof(Datum));
+		Datum		array;
+		int16		len;
+		bool		byval;
+		char		align;
+
+		if (doc->plan_many == NULL)
+			doc->plan_many = make_plan(doc, true);
+		qsort(rows, n, sizeof(EcRow *), compare_rows);
+		for (int i = 0; i < n; i++)
+			ids[i] = ec_column_datum(&doc->key, rows[i]->id);
+		get_typlenbyvalalign(doc->key.type, &len, &byval, &align);
+		array = PointerGetDatum(construct_array(ids, n, doc->key.type, len, byval, align));
+		if (SPI_execute_plan(doc->plan_many, &array, NULL, true, 0) != SPI_OK_SELECT)
+			elog(ERROR, "could not read documents of \"%s\"", doc->name);
+		take_results(doc, rows, n, context);
+	}
+	else
+	{
+		if (doc->plan_one == NULL)
+			doc->plan_one = make_plan(doc, false);
+		for (int i = 0; i < n; i++)
+		{
+			Datum		id = ec_column_datum(&doc->key, rows[i]->id);
+
+			if (SPI_execute_plan(doc->plan_one, &id, NULL, true, 2) != SPI_OK_SELECT)
+				elog(ERROR, "could not read documents of \"%s\"", doc->name);
+			take_results(doc, &rows[i], 1, context);
+			SPI_freetuptable(SPI_tuptable);
+		}
+	}
+	SPI_finish();
+}
+
+/*
+ * The filter as an expression over the row: one boolean expression, or a syntax
+ * error.  The relation is open and locked.
+ */
+Node *
+ec_filter_parse(Relation rel, const char *filter)
+{
+	ParseState *pstate = make_parsestate(NULL);
+	List	   *parsed = raw_parser(psprintf("SELECT %s", filter), RAW_PARSE_DEFAULT);
+	SelectStmt *select = NULL;
+	Node	   *expr;
+
+	if (list_length(parsed) == 1)
+		select = (SelectStmt *) linitial_node(RawStmt, parsed)->stmt;
+	if (select == NULL || !IsA(select, SelectStmt) || list_length(select->targetList) != 1 ||
+		select->fromClause || select->whereClause || select->groupClause ||
+		select->havingClause || select->windowClause || select->valuesLists ||
+		select->sortClause || select->limitCount || select->limitOffset ||
+		select->lockingClause || select->withClause || select->distinctClause ||
+		select->intoClause || select->op != SETOP_NONE)
+		ereport(ERROR,
+				(errcode(ERRCODE_SYNTAX_ERROR),
+				 errmsg("the filter is not one SQL expression"),
+				 errhint("Write a condition over the row's columns, such as 'NOT is_deleted'.")));
+	addNSItemToQuery(pstate, addRangeTableEntryForRelation(pstate, rel, AccessShareLock, NULL,
+														   false, true),
+					 false, true, true);
+	expr = transformWhereClause(pstate, linitial_node(ResTarget, select->targetList)->val,
+								EXPR_KIND_CHECK_CONSTRAINT, "filter");
+	assign_expr_collations(pstate, expr);
+	free_parsestate(pstate);
+	return expr;
+}
+
+/* The columns that the document shows, as a record type of their own; the filter. */
+static void
+make_shape(EcDocument *doc, Relation rel)
+{
+	MemoryContext old = MemoryContextSwitchTo(doc->context);
+	TupleDesc	shape = CreateTemplateTupleDesc(bms_num_members(doc->columns));
+	int			attno = -1;
+	AttrNumber	n = 0;
+
+	while ((attno = bms_next_member(doc->columns, attno)) >= 0)
+		TupleDescCopyEntry(shape, ++n, RelationGetDescr(rel), attno);
+	doc->filter_expr = doc->filter ? (Expr *) ec_filter_parse(rel, doc->filter) : NULL;
+	doc->shape = BlessTupleDesc(shape);
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * Take rows from where this transaction has written them last.  One that is not
+ * there any more (it was changed again, or moved) keeps matches = -1.
+ */
+static void
+fetch_written(EcDocument *doc, EcRow *rows, int n, Snapshot snapshot)
+{
+	Relation	rel = table_open(doc->relid, NoLock);
+	AttrNumber	keyatt = get_attnum(doc->relid, NameStr(doc->key.name));
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	EState	   *estate = NULL;
+	ExprState  *filter = NULL;
+	Datum	   *values;
+	bool	   *nulls;
+
+	if (doc->shape == NULL)
+		make_shape(doc, rel);
+	if (doc->filter_expr)
+	{
+		estate = CreateExecutorState();
+		filter = ExecPrepareQual(list_make1(doc->filter_expr), estate);
+		GetPerTupleExprContext(estate)->ecxt_scantuple = slot;
+	}
+	values = palloc(doc->shape->natts * sizeof(Datum));
+	nulls = palloc(doc->shape->natts * sizeof(bool));
+	for (int i = 0; i < n; i++)
+	{
+		EcRow	   *row = &rows[i];
+		int			attno = -1;
+		int			a = 0;
+		bool		isnull;
+		Datum		key;
+
+		if (row->written != doc->relid ||
+			!table_tuple_fetch_row_version(rel, &row->tid, snapshot, slot))
+			continue;
+		key = slot_getattr(slot, keyatt, &isnull);
+		if (isnull || strcmp(OutputFunctionCall(&doc->key.out, key), row->id) != 0)
+			continue;
+		row->same_id = true;
+		row->matches = filter == NULL || ExecQual(filter, GetPerTupleExprContext(estate));
+		if (row->matches == 0)
+			continue;
+		while ((attno = bms_next_member(doc->columns, attno)) >= 0)
+		{
+			values[a] = slot_getattr(slot, attno, &nulls[a]);
+			a++;
+		}
+		row->json = DatumGetTextP(DirectFunctionCall1(row_to_json, HeapTupleGetDatum(
+							toast_build_flattened_tuple(doc->shape, values, nulls))));
+	}
+	if (estate)
+		FreeExecutorState(estate);
+	ExecDropSingleTupleTableSlot(slot);
+	table_close(rel, NoLock);
+}
+
+/*
+ * Read the rows with these ids, as the snapshot shows them, and render them.
+ * rows have distinct ids; what is not there, or does not pass the filter, has no
+ * matches.  With as_owner the table's owner reads, whatever the caller may do;
+ * the caller has made the checks.  Throws what a query may throw.
+ */
+void
+ec_document_fetch(EcDocument *doc, EcRow *rows, int n, Snapshot snapshot, bool as_owner)
+{
+	EcRow	  **asked;
+	Oid			user;
+	int			sec_context;
+	int			nestlevel;
+	int			nasked = 0;
+	bool		written = false;
+
+	if (n == 0)
+		return;
+	GetUserIdAndSecContext(&user, &sec_context);
+	if (as_owner)
+		SetUserIdAndSecContext(doc->relowner, sec_context | SECURITY_LOCAL_USERID_CHANGE |
+							   SECURITY_NOFORCE_RLS);
+	nestlevel = ec_render_begin(doc);
+	PushActiveSnapshot(snapshot);
+
+	for (int i = 0; i < n; i++)
+	{
+		rows[i].matches = -1;
+		rows[i].same_id = false;
+		rows[i].json = NULL;
+		rows[i].owner = NULL;
+		written |= OidIsValid(rows[i].written);
+	}
+	if (written)
+		fetch_written(doc, rows, n, GetActiveSnapshot());
+
+	asked = palloc(n * sizeof(EcRow *));
+	for (int i = 0; i < n; i++)
+	{
+		if (rows[i].matches >= 0)
+			continue;
+		rows[i].matches = 0;
+		asked[nasked++] = &rows[i];
+	}
+	if (nasked > 0)
+		fetch_by_query(doc, asked, nasked, CurrentMemoryContext);
+	pfree(asked);
+
+	PopActiveSnapshot();
+	ec_render_end(nestlevel);
+	SetUserIdAndSecContext(user, sec_context);
+}
+
+/*
+ * What of a row goes into the cache: its JSON in UTF-8.  false: nothing; several
+ * rows have the id, the row's own id is another text (1.0 for 1.00, whose
+ * changes withdraw another key), or UTF-8 cannot express it.
+ */
+bool
+ec_document_cacheable(const EcRow *row, const char **value, size_t *len)
+{
+	if (row->matches != 1 || !row->same_id || row->json == NULL)
+		return false;
+	*len = VARSIZE_ANY_EXHDR(row->json);
+	*value = *len > EC_VALUE_MAX ? NULL : ec_to_utf8(VARDATA_ANY(row->json), len);
+	return *value != NULL;
+}
+
+/*
+ * The member that a document of this owner shows, "user_id":"..." say, rendered
+ * by what renders the document itself, in UTF-8 as the cache has it.  *namelen is
+ * the part up to and with the colon.  owner is the column's canonical text.
+ */
+char *
+ec_document_owner_member(EcDocument *doc, const char *owner, int *len, int *namelen)
+{
+	int			nestlevel = ec_render_begin(doc);
+	TupleDesc	desc = CreateTemplateTupleDesc(1);
+	Datum		value = ec_column_datum(&doc->owner, owner);
+	bool		isnull = false;
+	HeapTuple	tuple;
+	text	   *json;
+	const char *member;
+	size_t		size;
+
+	TupleDescInitEntry(desc, 1, NameStr(doc->owner.name), doc->owner.type, -1, 0);
+	BlessTupleDesc(desc);
+	tuple = heap_form_tuple(desc, &value, &isnull);
+	json = DatumGetTextPP(DirectFunctionCall1(row_to_json, HeapTupleGetDatum(tuple)));
+	ec_render_end(nestlevel);
+	size = VARSIZE_ANY_EXHDR(json);
+	member = ec_to_utf8(VARDATA_ANY(json), &size);
+	if (member == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_CHARACTER_NOT_IN_REPERTOIRE),
+				 errmsg("the owner cannot be expressed in UTF-8")));
+	member++;					/* without the braces */
+	*len = (int) size - 2;
+	for (*namelen = 1; member[*namelen] != '"'; (*namelen)++)
+		if (member[*namelen] == '\\')
+			(*namelen)++;
+	*namelen += 2;
+	return unconstify(char *, member);
+}

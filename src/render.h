@@ -1,0 +1,41 @@
+/*-------------------------------------------------------------------------
+ *
+ * render.h
+ *	  From a row to its document: the same bytes, whoever asks.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef ECHOCACHE_RENDER_H
+#define ECHOCACHE_RENDER_H
+
+#include "document.h"
+#include "storage/itemptr.h"
+
+/* A row that somebody wants, and what came of it. */
+typedef struct EcRow
+{
+	const char *id;				/* the key column's text, server encoding */
+	Oid			written;		/* the table that we have written it to, or InvalidOid: not known */
+	ItemPointerData tid;		/* where in it */
+	int			matches;		/* rows found with it: none, one, or (an error) more */
+	bool		same_id;		/* the row's own id is the same text, not merely equal */
+	text	   *json;			/* server encoding */
+	char	   *owner;			/* the owner column's text, NULL: none */
+} EcRow;
+
+extern const char *ec_to_utf8(const char *s, size_t *len);
+extern const char *ec_from_utf8(const char *s, size_t *len);
+
+extern Node *ec_filter_parse(Relation rel, const char *filter);
+extern int	ec_render_begin(EcDocument *doc);
+extern void ec_render_end(int nestlevel);
+
+extern void ec_document_fetch(EcDocument *doc, EcRow *rows, int n, Snapshot snapshot,
+							  bool as_owner);
+extern bool ec_document_cacheable(const EcRow *row, const char **value, size_t *len);
+extern char *ec_document_owner_member(EcDocument *doc, const char *owner, int *len,
+									  int *namelen);
+
+#endif							/* ECHOCACHE_RENDER_H */
