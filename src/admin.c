@@ -31,7 +31,6 @@ PG_FUNCTION_INFO_V1(echocache_servers_internal);
 PG_FUNCTION_INFO_V1(echocache_stats_internal);
 PG_FUNCTION_INFO_V1(echocache_stats_reset);
 
-static Tuplestorestate *begin_rows(FunctionCallInfo fcinfo, TupleDesc *desc);
 static bool try_op(EcOp *op);
 
 int64
@@ -53,9 +52,8 @@ ec_ttl_from_interval(const Interval *interval)
 	return seconds;
 }
 
-/* A function that returns all its rows at once. */
-static Tuplestorestate *
-begin_rows(FunctionCallInfo fcinfo, TupleDesc *desc)
+Tuplestorestate *
+ec_begin_rows(FunctionCallInfo fcinfo, TupleDesc *desc)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	MemoryContext old;
@@ -107,7 +105,7 @@ Datum
 echocache_health(PG_FUNCTION_ARGS)
 {
 	TupleDesc	desc;
-	Tuplestorestate *rows = begin_rows(fcinfo, &desc);
+	Tuplestorestate *rows = ec_begin_rows(fcinfo, &desc);
 	char		key[64];
 	const char	value[] = "{\"echocache\":\"health\"}";
 
@@ -182,7 +180,7 @@ Datum
 echocache_servers_internal(PG_FUNCTION_ARGS)
 {
 	TupleDesc	desc;
-	Tuplestorestate *rows = begin_rows(fcinfo, &desc);
+	Tuplestorestate *rows = ec_begin_rows(fcinfo, &desc);
 	EcDatabase *db = ec_my_database();
 	EcServer   *servers = palloc(sizeof(EcServer) * EC_MAX_SERVERS);
 	bool		enabled;
@@ -223,7 +221,7 @@ Datum
 echocache_stats_internal(PG_FUNCTION_ARGS)
 {
 	TupleDesc	desc;
-	Tuplestorestate *rows = begin_rows(fcinfo, &desc);
+	Tuplestorestate *rows = ec_begin_rows(fcinfo, &desc);
 
 	for (int i = 0; i < EC_MAX_DOCUMENTS; i++)
 	{

@@ -40,7 +40,7 @@
 #include "guc.h"
 
 #define EC_OUT_SIZE		(32 * 1024)
-#define EC_IN_SIZE		(16 * 1024)
+#define EC_IN_SIZE		(64 * 1024)
 
 typedef enum ConnState
 {
@@ -57,6 +57,7 @@ typedef struct Conn
 	bool		kept;			/* counted against pool_size */
 	bool		busy;			/* an exchange is (or was left) under way */
 	bool		reused;			/* has served an exchange before this one */
+	bool		announced;		/* its first answer is logged */
 	int			address;		/* which of the server's addresses */
 	WaitEventSet *set;			/* latch, postmaster, this socket */
 	uint32		waiting_for;	/* the socket's events in it */
@@ -460,10 +461,7 @@ conn_connected(Conn *c)
 		return conn_try_address(c);
 	}
 	c->state = CONN_READY;
-	ereport(LOG,
-			(errmsg("echocache: connected to server \"%s\"%s", my_server[c->server].name,
-					c->kept ? "" : " for one transaction"),
-			 errhidestmt(true), errhidecontext(true)));
+	c->announced = false;
 	return true;
 }
 
@@ -704,6 +702,15 @@ conn_answered(Conn *c, const EcOp *op)
 {
 	c->opaque_quiet = ++c->opaque_recv;
 	c->recv_op = op->next;
+	if (!c->announced)
+	{
+		/* not before: what accepts connections need not be alive */
+		c->announced = true;
+		ereport(LOG,
+				(errmsg("echocache: connected to server \"%s\"%s", my_server[c->server].name,
+						c->kept ? "" : " for one transaction"),
+				 errhidestmt(true), errhidecontext(true)));
+	}
 }
 
 /* The same for a line of the answer to a command. */

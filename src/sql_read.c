@@ -15,7 +15,6 @@
 #include "access/htup_details.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
-#include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -190,48 +189,28 @@ read_many(FunctionCallInfo fcinfo, const char *name, int arg, const char *owner)
 static Datum
 get_many(FunctionCallInfo fcinfo, const char *name, int arg)
 {
-	FuncCallContext *call;
-	Many	   *many;
+	TupleDesc	desc;
+	Tuplestorestate *rows = ec_begin_rows(fcinfo, &desc);
+	Many	   *many = read_many(fcinfo, name, arg,
+								 PG_NARGS() > arg + 1 ? id_argument(fcinfo, arg + 1) : NULL);
 
-	if (SRF_IS_FIRSTCALL())
+	for (int i = 0; i < many->n; i++)
 	{
-		MemoryContext old;
-
-		/* before SRF_FIRSTCALL_INIT takes fn_extra for itself */
-		char	   *owner = PG_NARGS() > arg + 1 ?
-			id_text(declared_type(fcinfo, arg + 1), PG_GETARG_DATUM(arg + 1)) : NULL;
-
-		call = SRF_FIRSTCALL_INIT();
-		old = MemoryContextSwitchTo(call->multi_call_memory_ctx);
-		if (get_call_result_type(fcinfo, NULL, &call->tuple_desc) != TYPEFUNC_COMPOSITE)
-			elog(ERROR, "return type must be a row type");
-		call->tuple_desc = BlessTupleDesc(call->tuple_desc);
-		call->user_fctx = read_many(fcinfo, name, arg, owner);
-		MemoryContextSwitchTo(old);
-	}
-	call = SRF_PERCALL_SETUP();
-	many = call->user_fctx;
-	while (call->call_cntr < (uint64) many->n)
-	{
-		const char *id = many->ids[call->call_cntr];
-		text	   *json = id ? many->items[many->item_of[call->call_cntr]].json : NULL;
+		const char *id = many->ids[i];
+		text	   *json = id ? many->items[many->item_of[i]].json : NULL;
 		Datum		values[2] = {0};
 		bool		nulls[2] = {id == NULL, json == NULL};
 
 		if (id != NULL && json == NULL)
-		{
-			call->call_cntr++;
 			continue;
-		}
 		if (id != NULL)
 		{
 			values[0] = CStringGetTextDatum(id);
 			values[1] = PointerGetDatum(json);
 		}
-		SRF_RETURN_NEXT(call, HeapTupleGetDatum(heap_form_tuple(call->tuple_desc, values,
-																  nulls)));
+		tuplestore_putvalues(rows, desc, values, nulls);
 	}
-	SRF_RETURN_DONE(call);
+	return (Datum) 0;
 }
 
 Datum

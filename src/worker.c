@@ -56,7 +56,8 @@
 #include "worker.h"
 
 #define LAUNCHER_NAP_MS		10000	/* how often new databases are looked for */
-#define RESOLVE_INTERVAL_MS 30000	/* how often names are resolved again */
+#define RESOLVE_INTERVAL_MS 30000	/* how often names are resolved again, */
+#define RESOLVE_DOWN_MS		1000	/* while a server is down: it may have moved */
 #define BAN_MS				10000	/* a database about to be dropped gets no worker */
 #define BACKOFF_MAX_MS		60000
 
@@ -254,8 +255,9 @@ publish(void)
 	LWLockRelease(ec_shared->lock);
 
 	ereport(LOG,
-			(errmsg("echocache: the cache is %s, with %d servers",
-					ec_enabled ? "on" : "off", n)));
+			(errmsg_plural("echocache: the cache is %s, with %d server",
+						   "echocache: the cache is %s, with %d servers", n,
+						   ec_enabled ? "on" : "off", n)));
 	for (int d = 0; d < EC_MAX_DATABASES; d++)
 		ec_wake(ec_shared->database[d].worker_pid);
 	pfree(servers);
@@ -297,6 +299,16 @@ resolve_names(void)
 	}
 	if (changed)
 		publish();
+}
+
+static bool
+any_down(void)
+{
+	for (int d = 0; d < EC_MAX_DATABASES; d++)
+		for (int i = 0; i < ec_shared->nservers && ec_shared->database[d].dboid; i++)
+			if (EC_STATE(ec_state_word(&ec_shared->database[d], i)) == EC_DOWN)
+				return true;
+	return false;
 }
 
 /* ---------------------------------------------------------------- launcher: workers */
@@ -465,7 +477,7 @@ echocache_launcher_main(Datum arg)
 	HASHCTL		ctl = {.keysize = sizeof(Oid),.entrysize = sizeof(Known)};
 	HTAB	   *known;
 	MemoryContext context;
-	TimestampTz resolve_at = 0;
+	TimestampTz resolved_at = 0;
 	TimestampTz scan_at = 0;
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
@@ -499,7 +511,7 @@ echocache_launcher_main(Datum arg)
 			if (was_enabled != ec_enabled || strcmp(hosts, ec_hosts) != 0)
 			{
 				publish();
-				resolve_at = 0;
+				resolved_at = 0;
 			}
 			pfree(hosts);
 		}
@@ -534,11 +546,11 @@ echocache_launcher_main(Datum arg)
 			scan_at = TimestampTzPlusMilliseconds(now, LAUNCHER_NAP_MS);
 		}
 		mind_workers(known);
-		if (now >= resolve_at)
+		if (TimestampDifferenceExceeds(resolved_at, now, any_down() ? RESOLVE_DOWN_MS
+									   : RESOLVE_INTERVAL_MS))
 		{
 			resolve_names();
-			resolve_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
-													 RESOLVE_INTERVAL_MS);
+			resolved_at = GetCurrentTimestamp();
 		}
 
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
@@ -784,8 +796,9 @@ recover(EcDatabase *db, int server, bool *soon)
 	}
 	MemoryContextSwitchTo(old);
 	ereport(LOG,
-			(errmsg("echocache: server \"%s\" is up, %lld old keys were withdrawn",
-					ec_cluster_name(server), (long long) removed)));
+			(errmsg_plural("echocache: server \"%s\" is up, %lld old key was withdrawn",
+						   "echocache: server \"%s\" is up, %lld old keys were withdrawn",
+						   removed, ec_cluster_name(server), (long long) removed)));
 	return true;
 }
 

@@ -461,7 +461,9 @@ SELECT echocache_get_session(1);
 CREATE SCHEMA attach_moved;
 ALTER TABLE renamed SET SCHEMA attach_moved;
 SELECT echocache_get_session(1);
+SET client_min_messages = warning;
 DROP SCHEMA attach_moved CASCADE;
+RESET client_min_messages;
 CALL fails('SELECT echocache_get_session(1)');
 SELECT count(*) FROM echocache_documents WHERE name = 'session';
 -- A column that is excluded stays so under another name.

@@ -16,19 +16,20 @@ WHERE d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'echocache') AN
 	classid IN ('pg_proc'::regclass, 'pg_class'::regclass, 'pg_namespace'::regclass) AND
 	obj_description(objid, classid::regclass::name) IS NULL ORDER BY 1;
 -- What pg_dump takes along.
-SELECT c::regclass AS dumped FROM pg_extension, unnest(extconfig) c WHERE extname = 'echocache' ORDER BY 1;
+SELECT c::regclass AS dumped FROM pg_extension, unnest(extconfig) c WHERE extname = 'echocache' ORDER BY c::regclass::text;
 
 SET search_path = install;
-DO $$
+CREATE PROCEDURE wait_available() LANGUAGE plpgsql AS $$
 BEGIN
 	FOR i IN 1 .. 300 LOOP
-		EXIT WHEN install_ext.echocache_is_available();
+		IF install_ext.echocache_is_available() THEN
+			RETURN;
+		END IF;
 		PERFORM pg_sleep(0.1);
 	END LOOP;
-	IF NOT install_ext.echocache_is_available() THEN
-		RAISE EXCEPTION 'the cache is not available';
-	END IF;
+	RAISE EXCEPTION 'the cache is not available';
 END $$;
+CALL wait_available();
 -- It works without being on the search path, with names that look like its own on it.
 CREATE FUNCTION echocache_row_trigger() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'not this one'; END$$;
 CREATE TABLE session (id int PRIMARY KEY, title text);
@@ -40,7 +41,7 @@ SELECT install_ext.echocache_get_session(1);
 SELECT name, relation FROM install_ext.echocache_documents ORDER BY name;
 SELECT name, hits, write_throughs FROM install_ext.echocache_stats ORDER BY name;
 
--- Attached twice is refused, dropped once is gone, with what belonged to it.
+-- Created twice is refused; dropped is gone, with what belonged to it.
 CREATE EXTENSION echocache;
 DROP EXTENSION echocache RESTRICT;
 SELECT tgname FROM pg_trigger WHERE tgrelid IN ('session'::regclass, 'second'::regclass);
@@ -52,6 +53,7 @@ SELECT * FROM session;
 
 -- Dropped and rolled back: all is as it was.
 CREATE EXTENSION echocache SCHEMA install_ext;
+CALL wait_available();
 SELECT install_ext.echocache_attach('session');
 BEGIN;
 DROP EXTENSION echocache;

@@ -328,6 +328,7 @@ SELECT echocache_detach('kid');
 --
 SHOW echocache.max_write_through;
 TRUNCATE session CASCADE;
+SELECT echocache_stats_reset();
 INSERT INTO session SELECT n, 'n ' || n FROM generate_series(1, 64) n;
 SELECT counted();
 SELECT count(*) FROM echocache_get_sessions((SELECT array_agg(n) FROM generate_series(1, 70) n)::bigint[]);
@@ -418,6 +419,35 @@ SELECT echocache_detach('part_one') >= 0 AS detached;
 INSERT INTO part VALUES (1, 'again');
 SELECT echocache_get('part', 1);
 SELECT echocache_detach('part');
+
+-- A key whose text depends on settings: whoever writes, the readers' document changes.
+CREATE TABLE calendar (day date PRIMARY KEY, title text);
+CREATE TABLE instants (at timestamptz PRIMARY KEY, title text);
+CREATE TABLE spans (span interval PRIMARY KEY, title text);
+SELECT echocache_attach('calendar', 'calendar');
+SELECT echocache_attach('instants', 'instants');
+SELECT echocache_attach('spans', 'spans');
+INSERT INTO calendar VALUES ('2024-02-29', 'leap');
+INSERT INTO instants VALUES ('2024-02-29 12:00+00', 'noon');
+INSERT INTO spans VALUES ('1 day', 'day');
+SET DateStyle = 'ISO';
+SET TimeZone = 'UTC';
+SET IntervalStyle = 'postgres';
+SELECT echocache_get('calendar', '2024-02-29'), echocache_get('instants', '2024-02-29 12:00+00'), echocache_get('spans', '1 day');
+SET DateStyle = 'SQL, DMY';
+SET TimeZone = 'Asia/Kolkata';
+SET IntervalStyle = 'iso_8601';
+UPDATE calendar SET title = 'changed';
+UPDATE instants SET title = 'changed';
+UPDATE spans SET title = 'changed';
+SET DateStyle = 'ISO';
+SET TimeZone = 'UTC';
+SET IntervalStyle = 'postgres';
+SELECT echocache_get('calendar', '2024-02-29'), echocache_get('instants', '2024-02-29 12:00+00'), echocache_get('spans', '1 day');
+RESET DateStyle;
+RESET TimeZone;
+RESET IntervalStyle;
+SELECT echocache_detach('calendar') > 0, echocache_detach('instants') > 0, echocache_detach('spans') > 0;
 
 -- A prepared transaction cannot have touched a document (yet).
 SELECT echocache_attach('session');
