@@ -210,6 +210,23 @@ CREATE FUNCTION echocache_get_sessions(ids bigint[], owner bigint) RETURNS TABLE
     AS 'MODULE_PATHNAME', 'echocache_get_sessions' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 100;
 COMMENT ON FUNCTION echocache_get_sessions(bigint[], bigint) IS
     'the same, without those that do not belong to this owner';
+-- an array as a literal: what a driver's untyped parameter resolves to
+CREATE FUNCTION echocache_get_sessions(ids text) RETURNS TABLE (id text, session json)
+    AS 'MODULE_PATHNAME', 'echocache_get_sessions' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 100;
+COMMENT ON FUNCTION echocache_get_sessions(text) IS
+    'the same; the ids are an array as text, such as {a,b}';
+CREATE FUNCTION echocache_get_sessions(ids text, owner text) RETURNS TABLE (id text, session json)
+    AS 'MODULE_PATHNAME', 'echocache_get_sessions' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 100;
+COMMENT ON FUNCTION echocache_get_sessions(text, text) IS
+    'the same, without those that do not belong to this owner';
+CREATE FUNCTION echocache_get_sessions(ids text, owner uuid) RETURNS TABLE (id text, session json)
+    AS 'MODULE_PATHNAME', 'echocache_get_sessions' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 100;
+COMMENT ON FUNCTION echocache_get_sessions(text, uuid) IS
+    'the same, without those that do not belong to this owner';
+CREATE FUNCTION echocache_get_sessions(ids text, owner bigint) RETURNS TABLE (id text, session json)
+    AS 'MODULE_PATHNAME', 'echocache_get_sessions' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 100;
+COMMENT ON FUNCTION echocache_get_sessions(text, bigint) IS
+    'the same, without those that do not belong to this owner';
 
 CREATE FUNCTION echocache_get_many(name text, ids text[]) RETURNS TABLE (id text, document json)
     AS 'MODULE_PATHNAME', 'echocache_get_many' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 100;
@@ -258,6 +275,23 @@ COMMENT ON FUNCTION echocache_get_many(text, bigint[], uuid) IS
 CREATE FUNCTION echocache_get_many(name text, ids bigint[], owner bigint) RETURNS TABLE (id text, document json)
     AS 'MODULE_PATHNAME', 'echocache_get_many' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 100;
 COMMENT ON FUNCTION echocache_get_many(text, bigint[], bigint) IS
+    'the same, without those that do not belong to this owner';
+-- an array as a literal: what a driver's untyped parameter resolves to
+CREATE FUNCTION echocache_get_many(name text, ids text) RETURNS TABLE (id text, document json)
+    AS 'MODULE_PATHNAME', 'echocache_get_many' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 100;
+COMMENT ON FUNCTION echocache_get_many(text, text) IS
+    'the same; the ids are an array as text, such as {a,b}';
+CREATE FUNCTION echocache_get_many(name text, ids text, owner text) RETURNS TABLE (id text, document json)
+    AS 'MODULE_PATHNAME', 'echocache_get_many' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 100;
+COMMENT ON FUNCTION echocache_get_many(text, text, text) IS
+    'the same, without those that do not belong to this owner';
+CREATE FUNCTION echocache_get_many(name text, ids text, owner uuid) RETURNS TABLE (id text, document json)
+    AS 'MODULE_PATHNAME', 'echocache_get_many' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 100;
+COMMENT ON FUNCTION echocache_get_many(text, text, uuid) IS
+    'the same, without those that do not belong to this owner';
+CREATE FUNCTION echocache_get_many(name text, ids text, owner bigint) RETURNS TABLE (id text, document json)
+    AS 'MODULE_PATHNAME', 'echocache_get_many' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 100;
+COMMENT ON FUNCTION echocache_get_many(text, text, bigint) IS
     'the same, without those that do not belong to this owner';
 
 -- ---------------------------------------------------------------- touch, withdraw, reload

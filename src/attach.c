@@ -31,6 +31,7 @@
 #include "catalog/pg_database.h"
 #include "catalog/pg_extension.h"
 #include "catalog/pg_index.h"
+#include "catalog/pg_inherits.h"
 #include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
 #include "commands/defrem.h"
@@ -88,7 +89,6 @@ static void check_key(Relation rel, const char *key);
 static bool unique_on(Relation index, Relation rel, AttrNumber attno);
 static void check_columns(Attachment *a);
 static void check_filter(Attachment *a);
-static void filter_error_context(void *arg);
 static Datum names_datum(List *names);
 static void insert_configuration(Attachment *a);
 static void create_triggers(Attachment *a);
@@ -283,7 +283,6 @@ check_columns(Attachment *a)
 		case INT2OID:
 		case INT4OID:
 		case INT8OID:
-		case NUMERICOID:
 		case TEXTOID:
 		case VARCHAROID:
 		case BPCHAROID:
@@ -294,14 +293,8 @@ check_columns(Attachment *a)
 			ereport(ERROR,
 					(errcode(ERRCODE_DATATYPE_MISMATCH),
 					 errmsg("column \"%s\" has a type that owners cannot have", a->owner),
-					 errhint("Owners are integers, numeric, uuid, or character strings.")));
+					 errhint("Owners are integers, uuids or character strings.")));
 	}
-}
-
-static void
-filter_error_context(void *arg)
-{
-	errcontext("filter of document \"%s\"", ((Attachment *) arg)->name);
 }
 
 /*
@@ -312,13 +305,11 @@ filter_error_context(void *arg)
 static void
 check_filter(Attachment *a)
 {
-	ErrorContextCallback context = {error_context_stack, filter_error_context, a};
 	Node	   *expr;
 	Bitmapset  *attnos = NULL;
 	int			attno = -1;
 	int			nestlevel;
 
-	error_context_stack = &context;
 	expr = ec_filter_parse(a->rel, a->filter);
 	if (contain_mutable_functions(expr))
 		ereport(ERROR,
@@ -346,7 +337,23 @@ check_filter(Attachment *a)
 															 RelationGetRelid(a->rel)),
 								   false, false);
 	AtEOXact_GUC(true, nestlevel);
-	error_context_stack = context.previous;
+}
+
+/* Every partition must be what the table itself must be. */
+static void
+check_partitions(Relation rel)
+{
+	ListCell   *lc;
+
+	if (rel->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
+		return;
+	foreach(lc, find_all_inheritors(RelationGetRelid(rel), AccessShareLock, NULL))
+	{
+		Relation	partition = relation_open(lfirst_oid(lc), NoLock);
+
+		check_relation(partition);
+		relation_close(partition, NoLock);
+	}
 }
 
 /* ---------------------------------------------------------------- catalog and triggers */
@@ -564,6 +571,7 @@ echocache_attach(PG_FUNCTION_ARGS)
 	/* as CREATE TRIGGER locks it: no writer is under way without our trigger */
 	a.rel = relation_open(relid, ShareRowExclusiveLock);
 	check_relation(a.rel);
+	check_partitions(a.rel);
 
 	attached = ec_document_by_relid(relid);
 	if (attached != NULL)
@@ -669,7 +677,9 @@ relation_dropped(Oid relid)
 		ereport(NOTICE,
 				(errmsg("document \"%s\" of table \"%s\" is detached", name,
 						get_rel_name(attached) ? get_rel_name(attached) : "?"),
-				 errdetail("%lld cached documents were withdrawn.", (long long) removed)));
+				 errdetail_plural("%lld cached document was withdrawn.",
+								  "%lld cached documents were withdrawn.", removed,
+								  (long long) removed)));
 		if (!extension)
 			forget(name);
 	}

@@ -35,7 +35,7 @@
 #include "guc.h"
 #include "render.h"
 
-/* A type's text output depends on no setting. */
+/* What a value of this type is in JSON depends on no setting. */
 static bool
 type_is_plain(Oid type)
 {
@@ -55,7 +55,7 @@ type_is_plain(Oid type)
 		case JSONOID:
 		case JSONBOID:
 		case NUMERICOID:
-		case DATEOID:			/* these two are ISO in JSON, whatever DateStyle is */
+		case DATEOID:
 		case TIMESTAMPOID:
 			return true;
 		default:
@@ -298,8 +298,7 @@ resolve(EcDocument *doc)
 	if (doc->has_owner)
 		resolve_column(doc, &doc->owner);
 	doc->key_exact = key_is_exact(&doc->key);
-	doc->key_plain = type_is_plain(doc->key.type);
-	if (!doc->key_plain || (doc->has_owner && !type_is_plain(doc->owner.type)))
+	if (!doc->key.plain || (doc->has_owner && !doc->owner.plain))
 		doc->render_all = true;
 	doc->slot = ec_document_slot(doc->relid);
 	MemoryContextSwitchTo(old);
@@ -326,6 +325,9 @@ resolve_column(EcDocument *doc, EcColumn *column)
 		((Form_pg_attribute) GETSTRUCT(tuple))->atttypmod : -1;
 	column->collation = ((Form_pg_attribute) GETSTRUCT(tuple))->attcollation;
 	ReleaseSysCache(tuple);
+	/* JSON has dates in ISO whatever DateStyle is; their own output has not */
+	column->plain = type_is_plain(column->type) && column->type != DATEOID &&
+		column->type != TIMESTAMPOID;
 	getTypeInputInfo(column->type, &in, &column->ioparam);
 	getTypeOutputInfo(column->type, &out, &varlena);
 	fmgr_info_cxt(in, &column->in, doc->context);
@@ -490,11 +492,18 @@ ec_document_row_map(Relation rel, const char *name)
 	return map;
 }
 
-/* What comes back from the column's own type for this text; throws what its input function throws. */
+/*
+ * What comes back from the column's own type for this text, under the settings
+ * that documents are rendered with.  Throws what the type's input function throws.
+ */
 char *
-ec_column_canonical(EcColumn *column, const char *input)
+ec_column_canonical(EcDocument *doc, EcColumn *column, const char *input)
 {
-	return OutputFunctionCall(&column->out, ec_column_datum(column, input));
+	int			nestlevel = column->plain ? 0 : ec_render_begin(doc);
+	char	   *text = OutputFunctionCall(&column->out, ec_column_datum(column, input));
+
+	ec_render_end(nestlevel);
+	return text;
 }
 
 Datum

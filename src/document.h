@@ -32,6 +32,7 @@ typedef struct EcColumn
 	Oid			ioparam;
 	int32		typmod;
 	Oid			collation;
+	bool		plain;			/* its text depends on no setting */
 	FmgrInfo	out;
 } EcColumn;
 
@@ -56,12 +57,12 @@ typedef struct EcDocument
 	EcPolicy	policy;
 	Bitmapset  *columns;		/* attribute numbers that the document shows */
 	Bitmapset  *depends;		/* those that it depends on: the filter's too */
-	bool		key_plain;		/* the key's text depends on no setting */
 	bool		render_timezone;	/* its text depends on TimeZone, ... */
 	bool		render_all;		/* ... or perhaps on any setting */
 	EcDocumentSlot *slot;		/* NULL: none was free */
-	SPIPlanPtr	plan_one;		/* made at first use */
-	SPIPlanPtr	plan_many;
+	/* made at first use; [1] as the table's owner, whom FORCE ROW LEVEL SECURITY does not bind */
+	SPIPlanPtr	plan_one[2];
+	SPIPlanPtr	plan_many[2];
 	TupleDesc	shape;			/* of the document as a record; made at first use, */
 	Expr	   *filter_expr;	/* as is this */
 	bool		resolved;		/* the fields that are not in the configuration are set */
@@ -91,7 +92,7 @@ extern List *ec_name_list(Datum array);
 extern void ec_document_at_xact_end(void);
 
 extern Datum ec_column_datum(EcColumn *column, const char *text);
-extern char *ec_column_canonical(EcColumn *column, const char *input);
+extern char *ec_column_canonical(EcDocument *doc, EcColumn *column, const char *input);
 extern int	ec_document_key(EcDocument *doc, const char *id, char *dst);
 extern int	ec_document_ttl(EcDocument *doc);
 

@@ -9,6 +9,7 @@
  */
 #include "postgres.h"
 
+#include <ctype.h>
 #include <limits.h>
 #include <sys/un.h>
 
@@ -30,6 +31,10 @@ char	   *ec_key_prefix = NULL;
 #ifdef ECHOCACHE_WAIT_POINTS
 char	   *ec_wait_point_name = NULL;
 #endif
+
+#define HOSTS_HINT \
+	"Separate servers by commas: host[:port[:weight]], [ipv6]:port, or the absolute path " \
+	"of a unix socket."
 
 static bool parse_number(const char *s, size_t len, int max, int *result);
 static const char *parse_host(const char *item, size_t len, EcHost *host);
@@ -113,7 +118,7 @@ parse_host(const char *item, size_t len, EcHost *host)
 	{
 		unsigned char c = name[i];
 
-		if (c <= 0x20 || c >= 0x7f || c == '[' || c == ']')
+		if (!isalnum(c) && strchr(item[0] == '[' ? ":.%-_" : ".-_", c) == NULL)
 			return "has a character that cannot stand in a host name";
 	}
 	memcpy(host->host, name, namelen);
@@ -161,7 +166,9 @@ check_hosts(char **newval, void **extra, GucSource source)
 
 		if (list->n == EC_MAX_SERVERS)
 		{
-			GUC_check_errdetail("There can be at most %d servers.", EC_MAX_SERVERS);
+			GUC_check_errdetail("Item %d, \"%.*s\", is one too many: there can be at most %d "
+								"servers.", list->n + 1, (int) len, item, EC_MAX_SERVERS);
+			GUC_check_errhint(HOSTS_HINT);
 			ec_guc_free(list);
 			return false;
 		}
@@ -174,8 +181,7 @@ check_hosts(char **newval, void **extra, GucSource source)
 		if (wrong)
 		{
 			GUC_check_errdetail("Item %d, \"%.*s\", %s.", list->n + 1, (int) len, item, wrong);
-			GUC_check_errhint("Separate servers by commas: host[:port[:weight]], "
-							  "[ipv6]:port, or the absolute path of a unix socket.");
+			GUC_check_errhint(HOSTS_HINT);
 			ec_guc_free(list);
 			return false;
 		}

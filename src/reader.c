@@ -106,7 +106,7 @@ make_owner(EcDocument *doc, const char *text, Owner *owner)
 				 errmsg("document \"%s\" has no owner column", doc->name),
 				 errhint("Attach its table with owner_column => '...', or call the "
 						 "function without an owner.")));
-	owner->text = ec_column_canonical(&doc->owner, text);
+	owner->text = ec_column_canonical(doc, &doc->owner, text);
 	owner->member = ec_document_owner_member(doc, owner->text, &owner->memberlen,
 											 &owner->namelen);
 }
@@ -561,12 +561,11 @@ enter_for_fill(EcDocument **doc, EcItem *items, int n)
 static bool
 one_item(EcDocument *doc, const char *id, EcItem *item)
 {
-	bool		as_owner;
-
 	ec_reader_check(doc);
 	memset(item, 0, offsetof(EcItem, key));
-	item->id = ec_column_canonical(&doc->key, id);
-	if (bypass_all(doc, item, 1, &as_owner))
+	item->id = ec_column_canonical(doc, &doc->key, id);
+	if (check_enable_rls(doc->relid, InvalidOid, true) == RLS_ENABLED || IsInParallelMode() ||
+		!ec_cluster_enter())
 		return false;
 	classify(doc, item, 1);
 	if (item->state == EC_ITEM_ASK)
@@ -631,6 +630,12 @@ ec_reader_refresh(EcDocument *doc, const char *id)
 	EcItem		item;
 	bool		stored = false;
 
+	if (IsolationUsesXactSnapshot())
+	{
+		/* what we see may be outdated */
+		(void) ec_reader_invalidate(doc, id);
+		return false;
+	}
 	if (!one_item(doc, id, &item))
 		return false;
 	ec_topology_leave();

@@ -39,6 +39,7 @@
 #include "utils/json.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/pg_locale.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 #include "utils/typcache.h"
@@ -51,8 +52,10 @@ static void set_setting(const char *name, const char *value);
 static SPIPlanPtr make_plan(EcDocument *doc, bool many);
 static int	compare_rows(const void *a, const void *b);
 static void take_results(EcDocument *doc, EcRow **sorted, int n, MemoryContext context);
-static void fetch_by_query(EcDocument *doc, EcRow **rows, int n, MemoryContext context);
+static void fetch_by_query(EcDocument *doc, EcRow **rows, int n, bool as_owner,
+						   MemoryContext context);
 static void fetch_written(EcDocument *doc, EcRow *rows, int n, Snapshot snapshot);
+static void filter_error(void *arg);
 static void make_shape(EcDocument *doc, Relation rel);
 
 /* ---------------------------------------------------------------- encoding */
@@ -130,6 +133,8 @@ ec_render_begin(EcDocument *doc)
 		set_setting("datestyle", "ISO, MDY");
 	if (IntervalStyle != INTSTYLE_POSTGRES)
 		set_setting("intervalstyle", "postgres");
+	if (strcmp(locale_monetary, "C") != 0)
+		set_setting("lc_monetary", "C");
 	if (extra_float_digits != 1)
 		set_setting("extra_float_digits", "1");
 	if (bytea_output != BYTEA_OUTPUT_HEX)
@@ -252,7 +257,7 @@ take_results(EcDocument *doc, EcRow **sorted, int n, MemoryContext context)
 
 /* The rows with these distinct ids by the document's query; the active snapshot is set. */
 static void
-fetch_by_query(EcDocument *doc, EcRow **rows, int n, MemoryContext context)
+fetch_by_query(EcDocument *doc, EcRow **rows, int n, bool as_owner, MemoryContext context)
 {
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
@@ -264,32 +269,49 @@ fetch_by_query(EcDocument *doc, EcRow **rows, int n, MemoryContext context)
 		bool		byval;
 		char		align;
 
-		if (doc->plan_many == NULL)
-			doc->plan_many = make_plan(doc, true);
+		if (doc->plan_many[as_owner] == NULL)
+			doc->plan_many[as_owner] = make_plan(doc, true);
 		qsort(rows, n, sizeof(EcRow *), compare_rows);
 		for (int i = 0; i < n; i++)
 			ids[i] = ec_column_datum(&doc->key, rows[i]->id);
 		get_typlenbyvalalign(doc->key.type, &len, &byval, &align);
 		array = PointerGetDatum(construct_array(ids, n, doc->key.type, len, byval, align));
-		if (SPI_execute_plan(doc->plan_many, &array, NULL, true, 0) != SPI_OK_SELECT)
+		if (SPI_execute_plan(doc->plan_many[as_owner], &array, NULL, true, 0) != SPI_OK_SELECT)
 			elog(ERROR, "could not read documents of \"%s\"", doc->name);
 		take_results(doc, rows, n, context);
 	}
 	else
 	{
-		if (doc->plan_one == NULL)
-			doc->plan_one = make_plan(doc, false);
+		if (doc->plan_one[as_owner] == NULL)
+			doc->plan_one[as_owner] = make_plan(doc, false);
 		for (int i = 0; i < n; i++)
 		{
 			Datum		id = ec_column_datum(&doc->key, rows[i]->id);
 
-			if (SPI_execute_plan(doc->plan_one, &id, NULL, true, 2) != SPI_OK_SELECT)
+			if (SPI_execute_plan(doc->plan_one[as_owner], &id, NULL, true, 2) != SPI_OK_SELECT)
 				elog(ERROR, "could not read documents of \"%s\"", doc->name);
 			take_results(doc, &rows[i], 1, context);
 			SPI_freetuptable(SPI_tuptable);
 		}
 	}
 	SPI_finish();
+}
+
+#define FILTER_QUERY	"SELECT "
+
+/* An error's position is one in the filter, not in the user's statement. */
+static void
+filter_error(void *arg)
+{
+	int			position = geterrposition();
+
+	if (position > 0)
+	{
+		errposition(0);
+		internalerrposition(Max(position - (int) strlen(FILTER_QUERY), 1));
+		internalerrquery(arg);
+	}
+	errcontext("filter \"%s\"", (char *) arg);
 }
 
 /*
@@ -300,10 +322,15 @@ Node *
 ec_filter_parse(Relation rel, const char *filter)
 {
 	ParseState *pstate = make_parsestate(NULL);
-	List	   *parsed = raw_parser(psprintf("SELECT %s", filter), RAW_PARSE_DEFAULT);
+	ErrorContextCallback context = {error_context_stack, filter_error,
+	unconstify(char *, filter)};
+	List	   *parsed;
 	SelectStmt *select = NULL;
+	ResTarget  *target;
 	Node	   *expr;
 
+	error_context_stack = &context;
+	parsed = raw_parser(psprintf(FILTER_QUERY "%s", filter), RAW_PARSE_DEFAULT);
 	if (list_length(parsed) == 1)
 		select = (SelectStmt *) linitial_node(RawStmt, parsed)->stmt;
 	if (select == NULL || !IsA(select, SelectStmt) || list_length(select->targetList) != 1 ||
@@ -311,7 +338,10 @@ ec_filter_parse(Relation rel, const char *filter)
 		select->havingClause || select->windowClause || select->valuesLists ||
 		select->sortClause || select->limitCount || select->limitOffset ||
 		select->lockingClause || select->withClause || select->distinctClause ||
-		select->intoClause || select->op != SETOP_NONE)
+		select->intoClause || select->op != SETOP_NONE ||
+		(target = linitial_node(ResTarget, select->targetList))->name != NULL ||
+		(IsA(target->val, ColumnRef) &&
+		 IsA(llast(((ColumnRef *) target->val)->fields), A_Star)))
 		ereport(ERROR,
 				(errcode(ERRCODE_SYNTAX_ERROR),
 				 errmsg("the filter is not one SQL expression"),
@@ -319,10 +349,11 @@ ec_filter_parse(Relation rel, const char *filter)
 	addNSItemToQuery(pstate, addRangeTableEntryForRelation(pstate, rel, AccessShareLock, NULL,
 														   false, true),
 					 false, true, true);
-	expr = transformWhereClause(pstate, linitial_node(ResTarget, select->targetList)->val,
-								EXPR_KIND_CHECK_CONSTRAINT, "filter");
+	pstate->p_sourcetext = filter;
+	expr = transformWhereClause(pstate, target->val, EXPR_KIND_CHECK_CONSTRAINT, "filter");
 	assign_expr_collations(pstate, expr);
 	free_parsestate(pstate);
+	error_context_stack = context.previous;
 	return expr;
 }
 
@@ -444,7 +475,7 @@ ec_document_fetch(EcDocument *doc, EcRow *rows, int n, Snapshot snapshot, bool a
 		asked[nasked++] = &rows[i];
 	}
 	if (nasked > 0)
-		fetch_by_query(doc, asked, nasked, CurrentMemoryContext);
+		fetch_by_query(doc, asked, nasked, as_owner, CurrentMemoryContext);
 	pfree(asked);
 
 	PopActiveSnapshot();

@@ -103,7 +103,7 @@ get(FunctionCallInfo fcinfo, const char *name, int arg)
 	EcDocument *doc = ec_document_require(name);
 	EcItem		item;
 
-	item.id = ec_column_canonical(&doc->key, id_argument(fcinfo, arg));
+	item.id = ec_column_canonical(doc, &doc->key, id_argument(fcinfo, arg));
 	ec_read(name, &item, 1, PG_NARGS() > arg + 1 ? id_argument(fcinfo, arg + 1) : NULL);
 	if (item.json == NULL)
 		PG_RETURN_NULL();
@@ -139,13 +139,28 @@ compare_ids(const void *a, const void *b, void *arg)
 	return strcmp(ids[*(const int *) a], ids[*(const int *) b]);
 }
 
+/* An array of ids; as text, it is the literal of a text[]. */
+static ArrayType *
+ids_argument(FunctionCallInfo fcinfo, int arg)
+{
+	Oid			input,
+				ioparam;
+
+	if (declared_type(fcinfo, arg) != TEXTOID)
+		return PG_GETARG_ARRAYTYPE_P(arg);
+	getTypeInputInfo(TEXTARRAYOID, &input, &ioparam);
+	return DatumGetArrayTypeP(OidInputFunctionCall(input,
+												   text_to_cstring(PG_GETARG_TEXT_PP(arg)),
+												   ioparam, -1));
+}
+
 /* Read what an array of ids asks for, each distinct one once. */
 static Many *
 read_many(FunctionCallInfo fcinfo, const char *name, int arg, const char *owner)
 {
 	EcDocument *doc = ec_document_require(name);
 	Many	   *many = palloc0(sizeof(Many));
-	ArrayType  *array = PG_GETARG_ARRAYTYPE_P(arg);
+	ArrayType  *array = ids_argument(fcinfo, arg);
 	Oid			type = ARR_ELEMTYPE(array);
 	Datum	   *elems;
 	bool	   *nulls;
@@ -166,7 +181,7 @@ read_many(FunctionCallInfo fcinfo, const char *name, int arg, const char *owner)
 	{
 		if (nulls[i])
 			continue;
-		many->ids[i] = ec_column_canonical(&doc->key, id_text(type, elems[i]));
+		many->ids[i] = ec_column_canonical(doc, &doc->key, id_text(type, elems[i]));
 		sorted[nids++] = i;
 	}
 	qsort_arg(sorted, nids, sizeof(int), compare_ids, many->ids);

@@ -74,7 +74,7 @@ note(EcRowMap *map, TupleTableSlot *slot, bool live)
 
 	if (isnull)
 		return;
-	nestlevel = map->doc->key_plain ? 0 : ec_render_begin(map->doc);
+	nestlevel = map->doc->key.plain ? 0 : ec_render_begin(map->doc);
 	id = OutputFunctionCall(&map->doc->key.out, key);
 	ec_render_end(nestlevel);
 	ec_fence_note_key(map->doc, id, live ? map->relid : InvalidOid, &slot->tts_tid);
