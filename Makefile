@@ -16,7 +16,9 @@ OBJS = \
 	src/fence.o \
 	src/guc.o \
 	src/jsonscan.o \
+	src/launcher.o \
 	src/key.o \
+	src/outbox.o \
 	src/pending.o \
 	src/purge.o \
 	src/render.o \

@@ -22,12 +22,17 @@ CREATE TABLE echocache.document (
 COMMENT ON TABLE echocache.document IS 'attached tables; written by echocache_attach() and echocache_detach()';
 SELECT pg_catalog.pg_extension_config_dump('echocache.document', '');
 
-CREATE TABLE echocache.withdrawn (
-    id    bigint NOT NULL,
-    name  text NOT NULL
+-- Not dumped: what a restored database finds in a cache is purged anyway.  src/outbox.c
+-- knows the order of the columns.
+CREATE TABLE echocache.outbox (
+    id        bigint GENERATED ALWAYS AS IDENTITY,
+    server    text NOT NULL,
+    document  text NOT NULL,
+    key       text,
+    since     timestamptz NOT NULL
 );
-COMMENT ON TABLE echocache.withdrawn IS 'documents detached while a server could not be purged; the worker purges and clears them';
-SELECT pg_catalog.pg_extension_config_dump('echocache.withdrawn', '');
+COMMENT ON TABLE echocache.outbox IS
+    'keys (NULL: all of the document) still to be withdrawn from a server that was away; the worker clears it';
 
 CREATE FUNCTION echocache.document_trigger() RETURNS trigger
     AS 'MODULE_PATHNAME', 'echocache_document_trigger' LANGUAGE C;
@@ -400,7 +405,11 @@ CREATE FUNCTION echocache.servers(OUT server text, OUT weight integer, OUT state
     AS 'MODULE_PATHNAME', 'echocache_servers_internal' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
 COMMENT ON FUNCTION echocache.servers() IS 'behind the view echocache_servers';
 
-CREATE VIEW echocache_servers AS SELECT * FROM echocache.servers();
+CREATE VIEW echocache_servers AS
+    SELECT s.*, o.waiting, o.waiting_since
+    FROM echocache.servers() s
+    CROSS JOIN LATERAL (SELECT pg_catalog.count(*) AS waiting, pg_catalog.min(since) AS waiting_since
+                        FROM echocache.outbox WHERE outbox.server = s.server) o;
 COMMENT ON VIEW echocache_servers IS 'the memcached servers, as this database sees them';
 
 -- The order of the counters is that of EcCounter in src/shmem.h.

@@ -510,7 +510,7 @@ forget(const char *name)
 /*
  * Withdraw every document of a table that is being detached, and keep anybody
  * from storing another until this transaction has ended.  Returns how many keys
- * there were.  What cannot be reached now is noted for the worker.
+ * there were.  What cannot be reached now goes into the outbox.
  */
 static int64
 withdraw(const char *name, Oid relid, bool extension)
@@ -521,19 +521,15 @@ withdraw(const char *name, Oid relid, bool extension)
 	(void) ec_lock_class(relid, EC_LOCK_CLASS_WITHDRAW, true);
 	if (ec_cluster_enter())
 	{
-		bool		confirmed = ec_document_purge(name, &removed);
+		bool		confirmed = ec_document_purge(name, &removed, !extension);
 
 		ec_topology_leave();
-		if (confirmed)
-			return removed;
+		if (extension && !confirmed)
+			ereport(WARNING,
+					(errmsg("cached documents of \"%s\" could not be withdrawn from every server",
+							name),
+					 errdetail("They can be read there until they expire.")));
 	}
-	if (extension)
-		ereport(WARNING,
-				(errmsg("cached documents of \"%s\" could not be withdrawn from every server",
-						name),
-				 errdetail("They can be read there until they expire.")));
-	else
-		ec_worker_note_withdrawn(name);
 	return removed;
 }
 
@@ -612,7 +608,6 @@ echocache_attach(PG_FUNCTION_ARGS)
 	insert_configuration(&a);
 	create_triggers(&a);
 	ec_fence_note_whole(relid);
-	ec_fence_attachments_changed();
 	PG_RETURN_VOID();
 }
 

@@ -1004,10 +1004,10 @@ ec_exchange_meanwhile(EcOp *ops, int nops, EcDeadline deadline, int flags,
 		Conn	   *c;
 		int			a;
 
+		if (op->skip)
+			continue;
 		op->result = EC_PENDING;
 		op->next = -1;
-		if (op->server < 0)
-			continue;
 		c = &conns[op->server];
 		for (a = 0; a < nactive && active[a] != c; a++)
 			;

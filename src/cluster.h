@@ -30,7 +30,7 @@ typedef bool (*EcLineCallback) (const EcReply *line, void *arg);
 
 typedef enum EcOpResult
 {
-	EC_PENDING,					/* not sent: the caller has excluded it (server < 0) */
+	EC_PENDING,					/* not asked yet */
 	EC_DONE,
 	EC_ABSENT,					/* no such key */
 	EC_MISMATCH,				/* there, but not with our token */
@@ -41,7 +41,8 @@ typedef enum EcOpResult
 typedef struct EcOp
 {
 	EcOpKind	kind;
-	int			server;			/* -1: leave this one out */
+	int			server;
+	bool		skip;			/* leave this one out, and its result as it is */
 	const char *key;
 	int			keylen;
 	const char *value;

@@ -34,5 +34,5 @@ _PG_init(void)
 	ec_document_init();
 	ec_fence_init();
 	ec_attach_init();
-	ec_worker_init();
+	ec_launcher_init();
 }

@@ -10,6 +10,7 @@
  *
  *	PRE_COMMIT	locks, then step A: a marker on every changed key, confirmed, before
  *				anybody can see the change; then the documents are rendered.
+ *				A server that is away is not waited for: its keys go into its outbox.
  *	COMMIT		the change is visible, the locks are still held.  Step C: where we hold
  *				the key in store mode, the document replaces our marker.
  *	ABORT		nothing: a marker left behind costs nothing, and the next fill
@@ -47,17 +48,17 @@
 #include "document.h"
 #include "fence.h"
 #include "guc.h"
+#include "outbox.h"
 #include "pending.h"
 #include "purge.h"
 #include "render.h"
 #include "waitpoint.h"
 
-/* In a lock tag's fourth field; SQL's advisory locks have 1 and 2 there. */
-#define EC_LOCKTAG_KEY		0xEC01
-#define EC_LOCKTAG_CLASS	0xEC02
-
 /* Keys in one exchange of a large batch; each has a deadline of its own. */
 #define EC_BATCH			1000
+
+/* Outbox rows of one transaction and server; above, whole documents are noted. */
+#define EC_OUTBOX_KEYS		1000
 
 /* A changed document of a transaction that is not a bulk. */
 typedef struct FenceKey
@@ -91,22 +92,24 @@ typedef struct Touched
 static Touched *docs = NULL;
 static int	ndocs = 0;
 static List *detached = NIL;	/* OIDs of tables */
-static bool attachments_changed = false;
-static bool recover_at_commit = false;
+static int	outbox_keys[EC_MAX_SERVERS];	/* rows written; -1: all documents are noted */
 static bool fenced = false;		/* PRE_COMMIT is over: it is too late to note anything */
 
 static void xact_callback(XactEvent event, void *arg);
 static void subxact_callback(SubXactEvent event, SubTransactionId mySubid,
 							 SubTransactionId parentSubid, void *arg);
-static void pre_commit(void);
+static void pre_commit(bool prepare);
 static int	find_doc(Oid relid);
 static void pre_commit_bulk(void);
-static void pre_commit_keys(void);
+static void pre_commit_keys(bool prepare);
 static void set_markers(EcOp *ops, int n, void (*meanwhile) (void *arg), void *arg);
+static void send_markers(EcOp *ops, int n, EcDeadline deadline,
+						 void (*meanwhile) (void *arg), void *arg);
+static void lock_outbox(int server);
+static void note_keys(EcOp *ops, int n, int server);
 static void render(void *arg);
 static void prepare_step_c(FenceKey *keys, int n);
 static void at_commit(void);
-static void attachments_at_commit(void);
 static void at_end(void);
 
 /* Once per backend. */
@@ -213,24 +216,12 @@ ec_fence_note_whole(Oid relid)
 	ec_pending_whole(relid, GetCurrentTransactionNestLevel());
 }
 
-/*
- * The list of attachments changes in this transaction: what a worker has read
- * of it is outdated when this commits.  Servers that could not be purged in the
- * transaction must then be recovered (again) with the new list.
- */
-void
-ec_fence_attachments_changed(void)
-{
-	attachments_changed = true;
-}
-
 /* The table is detached in this transaction, and all its documents withdrawn. */
 void
 ec_fence_detached(Oid relid)
 {
 	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
 
-	attachments_changed = true;
 	detached = lappend_oid(detached, relid);
 	MemoryContextSwitchTo(old);
 }
@@ -256,12 +247,14 @@ compare_keys(const void *a, const void *b)
 }
 
 /*
- * Steps 2 to 4 of the fence.  May throw, which aborts the transaction: for
+ * Steps 2 to 4 of the fence.  For PREPARE (step 7) withdraw modes only: the locks,
+ * an outbox lock among them, stay with the prepared transaction, bar every fill
+ * until it ends, and make nobody wait.  May throw, which aborts the transaction: for
  * interrupts, lock_timeout, out of memory, what rendering a row throws, and with
  * fallback = off a server that is not there.
  */
 static void
-pre_commit(void)
+pre_commit(bool prepare)
 {
 	bool		bulk = ec_pending_count() > ec_max_write_through;
 	ListCell   *lc;
@@ -271,6 +264,7 @@ pre_commit(void)
 	/* the locks must last to the end of the transaction */
 	CurrentResourceOwner = TopTransactionResourceOwner;
 
+	memset(outbox_keys, 0, sizeof(outbox_keys));
 	docs = palloc0((list_length(ec_pending_tables()) + 1) * sizeof(Touched));
 	ndocs = 0;
 	foreach(lc, ec_pending_tables())
@@ -294,7 +288,7 @@ pre_commit(void)
 		if (bulk)
 			pre_commit_bulk();
 		else
-			pre_commit_keys();
+			pre_commit_keys(prepare);
 		ec_wait_point("before-commit");
 	}
 	fenced = true;
@@ -341,6 +335,7 @@ mark_one(const EcPendingKey *key, void *arg)
 	op->value = EC_MARKER;
 	op->valuelen = EC_MARKER_LEN;
 	op->ttl = ec_marker_ttl;
+	op->arg = docs[d].doc->name;
 	op->server = ec_cluster_place(op->key, op->keylen);
 	docs[d].keys++;
 	if (++batch->n == EC_BATCH)
@@ -378,7 +373,7 @@ pre_commit_bulk(void)
 			EcPendingTable *table = lfirst(lc);
 
 			if (table->relid == docs[i].doc->relid && table->whole_level > 0)
-				(void) ec_document_purge(docs[i].doc->name, &removed);
+				(void) ec_document_purge(docs[i].doc->name, &removed, true);
 		}
 		docs[i].keys += removed;
 	}
@@ -415,7 +410,7 @@ add_key(const EcPendingKey *pending, void *arg)
 
 /* A few documents: lock each, set the markers, prepare what will replace them. */
 static void
-pre_commit_keys(void)
+pre_commit_keys(bool prepare)
 {
 	KeyList		list = {0};
 	EcOp	   *ops;
@@ -429,7 +424,7 @@ pre_commit_keys(void)
 	{
 		EcDocument *doc = docs[d].doc;
 
-		docs[d].share = doc->policy == EC_WRITE_THROUGH && doc->slot != NULL &&
+		docs[d].share = !prepare && doc->policy == EC_WRITE_THROUGH && doc->slot != NULL &&
 			ec_lock_class(doc->relid, EC_LOCK_CLASS_SHARE, false);
 	}
 	for (int i = 0; i < list.n; i++)
@@ -458,6 +453,7 @@ pre_commit_keys(void)
 		op->value = EC_MARKER;
 		op->valuelen = EC_MARKER_LEN;
 		op->ttl = ec_marker_ttl;
+		op->arg = docs[list.keys[i].doc].doc->name;
 	}
 	/* the documents are rendered while the markers are on their way */
 	set_markers(ops, list.n, render, &list);
@@ -465,55 +461,107 @@ pre_commit_keys(void)
 		list.keys[i].token = ops[i].result == EC_DONE ? ops[i].token : 0;
 	ec_wait_point("after-markers");
 
-	prepare_step_c(list.keys, list.n);
+	if (!prepare)
+		prepare_step_c(list.keys, list.n);
 }
 
 /*
- * Step A for one batch, under one deadline: every key carries a marker, or is
- * gone, confirmed; or its server is DOWN, and its worker purges it of our
- * documents before anybody reads from it again.  A server that is DOWN already is
- * not waited for.  The state is read under the key's lock: a worker that brings
- * the server back later purges what is there now, and until we end nobody
- * stores this key.  With fallback = off throws instead.
+ * Step A for one batch: every key carries a marker, or is gone, confirmed; or it
+ * is in the outbox of its server, which is DOWN, and whose worker withdraws it
+ * before anybody reads from there again.  A server that is DOWN already is not
+ * waited for.  op->arg is the document's name.  meanwhile runs while the markers are
+ * on their way.  With fallback = off throws where the outbox would be needed.
  */
 static void
 set_markers(EcOp *ops, int n, void (*meanwhile) (void *arg), void *arg)
 {
-	int			down = -1;
-	bool		ok;
+	bool		unconfirmed[EC_MAX_SERVERS] = {0};
 	EcDeadline	deadline = ec_deadline(ec_timeout);
 
 	for (int i = 0; i < n; i++)
 	{
-		if (ec_server_state(ops[i].server) != EC_DOWN)
-			continue;
-		down = ops[i].server;
-		ops[i].server = -1;
+		ops[i].skip = ec_server_state(ops[i].server) == EC_DOWN;
+		ops[i].result = EC_FAILED;
 	}
-	if (down >= 0 && !ec_fallback)
-		ereport(ERROR,
-				(errcode(ERRCODE_CONNECTION_FAILURE),
-				 errmsg("could not withdraw cached documents: server \"%s\" is down",
-						ec_cluster_name(down)),
-				 errhint("The transaction is rolled back because echocache.fallback is off.")));
-	ok = ec_exchange_meanwhile(ops, n, deadline, 0, meanwhile, arg);
+	send_markers(ops, n, deadline, meanwhile, arg);
+	for (int i = 0; i < n; i++)
+		unconfirmed[ops[i].server] |= ops[i].result == EC_FAILED;
+
+	for (int server = 0; server < ec_cluster_size(); server++)
+	{
+		if (!unconfirmed[server])
+			continue;
+		lock_outbox(server);
+		if (ec_server_state(server) != EC_DOWN)
+		{
+			/* no longer DOWN, and it was not we who made it so: then as usual */
+			for (int i = 0; i < n; i++)
+				ops[i].skip = ops[i].server != server || ops[i].result != EC_FAILED;
+			send_markers(ops, n, deadline, NULL, NULL);
+		}
+		note_keys(ops, n, server);
+	}
+}
+
+/* Send the markers that are not to be skipped; those not confirmed are EC_FAILED. */
+static void
+send_markers(EcOp *ops, int n, EcDeadline deadline, void (*meanwhile) (void *arg), void *arg)
+{
+	(void) ec_exchange_meanwhile(ops, n, deadline, 0, meanwhile, arg);
 
 	/* a server out of memory may refuse even a marker; then the key must go */
-	for (int i = 0; ok && i < n; i++)
+	for (int i = 0; i < n; i++)
 	{
 		EcOp		op = ops[i];
 
-		if (ops[i].result != EC_REFUSED)
+		if (op.skip || op.result != EC_REFUSED)
 			continue;
 		op.kind = EC_OP_DELETE;
 		op.value = NULL;
-		ok = ec_exchange(&op, 1, deadline, 0);
+		(void) ec_exchange(&op, 1, deadline, 0);
+		if (op.result == EC_FAILED)
+			ops[i].result = EC_FAILED;
 	}
-	if (!ok && !ec_fallback)
+}
+
+/* On the way to a server's outbox: the lock, unless fallback is off. */
+static void
+lock_outbox(int server)
+{
+	if (!ec_fallback)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONNECTION_FAILURE),
-				 errmsg("could not withdraw cached documents: %s", ec_cluster_last_failure(NULL)),
+				 errmsg("could not withdraw cached documents from server \"%s\"",
+						ec_cluster_name(server)),
+				 errdetail_internal("%s", ec_server_reason(server)),
 				 errhint("The transaction is rolled back because echocache.fallback is off.")));
+	ec_outbox_lock(ec_cluster_name(server));
+}
+
+/*
+ * Note the batch's keys that are not confirmed in the outbox of this server,
+ * which is DOWN.  Above a limit, all documents of the tables instead.
+ */
+static void
+note_keys(EcOp *ops, int n, int server)
+{
+	const char *name = ec_cluster_name(server);
+
+	if (ec_all_noted(server) || outbox_keys[server] < 0)
+		return;
+	for (int i = 0; i < n; i++)
+	{
+		if (ops[i].server != server || ops[i].result != EC_FAILED)
+			continue;
+		if (++outbox_keys[server] > EC_OUTBOX_KEYS)
+		{
+			for (int d = 0; d < ndocs; d++)
+				ec_outbox_add(name, docs[d].doc->name, NULL, 0);
+			outbox_keys[server] = -1;
+			return;
+		}
+		ec_outbox_add(name, ops[i].arg, ops[i].key, ops[i].keylen);
+	}
 }
 
 /*
@@ -586,37 +634,47 @@ prepare_step_c(FenceKey *keys, int n)
 /*
  * Purge every key of a document from all servers; *removed is how many there
  * were.  The caller holds the class in withdraw mode and has entered the
- * topology.  A server that cannot do it is DOWN, and its worker will: false.
+ * topology.  A server that cannot do it is DOWN, and with note its outbox gets a
+ * row for the whole document.  Returns whether all have done it.
  */
 bool
-ec_document_purge(const char *name, int64 *removed)
+ec_document_purge(const char *name, int64 *removed, bool note)
 {
 	char		head[EC_PREFIX_MAX + EC_NAME_MAX + 2];
 	EcDatabase *db = ec_my_database();
-	bool		confirmed = true;
+	bool		all = true;
 	List	   *heads;
 
 	head[ec_key_head(head, db ? db->prefix : ec_key_prefix, name)] = '\0';
 	heads = list_make1(head);
 	for (int i = 0; i < ec_cluster_size(); i++)
 	{
-		if (ec_server_state(i) != EC_DOWN)
+		bool		locked = false;
+
+		for (;;)
 		{
-			if (ec_purge(i, heads, removed))
-				continue;
-			/* if it did not fail, it does not tell its keys: that is as bad */
-			ec_server_down(ec_cluster_generation(), i, ec_cluster_last_failure(NULL));
+			if (ec_server_state(i) != EC_DOWN)
+			{
+				if (ec_purge(i, heads, removed))
+					break;
+				/* if it did not fail, it does not tell its keys: that is as bad */
+				ec_server_down(ec_cluster_generation(), i, ec_cluster_last_failure(NULL));
+			}
+			else if (locked || !note)
+			{
+				all = false;
+				if (note)
+					ec_outbox_add(ec_cluster_name(i), name, NULL, 0);
+				break;
+			}
+			else
+			{
+				lock_outbox(i);
+				locked = true;
+			}
 		}
-		recover_at_commit = true;
-		confirmed = false;
-		if (!ec_fallback)
-			ereport(ERROR,
-					(errcode(ERRCODE_CONNECTION_FAILURE),
-					 errmsg("could not withdraw all documents of \"%s\" from server \"%s\"",
-							name, ec_cluster_name(i)),
-					 errhint("The transaction is rolled back because echocache.fallback is off.")));
 	}
-	return confirmed;
+	return all;
 }
 
 /* ---------------------------------------------------------------- at the commit, and after */
@@ -654,18 +712,6 @@ at_commit(void)
 	}
 }
 
-/* The attachments have changed, visibly: give up slots, purge what could not be reached. */
-static void
-attachments_at_commit(void)
-{
-	ListCell   *lc;
-
-	foreach(lc, detached)
-		ec_document_slot_free(lfirst_oid(lc));
-	if (recover_at_commit)
-		ec_my_servers_recover();
-}
-
 /* However the transaction ended: forget it.  Never throws. */
 static void
 at_end(void)
@@ -679,32 +725,30 @@ at_end(void)
 	docs = NULL;
 	ndocs = 0;
 	detached = NIL;
-	attachments_changed = recover_at_commit = fenced = false;
+	fenced = false;
 }
 
 static void
 xact_callback(XactEvent event, void *arg)
 {
+	ListCell   *lc;
+
 	switch (event)
 	{
 		case XACT_EVENT_PRE_COMMIT:
 			if (ec_pending_any())
-				pre_commit();
+				pre_commit(false);
 			break;
 		case XACT_EVENT_COMMIT:
 			if (ec_pending_any())
 				at_commit();
-			if (attachments_changed)
-				attachments_at_commit();
+			foreach(lc, detached)
+				ec_document_slot_free(lfirst_oid(lc));
 			at_end();
 			break;
 		case XACT_EVENT_PRE_PREPARE:
 			if (ec_pending_any())
-				ereport(ERROR,
-						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-						 errmsg("cannot PREPARE a transaction that has changed cached documents"),
-						 errhint("Commit it in one phase, or detach the table with "
-								 "echocache_detach().")));
+				pre_commit(true);
 			break;
 		case XACT_EVENT_ABORT:
 		case XACT_EVENT_PREPARE:

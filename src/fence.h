@@ -14,6 +14,11 @@
 #include "storage/itemptr.h"
 #include "storage/lock.h"
 
+/* In a lock tag's fourth field; SQL's advisory locks have 1 and 2 there. */
+#define EC_LOCKTAG_KEY		0xEC01
+#define EC_LOCKTAG_CLASS	0xEC02
+#define EC_LOCKTAG_OUTBOX	0xEC03
+
 /*
  * The two modes of a key's lock.  Withdraw: "a change of this document is about
  * to commit, its marker is set"; any number of holders.  Store: "what I read now
@@ -36,8 +41,7 @@ extern void ec_unlock_class(Oid relid, LOCKMODE mode);
 
 extern void ec_fence_note_key(EcDocument *doc, const char *id, Oid written, ItemPointer tid);
 extern void ec_fence_note_whole(Oid relid);
-extern void ec_fence_attachments_changed(void);
 extern void ec_fence_detached(Oid relid);
-extern bool ec_document_purge(const char *name, int64 *removed);
+extern bool ec_document_purge(const char *name, int64 *removed, bool note);
 
 #endif							/* ECHOCACHE_FENCE_H */

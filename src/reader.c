@@ -209,8 +209,7 @@ ask_cache(EcDocument *doc, EcItem *items, int n, const Owner *owner)
 	for (int i = 0; i < n; i++)
 	{
 		make_op(&ops[i], EC_OP_GET, &items[i]);
-		if (items[i].state != EC_ITEM_ASK)
-			ops[i].server = -1;
+		ops[i].skip = items[i].state != EC_ITEM_ASK;
 	}
 	if (!ec_exchange(ops, n, deadline, 0))
 	{
@@ -227,7 +226,7 @@ ask_cache(EcDocument *doc, EcItem *items, int n, const Owner *owner)
 		EcItem	   *item = &items[i];
 		EcOp	   *op = &ops[i];
 
-		if (op->server < 0)
+		if (op->skip)
 			continue;
 		if (op->result == EC_FAILED)
 			item->state = EC_ITEM_TABLE;
@@ -238,13 +237,11 @@ ask_cache(EcDocument *doc, EcItem *items, int n, const Owner *owner)
 			bad++;
 			continue;
 		}
-		op->server = -1;
+		op->skip = true;
 	}
-	if (bad > 0)
-	{
-		ec_count(doc->slot, EC_ERRORS, bad);
+	ec_count(doc->slot, EC_ERRORS, bad);
+	if (bad > 0 && !RecoveryInProgress())
 		(void) ec_exchange(ops, n, deadline, 0);
-	}
 	if (ops != &one)
 		pfree(ops);
 }
@@ -407,10 +404,8 @@ read_and_fill(EcDocument *doc, EcItem *items, int n, const char *owner, bool as_
 	for (int i = 0; i < n; i++)
 	{
 		make_op(&ops[i], EC_OP_MARK, &items[i]);
-		if (items[i].state == EC_ITEM_FILL)
-			fills++;
-		else
-			ops[i].server = -1;
+		ops[i].skip = items[i].state != EC_ITEM_FILL;
+		fills += !ops[i].skip;
 		if (items[i].state == EC_ITEM_DONE)
 			continue;
 		wanted[nrows] = &items[i];
@@ -455,7 +450,7 @@ read_and_fill(EcDocument *doc, EcItem *items, int n, const char *owner, bool as_
 			(owner == NULL || (rows[r].owner && strcmp(rows[r].owner, owner) == 0)))
 			item->json = rows[r].json;
 
-		op->server = -1;
+		op->skip = true;
 		if (item->state == EC_ITEM_FILL && item->token != 0)
 		{
 			const char *value = NULL;
@@ -557,7 +552,10 @@ enter_for_fill(EcDocument **doc, EcItem *items, int n)
 
 /* ---------------------------------------------------------------- one key at a time */
 
-/* An item for a function that works on the cache alone.  false: the cache cannot be asked. */
+/*
+ * An item for a function that changes the cache alone.  false: not here (row
+ * security, a standby), or not now.
+ */
 static bool
 one_item(EcDocument *doc, const char *id, EcItem *item)
 {
@@ -565,7 +563,7 @@ one_item(EcDocument *doc, const char *id, EcItem *item)
 	memset(item, 0, offsetof(EcItem, key));
 	item->id = ec_column_canonical(doc, &doc->key, id);
 	if (check_enable_rls(doc->relid, InvalidOid, true) == RLS_ENABLED || IsInParallelMode() ||
-		!ec_cluster_enter())
+		RecoveryInProgress() || !ec_cluster_enter())
 		return false;
 	classify(doc, item, 1);
 	if (item->state == EC_ITEM_ASK)

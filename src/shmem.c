@@ -96,8 +96,11 @@ shmem_startup(void)
 		}
 		for (int d = 0; d < EC_MAX_DATABASES; d++)
 			for (int i = 0; i < EC_MAX_SERVERS; i++)
+			{
 				pg_atomic_init_u64(&ec_shared->database[d].state[i],
-								   EC_STATE_WORD(1, EC_RECOVERING));
+								   EC_STATE_WORD(1, true, EC_RECOVERING));
+				pg_atomic_init_u64(&ec_shared->database[d].whole_noted[i], 0);
+			}
 		for (int d = 0; d < EC_MAX_DOCUMENTS; d++)
 		{
 			pg_atomic_init_u64(&ec_shared->document[d].async_lsn, 0);
@@ -245,7 +248,9 @@ ec_server_state(int server)
 {
 	EcDatabase *db = ec_my_database();
 
-	return db ? EC_STATE(pg_atomic_read_u64(&db->state[server])) : EC_RECOVERING;
+	if (db == NULL || (db->standby && !RecoveryInProgress()))
+		return EC_RECOVERING;	/* just promoted: the launcher has not seen it yet */
+	return EC_STATE(pg_atomic_read_u64(&db->state[server]));
 }
 
 uint64
@@ -259,13 +264,39 @@ ec_state_word(EcDatabase *db, int server)
  * whoever else works on the old one finds out.
  */
 bool
-ec_state_swap(EcDatabase *db, int server, uint64 from, EcState to)
+ec_state_swap(EcDatabase *db, int server, uint64 from, EcState to, bool purge)
 {
 	if (!pg_atomic_compare_exchange_u64(&db->state[server], &from,
-										EC_STATE_WORD(EC_EPOCH(from) + 1, to)))
+										EC_STATE_WORD(EC_EPOCH(from) + 1, purge, to)))
 		return false;
 	db->since[server] = GetCurrentTimestamp();
 	return true;
+}
+
+/* Every server of this database is RECOVERING, and must be purged: a new start. */
+void
+ec_states_reset(EcDatabase *db)
+{
+	for (int i = 0; i < EC_MAX_SERVERS; i++)
+		while (!ec_state_swap(db, i, ec_state_word(db, i), EC_RECOVERING, true))
+			;
+}
+
+/*
+ * Has the outbox a row for every document as a whole, for as long as this server
+ * stays DOWN?  To be asked under its outbox lock: the worker takes them up only
+ * when the state has changed and we have ended.
+ */
+bool
+ec_all_noted(int server)
+{
+	EcDatabase *db = ec_my_database();
+	uint64		word;
+
+	if (db == NULL)
+		return false;
+	word = ec_state_word(db, server);
+	return EC_STATE(word) == EC_DOWN && pg_atomic_read_u64(&db->whole_noted[server]) == word;
 }
 
 /*
@@ -294,7 +325,7 @@ ec_server_down(uint64 generation, int server, const char *reason)
 
 			if (EC_STATE(word) == EC_DOWN)
 				break;
-			if (ec_state_swap(db, server, word, EC_DOWN))
+			if (ec_state_swap(db, server, word, EC_DOWN, EC_MUST_PURGE(word)))
 			{
 				changed = true;
 				if (db->worker_pid != MyProcPid)
@@ -323,29 +354,16 @@ ec_server_error(int server, const char *reason)
 	LWLockRelease(ec_shared->lock);
 }
 
-/*
- * What the worker has purged or is purging no longer counts: begin again with
- * every server.  For a change of the attachments that a server has not seen.
- */
-void
-ec_my_servers_recover(void)
+/* And why it is not, palloc'd. */
+char *
+ec_server_reason(int server)
 {
-	EcDatabase *db = ec_my_database();
+	char		reason[EC_ERROR_MAX];
 
-	if (db == NULL)
-		return;
-	for (int i = 0; i < EC_MAX_SERVERS; i++)
-	{
-		for (;;)
-		{
-			uint64		word = ec_state_word(db, i);
-
-			if (ec_state_swap(db, i, word,
-							  EC_STATE(word) == EC_DOWN ? EC_DOWN : EC_RECOVERING))
-				break;
-		}
-	}
-	ec_wake(db->worker_pid);
+	LWLockAcquire(ec_shared->lock, LW_SHARED);
+	strlcpy(reason, ec_shared->server[server].last_error, sizeof(reason));
+	LWLockRelease(ec_shared->lock);
+	return pstrdup(reason);
 }
 
 /* Set the latch of another backend or worker, if it is there. */

@@ -11,8 +11,9 @@
  * trust two different placements of one key.
  *
  * A server's state is one 64-bit word for each database: an epoch, which grows
- * with every change, and UP, DOWN or RECOVERING.  Whoever brings a server back
- * does so by compare-and-swap on the word that it began with.
+ * with every change, and UP, DOWN or RECOVERING.  Any backend's failed exchange
+ * makes it DOWN; only the database's worker brings it back, by compare-and-swap on
+ * the word that it began with.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -45,9 +46,12 @@ typedef enum EcState
 	EC_UP = 2
 } EcState;
 
+/* A state word: epoch, must it be purged before it is UP, state. */
 #define EC_STATE(word)		((EcState) ((word) & 3))
-#define EC_STATE_WORD(epoch, state)		(((uint64) (epoch) << 2) | (state))
-#define EC_EPOCH(word)		((word) >> 2)
+#define EC_MUST_PURGE(word) (((word) & 4) != 0)
+#define EC_EPOCH(word)		((word) >> 3)
+#define EC_STATE_WORD(epoch, purge, state) \
+	(((uint64) (epoch) << 3) | ((purge) ? 4 : 0) | (state))
 
 typedef struct EcAddress
 {
@@ -85,8 +89,14 @@ typedef struct EcDatabase
 	char		prefix[EC_PREFIX_MAX + 1];	/* of its keys */
 	/* atomics: see the banner */
 	pg_atomic_uint64 state[EC_MAX_SERVERS];
+	/*
+	 * By the worker: the state word, DOWN, under which the outbox has a row for
+	 * every document as a whole, so that writers need not note single keys.
+	 */
+	pg_atomic_uint64 whole_noted[EC_MAX_SERVERS];
 	/* by whoever changed the state, without a lock: shown in the view only */
 	TimestampTz since[EC_MAX_SERVERS];
+	bool		standby;		/* by the worker: the states are those of a hot standby */
 } EcDatabase;
 
 /* What is counted for each document; the order is that of echocache_stats. */
@@ -165,10 +175,12 @@ extern bool ec_topology_all_left(uint64 before);
 extern EcDatabase *ec_my_database(void);
 extern EcState ec_server_state(int server);
 extern uint64 ec_state_word(EcDatabase *db, int server);
-extern bool ec_state_swap(EcDatabase *db, int server, uint64 from, EcState to);
+extern bool ec_state_swap(EcDatabase *db, int server, uint64 from, EcState to, bool purge);
+extern void ec_states_reset(EcDatabase *db);
+extern bool ec_all_noted(int server);
 extern void ec_server_down(uint64 generation, int server, const char *reason);
 extern void ec_server_error(int server, const char *reason);
-extern void ec_my_servers_recover(void);
+extern char *ec_server_reason(int server);
 extern void ec_wake(int pid);
 extern const char *ec_state_name(EcState state);
 

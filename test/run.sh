@@ -201,13 +201,14 @@ temp_config()
 }
 
 # installcheck SUITE MAKE ARGUMENT...: pg_regress or its sister on an instance of its own.
+# Whatever hangs is ended: a step of a spec after half a minute, a suite after ten.
 installcheck()
 {
 	local suite=$1
 
 	shift
 	temp_config "$suite"
-	ec_as_postgres make -C "$EC_BUILD" installcheck PG_CONFIG="$PG_CONFIG" DESTDIR="$EC_STAGE" "$@" \
+	PGISOLATIONTIMEOUT=30 ec_as_postgres timeout -k 10 600 make -C "$EC_BUILD" installcheck PG_CONFIG="$PG_CONFIG" DESTDIR="$EC_STAGE" "$@" \
 		EXTRA_REGRESS_OPTS="--temp-instance=$EC_TMP/$suite/instance --temp-config=$EC_TMP/$suite.conf" \
 		</dev/null >"$EC_TMP/$suite.log" 2>&1
 }
@@ -239,7 +240,7 @@ tap_file()
 	cd "$dir"
 	TESTDIR=$dir TESTDATADIR=$dir/tmp_check TESTLOGDIR=$dir/tmp_check/log PATH=$ec_bindir:$PATH PGPORT=65432 DESTDIR=$EC_STAGE \
 		PG_REGRESS="$(dirname "$("$PG_CONFIG" --pgxs)")/../test/regress/pg_regress" \
-		perl -I "$(dirname "$("$PG_CONFIG" --pgxs)")/../test/perl" "$EC_BUILD/test/t/$name.pl" \
+		timeout -k 10 600 perl -I "$(dirname "$("$PG_CONFIG" --pgxs)")/../test/perl" "$EC_BUILD/test/t/$name.pl" \
 		</dev/null >"$dir/tap" 2>&1 && echo 0 >"$dir/status" || echo $? >"$dir/status"
 }
 
@@ -324,6 +325,11 @@ finish()
 	local status=$?
 
 	[ -z "${fuzz_pid:-}" ] || kill "$fuzz_pid" 2>/dev/null || true
+	# Instances of suites that were cut short; ec_end knows its own.
+	find "$EC_TMP" -name postmaster.pid -not -path "$EC_TMP/pg-*" -printf '%h\n' |
+		while read -r data; do
+			ec_as_postgres "$ec_bindir/pg_ctl" -D "$data" -s -m immediate stop || true
+		done
 	ec_end
 	if [ "$status" != 0 ] && [ "$failed" = 0 ]; then
 		failed=1

@@ -1,0 +1,543 @@
+/*-------------------------------------------------------------------------
+ *
+ * launcher.c
+ *	  The launcher: publishes the topology, keeps a worker in every database.
+ *
+ * It alone turns echocache.hosts and echocache.enabled into shared memory, and
+ * resolves names, which can block for long.  Every database is looked at once, and
+ * again when CREATE EXTENSION has run anywhere; where the extension is, there is
+ * a worker (worker.c).
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <netdb.h>
+#include <sys/un.h>
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/pg_database.h"
+#include "libpq/pqsignal.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "tcop/tcopprot.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "guc.h"
+#include "shmem.h"
+#include "worker.h"
+
+#define LAUNCHER_NAP_MS		1000
+#define SCAN_INTERVAL_MS	10000	/* how often new databases are looked for */
+#define RESOLVE_INTERVAL_MS 30000	/* how often names are resolved again, */
+#define RESOLVE_DOWN_MS		1000	/* while a server is down: it may have moved */
+#define BAN_MS				10000	/* a database about to be dropped gets no worker */
+#define BACKOFF_MAX_MS		60000
+
+static void resolve_server(EcServer *s, bool numeric);
+static void publish(void);
+static void resolve_names(void);
+static bool any_down(void);
+static void scan_databases(HTAB *known);
+static void mind_workers(HTAB *known);
+static void launcher_exit(int code, Datum arg);
+
+/* Set by a command of this transaction, carried out at its commit. */
+static bool rescan_at_commit = false;
+
+static void xact_callback(XactEvent event, void *arg);
+
+/* Once, from _PG_init. */
+void
+ec_launcher_init(void)
+{
+	BackgroundWorker worker = {0};
+
+	strlcpy(worker.bgw_name, "echocache launcher", BGW_MAXLEN);
+	strlcpy(worker.bgw_type, "echocache launcher", BGW_MAXLEN);
+	strlcpy(worker.bgw_library_name, "echocache", BGW_MAXLEN);
+	strlcpy(worker.bgw_function_name, "echocache_launcher_main", BGW_MAXLEN);
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_ConsistentState;
+	worker.bgw_restart_time = 1;
+	RegisterBackgroundWorker(&worker);
+	RegisterXactCallback(xact_callback, NULL);
+}
+
+/* ---------------------------------------------------------------- called by backends */
+
+/* The extension is created or dropped here: look again when that is committed. */
+void
+ec_worker_rescan_at_commit(void)
+{
+	rescan_at_commit = true;
+}
+
+static void
+xact_callback(XactEvent event, void *arg)
+{
+	EcDatabase *db;
+
+	if (!rescan_at_commit || (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT &&
+							  event != XACT_EVENT_PREPARE))
+		return;
+	rescan_at_commit = false;
+	if (event == XACT_EVENT_ABORT)
+		return;
+	LWLockAcquire(ec_shared->lock, LW_EXCLUSIVE);
+	ec_shared->rescan = true;
+	LWLockRelease(ec_shared->lock);
+	db = ec_my_database();
+	if (db)
+		ec_wake(db->worker_pid);
+	ec_wake(ec_shared->launcher_pid);
+}
+
+/* The database is about to be dropped, say: its worker must not be in the way. */
+void
+ec_worker_leave_database(Oid dboid)
+{
+	LWLockAcquire(ec_shared->lock, LW_EXCLUSIVE);
+	ec_shared->banned = dboid;
+	ec_shared->banned_until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BAN_MS);
+	LWLockRelease(ec_shared->lock);
+	for (int i = 0; i < EC_MAX_DATABASES; i++)
+		if (ec_shared->database[i].dboid == dboid)
+			ec_wake(ec_shared->database[i].worker_pid);
+}
+
+/* May there be no worker in this database for now? */
+bool
+ec_worker_is_banned(Oid dboid)
+{
+	bool		banned;
+
+	LWLockAcquire(ec_shared->lock, LW_SHARED);
+	banned = ec_shared->banned == dboid && GetCurrentTimestamp() < ec_shared->banned_until;
+	LWLockRelease(ec_shared->lock);
+	return banned;
+}
+
+/* ---------------------------------------------------------------- launcher: topology */
+
+/* The addresses of a server; with numeric, only what needs no resolver. */
+static void
+resolve_server(EcServer *s, bool numeric)
+{
+	struct addrinfo hints = {0};
+	struct addrinfo *list;
+	char		port[16];
+
+	s->naddresses = 0;
+	if (s->port == 0)
+	{
+		struct sockaddr_un *un = (struct sockaddr_un *) &s->address[0].addr;
+
+		memset(&s->address[0], 0, sizeof(EcAddress));
+		un->sun_family = AF_UNIX;
+		strlcpy(un->sun_path, s->host, sizeof(un->sun_path));
+		s->address[0].len = sizeof(struct sockaddr_un);
+		s->naddresses = 1;
+		return;
+	}
+	hints.ai_socktype = SOCK_STREAM;
+	hints.ai_flags = AI_NUMERICSERV;
+	if (numeric && strcmp(s->host, "localhost") != 0)
+		hints.ai_flags |= AI_NUMERICHOST;
+	snprintf(port, sizeof(port), "%d", s->port);
+	if (getaddrinfo(s->host, port, &hints, &list) != 0)
+		return;
+	for (struct addrinfo *a = list; a && s->naddresses < EC_MAX_ADDRESSES; a = a->ai_next)
+	{
+		EcAddress  *address = &s->address[s->naddresses];
+
+		if (a->ai_addrlen > sizeof(address->addr))
+			continue;
+		memset(address, 0, sizeof(EcAddress));
+		memcpy(&address->addr, a->ai_addr, a->ai_addrlen);
+		address->len = a->ai_addrlen;
+		s->naddresses++;
+	}
+	freeaddrinfo(list);
+}
+
+/*
+ * Publish what the settings say as a new generation.  Every server begins as
+ * RECOVERING: keys may have moved, and what was left where they were before is
+ * purged before anybody reads.  Names keep the addresses that are known.
+ */
+static void
+publish(void)
+{
+	EcServer   *servers = palloc0(sizeof(EcServer) * EC_MAX_SERVERS);
+	int			n = ec_host_list->n;
+
+	for (int i = 0; i < n; i++)
+	{
+		const EcHost *h = &ec_host_list->host[i];
+		EcServer   *s = &servers[i];
+
+		strlcpy(s->host, h->host, sizeof(s->host));
+		s->port = h->port;
+		s->weight = h->weight;
+		if (h->port == 0)
+			strlcpy(s->name, h->host, sizeof(s->name));
+		else
+			snprintf(s->name, sizeof(s->name), strchr(h->host, ':') ? "[%s]:%d" : "%s:%d",
+					 h->host, h->port);
+		resolve_server(s, true);
+		for (int old = 0; s->naddresses == 0 && old < ec_shared->nservers; old++)
+		{
+			if (strcmp(ec_shared->server[old].name, s->name) != 0)
+				continue;
+			s->naddresses = ec_shared->server[old].naddresses;
+			memcpy(s->address, ec_shared->server[old].address, sizeof(s->address));
+		}
+		pg_atomic_init_u32(&s->connections, 0);
+		pg_atomic_init_u32(&s->kept, 0);
+		pg_atomic_init_u64(&s->item_max, 0);
+	}
+
+	LWLockAcquire(ec_shared->lock, LW_EXCLUSIVE);
+	for (int d = 0; d < EC_MAX_DATABASES; d++)
+	{
+		ec_states_reset(&ec_shared->database[d]);
+		ec_shared->database[d].standby = false;
+	}
+	memcpy(ec_shared->server, servers, n * sizeof(EcServer));
+	ec_shared->nservers = n;
+	ec_shared->enabled = ec_enabled;
+	ec_shared->republish = false;
+	pg_atomic_fetch_add_u64(&ec_shared->generation, 1);
+	LWLockRelease(ec_shared->lock);
+
+	ereport(LOG,
+			(errmsg_plural("echocache: the cache is %s, with %d server",
+						   "echocache: the cache is %s, with %d servers", n,
+						   ec_enabled ? "on" : "off", n)));
+	for (int d = 0; d < EC_MAX_DATABASES; d++)
+		ec_wake(ec_shared->database[d].worker_pid);
+	pfree(servers);
+}
+
+/*
+ * Resolve the names again.  A server that gets its first addresses can be used
+ * now; other addresses than before are other servers, and a new topology.
+ */
+static void
+resolve_names(void)
+{
+	bool		changed = false;
+
+	for (int i = 0; i < ec_shared->nservers; i++)
+	{
+		EcServer   *shared = &ec_shared->server[i];
+		EcServer   *s = palloc(sizeof(EcServer));
+
+		*s = *shared;
+		resolve_server(s, true);
+		if (s->naddresses == 0)
+		{
+			/* a name; may block for as long as the resolver likes */
+			resolve_server(s, false);
+			if (s->naddresses > 0 &&
+				(s->naddresses != shared->naddresses ||
+				 memcmp(s->address, shared->address, s->naddresses * sizeof(EcAddress)) != 0))
+			{
+				changed |= shared->naddresses > 0;
+				LWLockAcquire(ec_shared->lock, LW_EXCLUSIVE);
+				memcpy(shared->address, s->address, sizeof(s->address));
+				shared->naddresses = s->naddresses;
+				LWLockRelease(ec_shared->lock);
+			}
+		}
+		pfree(s);
+		CHECK_FOR_INTERRUPTS();
+	}
+	if (changed)
+		publish();
+}
+
+/* Is any server DOWN, for any database? */
+static bool
+any_down(void)
+{
+	for (int d = 0; d < EC_MAX_DATABASES; d++)
+		for (int i = 0; i < ec_shared->nservers && ec_shared->database[d].dboid; i++)
+			if (EC_STATE(ec_state_word(&ec_shared->database[d], i)) == EC_DOWN)
+				return true;
+	return false;
+}
+
+/* ---------------------------------------------------------------- launcher: workers */
+
+/* What the launcher knows of a database. */
+typedef struct Known
+{
+	Oid			dboid;			/* hash key */
+	bool		seen;			/* in the present scan */
+	bool		absent;			/* it has no extension, as far as we know */
+	BackgroundWorkerHandle *handle; /* NULL: no worker */
+	TimestampTz retry_at;
+	int			backoff_ms;
+} Known;
+
+/* Has a worker claimed a slot for this database? */
+static bool
+has_slot(Oid dboid)
+{
+	for (int i = 0; i < EC_MAX_DATABASES; i++)
+		if (ec_shared->database[i].dboid == dboid)
+			return true;
+	return false;
+}
+
+/* Give up the slot of a database that is gone, or whose extension is. */
+void
+ec_worker_free_slot(Oid dboid)
+{
+	LWLockAcquire(ec_shared->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < EC_MAX_DATABASES; i++)
+		if (ec_shared->database[i].dboid == dboid)
+			ec_shared->database[i].dboid = InvalidOid;
+	for (int i = 0; i < EC_MAX_DOCUMENTS; i++)
+		if (ec_shared->document[i].dboid == dboid)
+			ec_shared->document[i].dboid = InvalidOid;
+	LWLockRelease(ec_shared->lock);
+}
+
+/* Bring the list of databases up to date. */
+static void
+scan_databases(HTAB *known)
+{
+	Relation	rel;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	HASH_SEQ_STATUS status;
+	Known	   *k;
+
+	hash_seq_init(&status, known);
+	while ((k = hash_seq_search(&status)) != NULL)
+		k->seen = false;
+
+	StartTransactionCommand();
+	(void) GetTransactionSnapshot();
+	rel = table_open(DatabaseRelationId, AccessShareLock);
+	scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_database db = (Form_pg_database) GETSTRUCT(tuple);
+		bool		found;
+
+		if (!db->datallowconn || db->datistemplate)
+			continue;
+		k = hash_search(known, &db->oid, HASH_ENTER, &found);
+		if (!found)
+		{
+			memset(k, 0, sizeof(Known));
+			k->dboid = db->oid;
+		}
+		k->seen = true;
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	CommitTransactionCommand();
+
+	hash_seq_init(&status, known);
+	while ((k = hash_seq_search(&status)) != NULL)
+	{
+		if (k->seen || k->handle != NULL)
+			continue;
+		ec_worker_free_slot(k->dboid);
+		hash_search(known, &k->dboid, HASH_REMOVE, NULL);
+	}
+}
+
+/* Register a worker for this database. */
+static void
+start_worker(Known *k)
+{
+	BackgroundWorker worker = {0};
+
+	snprintf(worker.bgw_name, BGW_MAXLEN, "echocache worker for database %u", k->dboid);
+	strlcpy(worker.bgw_type, "echocache worker", BGW_MAXLEN);
+	strlcpy(worker.bgw_library_name, "echocache", BGW_MAXLEN);
+	strlcpy(worker.bgw_function_name, "echocache_worker_main", BGW_MAXLEN);
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_ConsistentState;
+	worker.bgw_restart_time = BGW_NEVER_RESTART;
+	worker.bgw_notify_pid = MyProcPid;
+	worker.bgw_main_arg = ObjectIdGetDatum(k->dboid);
+	if (RegisterDynamicBackgroundWorker(&worker, &k->handle))
+		return;
+	k->handle = NULL;
+	ereport(LOG,
+			(errmsg("echocache: no background worker slot is free for database %u", k->dboid),
+			 errdetail("Its documents are not cached."),
+			 errhint("Increase max_worker_processes.")));
+	k->backoff_ms = BACKOFF_MAX_MS;
+}
+
+/*
+ * See to the workers: start those that are missing, note which have ended.  Of
+ * the databases that have not been looked at yet, one at a time.
+ */
+static void
+mind_workers(HTAB *known)
+{
+	HASH_SEQ_STATUS status;
+	Known	   *k;
+	bool		looking = false;
+	TimestampTz now = GetCurrentTimestamp();
+
+	hash_seq_init(&status, known);
+	while ((k = hash_seq_search(&status)) != NULL)
+	{
+		pid_t		pid;
+
+		if (k->handle == NULL)
+			continue;
+		if (GetBackgroundWorkerPid(k->handle, &pid) != BGWH_STOPPED)
+		{
+			looking |= !has_slot(k->dboid);
+			continue;
+		}
+		pfree(k->handle);
+		k->handle = NULL;
+		k->absent = !has_slot(k->dboid);
+		k->retry_at = TimestampTzPlusMilliseconds(now, k->backoff_ms);
+		k->backoff_ms = Min(Max(k->backoff_ms * 2, 100), BACKOFF_MAX_MS);
+	}
+	hash_seq_init(&status, known);
+	while ((k = hash_seq_search(&status)) != NULL)
+	{
+		if (k->handle != NULL || k->absent || now < k->retry_at || ec_worker_is_banned(k->dboid))
+			continue;
+		if (!has_slot(k->dboid))
+		{
+			if (looking)
+				continue;
+			looking = true;
+		}
+		start_worker(k);
+	}
+}
+
+/* Nobody need wake us any more. */
+static void
+launcher_exit(int code, Datum arg)
+{
+	LWLockAcquire(ec_shared->lock, LW_EXCLUSIVE);
+	ec_shared->launcher_pid = 0;
+	LWLockRelease(ec_shared->lock);
+}
+
+void
+echocache_launcher_main(Datum arg)
+{
+	HASHCTL		ctl = {.keysize = sizeof(Oid),.entrysize = sizeof(Known)};
+	HTAB	   *known;
+	MemoryContext context;
+	TimestampTz resolved_at = 0;
+	TimestampTz scan_at = 0;
+	bool		standby;
+
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
+	before_shmem_exit(launcher_exit, (Datum) 0);
+	LWLockAcquire(ec_shared->lock, LW_EXCLUSIVE);
+	ec_shared->launcher_pid = MyProcPid;
+	LWLockRelease(ec_shared->lock);
+
+	context = AllocSetContextCreate(TopMemoryContext, "echocache launcher",
+									ALLOCSET_DEFAULT_SIZES);
+	MemoryContextSwitchTo(context);
+	known = hash_create("echocache databases", 64, &ctl, HASH_ELEM | HASH_BLOBS);
+	standby = RecoveryInProgress();
+	publish();
+
+	for (;;)
+	{
+		TimestampTz now = GetCurrentTimestamp();
+		bool		rescan;
+
+		CHECK_FOR_INTERRUPTS();
+		if (ConfigReloadPending)
+		{
+			bool		was_enabled = ec_enabled;
+			char	   *hosts = pstrdup(ec_hosts);
+
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+			if (was_enabled != ec_enabled || strcmp(hosts, ec_hosts) != 0)
+			{
+				publish();
+				resolved_at = 0;
+			}
+			pfree(hosts);
+		}
+
+		if (standby && !RecoveryInProgress())
+		{
+			/* promoted: the cache may hold what this timeline does not have */
+			standby = false;
+			publish();
+		}
+
+		LWLockAcquire(ec_shared->lock, LW_EXCLUSIVE);
+		rescan = ec_shared->rescan;
+		ec_shared->rescan = false;
+		if (ec_shared->banned != InvalidOid && now >= ec_shared->banned_until)
+		{
+			ec_shared->banned = InvalidOid;
+			rescan = true;
+		}
+		LWLockRelease(ec_shared->lock);
+		if (ec_shared->republish)
+			publish();
+		if (rescan)
+		{
+			HASH_SEQ_STATUS status;
+			Known	   *k;
+
+			hash_seq_init(&status, known);
+			while ((k = hash_seq_search(&status)) != NULL)
+			{
+				k->absent = false;
+				k->backoff_ms = 0;
+				k->retry_at = 0;
+			}
+		}
+		if (rescan || now >= scan_at)
+		{
+			scan_databases(known);
+			scan_at = TimestampTzPlusMilliseconds(now, SCAN_INTERVAL_MS);
+		}
+		mind_workers(known);
+		if (TimestampDifferenceExceeds(resolved_at, now, any_down() ? RESOLVE_DOWN_MS
+									   : RESOLVE_INTERVAL_MS))
+		{
+			resolve_names();
+			resolved_at = GetCurrentTimestamp();
+		}
+
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 LAUNCHER_NAP_MS, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+	}
+}
