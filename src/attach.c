@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * attach.c
- *	  Attach and detach tables; what DDL does to attached ones.
+ *	  Attach and detach tables.
  *
  * A change of the attachments is a change of every document of the table, and
  * goes through the fence: keys that an earlier life of the name left behind are
@@ -17,39 +17,28 @@
 #include "postgres.h"
 
 #include "access/genam.h"
-#include "access/heapam.h"
 #include "access/htup_details.h"
+#include "access/relation.h"
 #include "access/table.h"
 #include "access/xact.h"
 #include "catalog/catalog.h"
-#include "catalog/dependency.h"
 #include "catalog/indexing.h"
 #include "catalog/namespace.h"
-#include "catalog/objectaccess.h"
 #include "catalog/partition.h"
 #include "catalog/pg_class.h"
-#include "catalog/pg_database.h"
-#include "catalog/pg_extension.h"
 #include "catalog/pg_index.h"
 #include "catalog/pg_inherits.h"
-#include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
-#include "commands/defrem.h"
-#include "commands/extension.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "optimizer/optimizer.h"
-#include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/fmgroids.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/partcache.h"
 #include "utils/rel.h"
-#include "utils/ruleutils.h"
-#include "utils/snapmgr.h"
 #include "utils/syscache.h"
 #include "utils/typcache.h"
 
@@ -60,7 +49,6 @@
 #include "document.h"
 #include "fence.h"
 #include "render.h"
-#include "worker.h"
 
 PG_FUNCTION_INFO_V1(echocache_attach);
 PG_FUNCTION_INFO_V1(echocache_detach);
@@ -81,8 +69,6 @@ typedef struct Attachment
 	char	   *policy;
 } Attachment;
 
-static object_access_hook_type prev_object_access_hook = NULL;
-
 static void check_relation(Relation rel);
 static char *find_key(Relation rel);
 static void check_key(Relation rel, const char *key);
@@ -92,22 +78,7 @@ static void check_filter(Attachment *a);
 static Datum names_datum(List *names);
 static void insert_configuration(Attachment *a);
 static void create_triggers(Attachment *a);
-static void drop_triggers(Oid relid, const char *name);
 static void run(const char *fmt,...) pg_attribute_printf(1, 2);
-static int64 withdraw(const char *name, Oid relid, bool extension);
-static void forget(const char *name);
-static void object_access(ObjectAccessType access, Oid classId, Oid objectId, int subId,
-						  void *arg);
-static void relation_dropped(Oid relid);
-static void relation_truncated(Oid relid);
-
-/* Once, from _PG_init. */
-void
-ec_attach_init(void)
-{
-	prev_object_access_hook = object_access_hook;
-	object_access_hook = object_access;
-}
 
 /* ---------------------------------------------------------------- checks */
 
@@ -308,7 +279,6 @@ check_filter(Attachment *a)
 	Node	   *expr;
 	Bitmapset  *attnos = NULL;
 	int			attno = -1;
-	int			nestlevel;
 
 	expr = ec_filter_parse(a->rel, a->filter);
 	if (contain_mutable_functions(expr))
@@ -330,13 +300,7 @@ check_filter(Attachment *a)
 									get_attname(RelationGetRelid(a->rel), column, false));
 	}
 
-	nestlevel = NewGUCNestLevel();
-	(void) set_config_option("search_path", "pg_catalog", PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
-	a->filter = deparse_expression(expr, deparse_context_for(RelationGetRelationName(a->rel),
-															 RelationGetRelid(a->rel)),
-								   false, false);
-	AtEOXact_GUC(true, nestlevel);
+	a->filter = ec_filter_deparse(RelationGetRelid(a->rel), expr);
 }
 
 /* Every partition must be what the table itself must be. */
@@ -458,8 +422,8 @@ create_triggers(Attachment *a)
 }
 
 /* Whatever their names: those that call our functions with this document's name. */
-static void
-drop_triggers(Oid relid, const char *name)
+void
+ec_attach_drop_triggers(Oid relid, const char *name)
 {
 	Relation	rel = table_open(relid, AccessExclusiveLock);
 	const char *qualified = quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),
@@ -485,8 +449,8 @@ drop_triggers(Oid relid, const char *name)
 }
 
 /* Take the document out of the configuration. */
-static void
-forget(const char *name)
+void
+ec_attach_forget(const char *name)
 {
 	Relation	rel = table_open(ec_document_catalog(false), RowExclusiveLock);
 	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
@@ -512,8 +476,8 @@ forget(const char *name)
  * from storing another until this transaction has ended.  Returns how many keys
  * there were.  What cannot be reached now goes into the outbox.
  */
-static int64
-withdraw(const char *name, Oid relid, bool extension)
+int64
+ec_attach_withdraw(const char *name, Oid relid, bool extension)
 {
 	int64		removed = 0;
 
@@ -623,77 +587,8 @@ echocache_detach(PG_FUNCTION_ARGS)
 		(void) ec_document_require(name);	/* throws */
 	if (!superuser() && !ec_owns_relation(relid, GetUserId()))
 		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE, get_rel_name(relid));
-	drop_triggers(relid, name);
-	removed = withdraw(name, relid, false);
-	forget(name);
+	ec_attach_drop_triggers(relid, name);
+	removed = ec_attach_withdraw(name, relid, false);
+	ec_attach_forget(name);
 	PG_RETURN_INT64(removed);
-}
-
-/* ---------------------------------------------------------------- DDL */
-
-/*
- * An object is created, dropped, ... .  DROP TABLE of an attached table detaches
- * it; DROP EXTENSION, which drops the configuration table, detaches all.  TRUNCATE
- * reaches partitions that have no trigger of ours.
- */
-static void
-object_access(ObjectAccessType access, Oid classId, Oid objectId, int subId, void *arg)
-{
-	if (prev_object_access_hook)
-		prev_object_access_hook(access, classId, objectId, subId, arg);
-
-	if (access == OAT_DROP && classId == RelationRelationId && subId == 0)
-		relation_dropped(objectId);
-	else if (access == OAT_TRUNCATE)
-		relation_truncated(objectId);
-	else if (access == OAT_POST_CREATE && classId == ExtensionRelationId)
-		ec_worker_rescan_at_commit();
-	else if (access == OAT_DROP && classId == DatabaseRelationId)
-		ec_worker_leave_database(objectId);
-}
-
-static void
-relation_dropped(Oid relid)
-{
-	ListCell   *lc;
-	bool		extension = relid == ec_document_catalog(true);
-
-	if (ec_document_catalog(true) == InvalidOid)
-		return;
-	foreach(lc, ec_document_names())
-	{
-		char	   *name = lfirst(lc);
-		Oid			attached;
-		int64		removed;
-
-		if (!ec_document_relid(name, &attached) || (attached != relid && !extension))
-			continue;
-		removed = withdraw(name, attached, extension);
-		ereport(NOTICE,
-				(errmsg("document \"%s\" of table \"%s\" is detached", name,
-						get_rel_name(attached) ? get_rel_name(attached) : "?"),
-				 errdetail_plural("%lld cached document was withdrawn.",
-								  "%lld cached documents were withdrawn.", removed,
-								  (long long) removed)));
-		if (!extension)
-			forget(name);
-	}
-	if (extension)
-		ec_worker_rescan_at_commit();
-}
-
-static void
-relation_truncated(Oid relid)
-{
-	ListCell   *lc;
-
-	if (ec_document_catalog(true) == InvalidOid)
-		return;
-	if (ec_document_by_relid(relid) != NULL)
-		ec_fence_note_whole(relid);
-	if (!get_rel_relispartition(relid))
-		return;
-	foreach(lc, get_partition_ancestors(relid))
-		if (ec_document_by_relid(lfirst_oid(lc)) != NULL)
-			ec_fence_note_whole(lfirst_oid(lc));
 }

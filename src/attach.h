@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * attach.h
- *	  The configuration table, as sql/echocache--1.0.sql makes it.
+ *	  Attach and detach tables; the configuration table, as
+ *	  sql/echocache--1.0.sql makes it.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -21,6 +22,9 @@
 #define Anum_ec_document_policy			9
 #define Natts_ec_document				9
 
-extern void ec_attach_init(void);
+/* Withdraw all documents of a table that is being detached; how many there were. */
+extern int64 ec_attach_withdraw(const char *name, Oid relid, bool extension);
+extern void ec_attach_drop_triggers(Oid relid, const char *name);
+extern void ec_attach_forget(const char *name);
 
 #endif							/* ECHOCACHE_ATTACH_H */

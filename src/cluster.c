@@ -176,13 +176,6 @@ ec_wire_ttl(int64 seconds)
 
 /* ---------------------------------------------------------------- topology */
 
-/* Once per backend. */
-void
-ec_cluster_init(void)
-{
-	before_shmem_exit(conn_close_at_exit, (Datum) 0);
-}
-
 /*
  * Copy the topology of this generation, which we have entered, and make the
  * placement for it.  Connections of the one before are closed.
@@ -194,6 +187,8 @@ load_topology(uint64 generation)
 	EcServer   *servers;
 	int			n;
 
+	if (my_server == NULL)
+		before_shmem_exit(conn_close_at_exit, (Datum) 0);
 	ec_cluster_disconnect();
 
 	servers = MemoryContextAlloc(TopMemoryContext, sizeof(EcServer) * EC_MAX_SERVERS);
@@ -706,10 +701,11 @@ conn_answered(Conn *c, const EcOp *op)
 	{
 		/* not before: what accepts connections need not be alive */
 		c->announced = true;
-		ereport(LOG,
-				(errmsg("echocache: connected to server \"%s\"%s", my_server[c->server].name,
-						c->kept ? "" : " for one transaction"),
-				 errhidestmt(true), errhidecontext(true)));
+		if (c->kept)
+			ereport(LOG,
+					(errmsg("echocache: connected to server \"%s\"",
+							my_server[c->server].name),
+					 errhidestmt(true), errhidecontext(true)));
 	}
 }
 
@@ -970,6 +966,18 @@ conn_end(Conn *c)
 	last_failure_timeout = c->timed_out;
 	ec_server_down(my_generation, c->server, c->reason);
 	return false;
+}
+
+/*
+ * Would the server take a value of this size?  As far as it has told its
+ * item_size_max; an item carries some 50 bytes of its own.
+ */
+bool
+ec_cluster_fits(int server, int keylen, size_t valuelen)
+{
+	uint64		max = pg_atomic_read_u64(&ec_shared->server[server].item_max);
+
+	return max == 0 || valuelen + keylen + 64 <= max;
 }
 
 /*

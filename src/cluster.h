@@ -63,8 +63,6 @@ typedef struct EcOp
 /* An absolute time, in microseconds of the monotonic clock. */
 typedef int64 EcDeadline;
 
-extern void ec_cluster_init(void);
-
 /*
  * Enter the topology (shmem.h) and have its servers and placement at hand.
  * false: the cache is disabled or not published yet; nothing was entered.
@@ -74,6 +72,7 @@ extern int	ec_cluster_size(void);
 extern uint64 ec_cluster_generation(void);
 extern int	ec_cluster_place(const char *key, int keylen);
 extern const char *ec_cluster_name(int server);
+extern bool ec_cluster_fits(int server, int keylen, size_t valuelen);
 
 extern EcDeadline ec_deadline(int ms);
 extern int	ec_remaining(EcDeadline deadline);

@@ -20,11 +20,15 @@
 #include "access/table.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_attribute.h"
+#include "catalog/partition.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
+#include "commands/trigger.h"
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -77,6 +81,7 @@ static void invalidate(Datum arg, Oid relid);
 static void load(void);
 static EcDocument *read_document(HeapTuple tuple, TupleDesc desc);
 static void resolve(EcDocument *doc);
+static bool triggers_fire(Oid relid);
 static void resolve_column(EcDocument *doc, EcColumn *column);
 static bool key_is_exact(const EcColumn *key);
 
@@ -301,8 +306,36 @@ resolve(EcDocument *doc)
 	if (!doc->key.plain || (doc->has_owner && !doc->owner.plain))
 		doc->render_all = true;
 	doc->slot = ec_document_slot(doc->relid);
+	doc->suspended = !triggers_fire(doc->relid);
 	MemoryContextSwitchTo(old);
 	doc->resolved = true;
+}
+
+/* Are both of our triggers there, and enabled as echocache_attach() made them? */
+static bool
+triggers_fire(Oid relid)
+{
+	Relation	rel = table_open(TriggerRelationId, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	int			n = 0;
+
+	ScanKeyInit(&key, Anum_pg_trigger_tgrelid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(relid));
+	scan = systable_beginscan(rel, TriggerRelidNameIndexId, true, NULL, 1, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_trigger trigger = (Form_pg_trigger) GETSTRUCT(tuple);
+		char	   *function = get_func_name(trigger->tgfoid);
+
+		n += trigger->tgenabled == TRIGGER_FIRES_ALWAYS && function != NULL &&
+			(strcmp(function, "echocache_row_trigger") == 0 ||
+			 strcmp(function, "echocache_truncate_trigger") == 0);
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return n >= 2;
 }
 
 static void
@@ -436,6 +469,34 @@ ec_document_relid(const char *name, Oid *relid)
 		return true;
 	}
 	return false;
+}
+
+/*
+ * The documents that a change of this table's definition concerns: its own, those
+ * of tables it is a partition of, and those of its partitions.  EcDocument may
+ * be unresolved: only name, relid, columns' names and filter are to be used.
+ */
+List *
+ec_documents_touching(Oid relid)
+{
+	List	   *found = NIL;
+	List	   *above;
+	ListCell   *lc;
+
+	load();
+	if (documents == NIL)
+		return NIL;
+	above = get_rel_relispartition(relid) ? get_partition_ancestors(relid) : NIL;
+	foreach(lc, documents)
+	{
+		EcDocument *doc = lfirst(lc);
+
+		if (doc->relid == relid || list_member_oid(above, doc->relid) ||
+			(get_rel_relispartition(doc->relid) &&
+			 list_member_oid(get_partition_ancestors(doc->relid), relid)))
+			found = lappend(found, doc);
+	}
+	return found;
 }
 
 /* The names of all attached documents, copied. */

@@ -65,6 +65,7 @@ typedef struct EcDocument
 	SPIPlanPtr	plan_many[2];
 	TupleDesc	shape;			/* of the document as a record; made at first use, */
 	Expr	   *filter_expr;	/* as is this */
+	bool		suspended;		/* a trigger of ours is disabled or gone: not cached */
 	bool		resolved;		/* the fields that are not in the configuration are set */
 	MemoryContext context;
 } EcDocument;
@@ -86,6 +87,7 @@ extern EcDocument *ec_document_require(const char *name);
 extern EcDocument *ec_document_by_relid(Oid relid);
 extern EcRowMap *ec_document_row_map(Relation rel, const char *name);
 extern List *ec_document_names(void);
+extern List *ec_documents_touching(Oid relid);
 extern bool ec_document_relid(const char *name, Oid *relid);
 extern Oid	ec_relation(const char *name);
 extern List *ec_name_list(Datum array);

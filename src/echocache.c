@@ -12,7 +12,7 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 
-#include "attach.h"
+#include "ddl.h"
 #include "document.h"
 #include "fence.h"
 #include "guc.h"
@@ -33,6 +33,6 @@ _PG_init(void)
 	ec_shmem_init();
 	ec_document_init();
 	ec_fence_init();
-	ec_attach_init();
+	ec_ddl_init();
 	ec_launcher_init();
 }

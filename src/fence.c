@@ -617,7 +617,8 @@ prepare_step_c(FenceKey *keys, int n)
 				continue;		/* not ours to store: the marker stays */
 			if (key->row->matches > 0)
 			{
-				if (!ec_document_cacheable(key->row, &op->value, &op->valuelen))
+				if (!ec_document_cacheable(key->row, &op->value, &op->valuelen) ||
+					!ec_cluster_fits(key->server, key->keylen, op->valuelen))
 					continue;
 				op->kind = EC_OP_STORE;
 				op->ttl = ec_wire_ttl(ec_document_ttl(doc));

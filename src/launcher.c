@@ -98,7 +98,7 @@ xact_callback(XactEvent event, void *arg)
 	if (event == XACT_EVENT_ABORT)
 		return;
 	LWLockAcquire(ec_shared->lock, LW_EXCLUSIVE);
-	ec_shared->rescan = true;
+	ec_shared->rescans++;
 	LWLockRelease(ec_shared->lock);
 	db = ec_my_database();
 	if (db)
@@ -291,18 +291,20 @@ typedef struct Known
 	bool		seen;			/* in the present scan */
 	bool		absent;			/* it has no extension, as far as we know */
 	BackgroundWorkerHandle *handle; /* NULL: no worker */
+	uint64		rescans;		/* of ec_shared, when the worker was started */
+	TimestampTz started_at;
 	TimestampTz retry_at;
 	int			backoff_ms;
 } Known;
 
-/* Has a worker claimed a slot for this database? */
-static bool
-has_slot(Oid dboid)
+/* The slot that a worker has claimed for this database, or NULL. */
+static EcDatabase *
+find_slot(Oid dboid)
 {
 	for (int i = 0; i < EC_MAX_DATABASES; i++)
 		if (ec_shared->database[i].dboid == dboid)
-			return true;
-	return false;
+			return &ec_shared->database[i];
+	return NULL;
 }
 
 /* Give up the slot of a database that is gone, or whose extension is. */
@@ -381,6 +383,8 @@ start_worker(Known *k)
 	worker.bgw_restart_time = BGW_NEVER_RESTART;
 	worker.bgw_notify_pid = MyProcPid;
 	worker.bgw_main_arg = ObjectIdGetDatum(k->dboid);
+	k->started_at = GetCurrentTimestamp();
+	k->rescans = ec_shared->rescans;
 	if (RegisterDynamicBackgroundWorker(&worker, &k->handle))
 		return;
 	k->handle = NULL;
@@ -407,26 +411,34 @@ mind_workers(HTAB *known)
 	while ((k = hash_seq_search(&status)) != NULL)
 	{
 		pid_t		pid;
+		EcDatabase *slot;
 
 		if (k->handle == NULL)
 			continue;
 		if (GetBackgroundWorkerPid(k->handle, &pid) != BGWH_STOPPED)
 		{
-			looking |= !has_slot(k->dboid);
+			looking |= find_slot(k->dboid) == NULL;
 			continue;
 		}
 		pfree(k->handle);
 		k->handle = NULL;
-		k->absent = !has_slot(k->dboid);
+		slot = find_slot(k->dboid);
+		/* no extension there, unless CREATE EXTENSION has come since it looked */
+		k->absent = slot == NULL && k->rescans == ec_shared->rescans;
+		if ((slot && slot->reloading) ||
+			TimestampDifferenceExceeds(k->started_at, now, BACKOFF_MAX_MS))
+			k->backoff_ms = 0;
 		k->retry_at = TimestampTzPlusMilliseconds(now, k->backoff_ms);
 		k->backoff_ms = Min(Max(k->backoff_ms * 2, 100), BACKOFF_MAX_MS);
+		if (slot)
+			slot->reloading = false;
 	}
 	hash_seq_init(&status, known);
 	while ((k = hash_seq_search(&status)) != NULL)
 	{
 		if (k->handle != NULL || k->absent || now < k->retry_at || ec_worker_is_banned(k->dboid))
 			continue;
-		if (!has_slot(k->dboid))
+		if (find_slot(k->dboid) == NULL)
 		{
 			if (looking)
 				continue;
@@ -453,6 +465,7 @@ echocache_launcher_main(Datum arg)
 	MemoryContext context;
 	TimestampTz resolved_at = 0;
 	TimestampTz scan_at = 0;
+	uint64		seen_rescans = 0;
 	bool		standby;
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
@@ -500,8 +513,8 @@ echocache_launcher_main(Datum arg)
 		}
 
 		LWLockAcquire(ec_shared->lock, LW_EXCLUSIVE);
-		rescan = ec_shared->rescan;
-		ec_shared->rescan = false;
+		rescan = ec_shared->rescans != seen_rescans;
+		seen_rescans = ec_shared->rescans;
 		if (ec_shared->banned != InvalidOid && now >= ec_shared->banned_until)
 		{
 			ec_shared->banned = InvalidOid;

@@ -128,7 +128,7 @@ bypass_all(EcDocument *doc, EcItem *items, int n, bool *as_owner)
 	}
 	else if (IsolationUsesXactSnapshot() || IsInParallelMode())
 		why = EC_BYPASS_ISOLATION;
-	else if (!ec_cluster_enter())
+	else if (doc->suspended || !ec_cluster_enter())
 		why = EC_BYPASS_DISABLED;
 	else
 		return false;
@@ -298,7 +298,7 @@ take_hit(EcDocument *doc, EcItem *item, EcOp *op, const Owner *owner)
 static bool
 may_fill(EcDocument *doc)
 {
-	return doc->slot != NULL && !RecoveryInProgress() &&
+	return doc->slot != NULL && !doc->suspended && !RecoveryInProgress() &&
 		!TransactionIdIsValid(GetTopTransactionIdIfAny());
 }
 
@@ -455,7 +455,8 @@ read_and_fill(EcDocument *doc, EcItem *items, int n, const char *owner, bool as_
 		{
 			const char *value = NULL;
 			size_t		len = 0;
-			bool		store = ec_document_cacheable(&rows[r], &value, &len);
+			bool		store = ec_document_cacheable(&rows[r], &value, &len) &&
+				ec_cluster_fits(item->server, item->keylen, len);
 
 			make_op(op, store ? EC_OP_STORE : EC_OP_REMOVE, item);
 			op->value = value;
@@ -563,7 +564,7 @@ one_item(EcDocument *doc, const char *id, EcItem *item)
 	memset(item, 0, offsetof(EcItem, key));
 	item->id = ec_column_canonical(doc, &doc->key, id);
 	if (check_enable_rls(doc->relid, InvalidOid, true) == RLS_ENABLED || IsInParallelMode() ||
-		RecoveryInProgress() || !ec_cluster_enter())
+		doc->suspended || RecoveryInProgress() || !ec_cluster_enter())
 		return false;
 	classify(doc, item, 1);
 	if (item->state == EC_ITEM_ASK)

@@ -40,6 +40,7 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/pg_locale.h"
+#include "utils/ruleutils.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 #include "utils/typcache.h"
@@ -355,6 +356,20 @@ ec_filter_parse(Relation rel, const char *filter)
 	free_parsestate(pstate);
 	error_context_stack = context.previous;
 	return expr;
+}
+
+/* And back to SQL, with every name qualified, so that it means the same in every session. */
+char *
+ec_filter_deparse(Oid relid, Node *expr)
+{
+	int			nestlevel = NewGUCNestLevel();
+	char	   *filter;
+
+	set_setting("search_path", "pg_catalog");
+	filter = deparse_expression(expr, deparse_context_for(get_rel_name(relid), relid),
+								false, false);
+	AtEOXact_GUC(true, nestlevel);
+	return filter;
 }
 
 /* The columns that the document shows, as a record type of their own; the filter. */

@@ -29,6 +29,7 @@ extern const char *ec_to_utf8(const char *s, size_t *len);
 extern const char *ec_from_utf8(const char *s, size_t *len);
 
 extern Node *ec_filter_parse(Relation rel, const char *filter);
+extern char *ec_filter_deparse(Oid relid, Node *expr);
 extern int	ec_render_begin(EcDocument *doc);
 extern void ec_render_end(int nestlevel);
 

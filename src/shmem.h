@@ -96,6 +96,7 @@ typedef struct EcDatabase
 	pg_atomic_uint64 whole_noted[EC_MAX_SERVERS];
 	/* by whoever changed the state, without a lock: shown in the view only */
 	TimestampTz since[EC_MAX_SERVERS];
+	bool		reloading;		/* by the worker, as it ends: start another at once */
 	bool		standby;		/* by the worker: the states are those of a hot standby */
 } EcDatabase;
 
@@ -148,7 +149,7 @@ typedef struct EcShared
 	/* under the lock */
 	int			launcher_pid;
 	bool		republish;		/* somebody wants a new generation */
-	bool		rescan;			/* a database may have got the extension */
+	uint64		rescans;		/* grows when a database may have got the extension */
 	Oid			banned;			/* no worker here until ... */
 	TimestampTz banned_until;
 	TimestampTz stats_reset;

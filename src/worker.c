@@ -25,6 +25,8 @@
  */
 #include "postgres.h"
 
+#include <ctype.h>
+
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "commands/extension.h"
@@ -64,6 +66,7 @@ static List *read_rows(const char *server, int limit);
 static void delete_rows(List *rows);
 static bool outbox_is_free(int server);
 static bool withdraw(EcDatabase *db, int server, List *rows, bool purge, int64 *removed);
+static bool take_setting(const EcReply *line, void *arg);
 static bool recover(EcDatabase *db, int server, int *retry_ms);
 static void collapse(EcDatabase *db, int server);
 static void clear_late_rows(EcDatabase *db);
@@ -274,6 +277,22 @@ withdraw(EcDatabase *db, int server, List *rows, bool purge, int64 *removed)
 	return ok && ec_purge(server, whole, removed);
 }
 
+/* A line of "stats settings": note how large an item may be. */
+static bool
+take_setting(const EcReply *line, void *arg)
+{
+	const char	name[] = "item_size_max ";
+	uint64		value = 0;
+
+	if (line->kind != EC_REPLY_STAT || line->text_len <= strlen(name) ||
+		memcmp(line->text, name, strlen(name)) != 0)
+		return true;
+	for (size_t i = strlen(name); i < line->text_len && isdigit((unsigned char) line->text[i]); i++)
+		value = value * 10 + (line->text[i] - '0');
+	pg_atomic_write_u64((pg_atomic_uint64 *) arg, value);
+	return false;
+}
+
 /*
  * One server that is not UP: take it as far as it goes.  Returns whether it is
  * UP now; if not, *retry_ms is when to try again.
@@ -312,6 +331,11 @@ recover(EcDatabase *db, int server, int *retry_ms)
 		*retry_ms = WAIT_FOR_LOCK_MS;
 		return false;
 	}
+	/* a server that does not tell its settings is just not asked first */
+	if (ec_command(server, request, ec_wire_stats(request, "settings"), take_setting,
+				   &ec_shared->server[server].item_max) == EC_FAILED)
+		return false;
+
 	snprintf(activity, sizeof(activity), "recovering server %s", name);
 	pgstat_report_activity(STATE_RUNNING, activity);
 	for (;;)
@@ -476,7 +500,10 @@ echocache_worker_main(Datum arg)
 		 * launcher starts another at once.  The states stay as they are.
 		 */
 		if (ConfigReloadPending)
+		{
+			db->reloading = true;
 			proc_exit(0);
+		}
 		if (ec_worker_is_banned(my_dboid) || !extension_exists())
 		{
 			ec_worker_free_slot(my_dboid);

@@ -238,7 +238,7 @@ tap_file()
 	dir=$EC_TMP/tap/$name
 	mkdir "$dir"
 	cd "$dir"
-	TESTDIR=$dir TESTDATADIR=$dir/tmp_check TESTLOGDIR=$dir/tmp_check/log PATH=$ec_bindir:$PATH PGPORT=65432 DESTDIR=$EC_STAGE \
+	TMPDIR=$dir TESTDIR=$dir TESTDATADIR=$dir/tmp_check TESTLOGDIR=$dir/tmp_check/log PATH=$ec_bindir:$PATH PGPORT=65432 DESTDIR=$EC_STAGE \
 		PG_REGRESS="$(dirname "$("$PG_CONFIG" --pgxs)")/../test/regress/pg_regress" \
 		timeout -k 10 600 perl -I "$(dirname "$("$PG_CONFIG" --pgxs)")/../test/perl" "$EC_BUILD/test/t/$name.pl" \
 		</dev/null >"$dir/tap" 2>&1 && echo 0 >"$dir/status" || echo $? >"$dir/status"

@@ -1,0 +1,15 @@
+/*-------------------------------------------------------------------------
+ *
+ * ddl.h
+ *	  What DDL does to attached tables, and to the workers.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef ECHOCACHE_DDL_H
+#define ECHOCACHE_DDL_H
+
+extern void ec_ddl_init(void);
+
+#endif							/* ECHOCACHE_DDL_H */
