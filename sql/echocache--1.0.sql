@@ -22,7 +22,7 @@ CREATE TABLE echocache.document (
 COMMENT ON TABLE echocache.document IS 'attached tables; written by echocache_attach() and echocache_detach()';
 SELECT pg_catalog.pg_extension_config_dump('echocache.document', '');
 
--- Not dumped: what a restored database finds in a cache is purged anyway.  src/outbox.c
+-- Not dumped: what belongs to the attachments of a restored dump is purged.  src/outbox.c
 -- knows the order of the columns.
 CREATE TABLE echocache.outbox (
     id        bigint GENERATED ALWAYS AS IDENTITY,

@@ -205,7 +205,7 @@ echocache_servers_internal(PG_FUNCTION_ARGS)
 		values[3] = TimestampTzGetDatum(nulls[3] ? 0 : db->since[i]);
 		values[4] = Int32GetDatum(pg_atomic_read_u32(&s->connections));
 		values[5] = Int32GetDatum(pg_atomic_read_u32(&s->kept));
-		nulls[6] = nulls[7] = s->last_error_at == 0;
+		nulls[6] = nulls[7] = s->last_error[0] == '\0';
 		if (!nulls[6])
 		{
 			values[6] = CStringGetTextDatum(s->last_error);

@@ -70,6 +70,8 @@ typedef struct Attachment
 } Attachment;
 
 static void check_relation(Relation rel);
+static void check_partitions(Relation rel);
+static void warn_shared_keys(const char *name);
 static char *find_key(Relation rel);
 static void check_key(Relation rel, const char *key);
 static bool unique_on(Relation index, Relation rel, AttrNumber attno);
@@ -497,6 +499,27 @@ ec_attach_withdraw(const char *name, Oid relid, bool extension)
 	return removed;
 }
 
+/* Databases with one prefix use one another's keys, if they have documents of one name. */
+static void
+warn_shared_keys(const char *name)
+{
+	EcDatabase *mine = ec_my_database();
+
+	for (int i = 0; mine != NULL && i < EC_MAX_DATABASES; i++)
+	{
+		EcDatabase *db = &ec_shared->database[i];
+
+		if (db == mine || !OidIsValid(db->dboid) || strcmp(db->prefix, mine->prefix) != 0)
+			continue;
+		ereport(WARNING,
+				(errmsg("another database uses cache keys with the same prefix"),
+				 errdetail("If it has a document \"%s\" too, the two overwrite each other.", name),
+				 errhint("Use ALTER DATABASE ... SET echocache.key_prefix, then "
+						 "SELECT pg_reload_conf().")));
+		return;
+	}
+}
+
 /* ---------------------------------------------------------------- SQL functions */
 
 Datum
@@ -568,6 +591,7 @@ echocache_attach(PG_FUNCTION_ARGS)
 				 errmsg("invalid policy \"%s\"", a.policy),
 				 errhint("A policy is \"write-through\" or \"invalidate\".")));
 
+	warn_shared_keys(a.name);
 	relation_close(a.rel, NoLock);	/* ALTER TABLE wants it closed; the lock stays */
 	insert_configuration(&a);
 	create_triggers(&a);

@@ -85,7 +85,6 @@ extern EcOpResult ec_command(int server, const char *request, size_t len,
 							 EcLineCallback callback, void *arg);
 extern const char *ec_cluster_last_failure(bool *timed_out);
 
-extern int	ec_cluster_connect(int server);
 extern int	ec_cluster_disconnect(void);
 extern void ec_cluster_at_xact_end(void);
 

@@ -105,6 +105,7 @@ static void pre_commit_keys(bool prepare);
 static void set_markers(EcOp *ops, int n, void (*meanwhile) (void *arg), void *arg);
 static void send_markers(EcOp *ops, int n, EcDeadline deadline,
 						 void (*meanwhile) (void *arg), void *arg);
+static void count_failure(void);
 static void lock_outbox(int server);
 static void note_keys(EcOp *ops, int n, int server);
 static void render(void *arg);
@@ -485,7 +486,13 @@ set_markers(EcOp *ops, int n, void (*meanwhile) (void *arg), void *arg)
 	}
 	send_markers(ops, n, deadline, meanwhile, arg);
 	for (int i = 0; i < n; i++)
-		unconfirmed[ops[i].server] |= ops[i].result == EC_FAILED;
+	{
+		if (ops[i].result != EC_FAILED)
+			continue;
+		if (!unconfirmed[ops[i].server] && !ops[i].skip)
+			count_failure();
+		unconfirmed[ops[i].server] = true;
+	}
 
 	for (int server = 0; server < ec_cluster_size(); server++)
 	{
@@ -501,6 +508,17 @@ set_markers(EcOp *ops, int n, void (*meanwhile) (void *arg), void *arg)
 		}
 		note_keys(ops, n, server);
 	}
+}
+
+/* A server has just failed us: it shows at each document of the transaction. */
+static void
+count_failure(void)
+{
+	bool		timed_out;
+
+	(void) ec_cluster_last_failure(&timed_out);
+	for (int d = 0; d < ndocs; d++)
+		ec_count(docs[d].doc->slot, timed_out ? EC_TIMEOUTS : EC_ERRORS, 1);
 }
 
 /* Send the markers that are not to be skipped; those not confirmed are EC_FAILED. */

@@ -42,6 +42,9 @@
 #include "render.h"
 #include "waitpoint.h"
 
+/* Documents that one call fills: each takes a lock, of which there are not many. */
+#define EC_FILL_MAX		500
+
 /* How the owner is asked for: his text, and the member that his documents show. */
 typedef struct Owner
 {
@@ -347,6 +350,7 @@ lock_for_fill(EcDocument *doc, EcItem *items, int n, const Owner *owner)
 	bool		fill = may_fill(doc);
 	EcDeadline	deadline = ec_deadline(ec_fill_wait);
 	long		delay = 1;
+	int			fills = 0;
 
 	for (int i = 0; i < n; i++)
 	{
@@ -357,7 +361,8 @@ lock_for_fill(EcDocument *doc, EcItem *items, int n, const Owner *owner)
 		if (item->state != EC_ITEM_ASK)
 			continue;
 		ec_count(doc->slot, EC_MISSES, 1);
-		while (fill && (lock = lock_item(doc, item)) == FILL_BUSY && n == 1 &&
+		while (fill && fills < EC_FILL_MAX &&
+			   (lock = lock_item(doc, item)) == FILL_BUSY && n == 1 &&
 			   ec_remaining(deadline) > 0)
 		{
 			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
@@ -379,6 +384,7 @@ lock_for_fill(EcDocument *doc, EcItem *items, int n, const Owner *owner)
 			continue;
 		}
 		item->state = lock == FILL_LOCKED ? EC_ITEM_FILL : EC_ITEM_TABLE;
+		fills += lock == FILL_LOCKED;
 		if (lock != FILL_LOCKED)
 			ec_count(doc->slot, EC_FILLS_REFUSED, 1);
 	}

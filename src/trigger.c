@@ -14,6 +14,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "commands/trigger.h"
 #include "executor/executor.h"
 #include "utils/datum.h"
@@ -123,16 +124,28 @@ echocache_truncate_trigger(PG_FUNCTION_ARGS)
 }
 
 /*
- * AFTER any change of echocache.document, FOR EACH STATEMENT: every backend
- * loads it anew, a restore's COPY included.
+ * AFTER any change of echocache.document but by echocache_attach() and _detach(),
+ * FOR EACH STATEMENT: every backend loads it anew.  This is how a restored dump
+ * gets its attachments, whose keys may be in the cache from an earlier life.
  */
 Datum
 echocache_document_trigger(PG_FUNCTION_ARGS)
 {
+	ListCell   *lc;
+
 	if (!CALLED_AS_TRIGGER(fcinfo))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("this function is for a trigger of the extension")));
+	ec_require_preload();
 	CacheInvalidateRelcache(((TriggerData *) fcinfo->context)->tg_relation);
+	CommandCounterIncrement();
+	foreach(lc, ec_document_names())
+	{
+		Oid			relid;
+
+		if (ec_document_relid(lfirst(lc), &relid))
+			ec_fence_note_whole(relid);
+	}
 	return PointerGetDatum(NULL);
 }

@@ -213,6 +213,11 @@ outbox_is_free(int server)
 	is_free = ec_outbox_is_free(name, holder, sizeof(holder));
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(context);
+	if (is_free && warned[0] != '\0')
+	{
+		warned[0] = '\0';
+		ec_server_error(server, "");
+	}
 	if (is_free || holder[0] == '\0')
 		return is_free;
 	snprintf(reason, sizeof(reason), "waiting for prepared transaction \"%s\"", holder);
