@@ -11,6 +11,7 @@ OBJS = \
 	src/admin.o \
 	src/attach.o \
 	src/cluster.o \
+	src/connection.o \
 	src/ddl.o \
 	src/document.o \
 	src/echocache.o \

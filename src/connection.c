@@ -1,0 +1,666 @@
+/*-------------------------------------------------------------------------
+ *
+ * connection.c
+ *	  One connection to a memcached server: open, send, receive, close.
+ *
+ * A connection belongs to one backend and one topology.  It carries requests
+ * whose answers come in the same order; each is checked against its opaque.
+ * At the first surprise (a timeout, an error, an answer that does not match, a
+ * byte too many) it is closed, and nothing is ever read from it again.  While
+ * an exchange is under way the connection is marked busy: an error thrown in
+ * between (a cancelled query, say) leaves it so, and the end of the transaction
+ * closes it.  So there is no clean-up to forget on any path.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "miscadmin.h"
+#include "storage/fd.h"
+
+#include "compat.h"
+#include "connection.h"
+#include "guc.h"
+
+char		ec_last_failure[EC_ERROR_MAX];
+bool		ec_last_failure_timed_out;
+
+static void conn_close_socket(Conn *c);
+static bool conn_open(Conn *c, int server);
+static bool conn_try_address(Conn *c);
+static bool conn_connected(Conn *c);
+static void conn_reset(Conn *c);
+static void conn_stage(Conn *c, EcOp *ops);
+static bool conn_answer(Conn *c, EcOp *ops, const EcReply *reply);
+static bool conn_command_line(Conn *c, EcOp *op, const EcReply *reply);
+static bool conn_quiet_answer(Conn *c, const EcReply *reply);
+static void conn_answered(Conn *c, const EcOp *op);
+static bool conn_read(Conn *c, EcOp *ops);
+
+/* ---------------------------------------------------------------- connections */
+
+/* Close a connection, if it is open.  What is noted of the exchange stays. */
+void
+ec_conn_close(Conn *c)
+{
+	EcServer   *s = &ec_shared->server[c->server];
+
+	c->busy = false;
+	if (c->state == CONN_CLOSED)
+		return;
+	conn_close_socket(c);
+	free(c->buffers);
+	c->buffers = NULL;
+	c->state = CONN_CLOSED;
+
+	/* publishing a topology has set the counters to zero */
+	LWLockAcquire(ec_shared->lock, LW_SHARED);
+	if (pg_atomic_read_u64(&ec_shared->generation) == ec_topology.generation)
+	{
+		pg_atomic_fetch_sub_u32(&s->connections, 1);
+		if (c->kept)
+			pg_atomic_fetch_sub_u32(&s->kept, 1);
+	}
+	LWLockRelease(ec_shared->lock);
+}
+
+static void
+conn_close_socket(Conn *c)
+{
+	if (c->set)
+		FreeWaitEventSet(c->set);
+	c->set = NULL;
+	if (c->fd == PGINVALID_SOCKET)
+		return;
+	close(c->fd);
+	ReleaseExternalFD();
+	c->fd = PGINVALID_SOCKET;
+}
+
+/* The exchange on this connection has failed, for this reason. */
+void
+ec_conn_fail(Conn *c, bool timed_out, const char *fmt,...)
+{
+	va_list		args;
+
+	va_start(args, fmt);
+	vsnprintf(c->reason, sizeof(c->reason), fmt, args);
+	va_end(args);
+	c->timed_out = timed_out;
+	c->failed = true;
+}
+
+/*
+ * Begin to connect.  false: failed, with the reason kept.  Counts against
+ * pool_size; over that the connection lasts for this transaction only.
+ */
+static bool
+conn_open(Conn *c, int server)
+{
+	EcServer   *shared = &ec_shared->server[server];
+	bool		current;
+
+	Assert(c->state == CONN_CLOSED);
+	c->server = server;
+	c->fd = PGINVALID_SOCKET;
+	c->buffers = malloc(EC_OUT_SIZE + EC_IN_SIZE);
+	if (c->buffers == NULL)
+	{
+		ec_conn_fail(c, false, "out of memory");
+		return false;
+	}
+	c->state = CONN_CONNECTING;
+	c->address = -1;
+	c->opaque_send = c->opaque_recv = c->opaque_quiet = 0;
+
+	LWLockAcquire(ec_shared->lock, LW_SHARED);
+	current = pg_atomic_read_u64(&ec_shared->generation) == ec_topology.generation;
+	if (current)
+	{
+		pg_atomic_fetch_add_u32(&shared->connections, 1);
+		c->kept = pg_atomic_fetch_add_u32(&shared->kept, 1) < (uint32) ec_pool_size;
+		if (!c->kept)
+			pg_atomic_fetch_sub_u32(&shared->kept, 1);
+	}
+	/* an address may have been resolved since the topology was published */
+	if (current && ec_topology.server[server].naddresses == 0)
+		ec_topology.server[server] = *shared;
+	LWLockRelease(ec_shared->lock);
+
+	if (ec_topology.server[server].naddresses == 0)
+	{
+		ec_conn_fail(c, false, "the host name does not resolve");
+		return false;
+	}
+	return conn_try_address(c);
+}
+
+/* Try the server's next address, then the one after.  false: none is left. */
+static bool
+conn_try_address(Conn *c)
+{
+	EcServer   *s = &ec_topology.server[c->server];
+
+	for (;;)
+	{
+		EcAddress  *a;
+		int			on = 1;
+
+		conn_close_socket(c);
+		if (++c->address >= s->naddresses)
+			return false;		/* the reason is that of the last address */
+		a = &s->address[c->address];
+		c->failed = false;
+
+		if (!AcquireExternalFD())
+		{
+			ec_conn_fail(c, false, "too many open files");
+			continue;
+		}
+		c->fd = socket(a->addr.ss_family, SOCK_STREAM, 0);
+		if (c->fd == PGINVALID_SOCKET)
+		{
+			ReleaseExternalFD();
+			ec_conn_fail(c, false, "could not create a socket: %s", strerror(errno));
+			continue;
+		}
+		if (!pg_set_noblock(c->fd) || fcntl(c->fd, F_SETFD, FD_CLOEXEC) < 0 ||
+			(a->addr.ss_family != AF_UNIX &&
+			 setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) < 0))
+		{
+			ec_conn_fail(c, false, "could not prepare a socket: %s", strerror(errno));
+			continue;
+		}
+		if (connect(c->fd, (struct sockaddr *) &a->addr, a->len) < 0 && errno != EINPROGRESS)
+		{
+			ec_conn_fail(c, false, "could not connect: %s", strerror(errno));
+			continue;
+		}
+
+		c->set = ec_create_wait_set(3);
+		AddWaitEventToSet(c->set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
+		AddWaitEventToSet(c->set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
+		AddWaitEventToSet(c->set, WL_SOCKET_WRITEABLE, c->fd, NULL, NULL);
+		c->waiting_for = WL_SOCKET_WRITEABLE;
+		return true;
+	}
+}
+
+/*
+ * The connecting socket became writable: did it succeed?  If not, the next
+ * address is tried.  false: failed for good.
+ */
+static bool
+conn_connected(Conn *c)
+{
+	int			error = 0;
+	socklen_t	len = sizeof(error);
+	struct pollfd p = {.fd = c->fd, .events = POLLOUT};
+
+	if (poll(&p, 1, 0) == 0)
+		return true;			/* not yet */
+	if (getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0)
+		error = errno;
+	if (error != 0)
+	{
+		ec_conn_fail(c, false, "could not connect: %s", strerror(error));
+		return conn_try_address(c);
+	}
+	c->state = CONN_READY;
+	c->announced = false;
+	return true;
+}
+
+/* ---------------------------------------------------------------- exchange */
+
+/* Fill the output buffer with as many requests as fit. */
+static void
+conn_stage(Conn *c, EcOp *ops)
+{
+	if (c->out_sent == c->out_len)
+		c->out_sent = c->out_len = 0;
+
+	while (c->send_op >= 0 && c->big == NULL && EC_OUT_SIZE - c->out_len >= EC_REQUEST_MAX)
+	{
+		EcOp	   *op = &ops[c->send_op];
+		char	   *dst = ec_conn_out(c) + c->out_len;
+		uint32		opaque = c->opaque_send++;
+		size_t		room;
+
+		switch (op->kind)
+		{
+			case EC_OP_COMMAND:
+				memcpy(dst, op->key, op->keylen);
+				c->out_len += op->keylen;
+				break;
+			case EC_OP_GET:
+				c->out_len += ec_wire_get(dst, op->key, op->keylen, op->ttl, opaque);
+				break;
+			case EC_OP_TOUCH:
+				c->out_len += ec_wire_touch(dst, op->key, op->keylen, op->ttl, opaque);
+				break;
+			case EC_OP_MARK:
+			case EC_OP_SET:
+			case EC_OP_STORE:
+				c->out_len += ec_wire_set(dst, op->key, op->keylen, op->valuelen, 0,
+										  op->kind == EC_OP_STORE ? op->token : 0,
+										  op->ttl, c->quiet, opaque);
+				break;
+			case EC_OP_REMOVE:
+			case EC_OP_DELETE:
+				c->out_len += ec_wire_delete(dst, op->key, op->keylen,
+											 op->kind == EC_OP_REMOVE ? op->token : 0,
+											 c->quiet, opaque);
+				break;
+		}
+		room = EC_OUT_SIZE - c->out_len;
+		if (op->value != NULL)
+		{
+			if (op->valuelen + 2 <= room)
+			{
+				memcpy(ec_conn_out(c) + c->out_len, op->value, op->valuelen);
+				memcpy(ec_conn_out(c) + c->out_len + op->valuelen, "\r\n", 2);
+				c->out_len += op->valuelen + 2;
+			}
+			else
+			{
+				c->big = op->value;
+				c->big_len = op->valuelen;
+				c->big_sent = 0;
+			}
+		}
+		c->send_op = op->next;
+	}
+}
+
+/* Send what can be sent without blocking.  false: failed. */
+bool
+ec_conn_write(Conn *c, EcOp *ops)
+{
+	for (;;)
+	{
+		const char *p;
+		size_t		len;
+		ssize_t		n;
+
+		if (c->out_sent == c->out_len && c->big == NULL)
+		{
+			conn_stage(c, ops);
+			if (c->out_len == 0)
+				return true;
+		}
+		if (c->out_sent < c->out_len)
+		{
+			p = ec_conn_out(c) + c->out_sent;
+			len = c->out_len - c->out_sent;
+		}
+		else if (c->big_sent < c->big_len)
+		{
+			p = c->big + c->big_sent;
+			len = c->big_len - c->big_sent;
+		}
+		else
+		{
+			/* behind a big value: its line end, then the next requests */
+			c->big = NULL;
+			c->big_len = c->big_sent = 0;
+			memcpy(ec_conn_out(c), "\r\n", 2);
+			c->out_sent = 0;
+			c->out_len = 2;
+			conn_stage(c, ops);
+			continue;
+		}
+		n = send(c->fd, p, len, MSG_NOSIGNAL);
+		if (n < 0)
+		{
+			if (errno == EINTR)
+				continue;
+			if (errno == EAGAIN || errno == EWOULDBLOCK)
+				return true;
+			ec_conn_fail(c, false, "could not send: %s", strerror(errno));
+			return false;
+		}
+		if (c->out_sent < c->out_len)
+			c->out_sent += n;
+		else
+			c->big_sent += n;
+	}
+}
+
+/*
+ * Take one answer: it must be the one to recv_op.  false: it is not, or it is
+ * nothing that may follow such a request.
+ */
+static bool
+conn_answer(Conn *c, EcOp *ops, const EcReply *reply)
+{
+	EcOp	   *op = &ops[c->recv_op];
+
+	if (op->kind == EC_OP_COMMAND)
+		return conn_command_line(c, op, reply);
+
+	if (reply->has_opaque ? reply->opaque != c->opaque_recv
+		: (reply->kind == EC_REPLY_HD || reply->kind == EC_REPLY_VA))
+	{
+		ec_conn_fail(c, false, "an answer that belongs to another request");
+		return false;
+	}
+	if (reply->kind == EC_REPLY_SERVER_ERROR && c->opaque_quiet != c->opaque_recv)
+	{
+		/* to which of the requests?  find out on a new connection */
+		ec_conn_fail(c, false, "an error that may belong to an earlier request");
+		return false;
+	}
+	switch (reply->kind)
+	{
+		case EC_REPLY_HD:
+			if (op->kind == EC_OP_GET ||
+				((op->kind == EC_OP_MARK || op->kind == EC_OP_SET) && !reply->has_cas))
+				break;
+			if (reply->has_cas)
+				op->token = reply->cas;
+			op->found_len = reply->has_size ? reply->size : 0;
+			op->result = EC_DONE;
+			goto done;
+		case EC_REPLY_VA:
+			if (op->kind != EC_OP_GET || !reply->has_cas)
+				break;
+			op->token = reply->cas;
+			op->found_len = reply->value_len;
+			/* with room for the line end behind it; no error if there is no memory */
+			op->found = palloc_extended(VARHDRSZ + reply->value_len + 2,
+										MCXT_ALLOC_HUGE | MCXT_ALLOC_NO_OOM);
+			if (op->found == NULL)
+			{
+				ec_conn_fail(c, false, "out of memory for a value of %zu bytes", reply->value_len);
+				return false;
+			}
+			SET_VARSIZE(op->found, VARHDRSZ + reply->value_len);
+			c->value = VARDATA(op->found);
+			c->value_missing = reply->value_len + 2;
+			return true;
+		case EC_REPLY_EN:
+		case EC_REPLY_NF:
+			if (reply->kind == EC_REPLY_EN && op->kind != EC_OP_GET && op->kind != EC_OP_TOUCH)
+				break;
+			if (reply->kind == EC_REPLY_NF && (op->kind == EC_OP_MARK || op->kind == EC_OP_SET))
+				break;
+			op->result = EC_ABSENT;
+			goto done;
+		case EC_REPLY_EX:
+			if (op->kind != EC_OP_STORE && op->kind != EC_OP_REMOVE)
+				break;
+			op->result = EC_MISMATCH;
+			goto done;
+		case EC_REPLY_NS:
+		case EC_REPLY_SERVER_ERROR:
+			if (op->value == NULL)
+				break;
+			op->result = EC_REFUSED;
+			goto done;
+		default:
+			break;
+	}
+	if (reply->kind == EC_REPLY_CLIENT_ERROR || reply->kind == EC_REPLY_SERVER_ERROR)
+		ec_conn_fail(c, false, "the server said \"%.*s\"",
+				  (int) Min(reply->text_len, 100), reply->text);
+	else
+		ec_conn_fail(c, false, "an answer that is not understood");
+	return false;
+
+done:
+	conn_answered(c, op);
+	return true;
+}
+
+/* recv_op has its whole answer: on to the next.  Older quiet requests are history. */
+static void
+conn_answered(Conn *c, const EcOp *op)
+{
+	c->opaque_quiet = ++c->opaque_recv;
+	c->recv_op = op->next;
+	if (!c->announced)
+	{
+		/* not before: what accepts connections need not be alive */
+		c->announced = true;
+		if (c->kept)
+			ereport(LOG,
+					(errmsg("echocache: connected to server \"%s\"",
+							ec_topology.server[c->server].name),
+					 errhidestmt(true), errhidecontext(true)));
+	}
+}
+
+/* The same for a line of the answer to a command. */
+static bool
+conn_command_line(Conn *c, EcOp *op, const EcReply *reply)
+{
+	switch (reply->kind)
+	{
+		case EC_REPLY_STAT:
+		case EC_REPLY_DUMP:
+			if (op->callback && !op->callback(reply, op->arg))
+				op->callback = NULL;
+			return true;
+		case EC_REPLY_END:
+		case EC_REPLY_MN:
+		case EC_REPLY_OK:
+		case EC_REPLY_VERSION:
+			op->result = EC_DONE;
+			break;
+		case EC_REPLY_ERROR:
+		case EC_REPLY_BUSY:
+		case EC_REPLY_CLIENT_ERROR:
+		case EC_REPLY_SERVER_ERROR:
+			snprintf(ec_last_failure, sizeof(ec_last_failure), "the server refuses \"%.*s\": %.*s",
+					 op->keylen - 2, op->key, (int) Min(reply->text_len, 100),
+					 reply->text ? reply->text : "");
+			op->result = EC_REFUSED;
+			break;
+		default:
+			ec_conn_fail(c, false, "an answer that is not understood");
+			return false;
+	}
+	conn_answered(c, op);
+	return true;
+}
+
+/*
+ * Is this the answer to one of ec_send()'s quiet requests?  They are answered
+ * only when the token did not match, which is of no interest any more.
+ */
+static bool
+conn_quiet_answer(Conn *c, const EcReply *reply)
+{
+	uint32		behind = c->opaque_recv - c->opaque_quiet;
+
+	if (behind == 0 || !reply->has_opaque || reply->opaque - c->opaque_quiet >= behind ||
+		(reply->kind != EC_REPLY_EX && reply->kind != EC_REPLY_NF && reply->kind != EC_REPLY_NS))
+		return false;
+	c->opaque_quiet = reply->opaque + 1;
+	return true;
+}
+
+/* Read what has arrived.  false: failed. */
+static bool
+conn_read(Conn *c, EcOp *ops)
+{
+	while (c->recv_op >= 0)
+	{
+		char	   *dst;
+		size_t		room;
+		ssize_t		n;
+
+		if (c->value_missing > 0 && c->in_end > c->in_start)
+		{
+			size_t		take = Min(c->value_missing, c->in_end - c->in_start);
+
+			memcpy(c->value, ec_conn_in(c) + c->in_start, take);
+			c->in_start += take;
+			c->value += take;
+			c->value_missing -= take;
+			if (c->value_missing > 0)
+				continue;
+		}
+		else if (c->value_missing == 0 && c->in_end > c->in_start && c->value == NULL)
+		{
+			EcReply		reply;
+
+			ec_wire_parse(ec_conn_in(c) + c->in_start, c->in_end - c->in_start, &reply);
+			if (reply.kind == EC_REPLY_MALFORMED)
+			{
+				ec_conn_fail(c, false, "an answer that is not memcached's");
+				return false;
+			}
+			if (reply.kind != EC_REPLY_INCOMPLETE)
+			{
+				c->in_start += reply.line_len;
+				if (!conn_quiet_answer(c, &reply) && !conn_answer(c, ops, &reply))
+					return false;
+				continue;
+			}
+		}
+
+		if (c->value != NULL && c->value_missing == 0)
+		{
+			if (c->value[-2] != '\r' || c->value[-1] != '\n')
+			{
+				ec_conn_fail(c, false, "a value without an end");
+				return false;
+			}
+			c->value = NULL;
+			ops[c->recv_op].result = EC_DONE;
+			conn_answered(c, &ops[c->recv_op]);
+			continue;
+		}
+
+		if (c->value_missing > 0)
+		{
+			/* the rest of a value goes straight to its place */
+			dst = c->value;
+			room = c->value_missing;
+		}
+		else
+		{
+			if (c->in_start > 0)
+			{
+				memmove(ec_conn_in(c), ec_conn_in(c) + c->in_start, c->in_end - c->in_start);
+				c->in_end -= c->in_start;
+				c->in_start = 0;
+			}
+			dst = ec_conn_in(c) + c->in_end;
+			room = EC_IN_SIZE - c->in_end;
+		}
+		n = recv(c->fd, dst, room, 0);
+		if (n < 0)
+		{
+			if (errno == EINTR)
+				continue;
+			if (errno == EAGAIN || errno == EWOULDBLOCK)
+				return true;
+			ec_conn_fail(c, false, "could not receive: %s", strerror(errno));
+			return false;
+		}
+		if (n == 0)
+		{
+			ec_conn_fail(c, false, "the server closed the connection");
+			return false;
+		}
+		c->progress = true;
+		if (c->value_missing > 0)
+		{
+			c->value += n;
+			c->value_missing -= n;
+		}
+		else
+			c->in_end += n;
+	}
+	if (c->in_end > c->in_start)
+	{
+		ec_conn_fail(c, false, "more answers than requests");
+		return false;
+	}
+	return true;
+}
+
+/* Do whatever can be done without waiting.  false: the connection has failed. */
+bool
+ec_conn_step(Conn *c, EcOp *ops)
+{
+	if (c->state == CONN_CONNECTING && !conn_connected(c))
+		return false;
+	if (c->state == CONN_CONNECTING)
+		return true;
+	return ec_conn_write(c, ops) && conn_read(c, ops);
+}
+
+/* Ready for an exchange on this connection, which is opened if need be. */
+void
+ec_conn_begin(Conn *c, int server)
+{
+	if (c->state != CONN_CLOSED && (c->busy || c->state != CONN_READY))
+		ec_conn_close(c);
+	c->server = server;
+	c->reused = c->state == CONN_READY;
+	c->retried = c->progress = c->failed = c->timed_out = false;
+	conn_reset(c);
+	if (c->state == CONN_CLOSED)
+		(void) conn_open(c, server);
+	c->busy = true;
+}
+
+/* Nothing sent, nothing received. */
+static void
+conn_reset(Conn *c)
+{
+	c->value = NULL;
+	c->value_missing = 0;
+	c->out_len = c->out_sent = c->in_start = c->in_end = 0;
+	c->big = NULL;
+	c->big_len = c->big_sent = 0;
+	c->opaque_recv = c->opaque_send;
+}
+
+/*
+ * A kept connection may have been closed since its last use: what is not
+ * answered yet is asked once more on a new one.  Nothing we send does harm when
+ * it is done twice.  false: no, it has failed.
+ */
+bool
+ec_conn_retry(Conn *c)
+{
+	ec_conn_close(c);
+	if (!c->reused || c->retried)
+		return false;
+	c->retried = true;
+	c->failed = false;
+	conn_reset(c);
+	c->busy = true;
+	c->send_op = c->recv_op;
+	return conn_open(c, c->server);
+}
+
+/* The exchange is over: report a failure, after which the server is DOWN. */
+bool
+ec_conn_end(Conn *c)
+{
+	if (!c->failed)
+	{
+		c->busy = false;
+		return true;
+	}
+	ec_conn_close(c);
+	strlcpy(ec_last_failure, c->reason, sizeof(ec_last_failure));
+	ec_last_failure_timed_out = c->timed_out;
+	ec_server_down(ec_topology.generation, c->server, c->reason);
+	return false;
+}

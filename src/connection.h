@@ -1,0 +1,106 @@
+/*-------------------------------------------------------------------------
+ *
+ * connection.h
+ *	  One connection to a memcached server, as cluster.c drives it.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef ECHOCACHE_CONNECTION_H
+#define ECHOCACHE_CONNECTION_H
+
+#include "storage/latch.h"
+
+#include "cluster.h"
+
+#define EC_OUT_SIZE		(32 * 1024)
+#define EC_IN_SIZE		(64 * 1024)
+
+typedef enum ConnState
+{
+	CONN_CLOSED,
+	CONN_CONNECTING,
+	CONN_READY
+} ConnState;
+
+typedef struct Conn
+{
+	ConnState	state;
+	int			server;
+	pgsocket	fd;
+	bool		kept;			/* counted against pool_size */
+	bool		busy;			/* an exchange is (or was left) under way */
+	bool		reused;			/* has served an exchange before this one */
+	bool		announced;		/* its first answer is logged */
+	int			address;		/* which of the server's addresses */
+	WaitEventSet *set;			/* latch, postmaster, this socket */
+	uint32		waiting_for;	/* the socket's events in it */
+	char	   *buffers;		/* out, then in */
+	size_t		out_len,
+				out_sent;
+	const char *big;			/* a value too large for out, sent from where it lies */
+	size_t		big_len,
+				big_sent;
+	size_t		in_start,
+				in_end;
+	uint32		opaque_send,	/* of the next request, and of the next answer */
+				opaque_recv;
+	uint32		opaque_quiet;	/* from here to opaque_recv at its start: ec_send()'s */
+	bool		quiet;			/* do not ask for an answer where all is well */
+
+	/* the exchange under way */
+	int			last_op,
+				send_op,
+				recv_op;		/* indexes into the caller's array, -1: none left */
+	char	   *value;			/* GET: where the value goes, and how much is missing */
+	size_t		value_missing;
+	bool		retried;
+	bool		progress;		/* something has arrived */
+	bool		failed;			/* and why: */
+	bool		timed_out;
+	char		reason[EC_ERROR_MAX];
+} Conn;
+
+#define ec_conn_out(c) ((c)->buffers)
+#define ec_conn_in(c)	((c)->buffers + EC_OUT_SIZE)
+
+/* This backend's copy of the topology; by cluster.c. */
+typedef struct EcTopology
+{
+	uint64		generation;		/* 0: none yet */
+	int			nservers;
+	EcServer   *server;
+} EcTopology;
+
+extern EcTopology ec_topology;
+
+/* Why the last exchange that failed did; by ec_conn_end(), and for refused commands. */
+extern char ec_last_failure[EC_ERROR_MAX];
+extern bool ec_last_failure_timed_out;
+
+/* Has it anything left to send, or yet to be connected? */
+static inline bool
+ec_conn_wants_write(const Conn *c)
+{
+	return c->state == CONN_CONNECTING || c->out_sent < c->out_len ||
+		c->big_sent < c->big_len;
+}
+
+/* The socket's events that it waits for. */
+static inline uint32
+ec_conn_events(const Conn *c)
+{
+	return (c->state == CONN_CONNECTING ? 0 : WL_SOCKET_READABLE) |
+		(ec_conn_wants_write(c) ? WL_SOCKET_WRITEABLE : 0);
+}
+
+extern void ec_conn_begin(Conn *c, int server);
+extern bool ec_conn_write(Conn *c, EcOp *ops);
+extern bool ec_conn_step(Conn *c, EcOp *ops);
+extern bool ec_conn_retry(Conn *c);
+extern void ec_conn_fail(Conn *c, bool timed_out, const char *fmt,...) pg_attribute_printf(3, 4);
+extern bool ec_conn_end(Conn *c);
+extern void ec_conn_close(Conn *c);
+
+#endif							/* ECHOCACHE_CONNECTION_H */
