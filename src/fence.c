@@ -283,6 +283,7 @@ pre_commit(bool prepare)
 	}
 	qsort(docs, ndocs, sizeof(Touched), compare_docs);
 
+	ec_topology_await_first();
 	if (ndocs > 0 && ec_cluster_enter())
 	{
 		ec_wait_point("before-locks");

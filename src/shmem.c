@@ -25,6 +25,9 @@
 /* Backends, autovacuum and background workers, auxiliary processes. */
 #define EC_PROC_SLOTS	(MaxBackends + NUM_AUXILIARY_PROCS)
 
+/* By then the launcher has published something, or will not. */
+#define FIRST_TOPOLOGY_MS	5000
+
 EcShared   *ec_shared = NULL;
 
 /*
@@ -110,7 +113,7 @@ shmem_startup(void)
 		ec_shared->nprocs = EC_PROC_SLOTS;
 		for (int i = 0; i < ec_shared->nprocs; i++)
 			pg_atomic_init_u64(&ec_shared->entered[i], 0);
-		ec_shared->stats_reset = GetCurrentTimestamp();
+		ec_shared->started_at = ec_shared->stats_reset = GetCurrentTimestamp();
 	}
 	LWLockRelease(AddinShmemInitLock);
 }
@@ -139,6 +142,25 @@ ec_require_preload(void)
 				 errmsg("echocache must be loaded via \"shared_preload_libraries\""),
 				 errhint("Add the line shared_preload_libraries = 'echocache' to "
 						 "postgresql.conf and restart the server.")));
+}
+
+/*
+ * Right after a start a commit may come before the launcher has published the
+ * first topology, and must withdraw what an earlier life left in the cache: wait
+ * a moment, but not for a launcher that does not come.
+ */
+void
+ec_topology_await_first(void)
+{
+	for (int waited = 0; waited < ec_timeout; waited++)
+	{
+		if (pg_atomic_read_u64(&ec_shared->generation) != 0 || !ec_enabled ||
+			TimestampDifferenceExceeds(ec_shared->started_at, GetCurrentTimestamp(),
+									   FIRST_TOPOLOGY_MS))
+			return;
+		pg_usleep(1000);
+		CHECK_FOR_INTERRUPTS();
+	}
 }
 
 /*

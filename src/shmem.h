@@ -137,6 +137,8 @@ typedef struct EcShared
 {
 	LWLock	   *lock;			/* topology, slots, errors; held for memory copies only */
 
+	TimestampTz started_at;		/* of this life of the cluster */
+
 	/* by the launcher, under the lock; read without it, then verified */
 	pg_atomic_uint64 generation;	/* 0: nothing published yet */
 	bool		enabled;
@@ -167,6 +169,7 @@ extern void ec_shmem_init(void);
 extern void ec_require_preload(void);
 
 /* Topology. */
+extern void ec_topology_await_first(void);
 extern uint64 ec_topology_enter(void);
 extern void ec_topology_leave(void);
 extern void ec_topology_at_end(int level);
