@@ -315,7 +315,8 @@ ec_exchange_meanwhile(EcOp *ops, int nops, EcDeadline deadline, int flags,
 		}
 	}
 
-	for (;;)
+	/* nothing can have been answered before it was sent: look only after that */
+	for (bool look = false;; look = true)
 	{
 		Conn	   *waiting[EC_MAX_SERVERS];
 		int			nwaiting = 0;
@@ -326,7 +327,7 @@ ec_exchange_meanwhile(EcOp *ops, int nops, EcDeadline deadline, int flags,
 
 			while (!c->failed && c->recv_op >= 0)
 			{
-				if (ec_conn_step(c, ops))
+				if (ec_conn_step(c, ops, look))
 				{
 					if (c->recv_op >= 0)
 						waiting[nwaiting++] = c;
@@ -373,9 +374,9 @@ ec_exchange_meanwhile(EcOp *ops, int nops, EcDeadline deadline, int flags,
 
 /*
  * Send requests over connections that are open, quietly, and do not wait: what
- * is answered all the same, the next exchange finds in front of its own.  Only for what may as well be
- * lost or come late: stores and removals that carry a token.  Ops that were sent
- * are EC_DONE, the others EC_FAILED.
+ * is answered all the same, the next exchange finds in front of its own.  Only
+ * for what may as well be lost or come late: stores and removals that carry a
+ * token.  Ops that were sent are EC_DONE, the others EC_FAILED.
  *
  * For the COMMIT callback: never throws, allocates or serves an interrupt; waits
  * only for the kernel to take the bytes, and not beyond the deadline.

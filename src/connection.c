@@ -592,15 +592,18 @@ conn_read(Conn *c, EcOp *ops)
 	return true;
 }
 
-/* Do whatever can be done without waiting.  false: the connection has failed. */
+/*
+ * Do whatever can be done without waiting; look says whether there can be answers
+ * yet.  false: the connection has failed.
+ */
 bool
-ec_conn_step(Conn *c, EcOp *ops)
+ec_conn_step(Conn *c, EcOp *ops, bool look)
 {
 	if (c->state == CONN_CONNECTING && !conn_connected(c))
 		return false;
 	if (c->state == CONN_CONNECTING)
 		return true;
-	return ec_conn_write(c, ops) && conn_read(c, ops);
+	return ec_conn_write(c, ops) && (!look || conn_read(c, ops));
 }
 
 /* Ready for an exchange on this connection, which is opened if need be. */

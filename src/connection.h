@@ -97,7 +97,7 @@ ec_conn_events(const Conn *c)
 
 extern void ec_conn_begin(Conn *c, int server);
 extern bool ec_conn_write(Conn *c, EcOp *ops);
-extern bool ec_conn_step(Conn *c, EcOp *ops);
+extern bool ec_conn_step(Conn *c, EcOp *ops, bool look);
 extern bool ec_conn_retry(Conn *c);
 extern void ec_conn_fail(Conn *c, bool timed_out, const char *fmt,...) pg_attribute_printf(3, 4);
 extern bool ec_conn_end(Conn *c);
