@@ -315,8 +315,8 @@ ec_exchange_meanwhile(EcOp *ops, int nops, EcDeadline deadline, int flags,
 		}
 	}
 
-	/* nothing can have been answered before it was sent: look only after that */
-	for (bool look = false;; look = true)
+	/* the answer may be there at once, where we share a CPU; but not before meanwhile */
+	for (bool look = meanwhile == NULL;; look = true)
 	{
 		Conn	   *waiting[EC_MAX_SERVERS];
 		int			nwaiting = 0;
