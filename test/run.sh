@@ -193,6 +193,7 @@ temp_config()
 		echo "echocache.enabled = on"
 		echo "echocache.hosts = '127.0.0.1:$(ec_memcached_port "$1")'"
 		echo "echocache.retry_interval = '100ms'"
+		echo "echocache.timeout = '5s'"	# nobody here is to be slow, but the machine may be
 		echo "fsync = off"
 	} >"$EC_TMP/$1.conf"
 	# The parent of the instance, its socket folder and its output belong to PostgreSQL's user.
@@ -275,6 +276,7 @@ suite_coherence()
 
 	ec_memcached_start coherence -m 64
 	ec_pg_start coherence "echocache.enabled = on" "max_connections = 200" \
+		"echocache.timeout = '1s'" \
 		"echocache.hosts = '127.0.0.1:$(ec_memcached_port coherence)'"
 	(
 		ec_pg_env coherence

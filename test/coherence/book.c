@@ -29,7 +29,7 @@ static const char *const kind_name[KINDS] = {
 static const char *const counter_name[COUNTERS] = {
 	"committed", "rolled_back", "savepoints_rolled_back", "failed", "truncated",
 	"plain_hits", "plain_markers", "plain_misses", "sql_reads", "sql_many", "own_reads",
-	"cached_at_rest"
+	"rows_at_rest", "cached_at_rest"
 };
 
 _Atomic uint8_t *state;

@@ -73,7 +73,7 @@ enum						/* bits: what readers and writers have to say of a version */
 enum						/* counters besides the findings */
 {
 	N_COMMITTED, N_ROLLED_BACK, N_PARTLY, N_FAILED, N_TRUNCATED, N_HITS, N_MARKERS, N_MISSES,
-	N_SQL, N_SQL_MANY, N_OWN, N_RESTING, COUNTERS
+	N_SQL, N_SQL_MANY, N_OWN, N_ROWS, N_RESTING, COUNTERS
 };
 
 enum						/* what is timed */

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "checker.h"
 
@@ -178,7 +179,25 @@ reader_main(void *arg)
 	return NULL;
 }
 
+/* Until the cache is there, SQL reads fill nothing; 10 s are for a worker to bring it back. */
+static void
+wait_available(Worker *w)
+{
+	double		since = now();
 
+	for (;;)
+	{
+		PGresult   *res = sql(w, "SELECT echocache_is_available()", NULL, NULL);
+		bool		available = PQgetvalue(res, 0, 0)[0] == 't';
+
+		PQclear(res);
+		if (available)
+			return;
+		if (now() - since > 10)
+			die("the cache is not available after 10 s");
+		usleep(50000);
+	}
+}
 
 /*
  * Compare every key's cached bytes, and SQL's answer, with the row; and our
@@ -189,7 +208,10 @@ check_rest(Worker *w)
 {
 	run(w, "SET TimeZone = 'UTC'");
 	run(w, "SET DateStyle = 'ISO'");
-	for (int round = 0; round < 2; round++) /* as left behind; then as filled by the SQL read */
+	if (!naive)
+		wait_available(w);
+	/* as left behind; as the SQL read left it, and then withdrawn; as the SQL read filled it */
+	for (int round = 0; round < 3; round++)
 		for (int key = 1; key <= nkeys; key++)
 		{
 			char		id[12];
@@ -205,6 +227,8 @@ check_rest(Worker *w)
 					  " updated_at, body FROM coherence.sessions) d"
 					  " WHERE id = $1 AND NOT is_deleted", id, NULL);
 			want = PQntuples(row) ? PQgetvalue(row, 0, 0) : NULL;
+			if (want && round == 2)
+				count(N_ROWS);
 			if (floor != 0 && (want == NULL) != !(floor & 1))
 				die("key %d: the book says %s, the table does not", key,
 					floor & 1 ? "present" : "absent");
@@ -217,9 +241,11 @@ check_rest(Worker *w)
 				if (want == NULL || strcmp(value, want) != 0)
 					found(REST, "key %d: cached as %.150s, its row is %.150s", key, value,
 						  want ? want : "absent");
-				else if (round == 1)
+				else if (round == 2)
 					count(N_RESTING);
 			}
+			if (round == 1 && !naive)
+				PQclear(sql(w, "SELECT echocache_invalidate_session($1::bigint)", id, NULL));
 			res = sql(w, naive ? "SELECT coherence.get($1::bigint)"
 					  : "SELECT echocache_get_session($1::bigint)", id, NULL);
 			if (PQgetisnull(res, 0, 0) ? want != NULL

@@ -228,7 +228,9 @@ for mode in $modes; do
 			ok "$(more savepoints_rolled_back 10)" "echocache: savepoints rolled back"
 			ok "$(more plain_hits 100)" "echocache: plain clients got documents"
 			ok "$(more sql_reads 100)" "echocache: SQL readers got answers"
-			ok "$(more cached_at_rest 0)" "echocache: SQL reads have filled the cache at rest"
+			# A run may end with an empty table; what rows there are have been read.
+			ok "$([ "$(figure cached_at_rest)" = "$(figure rows_at_rest)" ] && [ "$status" != 2 ] &&
+				echo true || echo false)" "echocache: SQL reads have filled the cache at rest"
 			;;
 		uncached)
 			make_database

@@ -76,6 +76,8 @@ shared_preload_libraries = 'echocache'
 echocache.enabled = on
 echocache.hosts = '$hosts'
 echocache.retry_interval = '50ms'
+# A busy machine's memcached may take longer than the default; tests of waiting set their own.
+echocache.timeout = '5s'
 CONF
 	}
 	$node->append_conf('postgresql.conf', $opt{conf}) if defined $opt{conf};

@@ -414,7 +414,8 @@ SELECT echocache_detach('theirs');
 SET ROLE attach_owner;
 CALL fails('SELECT * FROM echocache.document');
 CALL fails('DELETE FROM echocache.document');
-CALL fails('SELECT * FROM echocache.withdrawn');
+CALL fails('SELECT * FROM echocache.outbox');
+CALL fails('DELETE FROM echocache.outbox');
 RESET ROLE;
 
 --
@@ -466,13 +467,49 @@ DROP SCHEMA attach_moved CASCADE;
 RESET client_min_messages;
 CALL fails('SELECT echocache_get_session(1)');
 SELECT count(*) FROM echocache_documents WHERE name = 'session';
--- A column that is excluded stays so under another name.
-CREATE TABLE hiding (id int PRIMARY KEY, secret text, n int);
-SELECT echocache_attach('hiding', exclude => '{secret}');
-INSERT INTO hiding VALUES (1, 'hush', 1);
-ALTER TABLE hiding RENAME COLUMN secret TO hidden;
-UPDATE hiding SET n = 2;
+-- Columns that the attachment knows stay what they are under another name.
+CREATE TABLE hiding (id int PRIMARY KEY, secret text, n int, who text, gone boolean DEFAULT false);
+SELECT echocache_attach('hiding', owner_column => 'who', filter => 'NOT gone AND n > 0', exclude => '{secret}');
+INSERT INTO hiding VALUES (1, 'hush', 1, 'me'), (2, 'hush', 0, 'me');
 SELECT echocache_get_session(1);
+ALTER TABLE hiding RENAME COLUMN secret TO hidden;
+ALTER TABLE hiding RENAME COLUMN id TO "the id";
+ALTER TABLE hiding RENAME who TO owner;
+ALTER TABLE hiding RENAME gone TO "is gone";
+ALTER TABLE hiding RENAME COLUMN n TO number;
+SELECT key_column, owner_column, filter, exclude FROM echocache_documents WHERE name = 'session';
+SELECT echocache_get_session(1, 'me'), echocache_get_session(1, 'you'), echocache_get_session(2);
+UPDATE hiding SET number = 2;
+SELECT * FROM echocache_get_sessions('{1,2}'::bigint[]);
+BEGIN;
+ALTER TABLE hiding RENAME COLUMN "the id" TO id;
+SELECT echocache_get_session(1);
+ROLLBACK;
+SELECT echocache_get_session(1);
+-- They cannot be dropped, but an excluded one can, and CASCADE detaches.
+CALL fails('ALTER TABLE hiding DROP COLUMN "the id"');
+CALL fails('ALTER TABLE hiding ADD COLUMN more int, DROP COLUMN owner RESTRICT');
+CALL fails('ALTER TABLE hiding DROP COLUMN number');
+CALL fails('ALTER TABLE hiding SET UNLOGGED');
+ALTER TABLE hiding DROP COLUMN hidden;
+SELECT echocache_get_session(1);
+BEGIN;
+ALTER TABLE hiding DROP COLUMN owner CASCADE;
+CALL fails('SELECT echocache_get_session(1)');
+SELECT count(*) FROM triggers WHERE "table" = 'hiding'::regclass;
+ROLLBACK;
+SELECT echocache_get_session(1, 'me');
+-- While a trigger of ours does not fire nothing is cached; when it does again, nothing old is.
+ALTER TABLE hiding DISABLE TRIGGER echocache_row_session;
+UPDATE hiding SET number = 3;
+SELECT echocache_get_session(1), echocache_get_session(1);
+UPDATE hiding SET number = 4;
+SELECT echocache_get_session(1);
+ALTER TABLE hiding ENABLE TRIGGER ALL;
+ALTER TABLE hiding ENABLE ALWAYS TRIGGER echocache_row_session, ENABLE ALWAYS TRIGGER echocache_truncate_session;
+SELECT echocache_stats_reset();
+SELECT echocache_get_session(1), echocache_get_session(1);
+SELECT misses, hits, fills, bypass_disabled FROM echocache_stats;
 DROP TABLE hiding;
 -- DROP TABLE rolled back.
 CREATE TABLE dropped (id int PRIMARY KEY);

@@ -14,7 +14,9 @@ WHERE d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'echocache') AN
 SELECT pg_describe_object(classid, objid, objsubid) AS without_a_comment FROM pg_depend d
 WHERE d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'echocache') AND d.deptype = 'e' AND
 	classid IN ('pg_proc'::regclass, 'pg_class'::regclass, 'pg_namespace'::regclass) AND
-	obj_description(objid, classid::regclass::name) IS NULL ORDER BY 1;
+	obj_description(objid, classid::regclass::name) IS NULL AND
+	-- an identity column's sequence is part of the column
+	NOT EXISTS (SELECT FROM pg_depend i WHERE i.classid = d.classid AND i.objid = d.objid AND i.deptype = 'i') ORDER BY 1;
 -- What pg_dump takes along.
 SELECT c::regclass AS dumped FROM pg_extension, unnest(extconfig) c WHERE extname = 'echocache' ORDER BY c::regclass::text;
 

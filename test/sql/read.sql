@@ -173,7 +173,7 @@ SELECT * FROM echocache_get_many(NULL, '{1,2}'::bigint[]);
 SELECT id FROM echocache_get_many('numbered', '{1,2,1}'::bigint[]) LIMIT 2;
 SELECT (echocache_get_many('numbered', ARRAY[n, 1])).* FROM generate_series(1, 2) n;
 SELECT n, m.id FROM generate_series(1, 3) n, LATERAL echocache_get_many('numbered', ARRAY[n]::bigint[]) m;
--- 5,000 ids in one call.
+-- 6,000 ids in one call, of which it may lock, and so fill, 500.
 CREATE TABLE lots (id int PRIMARY KEY, n int);
 INSERT INTO lots SELECT n, -n FROM generate_series(1, 5000) n;
 SELECT echocache_attach('lots', 'lots');

@@ -374,19 +374,64 @@ $s->run('COMMIT');
 like($memcached->settled("session:$_"), qr/"title":"b"/, "session:$_ is new after it") for 61, 62;
 
 #
-# PREPARE TRANSACTION is for a later version.
+# PREPARE TRANSACTION: withdrawn from then on, whoever ends it, however that is.
+# While it is open nobody waits for it, and nobody puts the old document back.
 #
-like(after('PREPARE TRANSACTION', q{BEGIN; UPDATE session SET title = 'prepared' WHERE id = 61; PREPARE TRANSACTION 'p'}, 'fails', 'session:61'),
-	qr/^(?:0A000|55000): .*\n?.*/, 'PREPARE TRANSACTION after a change of a document is refused');
-$s->attempt('ROLLBACK');
-is($s->run('SELECT count(*) FROM pg_prepared_xacts'), 0, 'and was not prepared');
-is($s->run(q{SELECT title FROM session WHERE id = 61}), 'b', 'but rolled back');
+for my $case ([ 'COMMIT', 'prepared' ], [ 'ROLLBACK', 'b' ])
+{
+	my ($end, $title) = @$case;
+	my ($old, $new) = map { qq({"id":61,"account":2,"title":"$_","n":0,"is_deleted":false}) } 'b', $title;
+
+	is($s->run('SELECT echocache_get_session(61)'), $old, "$end PREPARED: the document");
+	holds($memcached, 'session:61', $old, 'is cached before');
+	$s->run(q{BEGIN; UPDATE session SET title = 'prepared' WHERE id = 61; PREPARE TRANSACTION 'p'});
+	marked($memcached, 'session:61', 'prepared, a plain client is sent to the database');
+	my $took = seconds(sub { is($s->run('SELECT echocache_get_session(61)'), $old, 'where the old row is still the right one') });
+	cmp_ok($took, '<', 0.8, 'at once, without waiting for echocache.fill_wait');
+	marked($memcached, 'session:61', 'and is not stored');
+	$s->run(q{UPDATE session SET title = title || '.' WHERE id = 62});
+	like($memcached->settled('session:62'), qr/"title":"b\.+"/, 'other documents are written through as ever');
+	session($node)->run("$end PREPARED 'p'");
+	withdrawn($memcached, 'session:61', "$end PREPARED, in another session: no old document");
+	is($s->run('SELECT echocache_get_session(61)'), $new, 'the right one is read');
+	holds($memcached, 'session:61', $new, 'and cached again');
+	$s->run(q{UPDATE session SET title = 'b' WHERE id = 61});
+}
+
+# Across a crash, too.
+$s->run(q{SELECT echocache_get_session(61);
+	BEGIN; UPDATE session SET title = 'crashed' WHERE id = 61; PREPARE TRANSACTION 'p'});
+$_->quit for $s, $truth;
+$node->stop('immediate');
+$node->start;
+$s = session($node);
+$truth = session($node, sql => q{SET TimeZone = 'UTC'; SET search_path = pg_catalog});
+wait_state($s, 'UP');
+like($s->run('SELECT echocache_get_session(61)'), qr/"title":"b"/, 'prepared, and the server has crashed: the old row');
+withdrawn($memcached, 'session:61', 'is still not stored');
+$s->run(q{COMMIT PREPARED 'p'});
+like($s->run('SELECT echocache_get_session(61)'), qr/"title":"crashed"/, 'committed after the crash: the new one is read');
+like($memcached->settled('session:61'), qr/"title":"crashed"/, 'and cached');
+
+# All of a table.
+$s->run(q{CREATE TABLE prepared (id bigint PRIMARY KEY, v text); SELECT echocache_attach('prepared', 'prepared');
+	INSERT INTO prepared VALUES (1, 'a'), (2, 'a')});
+like($memcached->settled("prepared:$_"), qr/"v":"a"/, "prepared:$_ is cached") for 1, 2;
+$s->run(q{BEGIN; ALTER TABLE prepared ADD COLUMN more int DEFAULT 7; PREPARE TRANSACTION 'p'});
+withdrawn($memcached, "prepared:$_", "prepared ALTER TABLE: prepared:$_ is withdrawn") for 1, 2;
+$s->run(q{COMMIT PREPARED 'p'});
+is($s->run(q{SELECT echocache_get('prepared', 1)}), '{"id":1,"v":"a","more":7}', 'and has the new column when it is committed');
+holds($memcached, 'prepared:1', '{"id":1,"v":"a","more":7}', 'and is cached with it');
+
+# What changes no document concerns nobody.
 is($s->run(q{CREATE TABLE unattached (id int); BEGIN; INSERT INTO unattached VALUES (1); SELECT echocache_get_session(62);
 	PREPARE TRANSACTION 'q'; COMMIT PREPARED 'q'; SELECT count(*) FROM unattached}) =~ s/.*\n//sr, 1,
 	'one that only reads documents can be prepared');
-is($s->run(q{BEGIN; SAVEPOINT a; UPDATE session SET title = 'never' WHERE id = 61; ROLLBACK TO a; INSERT INTO unattached VALUES (2);
-	PREPARE TRANSACTION 'q'; ROLLBACK PREPARED 'q'; SELECT count(*) FROM unattached}), 1,
-	'and one whose changes of documents were rolled back');
+like($s->run('SELECT echocache_get_session(61)'), qr/"title":"crashed"/, 'a document');
+$s->run(q{BEGIN; SAVEPOINT a; UPDATE session SET title = 'never' WHERE id = 61; ROLLBACK TO a; INSERT INTO unattached VALUES (2);
+	PREPARE TRANSACTION 'q'});
+like($memcached->settled('session:61'), qr/"title":"crashed"/, 'whose change was rolled back to a savepoint stays cached');
+is($s->run(q{ROLLBACK PREPARED 'q'; SELECT count(*) FROM unattached}), 1, 'and is not in the way');
 
 #
 # Dropped and detached.

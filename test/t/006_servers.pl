@@ -80,8 +80,12 @@ $s->run("INSERT INTO session SELECT g, 'filled' FROM generate_series(0, $count -
 $_->flush for @servers;
 is($s->run("SELECT count(*) FROM echocache_get_sessions(ARRAY(SELECT id FROM session ORDER BY id))"), $count,
 	"get_sessions of $count documents across three servers");
+is(scalar keys %{ really() }, 500, 'fills as many as one call may lock');
+is($s->run("SELECT count(*) FROM generate_series(0, $count - 1, 500) first,
+	LATERAL echocache_get_sessions(ARRAY(SELECT first + n FROM generate_series(0, 499) n)::bigint[])"), $count,
+	'by calls of 500 each');
 my $filled = really();
-is(scalar keys %$filled, $count, 'fills them all');
+is(scalar keys %$filled, $count, 'it fills them all');
 is(disagree($library, $filled), 0, 'each where libmemcached looks for it');
 
 # What one row's write and one row's read do is the same.
