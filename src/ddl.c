@@ -27,8 +27,10 @@
 #include "catalog/indexing.h"
 #include "catalog/namespace.h"
 #include "catalog/objectaccess.h"
+#include "catalog/partition.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_extension.h"
+#include "catalog/pg_inherits.h"
 #include "catalog/pg_type.h"
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
@@ -67,6 +69,8 @@ static void process_utility(PlannedStmt *pstmt, const char *queryString, bool re
 static void warn_suspended(Oid relid);
 static void leave_database(Node *stmt);
 static Oid	altered_table(Node *stmt);
+static bool shows_row_type_only(EcDocument *doc, Oid relid);
+static const char *needed_for(EcDocument *doc, const char *column);
 static void check_alter(AlterTableStmt *stmt, Oid relid);
 static void check_drop_column(EcDocument *doc, AlterTableCmd *cmd);
 static List *begin_rename(RenameStmt *stmt, Oid relid);
@@ -77,6 +81,7 @@ static void object_access(ObjectAccessType access, Oid classId, Oid objectId, in
 						  void *arg);
 static void detach(const char *name, Oid relid, bool extension);
 static void relation_dropped(Oid relid);
+static void column_dropped(Oid relid, AttrNumber attno);
 static void relation_changed(Oid relid);
 
 /* Once, from _PG_init. */
@@ -184,7 +189,8 @@ altered_table(Node *stmt)
 
 	if (IsA(stmt, AlterTableStmt))
 		relation = ((AlterTableStmt *) stmt)->relation;
-	else if (IsA(stmt, RenameStmt) && ((RenameStmt *) stmt)->renameType == OBJECT_COLUMN)
+	else if (IsA(stmt, RenameStmt) && (((RenameStmt *) stmt)->renameType == OBJECT_COLUMN ||
+									  ((RenameStmt *) stmt)->renameType == OBJECT_ATTRIBUTE))
 		relation = ((RenameStmt *) stmt)->relation;
 	if (relation == NULL || !OidIsValid(ec_document_catalog(true)))
 		return InvalidOid;
@@ -192,6 +198,32 @@ altered_table(Node *stmt)
 	if (!OidIsValid(relid) || ec_documents_touching(relid) == NIL)
 		return InvalidOid;
 	return relid;
+}
+
+/* Does the document merely have a column of the altered one's row type? */
+static bool
+shows_row_type_only(EcDocument *doc, Oid relid)
+{
+	return doc->relid != relid &&
+		!list_member_oid(find_all_inheritors(relid, NoLock, NULL), doc->relid) &&
+		!(get_rel_relispartition(relid) &&
+		  list_member_oid(get_partition_ancestors(relid), doc->relid));
+}
+
+/* What a document needs this column for, or NULL. */
+static const char *
+needed_for(EcDocument *doc, const char *column)
+{
+	ListCell   *lc;
+
+	if (strcmp(NameStr(doc->key.name), column) == 0)
+		return "key";
+	if (doc->has_owner && strcmp(NameStr(doc->owner.name), column) == 0)
+		return "owner";
+	foreach(lc, doc->filter_columns)
+		if (strcmp(lfirst(lc), column) == 0)
+			return "filter";
+	return NULL;
 }
 
 /* Refuse what would leave an attachment without what it needs. */
@@ -209,6 +241,8 @@ check_alter(AlterTableStmt *stmt, Oid relid)
 		{
 			EcDocument *doc = lfirst(ld);
 
+			if (shows_row_type_only(doc, relid))
+				continue;
 			switch (cmd->subtype)
 			{
 				case AT_DropColumn:
@@ -255,16 +289,8 @@ check_alter(AlterTableStmt *stmt, Oid relid)
 static void
 check_drop_column(EcDocument *doc, AlterTableCmd *cmd)
 {
-	const char *what = NULL;
-	ListCell   *lc;
+	const char *what = needed_for(doc, cmd->name);
 
-	if (strcmp(NameStr(doc->key.name), cmd->name) == 0)
-		what = "key";
-	else if (doc->has_owner && strcmp(NameStr(doc->owner.name), cmd->name) == 0)
-		what = "owner";
-	foreach(lc, doc->filter_columns)
-		if (what == NULL && strcmp(lfirst(lc), cmd->name) == 0)
-			what = "filter";
 	if (what == NULL)
 		return;
 	if (cmd->behavior != DROP_CASCADE)
@@ -296,8 +322,11 @@ begin_rename(RenameStmt *stmt, Oid relid)
 	foreach(lc, ec_documents_touching(relid))
 	{
 		EcDocument *doc = lfirst(lc);
-		Rename	   *rename = palloc0(sizeof(Rename));
+		Rename	   *rename;
 
+		if (shows_row_type_only(doc, relid))
+			continue;
+		rename = palloc0(sizeof(Rename));
 		rename->name = pstrdup(doc->name);
 		rename->relid = doc->relid;
 		if (doc->filter)
@@ -396,6 +425,8 @@ object_access(ObjectAccessType access, Oid classId, Oid objectId, int subId, voi
 
 	if (access == OAT_DROP && classId == RelationRelationId && subId == 0)
 		relation_dropped(objectId);
+	else if (access == OAT_DROP && classId == RelationRelationId && subId > 0)
+		column_dropped(objectId, subId);
 	else if (access == OAT_TRUNCATE && OidIsValid(ec_document_catalog(true)))
 		relation_changed(objectId);
 	else if (access == OAT_POST_CREATE && classId == ExtensionRelationId)
@@ -438,6 +469,37 @@ relation_dropped(Oid relid)
 		ec_worker_rescan_at_commit();
 	else
 		relation_changed(relid);	/* a partition, perhaps */
+}
+
+/*
+ * A column goes, perhaps with a type or a function by CASCADE: a document that
+ * needs it goes too, others change.
+ */
+static void
+column_dropped(Oid relid, AttrNumber attno)
+{
+	List	   *needing = NIL;
+	char	   *column = get_attname(relid, attno, true);
+	ListCell   *lc;
+
+	if (column == NULL || !OidIsValid(ec_document_catalog(true)))
+		return;
+	foreach(lc, ec_documents_touching(relid))
+	{
+		EcDocument *doc = lfirst(lc);
+
+		if (doc->relid == relid && needed_for(doc, column))
+			needing = lappend(needing, doc);
+		else
+			ec_fence_note_whole(doc->relid);
+	}
+	foreach(lc, needing)
+	{
+		EcDocument *doc = lfirst(lc);
+
+		ec_attach_drop_triggers(doc->relid, doc->name);
+		detach(doc->name, doc->relid, false);
+	}
 }
 
 /* All documents that depend on this table change with this transaction. */

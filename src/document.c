@@ -22,6 +22,7 @@
 #include "catalog/pg_attribute.h"
 #include "catalog/partition.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_inherits.h"
 #include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
@@ -33,6 +34,7 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/syscache.h"
+#include "utils/typcache.h"
 
 #include "attach.h"
 #include "document.h"
@@ -83,6 +85,8 @@ static EcDocument *read_document(HeapTuple tuple, TupleDesc desc);
 static void resolve(EcDocument *doc);
 static bool triggers_fire(Oid relid);
 static void resolve_column(EcDocument *doc, EcColumn *column);
+static bool type_contains(Oid type, Oid rowtype);
+static bool shows_type(Oid relid, Oid rowtype);
 static bool key_is_exact(const EcColumn *key);
 
 /* Once per backend. */
@@ -471,29 +475,80 @@ ec_document_relid(const char *name, Oid *relid)
 	return false;
 }
 
+/* Does a value of this type contain one of the row type? */
+static bool
+type_contains(Oid type, Oid rowtype)
+{
+	Oid			element;
+	bool		contains = false;
+
+	type = getBaseType(type);
+	if (type == rowtype)
+		return true;
+	element = get_element_type(type);
+	if (OidIsValid(element))
+		return type_contains(element, rowtype);
+	if (get_typtype(type) == TYPTYPE_COMPOSITE)
+	{
+		TupleDesc	desc = lookup_rowtype_tupdesc(type, -1);
+
+		for (int i = 0; i < desc->natts && !contains; i++)
+			contains = !TupleDescAttr(desc, i)->attisdropped &&
+				type_contains(TupleDescAttr(desc, i)->atttypid, rowtype);
+		ReleaseTupleDesc(desc);
+	}
+	return contains;
+}
+
+/* Has the table a column that contains such a row? */
+static bool
+shows_type(Oid relid, Oid rowtype)
+{
+	for (AttrNumber attno = 1; OidIsValid(rowtype); attno++)
+	{
+		HeapTuple	tuple = SearchSysCache2(ATTNUM, ObjectIdGetDatum(relid),
+											Int16GetDatum(attno));
+		Form_pg_attribute att;
+		bool		shows;
+
+		if (!HeapTupleIsValid(tuple))
+			return false;
+		att = (Form_pg_attribute) GETSTRUCT(tuple);
+		shows = !att->attisdropped && type_contains(att->atttypid, rowtype);
+		ReleaseSysCache(tuple);
+		if (shows)
+			return true;
+	}
+	return false;
+}
+
 /*
- * The documents that a change of this table's definition concerns: its own, those
- * of tables it is a partition of, and those of its partitions.  EcDocument may
- * be unresolved: only name, relid, columns' names and filter are to be used.
+ * The documents that a change of this table's (or composite type's) definition
+ * concerns: its own, those of tables it is a partition of, those of its
+ * partitions and children, and those with columns of its row type.  EcDocument
+ * may be unresolved: only name, relid, columns' names and filter are to be used.
  */
 List *
 ec_documents_touching(Oid relid)
 {
 	List	   *found = NIL;
 	List	   *above;
+	List	   *below;
+	Oid			rowtype;
 	ListCell   *lc;
 
 	load();
 	if (documents == NIL)
 		return NIL;
 	above = get_rel_relispartition(relid) ? get_partition_ancestors(relid) : NIL;
+	below = find_all_inheritors(relid, NoLock, NULL);	/* itself included */
+	rowtype = get_rel_type_id(relid);
 	foreach(lc, documents)
 	{
 		EcDocument *doc = lfirst(lc);
 
-		if (doc->relid == relid || list_member_oid(above, doc->relid) ||
-			(get_rel_relispartition(doc->relid) &&
-			 list_member_oid(get_partition_ancestors(doc->relid), relid)))
+		if (list_member_oid(below, doc->relid) || list_member_oid(above, doc->relid) ||
+			shows_type(doc->relid, rowtype))
 			found = lappend(found, doc);
 	}
 	return found;
