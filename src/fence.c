@@ -23,7 +23,7 @@
  * back: a fill holds the store mode while it reads, so no change of the document
  * is between its step A and its end.  src/README.md has the whole argument.
  *
- * Locks are taken in one order by everybody: the classes by OID, of which only
+ * Locks of ours are taken in one order by everybody: the classes by OID, of which only
  * a bulk writer waits for any, then the keys by hash.  A bulk writer holds
  * nothing in store mode; a fill never waits for a lock while it holds one.  So
  * there is no cycle.
@@ -426,7 +426,9 @@ pre_commit_keys(bool prepare)
 	{
 		EcDocument *doc = docs[d].doc;
 
+		/* rendering needs the table, which DML on a partition need not have locked */
 		docs[d].share = !prepare && doc->policy == EC_WRITE_THROUGH && doc->slot != NULL &&
+			ConditionalLockRelationOid(doc->relid, AccessShareLock) &&
 			ec_lock_class(doc->relid, EC_LOCK_CLASS_SHARE, false);
 	}
 	for (int i = 0; i < list.n; i++)
@@ -611,7 +613,7 @@ render(void *arg)
 			rows[used].tid = key->pending->tid;
 			rows[used++].id = key->id;
 		}
-		ec_document_fetch(docs[d].doc, rows + first, used - first, GetLatestSnapshot(), true);
+		ec_document_written(docs[d].doc, rows + first, used - first, GetLatestSnapshot());
 	}
 }
 

@@ -20,15 +20,18 @@
 #include "postgres.h"
 
 #include "access/parallel.h"
+#include "access/relation.h"
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_inherits.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/rel.h"
 #include "utils/rls.h"
 #include "utils/snapmgr.h"
 
@@ -72,6 +75,7 @@ static void unlock_item(EcDocument *doc, EcItem *item);
 static void lock_for_fill(EcDocument *doc, EcItem *items, int n, const Owner *owner);
 static int	read_and_fill(EcDocument *doc, EcItem *items, int n, const char *owner,
 						  bool as_owner);
+static void lock_tables(EcDocument *doc);
 static bool enter_for_fill(EcDocument **doc, EcItem *items, int n);
 static void make_op(EcOp *op, EcOpKind kind, const EcItem *item);
 static bool one_item(EcDocument *doc, const char *id, EcItem *item);
@@ -415,7 +419,6 @@ read_and_fill(EcDocument *doc, EcItem *items, int n, const char *owner, bool as_
 		if (items[i].state == EC_ITEM_DONE)
 			continue;
 		wanted[nrows] = &items[i];
-		rows[nrows].written = InvalidOid;
 		rows[nrows++].id = items[i].id;
 	}
 	if (nrows == 0)
@@ -531,6 +534,31 @@ ec_read(const char *name, EcItem *items, int n, const char *owner_text)
 }
 
 /*
+ * All that the document's query will lock, so that it waits for none of it while
+ * we hold a lock of ours, whose holder others may wait for: somebody who has
+ * locked a partition or an index, and then commits.
+ */
+static void
+lock_tables(EcDocument *doc)
+{
+	ListCell   *lc;
+
+	LockRelationOid(doc->relid, AccessShareLock);
+	foreach(lc, doc->partitioned ? find_all_inheritors(doc->relid, AccessShareLock, NULL)
+			: list_make1_oid(doc->relid))
+	{
+		Relation	rel = try_relation_open(lfirst_oid(lc), NoLock);
+		ListCell   *li;
+
+		if (rel == NULL)
+			continue;
+		foreach(li, RelationGetIndexList(rel))
+			LockRelationOid(lfirst_oid(li), AccessShareLock);
+		relation_close(rel, NoLock);
+	}
+}
+
+/*
  * A fill reads the table, so it takes the table's lock as any query does; that
  * may take long, and nothing else is held meanwhile.  Then enter the topology
  * again.  false: what we knew of the document or the servers has changed; nothing
@@ -542,7 +570,7 @@ enter_for_fill(EcDocument **doc, EcItem *items, int n)
 	EcDocument *before = *doc;
 	uint64		generation = ec_cluster_generation();
 
-	LockRelationOid(before->relid, AccessShareLock);
+	lock_tables(before);
 	*doc = ec_document_require(before->name);
 	if (*doc == before && ec_cluster_enter())
 	{

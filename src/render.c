@@ -4,9 +4,9 @@
  *	  From a row to its document: the same bytes, whoever asks.
  *
  * Hit or miss, in whatever session, a document is what row_to_json makes of the
- * row under one set of settings (ec_render_begin).  Rows are found by id, with
- * a query; a row that this transaction has just written is taken from where its
- * trigger saw it, which saves the query at commit.
+ * row under one set of settings (ec_render_begin).  A reader finds rows by id,
+ * with a query.  A writer, at commit, takes the row that it has written from where
+ * its trigger saw it, without a query, which would need locks while others wait.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -18,6 +18,7 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "access/tupconvert.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_operator.h"
 #include "catalog/pg_type.h"
@@ -55,7 +56,9 @@ static int	compare_rows(const void *a, const void *b);
 static void take_results(EcDocument *doc, EcRow **sorted, int n, MemoryContext context);
 static void fetch_by_query(EcDocument *doc, EcRow **rows, int n, bool as_owner,
 						   MemoryContext context);
-static void fetch_written(EcDocument *doc, EcRow *rows, int n, Snapshot snapshot);
+static bool fetch_version(Relation rel, EcRow *row, Snapshot snapshot, TupleTableSlot *slot);
+static void render_row(EcDocument *doc, EcRow *row, TupleTableSlot *slot, ExprState *filter,
+					   ExprContext *econtext);
 static void filter_error(void *arg);
 static void make_shape(EcDocument *doc, Relation rel);
 
@@ -389,60 +392,129 @@ make_shape(EcDocument *doc, Relation rel)
 }
 
 /*
- * Take rows from where this transaction has written them last.  One that is not
- * there any more (it was changed again, or moved) keeps matches = -1.
+ * The version of a row that this transaction has written last: where its trigger
+ * saw it, or where that was moved on to by a trigger within a trigger.  There may be
+ * no such place any more, if the table was rewritten since (CLUSTER).
  */
-static void
-fetch_written(EcDocument *doc, EcRow *rows, int n, Snapshot snapshot)
+static bool
+fetch_version(Relation rel, EcRow *row, Snapshot snapshot, TupleTableSlot *slot)
 {
-	Relation	rel = table_open(doc->relid, NoLock);
+	TableScanDesc scan = table_beginscan_tid(rel, snapshot);
+	bool		found = false;
+
+	if (table_tuple_tid_valid(scan, &row->tid))
+	{
+		found = table_tuple_fetch_row_version(rel, &row->tid, snapshot, slot);
+		if (!found)
+		{
+			table_tuple_get_latest_tid(scan, &row->tid);
+			found = table_tuple_fetch_row_version(rel, &row->tid, snapshot, slot);
+		}
+	}
+	table_endscan(scan);
+	return found;
+}
+
+/* Render one row, in the attached table's layout. */
+static void
+render_row(EcDocument *doc, EcRow *row, TupleTableSlot *slot, ExprState *filter,
+		   ExprContext *econtext)
+{
+	Datum	   *values = palloc(doc->shape->natts * sizeof(Datum));
+	bool	   *nulls = palloc(doc->shape->natts * sizeof(bool));
 	AttrNumber	keyatt = get_attnum(doc->relid, NameStr(doc->key.name));
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	int			attno = -1;
+	int			a = 0;
+	bool		isnull;
+	Datum		key = slot_getattr(slot, keyatt, &isnull);
+
+	if (isnull || strcmp(OutputFunctionCall(&doc->key.out, key), row->id) != 0)
+		return;
+	row->same_id = true;
+	if (filter)
+	{
+		econtext->ecxt_scantuple = slot;
+		if (!ExecQual(filter, econtext))
+			return;
+	}
+	while ((attno = bms_next_member(doc->columns, attno)) >= 0)
+	{
+		values[a] = slot_getattr(slot, attno, &nulls[a]);
+		a++;
+	}
+	row->matches = 1;
+	row->json = DatumGetTextP(DirectFunctionCall1(row_to_json, HeapTupleGetDatum(
+						toast_build_flattened_tuple(doc->shape, values, nulls))));
+}
+
+/*
+ * Render rows that this transaction has written, from where it has; no query,
+ * and no lock that we do not hold: the caller has locked the attached table, and
+ * its DML the one that it wrote to.  A row that is not found has no matches, which
+ * may mean that it is deleted, or that it would take a query.
+ */
+void
+ec_document_written(EcDocument *doc, EcRow *rows, int n, Snapshot snapshot)
+{
+	Relation	root;
 	EState	   *estate = NULL;
 	ExprState  *filter = NULL;
-	Datum	   *values;
-	bool	   *nulls;
+	Oid			user;
+	int			sec_context;
+	int			nestlevel;
 
+	if (n == 0)
+		return;
+	GetUserIdAndSecContext(&user, &sec_context);
+	SetUserIdAndSecContext(doc->relowner, sec_context | SECURITY_LOCAL_USERID_CHANGE |
+						   SECURITY_NOFORCE_RLS);
+	nestlevel = ec_render_begin(doc);
+	PushActiveSnapshot(snapshot);
+	root = table_open(doc->relid, NoLock);
 	if (doc->shape == NULL)
-		make_shape(doc, rel);
+		make_shape(doc, root);
 	if (doc->filter_expr)
 	{
 		estate = CreateExecutorState();
 		filter = ExecPrepareQual(list_make1(doc->filter_expr), estate);
-		GetPerTupleExprContext(estate)->ecxt_scantuple = slot;
 	}
-	values = palloc(doc->shape->natts * sizeof(Datum));
-	nulls = palloc(doc->shape->natts * sizeof(bool));
 	for (int i = 0; i < n; i++)
 	{
 		EcRow	   *row = &rows[i];
-		int			attno = -1;
-		int			a = 0;
-		bool		isnull;
-		Datum		key;
+		Relation	rel;
+		TupleTableSlot *slot;
 
-		if (row->written != doc->relid ||
-			!table_tuple_fetch_row_version(rel, &row->tid, snapshot, slot))
+		row->matches = 0;
+		row->same_id = false;
+		row->json = NULL;
+		if (!OidIsValid(row->written))
 			continue;
-		key = slot_getattr(slot, keyatt, &isnull);
-		if (isnull || strcmp(OutputFunctionCall(&doc->key.out, key), row->id) != 0)
-			continue;
-		row->same_id = true;
-		row->matches = filter == NULL || ExecQual(filter, GetPerTupleExprContext(estate));
-		if (row->matches == 0)
-			continue;
-		while ((attno = bms_next_member(doc->columns, attno)) >= 0)
+		rel = table_open(row->written, NoLock);
+		slot = table_slot_create(rel, NULL);
+		if (fetch_version(rel, row, GetActiveSnapshot(), slot))
 		{
-			values[a] = slot_getattr(slot, attno, &nulls[a]);
-			a++;
+			TupleTableSlot *mine = slot;
+			TupleConversionMap *map = NULL;
+
+			if (rel->rd_id != root->rd_id)
+				map = convert_tuples_by_name(RelationGetDescr(rel), RelationGetDescr(root));
+			if (map)
+				mine = execute_attr_map_slot(map->attrMap, slot,
+											 MakeSingleTupleTableSlot(RelationGetDescr(root),
+																	  &TTSOpsVirtual));
+			render_row(doc, row, mine, filter, filter ? GetPerTupleExprContext(estate) : NULL);
+			if (mine != slot)
+				ExecDropSingleTupleTableSlot(mine);
 		}
-		row->json = DatumGetTextP(DirectFunctionCall1(row_to_json, HeapTupleGetDatum(
-							toast_build_flattened_tuple(doc->shape, values, nulls))));
+		ExecDropSingleTupleTableSlot(slot);
+		table_close(rel, NoLock);
 	}
 	if (estate)
 		FreeExecutorState(estate);
-	ExecDropSingleTupleTableSlot(slot);
-	table_close(rel, NoLock);
+	table_close(root, NoLock);
+	PopActiveSnapshot();
+	ec_render_end(nestlevel);
+	SetUserIdAndSecContext(user, sec_context);
 }
 
 /*
@@ -458,8 +530,6 @@ ec_document_fetch(EcDocument *doc, EcRow *rows, int n, Snapshot snapshot, bool a
 	Oid			user;
 	int			sec_context;
 	int			nestlevel;
-	int			nasked = 0;
-	bool		written = false;
 
 	if (n == 0)
 		return;
@@ -470,27 +540,16 @@ ec_document_fetch(EcDocument *doc, EcRow *rows, int n, Snapshot snapshot, bool a
 	nestlevel = ec_render_begin(doc);
 	PushActiveSnapshot(snapshot);
 
-	for (int i = 0; i < n; i++)
-	{
-		rows[i].matches = -1;
-		rows[i].same_id = false;
-		rows[i].json = NULL;
-		rows[i].owner = NULL;
-		written |= OidIsValid(rows[i].written);
-	}
-	if (written)
-		fetch_written(doc, rows, n, GetActiveSnapshot());
-
 	asked = palloc(n * sizeof(EcRow *));
 	for (int i = 0; i < n; i++)
 	{
-		if (rows[i].matches >= 0)
-			continue;
+		asked[i] = &rows[i];
 		rows[i].matches = 0;
-		asked[nasked++] = &rows[i];
+		rows[i].same_id = false;
+		rows[i].json = NULL;
+		rows[i].owner = NULL;
 	}
-	if (nasked > 0)
-		fetch_by_query(doc, asked, nasked, as_owner, CurrentMemoryContext);
+	fetch_by_query(doc, asked, n, as_owner, CurrentMemoryContext);
 	pfree(asked);
 
 	PopActiveSnapshot();

@@ -17,8 +17,8 @@
 typedef struct EcRow
 {
 	const char *id;				/* the key column's text, server encoding */
-	Oid			written;		/* the table that we have written it to, or InvalidOid: not known */
-	ItemPointerData tid;		/* where in it */
+	Oid			written;		/* for ec_document_written(): the table, or InvalidOid, */
+	ItemPointerData tid;		/* and where in it */
 	int			matches;		/* rows found with it: none, one, or (an error) more */
 	bool		same_id;		/* the row's own id is the same text, not merely equal */
 	text	   *json;			/* server encoding */
@@ -35,6 +35,7 @@ extern void ec_render_end(int nestlevel);
 
 extern void ec_document_fetch(EcDocument *doc, EcRow *rows, int n, Snapshot snapshot,
 							  bool as_owner);
+extern void ec_document_written(EcDocument *doc, EcRow *rows, int n, Snapshot snapshot);
 extern bool ec_document_cacheable(const EcRow *row, const char **value, size_t *len);
 extern char *ec_document_owner_member(EcDocument *doc, const char *owner, int *len,
 									  int *namelen);
