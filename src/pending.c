@@ -9,6 +9,7 @@
  * them: as in async.c, with one list for each level.  An entry too many costs
  * one needless marker, an entry too few a stale document; hence what is in doubt
  * (a table over EC_PENDING_MAX) is noted at level 1, from where nothing drops it.
+ * Where a row was seen last is taken back with the subtransaction that moved it.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -58,7 +59,24 @@ pending_equal(const EcPendingKey *a, const EcPendingKey *b)
 static MemoryContext context = NULL;
 static pendinghash_hash *keys;
 static List *tables;			/* of EcPendingTable, few */
-static EcPendingKey **levels;	/* heads of the lists, by level */
+
+/* Where a key's row was seen last before this level moved it. */
+typedef struct Moved
+{
+	EcPendingKey *key;
+	int			seen_level;
+	Oid			written;
+	ItemPointerData tid;
+	struct Moved *next;
+} Moved;
+
+typedef struct Level
+{
+	EcPendingKey *keys;			/* first noted here */
+	Moved	   *moved;			/* noted further out, and again here; newest first */
+} Level;
+
+static Level *levels;
 static int	nlevels;
 
 static void pending_begin(int level);
@@ -76,7 +94,7 @@ pending_begin(int level)
 											ALLOCSET_DEFAULT_SIZES);
 		keys = pendinghash_create(new_context, 16, NULL);
 		nlevels = 8;
-		levels = MemoryContextAllocZero(new_context, nlevels * sizeof(EcPendingKey *));
+		levels = MemoryContextAllocZero(new_context, nlevels * sizeof(Level));
 		tables = NIL;
 		context = new_context;
 	}
@@ -84,8 +102,8 @@ pending_begin(int level)
 	{
 		int			more = Max(level + 1, 2 * nlevels);
 
-		levels = repalloc(levels, more * sizeof(EcPendingKey *));
-		memset(levels + nlevels, 0, (more - nlevels) * sizeof(EcPendingKey *));
+		levels = repalloc(levels, more * sizeof(Level));
+		memset(levels + nlevels, 0, (more - nlevels) * sizeof(Level));
 		nlevels = more;
 	}
 }
@@ -151,15 +169,27 @@ ec_pending_key(Oid relid, const char *id, int idlen, int level, Oid written, Ite
 		/* already noted, at this level or one further out */
 		pfree(key);
 		key = entry->key;
+		if (key->seen_level < level)
+		{
+			Moved	   *moved = MemoryContextAlloc(context, sizeof(Moved));
+
+			moved->key = key;
+			moved->seen_level = key->seen_level;
+			moved->written = key->written;
+			moved->tid = key->tid;
+			moved->next = levels[level].moved;
+			levels[level].moved = moved;
+		}
 	}
+	key->seen_level = level;
 	key->written = written;
 	if (OidIsValid(written))
 		ItemPointerCopy(tid, &key->tid);
 	if (found)
 		return;
 	entry->key = key;
-	key->next = levels[level];
-	levels[level] = key;
+	key->next = levels[level].keys;
+	levels[level].keys = key;
 	table->nkeys++;
 }
 
@@ -238,7 +268,8 @@ ec_pending_each(void (*callback) (const EcPendingKey *key, void *arg), void *arg
 void
 ec_pending_subcommit(int level)
 {
-	EcPendingKey *key;
+	EcPendingKey **last_key;
+	Moved	  **last_moved;
 	ListCell   *lc;
 
 	if (context == NULL)
@@ -250,17 +281,17 @@ ec_pending_subcommit(int level)
 		if (table->whole_level == level)
 			table->whole_level = level - 1;
 	}
-	if (level >= nlevels || levels[level] == NULL)
+	if (level >= nlevels)
 		return;
-	for (key = levels[level];; key = key->next)
-	{
-		key->level = level - 1;
-		if (key->next == NULL)
-			break;
-	}
-	key->next = levels[level - 1];
-	levels[level - 1] = levels[level];
-	levels[level] = NULL;
+	for (last_key = &levels[level].keys; *last_key; last_key = &(*last_key)->next)
+		(*last_key)->level = (*last_key)->seen_level = level - 1;
+	*last_key = levels[level - 1].keys;
+	levels[level - 1].keys = levels[level].keys;
+	for (last_moved = &levels[level].moved; *last_moved; last_moved = &(*last_moved)->next)
+		(*last_moved)->key->seen_level = level - 1;
+	*last_moved = levels[level - 1].moved;
+	levels[level - 1].moved = levels[level].moved;
+	memset(&levels[level], 0, sizeof(Level));
 }
 
 /* The subtransaction at this level has been rolled back: forget its entries. */
@@ -268,6 +299,7 @@ void
 ec_pending_subabort(int level)
 {
 	EcPendingKey *key;
+	Moved	   *moved;
 	ListCell   *lc;
 
 	if (context == NULL)
@@ -281,9 +313,17 @@ ec_pending_subabort(int level)
 	}
 	if (level >= nlevels)
 		return;
-	while ((key = levels[level]) != NULL)
+	while ((moved = levels[level].moved) != NULL)
 	{
-		levels[level] = key->next;
+		levels[level].moved = moved->next;
+		moved->key->seen_level = moved->seen_level;
+		moved->key->written = moved->written;
+		moved->key->tid = moved->tid;
+		pfree(moved);
+	}
+	while ((key = levels[level].keys) != NULL)
+	{
+		levels[level].keys = key->next;
 		pending_table(key->relid)->nkeys--;
 		pendinghash_delete(keys, key);
 		pfree(key);

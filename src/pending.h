@@ -25,7 +25,8 @@ typedef struct EcPendingKey
 	Oid			relid;			/* the attached table */
 	int			level;			/* outermost nesting level that it stands for */
 	struct EcPendingKey *next;	/* of the same level */
-	Oid			written;		/* where its row was seen last: a hint only */
+	int			seen_level;		/* the level at which its row was seen last, */
+	Oid			written;		/* and where: a hint, InvalidOid for none */
 	ItemPointerData tid;
 	int			idlen;
 	char		id[FLEXIBLE_ARRAY_MEMBER];	/* the key column's text */
