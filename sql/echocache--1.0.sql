@@ -25,7 +25,7 @@ SELECT pg_catalog.pg_extension_config_dump('echocache.document', '');
 -- Not dumped: what belongs to the attachments of a restored dump is purged.  src/outbox.c
 -- knows the order of the columns.
 CREATE TABLE echocache.outbox (
-    id        bigint GENERATED ALWAYS AS IDENTITY,
+    id        bigint NOT NULL,
     server    text NOT NULL,
     document  text NOT NULL,
     key       text,

@@ -32,6 +32,7 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "optimizer/optimizer.h"
+#include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -417,7 +418,10 @@ create_triggers(Attachment *a)
 		"EXECUTE FUNCTION %s.echocache_row_trigger('%s')", row, rel, schema, a->name);
 	run("CREATE TRIGGER %s BEFORE TRUNCATE ON %s FOR EACH STATEMENT "
 		"EXECUTE FUNCTION %s.echocache_truncate_trigger('%s')", truncate, rel, schema, a->name);
-	run("ALTER TABLE %s ENABLE ALWAYS TRIGGER %s, ENABLE ALWAYS TRIGGER %s", rel, row, truncate);
+	/* ONLY: early releases of 14 fail for partitions, which do not have the second trigger */
+	run("ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER %s, ENABLE ALWAYS TRIGGER %s", rel, row,
+		truncate);
+	run("ALTER TABLE %s ENABLE ALWAYS TRIGGER %s", rel, row);
 	run("ALTER TRIGGER %s ON %s DEPENDS ON EXTENSION echocache", row, rel);
 	run("ALTER TRIGGER %s ON %s DEPENDS ON EXTENSION echocache", truncate, rel);
 	SPI_finish();
@@ -513,7 +517,7 @@ warn_shared_keys(const char *name)
 			continue;
 		ereport(WARNING,
 				(errmsg("another database uses cache keys with the same prefix"),
-				 errdetail("If it has a document \"%s\" too, the two overwrite each other.", name),
+				 errdetail("If it has a document \"%s\" too, only one of the two is cached.", name),
 				 errhint("Use ALTER DATABASE ... SET echocache.key_prefix, then "
 						 "SELECT pg_reload_conf().")));
 		return;
@@ -611,8 +615,9 @@ echocache_detach(PG_FUNCTION_ARGS)
 		(void) ec_document_require(name);	/* throws */
 	if (!superuser() && !ec_owns_relation(relid, GetUserId()))
 		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE, get_rel_name(relid));
-	ec_attach_drop_triggers(relid, name);
+	LockRelationOid(relid, AccessExclusiveLock);	/* as DROP TRIGGER will */
 	removed = ec_attach_withdraw(name, relid, false);
 	ec_attach_forget(name);
+	ec_attach_drop_triggers(relid, name);
 	PG_RETURN_INT64(removed);
 }

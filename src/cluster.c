@@ -27,6 +27,9 @@
 #include "connection.h"
 #include "guc.h"
 
+/* A long answer has a deadline for each so many bytes; a trickle is a dead server. */
+#define RENEW_BYTES		(16 * 1024)
+
 EcTopology	ec_topology;
 
 static memcached_st *placement = NULL;	/* NULL: a single server */
@@ -348,11 +351,12 @@ ec_exchange_meanwhile(EcOp *ops, int nops, EcDeadline deadline, int flags,
 		}
 		if (nwaiting == 0)
 			break;
-		if ((flags & EC_RENEW_DEADLINE) && waiting[0]->progress)
+		if ((flags & EC_RENEW_DEADLINE) && waiting[0]->progress > 0)
+			waiting[0]->retried = true; /* too late to ask anew */
+		if ((flags & EC_RENEW_DEADLINE) && waiting[0]->progress >= RENEW_BYTES)
 		{
 			deadline = ec_deadline(ec_timeout);
-			waiting[0]->progress = false;
-			waiting[0]->retried = true; /* too late to ask anew */
+			waiting[0]->progress = 0;
 		}
 		if (ec_remaining(deadline) == 0)
 		{
@@ -390,11 +394,11 @@ ec_send(EcOp *ops, int nops, EcDeadline deadline)
 		int			first = i;
 
 		/* chain up those for this connection */
-		if (ops[i].result != EC_PENDING)
+		if (ops[i].skip || ops[i].result != EC_PENDING)
 			continue;
 		for (int j = i, last = -1; j < nops; j++)
 		{
-			if (ops[j].server != ops[i].server)
+			if (ops[j].skip || ops[j].server != ops[i].server)
 				continue;
 			ops[j].result = EC_FAILED;
 			ops[j].next = -1;
@@ -428,7 +432,7 @@ ec_send(EcOp *ops, int nops, EcDeadline deadline)
 /*
  * Send one request of another kind and hand each line of its answer to the
  * callback, up to the line that ends it.  The deadline starts anew with every
- * piece that arrives.  EC_DONE: answered to the end; EC_REFUSED: the server does
+ * RENEW_BYTES that arrive.  EC_DONE: answered to the end; EC_REFUSED: the server does
  * not do this (now), ec_cluster_last_failure() has what it said; EC_FAILED: it is
  * DOWN.  Throws what the callback and CHECK_FOR_INTERRUPTS throw.
  */

@@ -58,7 +58,7 @@ typedef struct EcOp
 } EcOp;
 
 /* A flag of ec_exchange */
-#define EC_RENEW_DEADLINE	0x01	/* for as long as something arrives; one server only */
+#define EC_RENEW_DEADLINE	0x01	/* with every piece that arrives; one server only */
 
 /* An absolute time, in microseconds of the monotonic clock. */
 typedef int64 EcDeadline;

@@ -35,6 +35,10 @@
 #endif
 
 #if PG_VERSION_NUM < 150000
+/* for what shmem_size() counts there */
+#include "postmaster/autovacuum.h"
+#include "replication/walsender.h"
+
 #define MarkGUCPrefixReserved(prefix)	EmitWarningsOnPlaceholders(prefix)
 typedef void (*shmem_request_hook_type) (void);
 #define EC_NO_SHMEM_REQUEST_HOOK
@@ -53,6 +57,13 @@ typedef void (*shmem_request_hook_type) (void);
 #else
 #define ec_owns_relation(relid, role) \
 	object_ownercheck(RelationRelationId, (relid), (role))
+#endif
+
+/* Is the column computed when it is read?  Then no stored row, nor a trigger's, has it. */
+#if PG_VERSION_NUM >= 180000
+#define ec_att_is_virtual(att)	((att)->attgenerated == ATTRIBUTE_GENERATED_VIRTUAL)
+#else
+#define ec_att_is_virtual(att)	false
 #endif
 
 #endif							/* ECHOCACHE_COMPAT_H */

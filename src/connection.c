@@ -451,10 +451,10 @@ conn_command_line(Conn *c, EcOp *op, const EcReply *reply)
 			if (op->callback && !op->callback(reply, op->arg))
 				op->callback = NULL;
 			return true;
+		case EC_REPLY_OK:
+			return true;		/* a newer memcached's, before a dump */
 		case EC_REPLY_END:
 		case EC_REPLY_MN:
-		case EC_REPLY_OK:
-		case EC_REPLY_VERSION:
 			op->result = EC_DONE;
 			break;
 		case EC_REPLY_ERROR:
@@ -575,7 +575,7 @@ conn_read(Conn *c, EcOp *ops)
 			ec_conn_fail(c, false, "the server closed the connection");
 			return false;
 		}
-		c->progress = true;
+		c->progress += n;
 		if (c->value_missing > 0)
 		{
 			c->value += n;
@@ -614,7 +614,8 @@ ec_conn_begin(Conn *c, int server)
 		ec_conn_close(c);
 	c->server = server;
 	c->reused = c->state == CONN_READY;
-	c->retried = c->progress = c->failed = c->timed_out = false;
+	c->retried = c->failed = c->timed_out = false;
+	c->progress = 0;
 	conn_reset(c);
 	if (c->state == CONN_CLOSED)
 		(void) conn_open(c, server);

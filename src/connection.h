@@ -56,7 +56,7 @@ typedef struct Conn
 	char	   *value;			/* GET: where the value goes, and how much is missing */
 	size_t		value_missing;
 	bool		retried;
-	bool		progress;		/* something has arrived */
+	size_t		progress;		/* bytes that have arrived */
 	bool		failed;			/* and why: */
 	bool		timed_out;
 	char		reason[EC_ERROR_MAX];

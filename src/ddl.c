@@ -35,7 +35,9 @@
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
 #include "miscadmin.h"
+#include "nodes/makefuncs.h"
 #include "nodes/parsenodes.h"
+#include "parser/parse_type.h"
 #include "storage/lmgr.h"
 #include "tcop/utility.h"
 #include "utils/acl.h"
@@ -67,6 +69,7 @@ static void process_utility(PlannedStmt *pstmt, const char *queryString, bool re
 							ProcessUtilityContext context, ParamListInfo params,
 							QueryEnvironment *queryEnv, DestReceiver *dest, QueryCompletion *qc);
 static void warn_suspended(Oid relid);
+static void enum_value_renamed(AlterEnumStmt *stmt);
 static void leave_database(Node *stmt);
 static Oid	altered_table(Node *stmt);
 static bool shows_row_type_only(EcDocument *doc, Oid relid);
@@ -109,7 +112,7 @@ process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 	relid = altered_table(stmt);
 	if (OidIsValid(relid) && IsA(stmt, AlterTableStmt))
 		check_alter((AlterTableStmt *) stmt, relid);
-	else if (OidIsValid(relid))
+	else if (OidIsValid(relid) && IsA(stmt, RenameStmt))
 		renames = begin_rename((RenameStmt *) stmt, relid);
 
 	if (prev_process_utility_hook)
@@ -119,12 +122,27 @@ process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 		standard_ProcessUtility(pstmt, queryString, readOnlyTree, context, params, queryEnv,
 								dest, qc);
 
+	if (IsA(stmt, AlterEnumStmt) && ((AlterEnumStmt *) stmt)->oldVal != NULL)
+		enum_value_renamed((AlterEnumStmt *) stmt);
 	if (!OidIsValid(relid))
 		return;
 	if (renames)
 		end_rename((RenameStmt *) stmt, renames);
 	relation_changed(relid);
 	warn_suspended(relid);
+}
+
+/* A value has another name, in every document that shows the type. */
+static void
+enum_value_renamed(AlterEnumStmt *stmt)
+{
+	ListCell   *lc;
+
+	if (!OidIsValid(ec_document_catalog(true)))
+		return;
+	foreach(lc, ec_documents_showing(typenameTypeId(NULL,
+													makeTypeNameFromNameList(stmt->typeName))))
+		ec_fence_note_whole(((EcDocument *) lfirst(lc))->relid);
 }
 
 /* Say so when one of our triggers does not fire any more. */
@@ -189,6 +207,13 @@ altered_table(Node *stmt)
 
 	if (IsA(stmt, AlterTableStmt))
 		relation = ((AlterTableStmt *) stmt)->relation;
+	else if (IsA(stmt, DropStmt) && ((DropStmt *) stmt)->removeType == OBJECT_TRIGGER)
+	{
+		/* the table's name, then the trigger's */
+		List	   *names = list_copy(linitial_node(List, ((DropStmt *) stmt)->objects));
+
+		relation = makeRangeVarFromNameList(list_truncate(names, list_length(names) - 1));
+	}
 	else if (IsA(stmt, RenameStmt) && (((RenameStmt *) stmt)->renameType == OBJECT_COLUMN ||
 									  ((RenameStmt *) stmt)->renameType == OBJECT_ATTRIBUTE))
 		relation = ((RenameStmt *) stmt)->relation;

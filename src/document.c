@@ -37,6 +37,7 @@
 #include "utils/typcache.h"
 
 #include "attach.h"
+#include "compat.h"
 #include "document.h"
 #include "guc.h"
 #include "render.h"
@@ -257,6 +258,7 @@ resolve(EcDocument *doc)
 	MemoryContext old = MemoryContextSwitchTo(doc->context);
 	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(doc->relid));
 	Form_pg_class class;
+	Bitmapset  *all = NULL;
 	int			natts;
 
 	if (!HeapTupleIsValid(tuple))
@@ -271,6 +273,7 @@ resolve(EcDocument *doc)
 	ReleaseSysCache(tuple);
 
 	doc->columns = doc->depends = NULL;
+	doc->has_virtual = false;
 	doc->render_all = doc->render_timezone = false;
 	for (AttrNumber attno = 1; attno <= natts; attno++)
 	{
@@ -298,10 +301,17 @@ resolve(EcDocument *doc)
 					doc->render_all = true;
 			}
 			if (!excluded || filtered)
+			{
 				doc->depends = bms_add_member(doc->depends, attno);
+				doc->has_virtual |= ec_att_is_virtual(att);
+			}
+			all = bms_add_member(all, attno);
 		}
 		ReleaseSysCache(tuple);
 	}
+	/* a virtual column changes with columns that need not be shown themselves */
+	if (doc->has_virtual)
+		doc->depends = all;
 
 	resolve_column(doc, &doc->key);
 	if (doc->has_owner)
@@ -309,8 +319,8 @@ resolve(EcDocument *doc)
 	doc->key_exact = key_is_exact(&doc->key);
 	if (!doc->key.plain || (doc->has_owner && !doc->owner.plain))
 		doc->render_all = true;
-	doc->slot = ec_document_slot(doc->relid);
-	doc->suspended = !triggers_fire(doc->relid);
+	doc->slot = ec_document_slot(doc->relid, doc->name);
+	doc->suspended = doc->slot == NULL || !triggers_fire(doc->relid);
 	MemoryContextSwitchTo(old);
 	doc->resolved = true;
 }
@@ -551,6 +561,20 @@ ec_documents_touching(Oid relid)
 			shows_type(doc->relid, rowtype))
 			found = lappend(found, doc);
 	}
+	return found;
+}
+
+/* The documents whose table has a column with this type in it; see above. */
+List *
+ec_documents_showing(Oid type)
+{
+	List	   *found = NIL;
+	ListCell   *lc;
+
+	load();
+	foreach(lc, documents)
+		if (shows_type(((EcDocument *) lfirst(lc))->relid, type))
+			found = lappend(found, lfirst(lc));
 	return found;
 }
 

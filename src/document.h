@@ -57,6 +57,7 @@ typedef struct EcDocument
 	EcPolicy	policy;
 	Bitmapset  *columns;		/* attribute numbers that the document shows */
 	Bitmapset  *depends;		/* those that it depends on: the filter's too */
+	bool		has_virtual;	/* one of them is virtual: only a query gets its value */
 	bool		render_timezone;	/* its text depends on TimeZone, ... */
 	bool		render_all;		/* ... or perhaps on any setting */
 	EcDocumentSlot *slot;		/* NULL: none was free */
@@ -65,7 +66,7 @@ typedef struct EcDocument
 	SPIPlanPtr	plan_many[2];
 	TupleDesc	shape;			/* of the document as a record; made at first use, */
 	Expr	   *filter_expr;	/* as is this */
-	bool		suspended;		/* a trigger of ours is disabled or gone: not cached */
+	bool		suspended;		/* not cached: a trigger of ours is disabled or gone, or no slot */
 	bool		resolved;		/* the fields that are not in the configuration are set */
 	MemoryContext context;
 } EcDocument;
@@ -88,6 +89,7 @@ extern EcDocument *ec_document_by_relid(Oid relid);
 extern EcRowMap *ec_document_row_map(Relation rel, const char *name);
 extern List *ec_document_names(void);
 extern List *ec_documents_touching(Oid relid);
+extern List *ec_documents_showing(Oid type);
 extern bool ec_document_relid(const char *name, Oid *relid);
 extern Oid	ec_relation(const char *name);
 extern List *ec_name_list(Datum array);

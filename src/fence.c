@@ -682,7 +682,7 @@ ec_document_purge(const char *name, int64 *removed, bool note)
 				/* if it did not fail, it does not tell its keys: that is as bad */
 				ec_server_down(ec_cluster_generation(), i, ec_cluster_last_failure(NULL));
 			}
-			else if (locked || !note)
+			else if (locked || (!note && ec_fallback))
 			{
 				all = false;
 				if (note)

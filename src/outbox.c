@@ -27,7 +27,6 @@
 #include "access/table.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
-#include "commands/sequence.h"
 #include "common/hashfn.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
@@ -120,16 +119,23 @@ ec_outbox_add(const char *server, const char *document, const char *key, int key
 	Relation	rel = table_open(ec_relation("outbox"), RowExclusiveLock);
 	Datum		values[Natts_outbox];
 	bool		nulls[Natts_outbox] = {false};
+	int64		id;
 
-	values[Anum_outbox_id - 1] =
-		Int64GetDatum(nextval_internal(ec_relation("outbox_id_seq"), false));
+	/* not of a sequence, which a transaction that has become read-only could not use */
+	if (!pg_strong_random(&id, sizeof(id)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("could not generate a random number")));
+	values[Anum_outbox_id - 1] = Int64GetDatum(id);
 	values[Anum_outbox_server - 1] = CStringGetTextDatum(server);
 	values[Anum_outbox_document - 1] = CStringGetTextDatum(document);
 	nulls[Anum_outbox_key - 1] = key == NULL;
 	if (key)
 		values[Anum_outbox_key - 1] = PointerGetDatum(cstring_to_text_with_len(key, keylen));
 	values[Anum_outbox_since - 1] = TimestampTzGetDatum(GetCurrentTimestamp());
+	PushActiveSnapshot(GetLatestSnapshot());	/* for TOAST */
 	simple_heap_insert(rel, heap_form_tuple(RelationGetDescr(rel), values, nulls));
+	PopActiveSnapshot();
 	table_close(rel, RowExclusiveLock);
 }
 

@@ -61,7 +61,7 @@ collect(const EcReply *line, void *arg)
 	{
 		size_t		headlen = strlen(lfirst(lc));
 
-		if ((size_t) len <= headlen || memcmp(key, lfirst(lc), headlen) != 0)
+		if ((size_t) len < headlen || memcmp(key, lfirst(lc), headlen) != 0)
 			continue;
 		if (found->len + 1 + len > found->size)
 		{

@@ -80,6 +80,30 @@ static bool enter_for_fill(EcDocument **doc, EcItem *items, int n);
 static void make_op(EcOp *op, EcOpKind kind, const EcItem *item);
 static bool one_item(EcDocument *doc, const char *id, EcItem *item);
 
+/*
+ * All exchanges of one read together wait no longer than echocache.timeout: a
+ * server that answers each just in time must not make it a multiple.
+ */
+static int64 spent_us;
+
+static bool
+exchange(EcOp *ops, int n)
+{
+	EcDeadline	start = ec_deadline(0);
+	bool		ok;
+
+	ok = ec_exchange(ops, n, start + Max(ec_timeout * INT64CONST(1000) - spent_us, 1000), 0);
+	spent_us += ec_deadline(0) - start;
+	return ok;
+}
+
+/* Is there so much of that left that a slow answer will not pass for none? */
+static bool
+time_is_left(void)
+{
+	return spent_us < ec_timeout * INT64CONST(1000) / 2;
+}
+
 /* ---------------------------------------------------------------- checks */
 
 /*
@@ -211,14 +235,13 @@ ask_cache(EcDocument *doc, EcItem *items, int n, const Owner *owner)
 	EcOp	   *ops = n == 1 ? &one : palloc(n * sizeof(EcOp));
 	bool		timed_out;
 	int			bad = 0;
-	EcDeadline	deadline = ec_deadline(ec_timeout);
 
 	for (int i = 0; i < n; i++)
 	{
 		make_op(&ops[i], EC_OP_GET, &items[i]);
 		ops[i].skip = items[i].state != EC_ITEM_ASK;
 	}
-	if (!ec_exchange(ops, n, deadline, 0))
+	if (!exchange(ops, n))
 	{
 		(void) ec_cluster_last_failure(&timed_out);
 		ec_count(doc->slot, timed_out ? EC_TIMEOUTS : EC_ERRORS, 1);
@@ -248,7 +271,7 @@ ask_cache(EcDocument *doc, EcItem *items, int n, const Owner *owner)
 	}
 	ec_count(doc->slot, EC_ERRORS, bad);
 	if (bad > 0 && !RecoveryInProgress())
-		(void) ec_exchange(ops, n, deadline, 0);
+		(void) exchange(ops, n);
 	if (ops != &one)
 		pfree(ops);
 }
@@ -365,7 +388,7 @@ lock_for_fill(EcDocument *doc, EcItem *items, int n, const Owner *owner)
 		if (item->state != EC_ITEM_ASK)
 			continue;
 		ec_count(doc->slot, EC_MISSES, 1);
-		while (fill && fills < EC_FILL_MAX &&
+		while (fill && fills < EC_FILL_MAX && time_is_left() &&
 			   (lock = lock_item(doc, item)) == FILL_BUSY && n == 1 &&
 			   ec_remaining(deadline) > 0)
 		{
@@ -427,7 +450,7 @@ read_and_fill(EcDocument *doc, EcItem *items, int n, const char *owner, bool as_
 	if (fills > 0)
 	{
 		ec_wait_point("fill-locked");
-		(void) ec_exchange(ops, n, ec_deadline(ec_timeout), 0);
+		(void) exchange(ops, n);
 		ec_count(doc->slot, EC_MARKERS, fills);
 		for (int i = 0; i < n; i++)
 			items[i].token = ops[i].result == EC_DONE ? ops[i].token : 0;
@@ -476,7 +499,10 @@ read_and_fill(EcDocument *doc, EcItem *items, int n, const char *owner, bool as_
 	if (fills > 0)
 	{
 		ec_wait_point("fill-read");
-		(void) ec_exchange(ops, n, ec_deadline(ec_timeout), 0);
+		if (time_is_left())
+			(void) exchange(ops, n);
+		else
+			ec_send(ops, n, ec_deadline(0));	/* it may as well come late */
 		for (int i = 0; i < n; i++)
 		{
 			if (items[i].state != EC_ITEM_FILL)
@@ -509,6 +535,7 @@ ec_read(const char *name, EcItem *items, int n, const char *owner_text)
 	bool		as_owner;
 	bool		entered = false;
 
+	spent_us = 0;
 	ec_reader_check(doc);
 	make_owner(doc, owner_text, &owner);
 	for (int i = 0; i < n; i++)
@@ -594,6 +621,7 @@ enter_for_fill(EcDocument **doc, EcItem *items, int n)
 static bool
 one_item(EcDocument *doc, const char *id, EcItem *item)
 {
+	spent_us = 0;
 	ec_reader_check(doc);
 	memset(item, 0, offsetof(EcItem, key));
 	item->id = ec_column_canonical(doc, &doc->key, id);
@@ -621,7 +649,7 @@ ec_reader_touch(EcDocument *doc, const char *id, int64 ttl)
 		return false;
 	make_op(&op, EC_OP_TOUCH, &item);
 	op.ttl = ec_wire_ttl(ttl >= 0 ? ttl : ec_document_ttl(doc));
-	(void) ec_exchange(&op, 1, ec_deadline(ec_timeout), 0);
+	(void) exchange(&op, 1);
 	ec_topology_leave();
 	return op.result == EC_DONE && op.found_len != EC_MARKER_LEN;
 }
@@ -638,13 +666,13 @@ ec_reader_invalidate(EcDocument *doc, const char *id)
 		return false;
 	make_op(&ops[0], EC_OP_GET, &item);
 	make_op(&ops[1], EC_OP_MARK, &item);
-	(void) ec_exchange(ops, 2, ec_deadline(ec_timeout), 0);
+	(void) exchange(ops, 2);
 	there = ops[0].result == EC_DONE && ops[0].found_len != EC_MARKER_LEN;
 	if (ops[1].result == EC_DONE)
 	{
 		item.token = ops[1].token;
 		make_op(&ops[0], EC_OP_REMOVE, &item);
-		(void) ec_exchange(ops, 1, ec_deadline(ec_timeout), 0);
+		(void) exchange(ops, 1);
 		ec_count(doc->slot, EC_WITHDRAWALS, there ? 1 : 0);
 	}
 	ec_topology_leave();

@@ -40,7 +40,6 @@
 #include "utils/json.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
-#include "utils/pg_locale.h"
 #include "utils/ruleutils.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
@@ -137,7 +136,8 @@ ec_render_begin(EcDocument *doc)
 		set_setting("datestyle", "ISO, MDY");
 	if (IntervalStyle != INTSTYLE_POSTGRES)
 		set_setting("intervalstyle", "postgres");
-	if (strcmp(locale_monetary, "C") != 0)
+	/* as text: pg_locale.h has the variable, but wants the ICU headers */
+	if (strcmp(GetConfigOption("lc_monetary", false, false), "C") != 0)
 		set_setting("lc_monetary", "C");
 	if (extra_float_digits != 1)
 		set_setting("extra_float_digits", "1");
@@ -487,7 +487,8 @@ ec_document_written(EcDocument *doc, EcRow *rows, int n, Snapshot snapshot)
 		row->matches = 0;
 		row->same_id = false;
 		row->json = NULL;
-		if (!OidIsValid(row->written))
+		/* a virtual column would take a query */
+		if (!OidIsValid(row->written) || doc->has_virtual)
 			continue;
 		rel = table_open(row->written, NoLock);
 		slot = table_slot_create(rel, NULL);

@@ -413,27 +413,47 @@ ec_state_name(EcState state)
 	return "?";
 }
 
+/* The prefix of a database's keys, as far as it is known. */
+static const char *
+prefix_of(Oid dboid)
+{
+	for (int i = 0; i < EC_MAX_DATABASES; i++)
+		if (ec_shared->database[i].dboid == dboid)
+			return ec_shared->database[i].prefix;
+	return dboid == MyDatabaseId ? ec_key_prefix : NULL;
+}
+
 /*
- * The slot of an attached document in this database, claimed if need be; NULL
- * when all are taken.  A document without a slot is never stored: G4 could not
- * be kept for it.
+ * The slot of an attached document in this database, claimed if need be.  NULL:
+ * all are taken, or another database has a document with the same keys.  A
+ * document without a slot is neither read from the cache nor stored.
  */
 EcDocumentSlot *
-ec_document_slot(Oid relid)
+ec_document_slot(Oid relid, const char *name)
 {
 	EcDocumentSlot *slot = NULL;
 	EcDocumentSlot *free_slot = NULL;
+	bool		taken = false;
 
 	LWLockAcquire(ec_shared->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < EC_MAX_DOCUMENTS && slot == NULL; i++)
+	for (int i = 0; i < EC_MAX_DOCUMENTS; i++)
 	{
 		EcDocumentSlot *d = &ec_shared->document[i];
 
-		if (d->dboid == MyDatabaseId && d->relid == relid)
+		if (d->dboid == InvalidOid)
+			free_slot = free_slot ? free_slot : d;
+		else if (d->dboid == MyDatabaseId && d->relid == relid)
 			slot = d;
-		else if (d->dboid == InvalidOid && free_slot == NULL)
-			free_slot = d;
+		else if (d->dboid != MyDatabaseId && strcmp(d->name, name) == 0)
+		{
+			const char *mine = prefix_of(MyDatabaseId);
+			const char *other = prefix_of(d->dboid);
+
+			taken |= other != NULL && strcmp(mine, other) == 0;
+		}
 	}
+	if (taken && slot == NULL)
+		free_slot = NULL;
 	if (slot == NULL && free_slot != NULL)
 	{
 		slot = free_slot;
@@ -443,13 +463,22 @@ ec_document_slot(Oid relid)
 		for (int c = 0; c < EC_NCOUNTERS; c++)
 			pg_atomic_write_u64(&slot->counter[c], 0);
 	}
+	if (slot != NULL)
+		strlcpy(slot->name, name, sizeof(slot->name));
 	LWLockRelease(ec_shared->lock);
 
-	if (slot == NULL)
+	if (slot == NULL && taken)
 		ereport(LOG,
-				(errmsg("echocache: more than %d attached tables in this cluster",
-						EC_MAX_DOCUMENTS),
-				 errdetail("The table with OID %u is not cached.", relid)));
+				(errmsg("echocache: document \"%s\" is not cached in this database", name),
+				 errdetail("Another database has a document of that name and the same "
+						   "echocache.key_prefix."),
+				 errhint("Use ALTER DATABASE ... SET echocache.key_prefix, then "
+						 "SELECT pg_reload_conf().")));
+	else if (slot == NULL)
+		ereport(LOG,
+				(errmsg("echocache: document \"%s\" is not cached", name),
+				 errdetail("More than %d tables are attached in this cluster.",
+						   EC_MAX_DOCUMENTS)));
 	return slot;
 }
 

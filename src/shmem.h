@@ -87,6 +87,8 @@ typedef struct EcDatabase
 	Oid			dboid;			/* InvalidOid: free slot */
 	int			worker_pid;		/* 0: none at present */
 	char		prefix[EC_PREFIX_MAX + 1];	/* of its keys */
+	char		old_prefix[EC_PREFIX_MAX + 1];	/* whose keys are still to be purged */
+	bool		has_old_prefix;
 	/* atomics: see the banner */
 	pg_atomic_uint64 state[EC_MAX_SERVERS];
 	/*
@@ -128,6 +130,7 @@ typedef struct EcDocumentSlot
 	/* with the lock held exclusively */
 	Oid			dboid;			/* InvalidOid: free */
 	Oid			relid;
+	char		name[EC_NAME_MAX + 1];
 	/* atomics, by any backend */
 	pg_atomic_uint64 async_lsn; /* newest commit that may not be flushed yet */
 	pg_atomic_uint64 counter[EC_NCOUNTERS];
@@ -189,7 +192,7 @@ extern void ec_wake(int pid);
 extern const char *ec_state_name(EcState state);
 
 /* Documents. */
-extern EcDocumentSlot *ec_document_slot(Oid relid);
+extern EcDocumentSlot *ec_document_slot(Oid relid, const char *name);
 extern void ec_document_slot_free(Oid relid);
 extern void ec_count(EcDocumentSlot *slot, EcCounter what, uint64 by);
 extern void ec_publish_async_commit(EcDocumentSlot *slot, XLogRecPtr lsn);

@@ -61,6 +61,7 @@ static Oid	my_dboid;
 static void worker_exit(int code, Datum arg);
 static bool extension_exists(void);
 static EcDatabase *claim_slot(void);
+static List *add_head(List *heads, const char *prefix, const char *name);
 static List *key_heads(EcDatabase *db, List *rows);
 static List *read_rows(const char *server, int limit);
 static void delete_rows(List *rows);
@@ -124,6 +125,8 @@ claim_slot(void)
 	else if (db != NULL && strcmp(db->prefix, ec_key_prefix) != 0)
 	{
 		/* the launcher makes a new generation, which everybody enters with it */
+		strlcpy(db->old_prefix, db->prefix, sizeof(db->old_prefix));
+		db->has_old_prefix = true;
 		strlcpy(db->prefix, ec_key_prefix, sizeof(db->prefix));
 		ec_shared->republish = true;
 	}
@@ -136,6 +139,19 @@ claim_slot(void)
 	if (ec_shared->republish)
 		ec_wake(ec_shared->launcher_pid);
 	return db;
+}
+
+static List *
+add_head(List *heads, const char *prefix, const char *name)
+{
+	char	   *head = palloc0(EC_PREFIX_MAX + EC_NAME_MAX + 2);
+	ListCell   *lc;
+
+	(void) ec_key_head(head, prefix, name);
+	foreach(lc, heads)
+		if (strcmp(lfirst(lc), head) == 0)
+			return heads;
+	return lappend(heads, head);
 }
 
 /* The heads of all keys of ours that a server may have, those in rows included. */
@@ -156,15 +172,9 @@ key_heads(EcDatabase *db, List *rows)
 		names = lappend(names, ((EcOutboxRow *) lfirst(lc))->document);
 	foreach(lc, names)
 	{
-		char	   *head = palloc0(EC_PREFIX_MAX + EC_NAME_MAX + 2);
-		ListCell   *other;
-
-		(void) ec_key_head(head, db->prefix, lfirst(lc));
-		foreach(other, heads)
-			if (strcmp(lfirst(other), head) == 0)
-				break;
-		if (other == NULL)
-			heads = lappend(heads, head);
+		heads = add_head(heads, db->prefix, lfirst(lc));
+		if (db->has_old_prefix)
+			heads = add_head(heads, db->old_prefix, lfirst(lc));
 	}
 	return heads;
 }
@@ -397,8 +407,12 @@ collapse(EcDatabase *db, int server)
 	foreach(lc, rows)
 	{
 		EcOutboxRow *row = lfirst(lc);
+		ListCell   *other;
 
-		if (row->key == NULL)
+		foreach(other, names)
+			if (strcmp(lfirst(other), row->document) == 0)
+				break;
+		if (other == NULL)
 			names = lappend(names, row->document);
 	}
 	foreach(lc, names)
@@ -495,6 +509,7 @@ echocache_worker_main(Datum arg)
 	for (;;)
 	{
 		long		nap = WORKER_NAP_MS;
+		bool		all_up = true;
 
 		CHECK_FOR_INTERRUPTS();
 		MemoryContextSwitchTo(context);
@@ -536,8 +551,11 @@ echocache_worker_main(Datum arg)
 						continue;
 					retry_at[i] = ec_deadline(retry_ms);
 				}
+				all_up = false;
 				nap = Min(nap, Max(ec_remaining(retry_at[i]), 1));
 			}
+			if (all_up)
+				db->has_old_prefix = false; /* purged everywhere */
 			if (!standby)
 				clear_late_rows(db);
 			ec_topology_leave();

@@ -33,6 +33,10 @@ our @EXPORT = qw(
   seconds
   memcached
   rogue
+  proxy
+  stop_at
+  go_on
+  coherent
   holds
   misses
   marked
@@ -104,6 +108,87 @@ sub rogue
 	my $server = EchoCache::Rogue->new(@_);
 	push @servers, $server;
 	return $server;
+}
+
+# Start a proxy before a server; see EchoCache::Proxy.
+sub proxy
+{
+	my $proxy = EchoCache::Proxy->new(@_);
+	push @servers, $proxy;
+	return $proxy;
+}
+
+# Send the session's statement and wait until it has stopped at this wait point,
+# which the other session holds until go_on().
+sub stop_at
+{
+	my ($holder, $point, $session, $sql) = @_;
+
+	$holder->run("SELECT pg_advisory_lock(hashtext('$point'))");
+	$session->run("SET echocache.wait_point = '$point'");
+	$session->send($sql);
+	wait_for("the session to reach $point", sub {
+		return $holder->run('SELECT wait_event FROM pg_stat_activity WHERE pid = ' . $session->pid) eq 'advisory';
+	});
+	return;
+}
+
+# Let the session go on from its wait point; returns what its statement did.
+sub go_on
+{
+	my ($holder, $session) = @_;
+	my $result;
+
+	$holder->run('SELECT pg_advisory_unlock_all()');
+	$result = $session->finish;
+	my $messages = $session->{messages};
+	$session->run('RESET echocache.wait_point');
+	$session->{messages} = $messages;
+	return $result;
+}
+
+# Test: what the servers hold of the table "session", as a plain client reads it,
+# and what SQL reads through the cache, is what the table has, byte for byte.  With
+# filled => 1 every document must come to be in the cache by being read.
+sub coherent
+{
+	my ($session, $servers, $name, %opt) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	local $quiet = 1;
+	my $hash = sub { return map { split /\t/, $_, 2 } split /\n/, $session->run($_[0]) };
+	my %table = $hash->(q{SELECT 'session:' || id || E'\t' || row_to_json(session) FROM session});
+	my @wrong;
+	my $look = sub {
+		for my $server (@$servers)
+		{
+			my %held = $server->contents('session:');
+
+			push @wrong, map { $server->address . " holds $_ as $held{$_}" }
+			  grep { $held{$_} ne 'null' && $held{$_} ne ($table{$_} // '') } keys %held;
+		}
+	};
+	my $read = sub {
+		my %read = $hash->(q{SELECT 'session:' || d.id || E'\t' || d.session
+			FROM (SELECT array_agg(id) AS ids FROM session GROUP BY id / 500) c, echocache_get_sessions(c.ids) d});
+
+		push @wrong, map { "SQL reads $_ as " . ($read{$_} // 'nothing') }
+		  grep { ($read{$_} // '') ne ($table{$_} // '') } keys %{ { %table, %read } };
+		return;
+	};
+
+	$look->();
+	$read->();
+	$look->();
+	if ($opt{filled} && !@wrong && !eval { wait_for('all documents to be cached', sub {
+		my %held = map { $_->contents('session:') } @$servers;
+		my @missing = grep { ($held{$_} // '') ne $table{$_} } keys %table;
+		$read->() if @missing;
+		return !@missing || @wrong;
+	}); 1 })
+	{
+		push @wrong, $@;
+	}
+	return ok(!@wrong, $name) || diag(join "\n", @wrong[ 0 .. ($#wrong < 20 ? $#wrong : 20) ]);
 }
 
 # Change settings in the configuration file, reload, and wait until the session
@@ -477,6 +562,21 @@ sub ttl
 	return $self->exchange("mg $key t\r\n", qr/\r\n/) =~ /^HD t(-?\d+)/ ? $1 : undef;
 }
 
+# All keys with this beginning and their values (JSON), as a list.
+sub contents
+{
+	my ($self, $head) = @_;
+	my @keys = grep { /^\Q$head/ } $self->keys;
+	my @contents;
+
+	while (my @some = splice @keys, 0, 100)
+	{
+		push @contents, $self->exchange("get @some\r\n", qr/^(?:END|\w*ERROR.*)\r\n\z/m) =~
+		  /^VALUE (\S+) \d+ \d+\r\n(.*)\r$/mg;
+	}
+	return @contents;
+}
+
 # Store a value as a foreign client could.
 sub set
 {
@@ -508,11 +608,17 @@ sub traffic
 	return $stats->{bytes_read} - $self->{sent};
 }
 
-# All keys held, in order, decoded.
+# All keys held, in order, decoded.  The crawler serves one at a time.
 sub keys
 {
 	my ($self) = @_;
-	my @keys = $self->exchange("lru_crawler metadump hash\r\n", qr/^END\r\n/m) =~ /^key=(\S+)/mg;
+	my ($answer, @keys);
+
+	EchoCache::wait_for('memcached to list its keys', sub {
+		$answer = $self->exchange("lru_crawler metadump hash\r\n", qr/^(?:END|BUSY.*)\r\n/m);
+		return $answer !~ /^BUSY/;
+	});
+	@keys = $answer =~ /^key=(\S+)/mg;
 
 	s/%([0-9A-Fa-f]{2})/chr hex $1/ge for @keys;
 	return sort @keys;
@@ -520,7 +626,7 @@ sub keys
 
 
 # A server that is no memcached.  Options: answer => bytes sent for whatever is
-# received (none: it never answers).
+# received (none: it never answers), or a function that makes them of it.
 package EchoCache::Rogue;
 
 use IO::Select;
@@ -568,7 +674,8 @@ sub _serve
 			}
 			elsif (sysread $socket, my $request, 65536)
 			{
-				syswrite $socket, $answer if defined $answer;
+				my $bytes = ref $answer ? $answer->($request) : $answer;
+				syswrite $socket, $bytes if defined $bytes;
 			}
 			else
 			{
@@ -584,6 +691,73 @@ sub address { return "127.0.0.1:$_[0]->{port}"; }
 
 # How many connections there have been.
 sub connections { return -s $_[0]->{journal}; }
+
+sub stop
+{
+	my ($self) = @_;
+
+	return unless defined $self->{pid};
+	kill 'KILL', $self->{pid};
+	waitpid $self->{pid}, 0;
+	delete $self->{pid};
+	return;
+}
+
+
+# The proxy of test/fault/proxy.pl before a server.  Its address is what
+# echocache.hosts needs; the test itself talks to the server directly.
+package EchoCache::Proxy;
+
+use IO::Select;
+use IPC::Open2;
+
+sub new
+{
+	my ($class, $server) = @_;
+	my $program = $INC{'EchoCache.pm'} =~ s{perl/EchoCache\.pm\z}{fault/proxy.pl}r;
+	my $self = bless {}, $class;
+
+	$self->{pid} = open2($self->{out}, $self->{in}, $^X, $program, $server->address);
+	$self->_line =~ /\Aport (\d+)\z/ or die 'the proxy does not start';
+	$self->{port} = $1;
+	return $self;
+}
+
+sub address { return "127.0.0.1:$_[0]->{port}"; }
+
+# Give the proxy a command, as its banner describes them.
+sub tell
+{
+	my ($self, $command) = @_;
+
+	print { $self->{in} } "$command\n";
+	my $answer = $self->_line;
+	die "$command: $answer" if $answer =~ /\Aerror/;
+	return $answer;
+}
+
+# What it says about itself, in a hash.
+sub state { return { $_[0]->tell('state') =~ /(\w+)=(\d+)/g }; }
+
+# Wait until it holds something that goes up, or down.
+sub holding
+{
+	my ($self, $way) = @_;
+
+	EchoCache::wait_for("the proxy to hold something that goes $way", sub { return $self->state->{"held_$way"} > 0; });
+	return;
+}
+
+sub _line
+{
+	my ($self) = @_;
+
+	die 'the proxy does not answer' unless IO::Select->new($self->{out})->can_read($EchoCache::patience);
+	my $line = readline $self->{out};
+	die 'the proxy has ended' unless defined $line;
+	chomp $line;
+	return $line;
+}
 
 sub stop
 {
