@@ -68,9 +68,9 @@ static ProcessUtility_hook_type prev_process_utility_hook = NULL;
 static void process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 							ProcessUtilityContext context, ParamListInfo params,
 							QueryEnvironment *queryEnv, DestReceiver *dest, QueryCompletion *qc);
-static void warn_suspended(Oid relid);
+static bool is_suspended(Oid relid);
 static void enum_value_renamed(AlterEnumStmt *stmt);
-static void leave_database(Node *stmt);
+static bool leave_database(Node *stmt);
 static Oid	altered_table(Node *stmt);
 static bool shows_row_type_only(EcDocument *doc, Oid relid);
 static const char *needed_for(EcDocument *doc, const char *column);
@@ -83,6 +83,7 @@ static Datum renamed_array(Datum names, RenameStmt *stmt);
 static void object_access(ObjectAccessType access, Oid classId, Oid objectId, int subId,
 						  void *arg);
 static void detach(const char *name, Oid relid, bool extension);
+static void detach_now(EcDocument *doc);
 static void relation_dropped(Oid relid);
 static void column_dropped(Oid relid, AttrNumber attno);
 static void relation_changed(Oid relid);
@@ -107,8 +108,9 @@ process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 	Node	   *stmt = pstmt->utilityStmt;
 	List	   *renames = NIL;
 	Oid			relid;
+	bool		left;
 
-	leave_database(stmt);
+	left = leave_database(stmt);
 	relid = altered_table(stmt);
 	if (OidIsValid(relid) && IsA(stmt, AlterTableStmt))
 		check_alter((AlterTableStmt *) stmt, relid);
@@ -122,14 +124,31 @@ process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 		standard_ProcessUtility(pstmt, queryString, readOnlyTree, context, params, queryEnv,
 								dest, qc);
 
+	if (left)
+		ec_worker_return_to_database();
 	if (IsA(stmt, AlterEnumStmt) && ((AlterEnumStmt *) stmt)->oldVal != NULL)
 		enum_value_renamed((AlterEnumStmt *) stmt);
 	if (!OidIsValid(relid))
 		return;
 	if (renames)
 		end_rename((RenameStmt *) stmt, renames);
-	relation_changed(relid);
-	warn_suspended(relid);
+	if (!IsA(stmt, DropStmt) || is_suspended(relid))
+		relation_changed(relid);
+	if (is_suspended(relid))
+		ereport(WARNING,
+				(errmsg("document \"%s\" is not cached while its triggers do not fire",
+						ec_document_by_relid(relid)->name),
+				 errhint("Enable them with ALTER TABLE ... ENABLE ALWAYS TRIGGER, or detach "
+						 "the table and attach it again.")));
+}
+
+/* Is the table attached, but one of our triggers does not fire any more? */
+static bool
+is_suspended(Oid relid)
+{
+	EcDocument *doc = ec_document_by_relid(relid);
+
+	return doc != NULL && doc->slot != NULL && doc->suspended;
 }
 
 /* A value has another name, in every document that shows the type. */
@@ -145,20 +164,8 @@ enum_value_renamed(AlterEnumStmt *stmt)
 		ec_fence_note_whole(((EcDocument *) lfirst(lc))->relid);
 }
 
-/* Say so when one of our triggers does not fire any more. */
-static void
-warn_suspended(Oid relid)
-{
-	EcDocument *doc = ec_document_by_relid(relid);
-
-	if (doc != NULL && doc->suspended)
-		ereport(WARNING,
-				(errmsg("document \"%s\" is not cached while its triggers do not fire", doc->name),
-				 errhint("Enable them with ALTER TABLE ... ENABLE ALWAYS TRIGGER.")));
-}
-
-/* A command that wants a database for itself: its worker must not be in the way. */
-static void
+/* A command that wants a database for itself?  Then its worker must not be in the way. */
+static bool
 leave_database(Node *stmt)
 {
 	const char *name = NULL;
@@ -192,10 +199,12 @@ leave_database(Node *stmt)
 			break;
 	}
 	if (name == NULL || !IsTransactionState())
-		return;
+		return false;
 	dboid = get_database_oid(name, true);
-	if (OidIsValid(dboid))
-		ec_worker_leave_database(dboid);
+	if (!OidIsValid(dboid))
+		return false;
+	ec_worker_leave_database(dboid);
+	return true;
 }
 
 /* The table that the statement alters, if documents depend on it, else InvalidOid. */
@@ -326,8 +335,7 @@ check_drop_column(EcDocument *doc, AlterTableCmd *cmd)
 				 errdetail("It is the document's %s.", what),
 				 errhint("Run SELECT echocache_detach('%s') first, or use DROP ... CASCADE to "
 						 "detach the table too.", doc->name)));
-	ec_attach_drop_triggers(doc->relid, doc->name);
-	detach(doc->name, doc->relid, false);
+	detach_now(doc);
 }
 
 /*
@@ -475,6 +483,18 @@ detach(const char *name, Oid relid, bool extension)
 		ec_attach_forget(document);
 }
 
+/* Detach a table that stays, its triggers last: nobody need be warned of that. */
+static void
+detach_now(EcDocument *doc)
+{
+	char	   *name = pstrdup(doc->name);
+	Oid			relid = doc->relid;
+
+	LockRelationOid(relid, AccessExclusiveLock);
+	detach(name, relid, false);
+	ec_attach_drop_triggers(relid, name);
+}
+
 static void
 relation_dropped(Oid relid)
 {
@@ -519,12 +539,7 @@ column_dropped(Oid relid, AttrNumber attno)
 			ec_fence_note_whole(doc->relid);
 	}
 	foreach(lc, needing)
-	{
-		EcDocument *doc = lfirst(lc);
-
-		ec_attach_drop_triggers(doc->relid, doc->name);
-		detach(doc->name, doc->relid, false);
-	}
+		detach_now(lfirst(lc));
 }
 
 /* All documents that depend on this table change with this transaction. */

@@ -65,7 +65,8 @@ typedef struct EcDocument
 	SPIPlanPtr	plan_one[2];
 	SPIPlanPtr	plan_many[2];
 	TupleDesc	shape;			/* of the document as a record; made at first use, */
-	Expr	   *filter_expr;	/* as is this */
+	Expr	   *filter_expr;	/* as are these: the filter, */
+	bool		key_unique;		/* and whether an index says that ids are unique */
 	bool		suspended;		/* not cached: a trigger of ours is disabled or gone, or no slot */
 	bool		resolved;		/* the fields that are not in the configuration are set */
 	MemoryContext context;

@@ -115,8 +115,18 @@ ec_worker_leave_database(Oid dboid)
 	ec_shared->banned_until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BAN_MS);
 	LWLockRelease(ec_shared->lock);
 	for (int i = 0; i < EC_MAX_DATABASES; i++)
-		if (ec_shared->database[i].dboid == dboid)
-			ec_wake(ec_shared->database[i].worker_pid);
+		if (ec_shared->database[i].dboid == dboid && ec_shared->database[i].worker_pid != 0)
+			(void) kill(ec_shared->database[i].worker_pid, SIGTERM);
+}
+
+/* It may have one again. */
+void
+ec_worker_return_to_database(void)
+{
+	LWLockAcquire(ec_shared->lock, LW_EXCLUSIVE);
+	ec_shared->banned_until = 0;
+	LWLockRelease(ec_shared->lock);
+	ec_wake(ec_shared->launcher_pid);
 }
 
 /* May there be no worker in this database for now? */
@@ -481,6 +491,8 @@ echocache_launcher_main(Datum arg)
 									ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(context);
 	known = hash_create("echocache databases", 64, &ctl, HASH_ELEM | HASH_BLOBS);
+	for (int d = 0; d < EC_MAX_DATABASES; d++)
+		ec_wake(ec_shared->database[d].worker_pid); /* of a launcher before us */
 	standby = RecoveryInProgress();
 	publish();
 

@@ -14,6 +14,7 @@
  */
 #include "postgres.h"
 
+#include "access/genam.h"
 #include "access/heaptoast.h"
 #include "access/htup_details.h"
 #include "access/table.h"
@@ -59,6 +60,7 @@ static bool fetch_version(Relation rel, EcRow *row, Snapshot snapshot, TupleTabl
 static void render_row(EcDocument *doc, EcRow *row, TupleTableSlot *slot, ExprState *filter,
 					   ExprContext *econtext);
 static void filter_error(void *arg);
+static bool is_unique(Relation rel, AttrNumber attno);
 static void make_shape(EcDocument *doc, Relation rel);
 
 /* ---------------------------------------------------------------- encoding */
@@ -375,6 +377,25 @@ ec_filter_deparse(Oid relid, Node *expr)
 	return filter;
 }
 
+/* Is there a unique index on just this column? */
+static bool
+is_unique(Relation rel, AttrNumber attno)
+{
+	bool		unique = false;
+	ListCell   *lc;
+
+	foreach(lc, RelationGetIndexList(rel))
+	{
+		Relation	index = index_open(lfirst_oid(lc), AccessShareLock);
+
+		unique |= index->rd_index->indisunique && index->rd_index->indisvalid &&
+			index->rd_index->indnkeyatts == 1 && index->rd_index->indkey.values[0] == attno &&
+			RelationGetIndexPredicate(index) == NIL;
+		index_close(index, AccessShareLock);
+	}
+	return unique;
+}
+
 /* The columns that the document shows, as a record type of their own; the filter. */
 static void
 make_shape(EcDocument *doc, Relation rel)
@@ -386,6 +407,7 @@ make_shape(EcDocument *doc, Relation rel)
 
 	while ((attno = bms_next_member(doc->columns, attno)) >= 0)
 		TupleDescCopyEntry(shape, ++n, RelationGetDescr(rel), attno);
+	doc->key_unique = is_unique(rel, get_attnum(doc->relid, NameStr(doc->key.name)));
 	doc->filter_expr = doc->filter ? (Expr *) ec_filter_parse(rel, doc->filter) : NULL;
 	doc->shape = BlessTupleDesc(shape);
 	MemoryContextSwitchTo(old);
@@ -473,6 +495,13 @@ ec_document_written(EcDocument *doc, EcRow *rows, int n, Snapshot snapshot)
 	root = table_open(doc->relid, NoLock);
 	if (doc->shape == NULL)
 		make_shape(doc, root);
+	if (!doc->key_unique)
+	{
+		/* perhaps another row has the same id: that takes a query */
+		for (int i = 0; i < n; i++)
+			rows[i].matches = 0;
+		n = 0;
+	}
 	if (doc->filter_expr)
 	{
 		estate = CreateExecutorState();

@@ -89,6 +89,7 @@ typedef struct EcDatabase
 	char		prefix[EC_PREFIX_MAX + 1];	/* of its keys */
 	char		old_prefix[EC_PREFIX_MAX + 1];	/* whose keys are still to be purged */
 	bool		has_old_prefix;
+	uint64		old_prefix_generation;	/* in which it was still in use */
 	/* atomics: see the banner */
 	pg_atomic_uint64 state[EC_MAX_SERVERS];
 	/*

@@ -37,6 +37,7 @@
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
+#include "storage/procarray.h"
 #include "tcop/tcopprot.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -59,6 +60,7 @@
 static Oid	my_dboid;
 
 static void worker_exit(int code, Datum arg);
+static bool has_other_worker(void);
 static bool extension_exists(void);
 static EcDatabase *claim_slot(void);
 static List *add_head(List *heads, const char *prefix, const char *name);
@@ -82,6 +84,21 @@ worker_exit(int code, Datum arg)
 		if (ec_shared->database[i].dboid == my_dboid)
 			ec_shared->database[i].worker_pid = 0;
 	LWLockRelease(ec_shared->lock);
+}
+
+/* Is another worker at work in this database? */
+static bool
+has_other_worker(void)
+{
+	bool		other = false;
+
+	LWLockAcquire(ec_shared->lock, LW_SHARED);
+	for (int i = 0; i < EC_MAX_DATABASES; i++)
+		other |= ec_shared->database[i].dboid == my_dboid &&
+			ec_shared->database[i].worker_pid != 0 &&
+			BackendPidGetProc(ec_shared->database[i].worker_pid) != NULL;
+	LWLockRelease(ec_shared->lock);
+	return other;
 }
 
 /* Is the extension in this database? */
@@ -127,6 +144,7 @@ claim_slot(void)
 		/* the launcher makes a new generation, which everybody enters with it */
 		strlcpy(db->old_prefix, db->prefix, sizeof(db->old_prefix));
 		db->has_old_prefix = true;
+		db->old_prefix_generation = pg_atomic_read_u64(&ec_shared->generation);
 		strlcpy(db->prefix, ec_key_prefix, sizeof(db->prefix));
 		ec_shared->republish = true;
 	}
@@ -346,13 +364,15 @@ recover(EcDatabase *db, int server, int *retry_ms)
 		*retry_ms = WAIT_FOR_LOCK_MS;
 		return false;
 	}
+	snprintf(activity, sizeof(activity), "recovering server %s", name);
+	pgstat_report_activity(STATE_RUNNING, activity);
 	/* a server that does not tell its settings is just not asked first */
 	if (ec_command(server, request, ec_wire_stats(request, "settings"), take_setting,
 				   &ec_shared->server[server].item_max) == EC_FAILED)
+	{
+		pgstat_report_activity(STATE_IDLE, NULL);
 		return false;
-
-	snprintf(activity, sizeof(activity), "recovering server %s", name);
-	pgstat_report_activity(STATE_RUNNING, activity);
+	}
 	for (;;)
 	{
 		rows = read_rows(name, EC_OUTBOX_BATCH);
@@ -492,6 +512,14 @@ echocache_worker_main(Datum arg)
 		ec_worker_free_slot(my_dboid);
 		proc_exit(0);
 	}
+	/* one worker of an earlier launcher may still be about to go */
+	while (has_other_worker())
+	{
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 WAIT_FOR_LOCK_MS, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
 	db = claim_slot();
 	if (db == NULL)
 	{
@@ -524,6 +552,8 @@ echocache_worker_main(Datum arg)
 			db->reloading = true;
 			proc_exit(0);
 		}
+		if (ec_shared->launcher_pid != MyBgworkerEntry->bgw_notify_pid)
+			proc_exit(0);		/* the launcher has begun anew, and so do its workers */
 		if (ec_worker_is_banned(my_dboid) || !extension_exists())
 		{
 			ec_worker_free_slot(my_dboid);
@@ -554,8 +584,8 @@ echocache_worker_main(Datum arg)
 				all_up = false;
 				nap = Min(nap, Max(ec_remaining(retry_at[i]), 1));
 			}
-			if (all_up)
-				db->has_old_prefix = false; /* purged everywhere */
+			if (all_up && generation > db->old_prefix_generation)
+				db->has_old_prefix = false; /* purged everywhere, and used by nobody */
 			if (!standby)
 				clear_late_rows(db);
 			ec_topology_leave();

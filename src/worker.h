@@ -13,6 +13,7 @@
 extern void ec_launcher_init(void);
 extern void ec_worker_rescan_at_commit(void);
 extern void ec_worker_leave_database(Oid dboid);
+extern void ec_worker_return_to_database(void);
 extern bool ec_worker_is_banned(Oid dboid);
 extern void ec_worker_free_slot(Oid dboid);
 
