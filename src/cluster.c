@@ -254,6 +254,19 @@ wait_for(Conn **active, int n, EcDeadline deadline)
 	CHECK_FOR_INTERRUPTS();
 }
 
+void
+ec_op_mark(EcOp *op, int server, const char *key, int keylen)
+{
+	memset(op, 0, sizeof(EcOp));
+	op->kind = EC_OP_MARK;
+	op->server = server;
+	op->key = key;
+	op->keylen = keylen;
+	op->value = EC_MARKER;
+	op->valuelen = EC_MARKER_LEN;
+	op->ttl = ec_marker_ttl;
+}
+
 /*
  * Would the server take a value of this size?  As far as it has told its
  * item_size_max; an item carries some 50 bytes of its own.

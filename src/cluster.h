@@ -74,6 +74,9 @@ extern int	ec_cluster_place(const char *key, int keylen);
 extern const char *ec_cluster_name(int server);
 extern bool ec_cluster_fits(int server, int keylen, size_t valuelen);
 
+/* A request to set the marker on this key. */
+extern void ec_op_mark(EcOp *op, int server, const char *key, int keylen);
+
 extern EcDeadline ec_deadline(int ms);
 extern int	ec_remaining(EcDeadline deadline);
 

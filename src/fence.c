@@ -323,22 +323,19 @@ mark_one(const EcPendingKey *key, void *arg)
 	EcOp	   *op = &batch->ops[batch->n];
 	char		id[1024];
 	int			d = find_doc(key->relid);
+	int			keylen;
 
 	if (d < 0 || key->idlen >= (int) sizeof(id))
 		return;					/* no cache key is as long as that */
 	memcpy(id, key->id, key->idlen);
 	id[key->idlen] = '\0';
 
-	op->keylen = ec_document_key(docs[d].doc, id, batch->keys[batch->n]);
-	if (op->keylen == 0)
+	keylen = ec_document_key(docs[d].doc, id, batch->keys[batch->n]);
+	if (keylen == 0)
 		return;
-	op->kind = EC_OP_MARK;
-	op->key = batch->keys[batch->n];
-	op->value = EC_MARKER;
-	op->valuelen = EC_MARKER_LEN;
-	op->ttl = ec_marker_ttl;
+	ec_op_mark(op, ec_cluster_place(batch->keys[batch->n], keylen), batch->keys[batch->n],
+			   keylen);
 	op->arg = docs[d].doc->name;
-	op->server = ec_cluster_place(op->key, op->keylen);
 	docs[d].keys++;
 	if (++batch->n == EC_BATCH)
 	{
@@ -448,16 +445,10 @@ pre_commit_keys(bool prepare)
 	ops = palloc0(list.n * sizeof(EcOp));
 	for (int i = 0; i < list.n; i++)
 	{
-		EcOp	   *op = &ops[i];
+		FenceKey   *key = &list.keys[i];
 
-		op->kind = EC_OP_MARK;
-		op->server = list.keys[i].server;
-		op->key = list.keys[i].key;
-		op->keylen = list.keys[i].keylen;
-		op->value = EC_MARKER;
-		op->valuelen = EC_MARKER_LEN;
-		op->ttl = ec_marker_ttl;
-		op->arg = docs[list.keys[i].doc].doc->name;
+		ec_op_mark(&ops[i], key->server, key->key, key->keylen);
+		ops[i].arg = docs[key->doc].doc->name;
 	}
 	/* the documents are rendered while the markers are on their way */
 	set_markers(ops, list.n, render, &list);

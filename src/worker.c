@@ -283,20 +283,10 @@ withdraw(EcDatabase *db, int server, List *rows, bool purge, int64 *removed)
 
 		if (row->key == NULL)
 		{
-			char	   *head = palloc0(EC_PREFIX_MAX + EC_NAME_MAX + 2);
-
-			(void) ec_key_head(head, db->prefix, row->document);
-			whole = lappend(whole, head);
+			whole = add_head(whole, db->prefix, row->document);
 			continue;
 		}
-		memset(&ops[n], 0, sizeof(EcOp));
-		ops[n].kind = EC_OP_MARK;
-		ops[n].server = server;
-		ops[n].key = row->key;
-		ops[n].keylen = (int) strlen(row->key);
-		ops[n].value = EC_MARKER;
-		ops[n].valuelen = EC_MARKER_LEN;
-		ops[n].ttl = ec_marker_ttl;
+		ec_op_mark(&ops[n], server, row->key, (int) strlen(row->key));
 		if (++n == EC_BATCH)
 		{
 			ok = ok && ec_exchange(ops, n, ec_deadline(ec_timeout), 0);
