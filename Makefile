@@ -10,9 +10,11 @@ PGFILEDESC = "echocache - keeps memcached coherent with tables"
 OBJS = \
 	src/admin.o \
 	src/attach.o \
+	src/build.o \
 	src/cluster.o \
 	src/connection.o \
 	src/ddl.o \
+	src/dependent.o \
 	src/document.o \
 	src/echocache.o \
 	src/fence.o \

@@ -17,10 +17,23 @@ CREATE TABLE echocache.document (
     filter_columns  name[] NOT NULL,
     exclude         name[] NOT NULL,
     ttl             integer,
-    policy          text NOT NULL CHECK (policy IN ('write-through', 'invalidate'))
+    policy          text NOT NULL CHECK (policy IN ('write-through', 'invalidate')),
+    document        text,
+    touch_on_read   boolean NOT NULL
 );
 COMMENT ON TABLE echocache.document IS 'attached tables; written by echocache_attach() and echocache_detach()';
 SELECT pg_catalog.pg_extension_config_dump('echocache.document', '');
+
+-- The order of the columns is known to src/attach.h.
+CREATE TABLE echocache.dependent (
+    document    text NOT NULL,
+    relation    regclass NOT NULL,
+    key_column  name NOT NULL,
+    PRIMARY KEY (document, relation, key_column)
+);
+COMMENT ON TABLE echocache.dependent IS
+    'tables whose rows are part of a document; written by echocache_attach_dependent() and echocache_detach_dependent()';
+SELECT pg_catalog.pg_extension_config_dump('echocache.dependent', '');
 
 -- Not dumped: what belongs to the attachments of a restored dump is purged.  src/outbox.c
 -- knows the order of the columns.
@@ -40,6 +53,9 @@ COMMENT ON FUNCTION echocache.document_trigger() IS 'makes every backend load th
 CREATE TRIGGER document_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON echocache.document
     FOR EACH STATEMENT EXECUTE FUNCTION echocache.document_trigger();
 ALTER TABLE echocache.document ENABLE ALWAYS TRIGGER document_changed;
+CREATE TRIGGER dependent_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON echocache.dependent
+    FOR EACH STATEMENT EXECUTE FUNCTION echocache.document_trigger();
+ALTER TABLE echocache.dependent ENABLE ALWAYS TRIGGER dependent_changed;
 
 -- ---------------------------------------------------------------- attach and detach
 
@@ -51,12 +67,27 @@ CREATE FUNCTION echocache_truncate_trigger() RETURNS trigger
     AS 'MODULE_PATHNAME' LANGUAGE C;
 COMMENT ON FUNCTION echocache_truncate_trigger() IS 'of the triggers that echocache_attach() creates';
 
+CREATE FUNCTION echocache_dependent_trigger() RETURNS trigger
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION echocache_dependent_trigger() IS 'of the triggers that echocache_attach_dependent() creates';
+
 CREATE FUNCTION echocache_attach(relation regclass, name text = 'session', key_column name = NULL,
                                  owner_column name = NULL, filter text = NULL, exclude name[] = '{}',
-                                 ttl interval = NULL, policy text = 'write-through') RETURNS void
+                                 ttl interval = NULL, policy text = 'write-through', document regproc = NULL,
+                                 touch_on_read boolean = false) RETURNS void
     AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION echocache_attach(regclass, text, name, name, text, name[], interval, text) IS
-    'keep the rows of a table in memcached as JSON documents, under <name>:<key>';
+COMMENT ON FUNCTION echocache_attach(regclass, text, name, name, text, name[], interval, text, regproc, boolean) IS
+    'keep the rows of a table, or what a function makes of each, in memcached as JSON documents, under <name>:<key>';
+
+CREATE FUNCTION echocache_attach_dependent(relation regclass, key_column name, name text = 'session') RETURNS void
+    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION echocache_attach_dependent(regclass, name, text) IS
+    'a change of a row of this table is a change of the document whose key the row has in this column';
+
+CREATE FUNCTION echocache_detach_dependent(relation regclass, name text = 'session') RETURNS void
+    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION echocache_detach_dependent(regclass, text) IS
+    'rows of this table are no part of the document any more';
 
 CREATE FUNCTION echocache_detach(name text = 'session') RETURNS bigint
     AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
@@ -299,6 +330,56 @@ CREATE FUNCTION echocache_get_many(name text, ids text, owner bigint) RETURNS TA
 COMMENT ON FUNCTION echocache_get_many(text, text, bigint) IS
     'the same, without those that do not belong to this owner';
 
+-- a row of the table's type, from the document; the first argument is there for its type only
+CREATE FUNCTION echocache_get_row(type anyelement, id text) RETURNS SETOF anyelement
+    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 1;
+COMMENT ON FUNCTION echocache_get_row(anyelement, text) IS
+    'the row with this id, as the document shows it (NULL::table names the table); no row if absent';
+CREATE FUNCTION echocache_get_row(type anyelement, id text, owner text) RETURNS SETOF anyelement
+    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 1;
+COMMENT ON FUNCTION echocache_get_row(anyelement, text, text) IS
+    'the same if it belongs to this owner, else no row';
+CREATE FUNCTION echocache_get_row(type anyelement, id text, owner uuid) RETURNS SETOF anyelement
+    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 1;
+COMMENT ON FUNCTION echocache_get_row(anyelement, text, uuid) IS
+    'the same if it belongs to this owner, else no row';
+CREATE FUNCTION echocache_get_row(type anyelement, id text, owner bigint) RETURNS SETOF anyelement
+    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 1;
+COMMENT ON FUNCTION echocache_get_row(anyelement, text, bigint) IS
+    'the same if it belongs to this owner, else no row';
+CREATE FUNCTION echocache_get_row(type anyelement, id uuid) RETURNS SETOF anyelement
+    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 1;
+COMMENT ON FUNCTION echocache_get_row(anyelement, uuid) IS
+    'the row with this id, as the document shows it (NULL::table names the table); no row if absent';
+CREATE FUNCTION echocache_get_row(type anyelement, id uuid, owner text) RETURNS SETOF anyelement
+    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 1;
+COMMENT ON FUNCTION echocache_get_row(anyelement, uuid, text) IS
+    'the same if it belongs to this owner, else no row';
+CREATE FUNCTION echocache_get_row(type anyelement, id uuid, owner uuid) RETURNS SETOF anyelement
+    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 1;
+COMMENT ON FUNCTION echocache_get_row(anyelement, uuid, uuid) IS
+    'the same if it belongs to this owner, else no row';
+CREATE FUNCTION echocache_get_row(type anyelement, id uuid, owner bigint) RETURNS SETOF anyelement
+    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 1;
+COMMENT ON FUNCTION echocache_get_row(anyelement, uuid, bigint) IS
+    'the same if it belongs to this owner, else no row';
+CREATE FUNCTION echocache_get_row(type anyelement, id bigint) RETURNS SETOF anyelement
+    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 1;
+COMMENT ON FUNCTION echocache_get_row(anyelement, bigint) IS
+    'the row with this id, as the document shows it (NULL::table names the table); no row if absent';
+CREATE FUNCTION echocache_get_row(type anyelement, id bigint, owner text) RETURNS SETOF anyelement
+    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 1;
+COMMENT ON FUNCTION echocache_get_row(anyelement, bigint, text) IS
+    'the same if it belongs to this owner, else no row';
+CREATE FUNCTION echocache_get_row(type anyelement, id bigint, owner uuid) RETURNS SETOF anyelement
+    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 1;
+COMMENT ON FUNCTION echocache_get_row(anyelement, bigint, uuid) IS
+    'the same if it belongs to this owner, else no row';
+CREATE FUNCTION echocache_get_row(type anyelement, id bigint, owner bigint) RETURNS SETOF anyelement
+    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 1;
+COMMENT ON FUNCTION echocache_get_row(anyelement, bigint, bigint) IS
+    'the same if it belongs to this owner, else no row';
+
 -- ---------------------------------------------------------------- touch, withdraw, reload
 
 CREATE FUNCTION echocache_touch_session(id text, ttl interval = NULL) RETURNS boolean
@@ -425,8 +506,10 @@ COMMENT ON FUNCTION echocache.stats() IS 'behind the view echocache_stats';
 
 CREATE VIEW echocache_documents AS
     SELECT name, relation, key_column, owner_column, filter, exclude,
-           pg_catalog.make_interval(secs => ttl) AS ttl, policy
-    FROM echocache.document;
+           pg_catalog.make_interval(secs => ttl) AS ttl, policy, document, touch_on_read,
+           (SELECT pg_catalog.array_agg(x.relation ORDER BY x.relation::text)
+            FROM (SELECT DISTINCT relation FROM echocache.dependent WHERE dependent.document = d.name) x) AS dependents
+    FROM echocache.document d;
 COMMENT ON VIEW echocache_documents IS 'the attached tables';
 
 CREATE VIEW echocache_stats AS

@@ -45,8 +45,10 @@
 
 #include "admin.h"
 #include "attach.h"
+#include "build.h"
 #include "cluster.h"
 #include "compat.h"
+#include "dependent.h"
 #include "document.h"
 #include "fence.h"
 #include "render.h"
@@ -68,10 +70,11 @@ typedef struct Attachment
 	List	   *exclude;
 	int64		ttl;			/* -1: none of its own */
 	char	   *policy;
+	char	   *function;		/* NULL: none */
+	bool		touch_on_read;
 } Attachment;
 
 static void check_relation(Relation rel);
-static void check_partitions(Relation rel);
 static void warn_shared_keys(const char *name);
 static char *find_key(Relation rel);
 static void check_key(Relation rel, const char *key);
@@ -80,7 +83,6 @@ static void check_columns(Attachment *a);
 static void check_filter(Attachment *a);
 static Datum names_datum(List *names);
 static void insert_configuration(Attachment *a);
-static void create_triggers(Attachment *a);
 static void run(const char *fmt,...) pg_attribute_printf(1, 2);
 
 /* ---------------------------------------------------------------- checks */
@@ -306,12 +308,13 @@ check_filter(Attachment *a)
 	a->filter = ec_filter_deparse(RelationGetRelid(a->rel), expr);
 }
 
-/* Every partition must be what the table itself must be. */
-static void
-check_partitions(Relation rel)
+/* Can triggers follow this table, which is open and locked?  So must its partitions be. */
+void
+ec_attach_check_relation(Relation rel)
 {
 	ListCell   *lc;
 
+	check_relation(rel);
 	if (rel->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
 		return;
 	foreach(lc, find_all_inheritors(RelationGetRelid(rel), AccessShareLock, NULL))
@@ -324,30 +327,6 @@ check_partitions(Relation rel)
 }
 
 /* ---------------------------------------------------------------- catalog and triggers */
-
-/* Run a utility command through SPI. */
-static void
-run(const char *fmt,...)
-{
-	StringInfoData sql;
-
-	initStringInfo(&sql);
-	for (;;)
-	{
-		va_list		args;
-		int			needed;
-
-		va_start(args, fmt);
-		needed = appendStringInfoVA(&sql, fmt, args);
-		va_end(args);
-		if (needed == 0)
-			break;
-		enlargeStringInfo(&sql, needed);
-	}
-	if (SPI_execute(sql.data, false, 0) != SPI_OK_UTILITY)
-		elog(ERROR, "could not run \"%s\"", sql.data);
-	pfree(sql.data);
-}
 
 static Datum
 names_datum(List *names)
@@ -391,6 +370,10 @@ insert_configuration(Attachment *a)
 	nulls[Anum_ec_document_ttl - 1] = a->ttl < 0;
 	values[Anum_ec_document_ttl - 1] = Int32GetDatum((int32) a->ttl);
 	values[Anum_ec_document_policy - 1] = CStringGetTextDatum(a->policy);
+	nulls[Anum_ec_document_document - 1] = a->function == NULL;
+	if (a->function)
+		values[Anum_ec_document_document - 1] = CStringGetTextDatum(a->function);
+	values[Anum_ec_document_touch_on_read - 1] = BoolGetDatum(a->touch_on_read);
 	tuple = heap_form_tuple(RelationGetDescr(rel), values, nulls);
 	CatalogTupleInsert(rel, tuple); /* unique indexes included */
 	CacheInvalidateRelcache(rel);
@@ -398,42 +381,79 @@ insert_configuration(Attachment *a)
 	CommandCounterIncrement();
 }
 
+/* Run a utility command through SPI, which is connected. */
+static void
+run(const char *fmt,...)
+{
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	for (;;)
+	{
+		va_list		args;
+		int			needed;
+
+		va_start(args, fmt);
+		needed = appendStringInfoVA(&sql, fmt, args);
+		va_end(args);
+		if (needed == 0)
+			break;
+		enlargeStringInfo(&sql, needed);
+	}
+	if (SPI_execute(sql.data, false, 0) != SPI_OK_UTILITY)
+		elog(ERROR, "could not run \"%s\"", sql.data);
+	pfree(sql.data);
+}
+
 /*
- * The triggers belong to the extension, as far as DROP goes: DROP EXTENSION takes
+ * The triggers for the document of this name: its own table's, or those of a
+ * dependent one.  They belong to the extension, as far as DROP goes: DROP EXTENSION takes
  * them along.
  */
-static void
-create_triggers(Attachment *a)
+void
+ec_attach_create_triggers(Oid relid, const char *name, const char *schema, bool dependent)
 {
-	const char *schema = quote_identifier(a->schema);
-	const char *rel = quote_qualified_identifier(get_namespace_name(get_rel_namespace(a->relid)),
-												 get_rel_name(a->relid));
-	char		row[NAMEDATALEN];
-	char		truncate[NAMEDATALEN];
+	const char *functions = quote_identifier(schema);
+	const char *rel = quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
+												 get_rel_name(relid));
+	const char *kind = dependent ? "dependent" : "row";
+	char		trigger[2][NAMEDATALEN];
+	int			n = 0;
 
-	snprintf(row, sizeof(row), "echocache_row_%.40s", a->name);
-	snprintf(truncate, sizeof(truncate), "echocache_truncate_%.40s", a->name);
 	SPI_connect();
+	snprintf(trigger[n], NAMEDATALEN, "echocache_%s_%.33s", kind, name);
 	run("CREATE TRIGGER %s AFTER INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW "
-		"EXECUTE FUNCTION %s.echocache_row_trigger('%s')", row, rel, schema, a->name);
-	run("CREATE TRIGGER %s BEFORE TRUNCATE ON %s FOR EACH STATEMENT "
-		"EXECUTE FUNCTION %s.echocache_truncate_trigger('%s')", truncate, rel, schema, a->name);
-	/* ONLY: early releases of 14 fail for partitions, which do not have the second trigger */
-	run("ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER %s, ENABLE ALWAYS TRIGGER %s", rel, row,
-		truncate);
-	run("ALTER TABLE %s ENABLE ALWAYS TRIGGER %s", rel, row);
-	run("ALTER TRIGGER %s ON %s DEPENDS ON EXTENSION echocache", row, rel);
-	run("ALTER TRIGGER %s ON %s DEPENDS ON EXTENSION echocache", truncate, rel);
+		"EXECUTE FUNCTION %s.echocache_%s_trigger('%s')", trigger[n++], rel, functions, kind, name);
+	/* a table that is its own dependent has one already */
+	if (!dependent || linitial_oid(ec_document_tables(name)) != relid)
+	{
+		snprintf(trigger[n], NAMEDATALEN, "echocache_truncate_%s%.33s",
+				 dependent ? "dependent_" : "", name);
+		run("CREATE TRIGGER %s BEFORE TRUNCATE ON %s FOR EACH STATEMENT "
+			"EXECUTE FUNCTION %s.echocache_truncate_trigger('%s')", trigger[n++], rel, functions,
+			name);
+	}
+	for (int i = 0; i < n; i++)
+	{
+		/* ONLY: early releases of 14 fail for partitions, which do not have the second trigger */
+		run("ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER %s", rel, trigger[i]);
+		run("ALTER TRIGGER %s ON %s DEPENDS ON EXTENSION echocache", trigger[i], rel);
+	}
+	run("ALTER TABLE %s ENABLE ALWAYS TRIGGER %s", rel, trigger[0]);
 	SPI_finish();
 }
 
-/* Whatever their names: those that call our functions with this document's name. */
+/*
+ * Drop the triggers for the document of this name, whatever they are called; of
+ * a table that is its own dependent, with dependent only those that make it one.
+ */
 void
-ec_attach_drop_triggers(Oid relid, const char *name)
+ec_attach_drop_triggers(Oid relid, const char *name, bool dependent)
 {
-	Relation	rel = table_open(relid, AccessExclusiveLock);
+	Relation	rel = table_open(relid, AccessShareLock);
 	const char *qualified = quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),
 													   RelationGetRelationName(rel));
+	bool		own = dependent && linitial_oid(ec_document_tables(name)) == relid;
 	List	   *found = NIL;
 	ListCell   *lc;
 
@@ -443,8 +463,9 @@ ec_attach_drop_triggers(Oid relid, const char *name)
 		char	   *function = get_func_name(t->tgfoid);
 
 		if (t->tgnargs == 1 && strcmp(t->tgargs[0], name) == 0 && !t->tgisclone &&
-			(strcmp(function, "echocache_row_trigger") == 0 ||
-			 strcmp(function, "echocache_truncate_trigger") == 0))
+			(strcmp(function, "echocache_dependent_trigger") == 0 ||
+			 (!own && (strcmp(function, "echocache_row_trigger") == 0 ||
+					   strcmp(function, "echocache_truncate_trigger") == 0))))
 			found = lappend(found, pstrdup(t->tgname));
 	}
 	table_close(rel, NoLock);
@@ -454,7 +475,7 @@ ec_attach_drop_triggers(Oid relid, const char *name)
 	SPI_finish();
 }
 
-/* Take the document out of the configuration. */
+/* Take the document out of the configuration, and what is part of it. */
 void
 ec_attach_forget(const char *name)
 {
@@ -474,7 +495,7 @@ ec_attach_forget(const char *name)
 	systable_endscan(scan);
 	CacheInvalidateRelcache(rel);
 	table_close(rel, RowExclusiveLock);
-	CommandCounterIncrement();
+	ec_dependent_forget(name, InvalidOid);
 }
 
 /*
@@ -557,8 +578,7 @@ echocache_attach(PG_FUNCTION_ARGS)
 
 	/* as CREATE TRIGGER locks it: no writer is under way without our trigger */
 	a.rel = relation_open(relid, ShareRowExclusiveLock);
-	check_relation(a.rel);
-	check_partitions(a.rel);
+	ec_attach_check_relation(a.rel);
 
 	attached = ec_document_by_relid(relid);
 	if (attached != NULL)
@@ -595,11 +615,25 @@ echocache_attach(PG_FUNCTION_ARGS)
 				 errmsg("invalid policy \"%s\"", a.policy),
 				 errhint("A policy is \"write-through\" or \"invalidate\".")));
 
+	if (!PG_ARGISNULL(8))
+	{
+		if (a.exclude != NIL)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("a document made by a function cannot exclude columns"),
+					 errhint("Let the function leave them out.")));
+		a.function = ec_build_check_function(PG_GETARG_OID(8), a.rel);
+	}
+	a.touch_on_read = !PG_ARGISNULL(9) && PG_GETARG_BOOL(9);
+
 	warn_shared_keys(a.name);
 	relation_close(a.rel, NoLock);	/* ALTER TABLE wants it closed; the lock stays */
+	/* the triggers first: nobody need be warned that they do not fire yet */
+	ec_attach_create_triggers(relid, a.name, a.schema, false);
 	insert_configuration(&a);
-	create_triggers(&a);
 	ec_fence_note_whole(relid);
+	if (a.function)
+		ec_build_try(ec_document_by_name(a.name));
 	PG_RETURN_VOID();
 }
 
@@ -607,17 +641,23 @@ Datum
 echocache_detach(PG_FUNCTION_ARGS)
 {
 	char	   *name = text_to_cstring(PG_GETARG_TEXT_PP(0));
-	Oid			relid = InvalidOid;
+	List	   *tables;
+	Oid			relid;
 	int64		removed;
+	ListCell   *lc;
 
 	ec_require_preload();
-	if (!ec_document_relid(name, &relid))
+	tables = ec_document_tables(name);
+	if (tables == NIL)
 		(void) ec_document_require(name);	/* throws */
+	relid = linitial_oid(tables);
 	if (!superuser() && !ec_owns_relation(relid, GetUserId()))
 		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE, get_rel_name(relid));
-	LockRelationOid(relid, AccessExclusiveLock);	/* as DROP TRIGGER will */
+	foreach(lc, tables)
+		LockRelationOid(lfirst_oid(lc), AccessExclusiveLock);	/* as DROP TRIGGER will */
 	removed = ec_attach_withdraw(name, relid, false);
 	ec_attach_forget(name);
-	ec_attach_drop_triggers(relid, name);
+	foreach(lc, tables)
+		ec_attach_drop_triggers(lfirst_oid(lc), name, false);
 	PG_RETURN_INT64(removed);
 }

@@ -11,6 +11,8 @@
 #ifndef ECHOCACHE_ATTACH_H
 #define ECHOCACHE_ATTACH_H
 
+#include "utils/rel.h"
+
 #define Anum_ec_document_name			1
 #define Anum_ec_document_relation		2
 #define Anum_ec_document_key_column		3
@@ -20,11 +22,21 @@
 #define Anum_ec_document_exclude		7
 #define Anum_ec_document_ttl			8
 #define Anum_ec_document_policy			9
-#define Natts_ec_document				9
+#define Anum_ec_document_document		10
+#define Anum_ec_document_touch_on_read	11
+#define Natts_ec_document				11
+
+#define Anum_ec_dependent_document		1
+#define Anum_ec_dependent_relation		2
+#define Anum_ec_dependent_key_column	3
+#define Natts_ec_dependent				3
 
 /* Withdraw all documents of a table that is being detached; how many there were. */
 extern int64 ec_attach_withdraw(const char *name, Oid relid, bool extension);
-extern void ec_attach_drop_triggers(Oid relid, const char *name);
+extern void ec_attach_check_relation(Relation rel);
+extern void ec_attach_create_triggers(Oid relid, const char *name, const char *schema,
+									  bool dependent);
+extern void ec_attach_drop_triggers(Oid relid, const char *name, bool dependent);
 extern void ec_attach_forget(const char *name);
 
 #endif							/* ECHOCACHE_ATTACH_H */

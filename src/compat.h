@@ -54,7 +54,13 @@ typedef void (*shmem_request_hook_type) (void);
 
 #if PG_VERSION_NUM < 160000
 #define ec_owns_relation(relid, role)	pg_class_ownercheck((relid), (role))
+#define ec_namespace_aclcheck			pg_namespace_aclcheck
+#define ec_proc_aclcheck				pg_proc_aclcheck
 #else
+#define ec_namespace_aclcheck(oid, role, mode) \
+	object_aclcheck(NamespaceRelationId, (oid), (role), (mode))
+#define ec_proc_aclcheck(oid, role, mode) \
+	object_aclcheck(ProcedureRelationId, (oid), (role), (mode))
 #define ec_owns_relation(relid, role) \
 	object_ownercheck(RelationRelationId, (relid), (role))
 #endif

@@ -31,12 +31,14 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_extension.h"
 #include "catalog/pg_inherits.h"
+#include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/parsenodes.h"
+#include "parser/parse_func.h"
 #include "parser/parse_type.h"
 #include "storage/lmgr.h"
 #include "tcop/utility.h"
@@ -45,22 +47,32 @@
 #include "utils/builtins.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
+#include "utils/regproc.h"
 
 #include "attach.h"
 #include "compat.h"
 #include "ddl.h"
+#include "dependent.h"
 #include "document.h"
 #include "fence.h"
 #include "render.h"
 #include "worker.h"
 
-/* A column of an attached table that is being renamed. */
+/* A column of a table that has a role for a document is being renamed. */
 typedef struct Rename
 {
 	char	   *name;			/* the document's */
 	Oid			relid;
+	int			role;
 	Node	   *filter;			/* as it was parsed with the old name */
 } Rename;
+
+/* A function that makes documents, which may be about to get another name. */
+typedef struct Maker
+{
+	char	   *name;			/* the document's */
+	Oid			function;
+} Maker;
 
 static object_access_hook_type prev_object_access_hook = NULL;
 static ProcessUtility_hook_type prev_process_utility_hook = NULL;
@@ -68,22 +80,28 @@ static ProcessUtility_hook_type prev_process_utility_hook = NULL;
 static void process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 							ProcessUtilityContext context, ParamListInfo params,
 							QueryEnvironment *queryEnv, DestReceiver *dest, QueryCompletion *qc);
-static bool is_suspended(Oid relid);
+static char *suspended(Oid relid);
+static List *makers(Node *stmt);
+static void follow_makers(List *makers);
+static void check_drop_function(DropStmt *stmt);
+static void update_configuration(List *renames, RenameStmt *stmt, List *makers);
 static void enum_value_renamed(AlterEnumStmt *stmt);
 static bool leave_database(Node *stmt);
 static Oid	altered_table(Node *stmt);
-static bool shows_row_type_only(EcDocument *doc, Oid relid);
-static const char *needed_for(EcDocument *doc, const char *column);
+static const char *needed_for(EcDocument *doc, Oid relid, const char *column);
 static void check_alter(AlterTableStmt *stmt, Oid relid);
-static void check_drop_column(EcDocument *doc, AlterTableCmd *cmd);
+static void check_drop_column(EcDocument *doc, Oid relid, AlterTableCmd *cmd);
 static List *begin_rename(RenameStmt *stmt, Oid relid);
-static void end_rename(RenameStmt *stmt, List *renames);
+static void rename_keys(RenameStmt *stmt, List *renames);
 static Datum renamed(Datum name, RenameStmt *stmt);
 static Datum renamed_array(Datum names, RenameStmt *stmt);
 static void object_access(ObjectAccessType access, Oid classId, Oid objectId, int subId,
 						  void *arg);
 static void detach(const char *name, Oid relid, bool extension);
 static void detach_now(EcDocument *doc);
+static void leave_dependent(const char *name, Oid relid);
+static void function_changed(Oid function);
+static void function_dropped(Oid function);
 static void relation_dropped(Oid relid);
 static void column_dropped(Oid relid, AttrNumber attno);
 static void relation_changed(Oid relid);
@@ -107,6 +125,8 @@ process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 {
 	Node	   *stmt = pstmt->utilityStmt;
 	List	   *renames = NIL;
+	List	   *made;
+	char	   *name;
 	Oid			relid;
 	bool		left;
 
@@ -116,6 +136,9 @@ process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 		check_alter((AlterTableStmt *) stmt, relid);
 	else if (OidIsValid(relid) && IsA(stmt, RenameStmt))
 		renames = begin_rename((RenameStmt *) stmt, relid);
+	if (IsA(stmt, DropStmt))
+		check_drop_function((DropStmt *) stmt);
+	made = makers(stmt);
 
 	if (prev_process_utility_hook)
 		prev_process_utility_hook(pstmt, queryString, readOnlyTree, context, params, queryEnv,
@@ -128,27 +151,100 @@ process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 		ec_worker_return_to_database();
 	if (IsA(stmt, AlterEnumStmt) && ((AlterEnumStmt *) stmt)->oldVal != NULL)
 		enum_value_renamed((AlterEnumStmt *) stmt);
+	follow_makers(made);
 	if (!OidIsValid(relid))
 		return;
 	if (renames)
-		end_rename((RenameStmt *) stmt, renames);
-	if (!IsA(stmt, DropStmt) || is_suspended(relid))
+	{
+		update_configuration(renames, (RenameStmt *) stmt, NIL);
+		rename_keys((RenameStmt *) stmt, renames);
+	}
+	name = suspended(relid);
+	if (!IsA(stmt, DropStmt) || name != NULL)
 		relation_changed(relid);
-	if (is_suspended(relid))
+	if (name != NULL)
 		ereport(WARNING,
-				(errmsg("document \"%s\" is not cached while its triggers do not fire",
-						ec_document_by_relid(relid)->name),
+				(errmsg("document \"%s\" is not cached while its triggers do not fire", name),
 				 errhint("Enable them with ALTER TABLE ... ENABLE ALWAYS TRIGGER, or detach "
 						 "the table and attach it again.")));
 }
 
-/* Is the table attached, but one of our triggers does not fire any more? */
-static bool
-is_suspended(Oid relid)
+/* A document that the table is part of, but one of its triggers does not fire any more. */
+static char *
+suspended(Oid relid)
 {
-	EcDocument *doc = ec_document_by_relid(relid);
+	ListCell   *lc;
 
-	return doc != NULL && doc->slot != NULL && doc->suspended;
+	foreach(lc, ec_documents_touching(relid))
+	{
+		EcDocument *doc = lfirst(lc);
+
+		if (doc->relid != relid && ec_document_role(doc, relid) != EC_ROLE_DEPENDENT)
+			continue;
+		doc = ec_document_by_name(doc->name);
+		if (doc != NULL && doc->slot != NULL && doc->suspended)
+			return pstrdup(doc->name);
+	}
+	return NULL;
+}
+
+/* The functions that make documents, if the statement may give one another name. */
+static List *
+makers(Node *stmt)
+{
+	List	   *list = NIL;
+	ListCell   *lc;
+
+	if (!(IsA(stmt, RenameStmt) || IsA(stmt, AlterObjectSchemaStmt)) ||
+		!OidIsValid(ec_document_catalog(true)))
+		return NIL;
+	foreach(lc, ec_document_names())
+	{
+		EcDocument *doc = ec_document_by_name(lfirst(lc));
+		Maker	   *maker;
+
+		if (doc == NULL || !doc->function_name)
+			continue;
+		maker = palloc(sizeof(Maker));
+		maker->name = pstrdup(doc->name);
+		maker->function = doc->function;
+		list = lappend(list, maker);
+	}
+	return list;
+}
+
+/* They may have got one: the configuration has them by name. */
+static void
+follow_makers(List *makers)
+{
+	if (makers != NIL)
+		update_configuration(NIL, NULL, makers);
+}
+
+/* Refuse to drop a function that makes documents; with CASCADE they are detached. */
+static void
+check_drop_function(DropStmt *stmt)
+{
+	ListCell   *lc;
+
+	if ((stmt->removeType != OBJECT_FUNCTION && stmt->removeType != OBJECT_ROUTINE) ||
+		stmt->behavior == DROP_CASCADE || !OidIsValid(ec_document_catalog(true)))
+		return;
+	foreach(lc, stmt->objects)
+	{
+		Oid			function = LookupFuncWithArgs(stmt->removeType,
+												  lfirst_node(ObjectWithArgs, lc), true);
+		List	   *docs = OidIsValid(function) ? ec_documents_made_by(function) : NIL;
+
+		if (docs != NIL)
+			ereport(ERROR,
+					(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+					 errmsg("cannot drop function %s because document \"%s\" depends on it",
+							format_procedure(function),
+							((EcDocument *) linitial(docs))->name),
+					 errhint("Run SELECT echocache_detach('%s') first, or use DROP ... CASCADE to "
+							 "detach the table too.", ((EcDocument *) linitial(docs))->name)));
+	}
 }
 
 /* A value has another name, in every document that shows the type. */
@@ -234,29 +330,35 @@ altered_table(Node *stmt)
 	return relid;
 }
 
-/* Does the document merely have a column of the altered one's row type? */
-static bool
-shows_row_type_only(EcDocument *doc, Oid relid)
-{
-	return doc->relid != relid &&
-		!list_member_oid(find_all_inheritors(relid, NoLock, NULL), doc->relid) &&
-		!(get_rel_relispartition(relid) &&
-		  list_member_oid(get_partition_ancestors(relid), doc->relid));
-}
-
-/* What a document needs this column for, or NULL. */
+/* What a document needs this column of this table for, or NULL. */
 static const char *
-needed_for(EcDocument *doc, const char *column)
+needed_for(EcDocument *doc, Oid relid, const char *column)
 {
+	int			role = ec_document_role(doc, relid);
 	ListCell   *lc;
 
-	if (strcmp(NameStr(doc->key.name), column) == 0)
-		return "key";
-	if (doc->has_owner && strcmp(NameStr(doc->owner.name), column) == 0)
-		return "owner";
-	foreach(lc, doc->filter_columns)
-		if (strcmp(lfirst(lc), column) == 0)
-			return "filter";
+	if (role & EC_ROLE_OWN)
+	{
+		if (strcmp(NameStr(doc->key.name), column) == 0)
+			return "key";
+		if (doc->has_owner && strcmp(NameStr(doc->owner.name), column) == 0)
+			return "owner";
+		foreach(lc, doc->filter_columns)
+			if (strcmp(lfirst(lc), column) == 0)
+				return "filter";
+	}
+	if (role & EC_ROLE_DEPENDENT)
+		foreach(lc, doc->dependents)
+		{
+			EcDependent *dependent = lfirst(lc);
+			ListCell   *lk;
+
+			if (dependent->relid != relid)
+				continue;
+			foreach(lk, dependent->keys)
+				if (strcmp(lfirst(lk), column) == 0)
+					return "key in a dependent table";
+		}
 	return NULL;
 }
 
@@ -275,12 +377,12 @@ check_alter(AlterTableStmt *stmt, Oid relid)
 		{
 			EcDocument *doc = lfirst(ld);
 
-			if (shows_row_type_only(doc, relid))
-				continue;
+			if (ec_document_role(doc, relid) == 0)
+				continue;		/* it merely has a column of the row type */
 			switch (cmd->subtype)
 			{
 				case AT_DropColumn:
-					check_drop_column(doc, cmd);
+					check_drop_column(doc, relid, cmd);
 					break;
 				case AT_SetUnLogged:
 					ereport(ERROR,
@@ -297,7 +399,7 @@ check_alter(AlterTableStmt *stmt, Oid relid)
 				case AT_EnableReplicaTrig:
 				case AT_EnableTrigAll:
 				case AT_EnableTrigUser:
-					if (doc->relid == relid)
+					if (list_member_oid(ec_document_tables(doc->name), relid))
 						break;	/* EcDocument.suspended */
 					if (cmd->subtype == AT_DisableTrig || cmd->subtype == AT_EnableTrig ||
 						cmd->subtype == AT_EnableReplicaTrig)
@@ -321,9 +423,9 @@ check_alter(AlterTableStmt *stmt, Oid relid)
 }
 
 static void
-check_drop_column(EcDocument *doc, AlterTableCmd *cmd)
+check_drop_column(EcDocument *doc, Oid relid, AlterTableCmd *cmd)
 {
-	const char *what = needed_for(doc, cmd->name);
+	const char *what = needed_for(doc, relid, cmd->name);
 
 	if (what == NULL)
 		return;
@@ -357,11 +459,12 @@ begin_rename(RenameStmt *stmt, Oid relid)
 		EcDocument *doc = lfirst(lc);
 		Rename	   *rename;
 
-		if (shows_row_type_only(doc, relid))
+		if (ec_document_role(doc, relid) == 0)
 			continue;
 		rename = palloc0(sizeof(Rename));
 		rename->name = pstrdup(doc->name);
 		rename->relid = doc->relid;
+		rename->role = ec_document_role(doc, relid);
 		if (doc->filter)
 		{
 			Relation	rel = relation_open(doc->relid, AccessShareLock);
@@ -397,8 +500,9 @@ renamed_array(Datum names, RenameStmt *stmt)
 										   TYPALIGN_CHAR));
 }
 
+/* Write the new names of columns, or of functions, into echocache.document. */
 static void
-end_rename(RenameStmt *stmt, List *renames)
+update_configuration(List *renames, RenameStmt *stmt, List *makers)
 {
 	Relation	rel = table_open(ec_document_catalog(false), RowExclusiveLock);
 	SysScanDesc scan;
@@ -410,6 +514,7 @@ end_rename(RenameStmt *stmt, List *renames)
 	{
 		Datum		values[Natts_ec_document];
 		bool		nulls[Natts_ec_document];
+		bool		changed = false;
 		char	   *name;
 		ListCell   *lc;
 
@@ -419,7 +524,7 @@ end_rename(RenameStmt *stmt, List *renames)
 		{
 			Rename	   *rename = lfirst(lc);
 
-			if (strcmp(rename->name, name) != 0)
+			if (strcmp(rename->name, name) != 0 || !(rename->role & EC_ROLE_OWN))
 				continue;
 			values[Anum_ec_document_key_column - 1] =
 				renamed(values[Anum_ec_document_key_column - 1], stmt);
@@ -433,12 +538,70 @@ end_rename(RenameStmt *stmt, List *renames)
 			if (rename->filter)
 				values[Anum_ec_document_filter - 1] =
 					CStringGetTextDatum(ec_filter_deparse(rename->relid, rename->filter));
+			changed = true;
+		}
+		foreach(lc, makers)
+		{
+			Maker	   *maker = lfirst(lc);
+			Oid			schema = get_func_namespace(maker->function);
+			char	   *qualified;
+
+			if (strcmp(maker->name, name) != 0 || !OidIsValid(schema))
+				continue;
+			qualified = quote_qualified_identifier(get_namespace_name(schema),
+												   get_func_name(maker->function));
+			changed |= strcmp(qualified,
+							  TextDatumGetCString(values[Anum_ec_document_document - 1])) != 0;
+			values[Anum_ec_document_document - 1] = CStringGetTextDatum(qualified);
+		}
+		if (changed)
+		{
 			CatalogTupleUpdate(rel, &tuple->t_self,
 							   heap_form_tuple(RelationGetDescr(rel), values, nulls));
+			CacheInvalidateRelcache(rel);
 		}
 	}
 	systable_endscan(scan);
-	CacheInvalidateRelcache(rel);
+	table_close(rel, RowExclusiveLock);
+	CommandCounterIncrement();
+}
+
+/* The same for the key columns in echocache.dependent. */
+static void
+rename_keys(RenameStmt *stmt, List *renames)
+{
+	Relation	rel = table_open(ec_relation("dependent"), RowExclusiveLock);
+	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+	HeapTuple	tuple;
+
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Datum		values[Natts_ec_dependent];
+		bool		nulls[Natts_ec_dependent];
+		Oid			relid;
+		ListCell   *lc;
+
+		heap_deform_tuple(tuple, RelationGetDescr(rel), values, nulls);
+		relid = DatumGetObjectId(values[Anum_ec_dependent_relation - 1]);
+		foreach(lc, renames)
+		{
+			Rename	   *rename = lfirst(lc);
+
+			if (strcmp(rename->name,
+					   TextDatumGetCString(values[Anum_ec_dependent_document - 1])) != 0 ||
+				!(rename->role & EC_ROLE_DEPENDENT) ||
+				get_attnum(relid, NameStr(*DatumGetName(values[Anum_ec_dependent_key_column - 1])))
+				!= InvalidAttrNumber)
+				continue;
+			/* the column of that name is gone, so it was this one */
+			values[Anum_ec_dependent_key_column - 1] =
+				renamed(values[Anum_ec_dependent_key_column - 1], stmt);
+			CatalogTupleUpdate(rel, &tuple->t_self,
+							   heap_form_tuple(RelationGetDescr(rel), values, nulls));
+			CacheInvalidateRelcacheByRelid(ec_document_catalog(false));
+		}
+	}
+	systable_endscan(scan);
 	table_close(rel, RowExclusiveLock);
 	CommandCounterIncrement();
 }
@@ -460,6 +623,11 @@ object_access(ObjectAccessType access, Oid classId, Oid objectId, int subId, voi
 		relation_dropped(objectId);
 	else if (access == OAT_DROP && classId == RelationRelationId && subId > 0)
 		column_dropped(objectId, subId);
+	else if (access == OAT_DROP && classId == ProcedureRelationId)
+		function_dropped(objectId);
+	else if ((access == OAT_POST_CREATE || access == OAT_POST_ALTER) &&
+			 classId == ProcedureRelationId)
+		function_changed(objectId);
 	else if (access == OAT_TRUNCATE && OidIsValid(ec_document_catalog(true)))
 		relation_changed(objectId);
 	else if (access == OAT_POST_CREATE && classId == ExtensionRelationId)
@@ -488,13 +656,32 @@ static void
 detach_now(EcDocument *doc)
 {
 	char	   *name = pstrdup(doc->name);
-	Oid			relid = doc->relid;
+	List	   *tables = ec_document_tables(name);
+	ListCell   *lc;
 
-	LockRelationOid(relid, AccessExclusiveLock);
-	detach(name, relid, false);
-	ec_attach_drop_triggers(relid, name);
+	foreach(lc, tables)
+		LockRelationOid(lfirst_oid(lc), AccessExclusiveLock);
+	detach(name, linitial_oid(tables), false);
+	foreach(lc, tables)
+		if (get_rel_relkind(lfirst_oid(lc)) != '\0')
+			ec_attach_drop_triggers(lfirst_oid(lc), name, false);
 }
 
+/* A dependent table, or its column with the document's key, goes. */
+static void
+leave_dependent(const char *name, Oid relid)
+{
+	ereport(NOTICE,
+			(errmsg("table \"%s\" is not part of document \"%s\" any more",
+					get_rel_name(relid), name)));
+	ec_fence_note_whole(linitial_oid(ec_document_tables(name)));
+	ec_dependent_forget(name, relid);
+}
+
+/*
+ * A table goes: its document with it.  What is left of triggers on tables that are
+ * part of that does nothing (they may be going as well, at this moment).
+ */
 static void
 relation_dropped(Oid relid)
 {
@@ -505,10 +692,13 @@ relation_dropped(Oid relid)
 		return;
 	foreach(lc, ec_document_names())
 	{
-		Oid			attached;
+		const char *name = lfirst(lc);
+		List	   *tables = ec_document_tables(name);
 
-		if (ec_document_relid(lfirst(lc), &attached) && (attached == relid || relid == catalog))
-			detach(lfirst(lc), attached, relid == catalog);
+		if (linitial_oid(tables) == relid || relid == catalog)
+			detach(name, linitial_oid(tables), relid == catalog);
+		else if (list_member_oid(tables, relid))
+			leave_dependent(name, relid);
 	}
 	if (relid == catalog)
 		ec_worker_rescan_at_commit();
@@ -533,8 +723,10 @@ column_dropped(Oid relid, AttrNumber attno)
 	{
 		EcDocument *doc = lfirst(lc);
 
-		if (doc->relid == relid && needed_for(doc, column))
+		if (doc->relid == relid && needed_for(doc, relid, column))
 			needing = lappend(needing, doc);
+		else if (needed_for(doc, relid, column))
+			leave_dependent(doc->name, relid);
 		else
 			ec_fence_note_whole(doc->relid);
 	}
@@ -550,4 +742,28 @@ relation_changed(Oid relid)
 
 	foreach(lc, ec_documents_touching(relid))
 		ec_fence_note_whole(((EcDocument *) lfirst(lc))->relid);
+}
+
+/* A function is created, replaced or altered: perhaps it makes documents. */
+static void
+function_changed(Oid function)
+{
+	ListCell   *lc;
+
+	if (!OidIsValid(ec_document_catalog(true)))
+		return;
+	foreach(lc, ec_documents_made_by(function))
+		ec_fence_note_whole(((EcDocument *) lfirst(lc))->relid);
+}
+
+/* A function goes, and the documents that it made with it. */
+static void
+function_dropped(Oid function)
+{
+	ListCell   *lc;
+
+	if (!OidIsValid(ec_document_catalog(true)))
+		return;
+	foreach(lc, ec_documents_made_by(function))
+		detach_now(lfirst(lc));
 }

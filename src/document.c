@@ -27,12 +27,14 @@
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "miscadmin.h"
+#include "parser/parse_func.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/regproc.h"
 #include "utils/syscache.h"
 #include "utils/typcache.h"
 
@@ -77,17 +79,29 @@ static HTAB *row_maps;			/* of EcRowMap, by relid */
 static Oid	catalog_oid = InvalidOid;	/* echocache.document */
 static bool cache_stale = false;
 
-/* What was dropped in this transaction. */
-static List *dropped_contexts = NIL;
+/* What was dropped in this transaction: lists of EcDocument, each with its context. */
+typedef struct Dropped
+{
+	MemoryContext context;
+	List	   *documents;
+} Dropped;
+
+static List *dropped_list = NIL;
 
 static void invalidate(Datum arg, Oid relid);
 static void load(void);
+static void free_plans(EcDocument *doc);
 static EcDocument *read_document(HeapTuple tuple, TupleDesc desc);
+static void read_dependents(void);
 static void resolve(EcDocument *doc);
-static bool triggers_fire(Oid relid);
+static bool triggers_fire(Oid relid, const char *name, const char *row, const char *truncate);
+static bool all_triggers_fire(EcDocument *doc);
+static EcRowMap *row_map(Oid relid);
+static bool is_family(Oid relid, Oid other);
 static void resolve_column(EcDocument *doc, EcColumn *column);
 static bool type_contains(Oid type, Oid rowtype);
 static bool shows_type(Oid relid, Oid rowtype);
+static bool depends_on_type(EcDocument *doc, Oid rowtype);
 static bool key_is_exact(const EcColumn *key);
 
 /* Once per backend. */
@@ -112,8 +126,14 @@ invalidate(Datum arg, Oid relid)
 		return;
 	}
 	foreach(lc, documents)
-		if (((EcDocument *) lfirst(lc))->relid == relid)
-			cache_stale = true;
+	{
+		EcDocument *doc = lfirst(lc);
+		ListCell   *ld;
+
+		cache_stale |= doc->relid == relid;
+		foreach(ld, doc->dependents)
+			cache_stale |= ((EcDependent *) lfirst(ld))->relid == relid;
+	}
 }
 
 /* At the end of a transaction: free what was dropped in it. */
@@ -122,12 +142,29 @@ ec_document_at_xact_end(void)
 {
 	ListCell   *lc;
 
-	if (dropped_contexts == NIL)
-		return;
-	foreach(lc, dropped_contexts)
-		MemoryContextDelete(lfirst(lc));
-	list_free(dropped_contexts);
-	dropped_contexts = NIL;
+	foreach(lc, dropped_list)
+	{
+		Dropped    *dropped = lfirst(lc);
+		ListCell   *ld;
+
+		foreach(ld, dropped->documents)
+			free_plans(lfirst(ld));
+		MemoryContextDelete(dropped->context);
+	}
+	list_free_deep(dropped_list);
+	dropped_list = NIL;
+}
+
+/* They live outside of the document's context. */
+static void
+free_plans(EcDocument *doc)
+{
+	SPIPlanPtr	plans[] = {doc->plan_one[0], doc->plan_one[1], doc->plan_many[0],
+	doc->plan_many[1], doc->plan_row};
+
+	for (int i = 0; i < lengthof(plans); i++)
+		if (plans[i] != NULL)
+			SPI_freeplan(plans[i]);
 }
 
 /* A table of the extension's own, which must be there. */
@@ -172,8 +209,13 @@ load(void)
 
 	if (cache_context != NULL)
 	{
+		Dropped    *dropped;
+
 		old = MemoryContextSwitchTo(TopMemoryContext);
-		dropped_contexts = lappend(dropped_contexts, cache_context);
+		dropped = palloc(sizeof(Dropped));
+		dropped->context = cache_context;
+		dropped->documents = documents;
+		dropped_list = lappend(dropped_list, dropped);
 		MemoryContextSwitchTo(old);
 		cache_context = NULL;
 	}
@@ -197,6 +239,7 @@ load(void)
 			documents = lappend(documents, read_document(tuple, RelationGetDescr(rel)));
 		systable_endscan(scan);
 		table_close(rel, AccessShareLock);
+		read_dependents();
 	}
 	MemoryContextSwitchTo(old);
 	MemoryContextSetParent(context, CacheMemoryContext);
@@ -243,8 +286,61 @@ read_document(HeapTuple tuple, TupleDesc desc)
 		DatumGetInt32(values[Anum_ec_document_ttl - 1]);
 	doc->policy = strcmp(TextDatumGetCString(values[Anum_ec_document_policy - 1]),
 						 "invalidate") == 0 ? EC_INVALIDATE : EC_WRITE_THROUGH;
+	if (!nulls[Anum_ec_document_document - 1])
+		doc->function_name = TextDatumGetCString(values[Anum_ec_document_document - 1]);
+	doc->touch_on_read = DatumGetBool(values[Anum_ec_document_touch_on_read - 1]);
 	doc->context = CurrentMemoryContext;
 	return doc;
+}
+
+/* The rows of echocache.dependent, each to its document. */
+static void
+read_dependents(void)
+{
+	Oid			oid = ec_relation("dependent");
+	Relation	rel;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	if (!OidIsValid(oid))
+		return;					/* the extension is being dropped */
+	rel = table_open(oid, AccessShareLock);
+	scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Datum		values[Natts_ec_dependent];
+		bool		nulls[Natts_ec_dependent];
+		char	   *name;
+		Oid			relid;
+		ListCell   *lc;
+
+		heap_deform_tuple(tuple, RelationGetDescr(rel), values, nulls);
+		name = TextDatumGetCString(values[Anum_ec_dependent_document - 1]);
+		relid = DatumGetObjectId(values[Anum_ec_dependent_relation - 1]);
+		foreach(lc, documents)
+		{
+			EcDocument *doc = lfirst(lc);
+			EcDependent *dependent = NULL;
+			ListCell   *ld;
+
+			if (strcmp(doc->name, name) != 0)
+				continue;
+			foreach(ld, doc->dependents)
+				if (((EcDependent *) lfirst(ld))->relid == relid)
+					dependent = lfirst(ld);
+			if (dependent == NULL)
+			{
+				dependent = palloc0(sizeof(EcDependent));
+				dependent->relid = relid;
+				doc->dependents = lappend(doc->dependents, dependent);
+			}
+			dependent->keys =
+				lappend(dependent->keys,
+						pstrdup(NameStr(*DatumGetName(values[Anum_ec_dependent_key_column - 1]))));
+		}
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
 }
 
 /*
@@ -268,6 +364,7 @@ resolve(EcDocument *doc)
 				 errhint("Run SELECT echocache_detach('%s').", doc->name)));
 	class = (Form_pg_class) GETSTRUCT(tuple);
 	doc->relowner = class->relowner;
+	doc->namespace = class->relnamespace;
 	doc->partitioned = class->relkind == RELKIND_PARTITIONED_TABLE;
 	natts = class->relnatts;
 	ReleaseSysCache(tuple);
@@ -317,23 +414,37 @@ resolve(EcDocument *doc)
 	if (doc->has_owner)
 		resolve_column(doc, &doc->owner);
 	doc->key_exact = key_is_exact(&doc->key);
-	if (!doc->key.plain || (doc->has_owner && !doc->owner.plain))
+	if (doc->function_name)
+	{
+		Oid			argtype = get_rel_type_id(doc->relid);
+
+		doc->function = LookupFuncName(stringToQualifiedNameList(doc->function_name), 1, &argtype,
+									   true);
+		if (!OidIsValid(doc->function))
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_FUNCTION),
+					 errmsg("function %s of document \"%s\" does not exist any more",
+							doc->function_name, doc->name),
+					 errhint("Detach the document and attach the table again.")));
+	}
+	if (doc->function_name || !doc->key.plain || (doc->has_owner && !doc->owner.plain))
 		doc->render_all = true;
 	doc->slot = ec_document_slot(doc->relid, doc->name);
-	doc->suspended = doc->slot == NULL || !triggers_fire(doc->relid);
+	doc->suspended = doc->slot == NULL || !all_triggers_fire(doc);
 	MemoryContextSwitchTo(old);
 	doc->resolved = true;
 }
 
-/* Are both of our triggers there, and enabled as echocache_attach() made them? */
+/* Are both of our triggers for the document there, and enabled as we made them? */
 static bool
-triggers_fire(Oid relid)
+triggers_fire(Oid relid, const char *name, const char *row, const char *truncate)
 {
 	Relation	rel = table_open(TriggerRelationId, AccessShareLock);
 	ScanKeyData key;
 	SysScanDesc scan;
 	HeapTuple	tuple;
-	int			n = 0;
+	bool		has_row = false;
+	bool		has_truncate = false;
 
 	ScanKeyInit(&key, Anum_pg_trigger_tgrelid, BTEqualStrategyNumber, F_OIDEQ,
 				ObjectIdGetDatum(relid));
@@ -341,15 +452,46 @@ triggers_fire(Oid relid)
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
 		Form_pg_trigger trigger = (Form_pg_trigger) GETSTRUCT(tuple);
-		char	   *function = get_func_name(trigger->tgfoid);
+		char	   *function;
+		bool		isnull;
+		bytea	   *args;
 
-		n += trigger->tgenabled == TRIGGER_FIRES_ALWAYS && function != NULL &&
-			(strcmp(function, "echocache_row_trigger") == 0 ||
-			 strcmp(function, "echocache_truncate_trigger") == 0);
+		if (trigger->tgenabled != TRIGGER_FIRES_ALWAYS || trigger->tgnargs != 1)
+			continue;
+		function = get_func_name(trigger->tgfoid);
+		args = DatumGetByteaPP(heap_getattr(tuple, Anum_pg_trigger_tgargs,
+											RelationGetDescr(rel), &isnull));
+		if (function == NULL || strcmp(VARDATA_ANY(args), name) != 0)
+			continue;
+		has_row |= strcmp(function, row) == 0;
+		has_truncate |= strcmp(function, truncate) == 0;
 	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
-	return n >= 2;
+	return has_row && has_truncate;
+}
+
+/*
+ * Is every change seen?  Rows of tables that inherit from a dependent one are
+ * seen by the document's function, but not by our trigger.
+ */
+static bool
+all_triggers_fire(EcDocument *doc)
+{
+	bool		fire = triggers_fire(doc->relid, doc->name, "echocache_row_trigger",
+									 "echocache_truncate_trigger");
+	ListCell   *lc;
+
+	foreach(lc, doc->dependents)
+	{
+		EcDependent *dependent = lfirst(lc);
+
+		fire = fire && triggers_fire(dependent->relid, doc->name, "echocache_dependent_trigger",
+									 "echocache_truncate_trigger") &&
+			(get_rel_relkind(dependent->relid) == RELKIND_PARTITIONED_TABLE ||
+			 !has_subclass(dependent->relid));
+	}
+	return fire;
 }
 
 static void
@@ -466,23 +608,29 @@ ec_document_by_relid(Oid relid)
 	return NULL;
 }
 
-/* The table of a document, which may be gone or changed; false: there is no such document. */
-bool
-ec_document_relid(const char *name, Oid *relid)
+/*
+ * The table of a document, and behind it those that are part of it; any may be gone or
+ * changed.  NIL: there is no such document.
+ */
+List *
+ec_document_tables(const char *name)
 {
+	List	   *tables = NIL;
 	ListCell   *lc;
 
 	load();
 	foreach(lc, documents)
 	{
 		EcDocument *doc = lfirst(lc);
+		ListCell   *ld;
 
 		if (strcmp(doc->name, name) != 0)
 			continue;
-		*relid = doc->relid;
-		return true;
+		tables = list_make1_oid(doc->relid);
+		foreach(ld, doc->dependents)
+			tables = lappend_oid(tables, ((EcDependent *) lfirst(ld))->relid);
 	}
-	return false;
+	return tables;
 }
 
 /* Does a value of this type contain one of the row type? */
@@ -532,33 +680,78 @@ shows_type(Oid relid, Oid rowtype)
 	return false;
 }
 
+/* The same for a document's own table, and those that are part of it. */
+static bool
+depends_on_type(EcDocument *doc, Oid rowtype)
+{
+	bool		depends = shows_type(doc->relid, rowtype);
+	ListCell   *lc;
+
+	foreach(lc, doc->dependents)
+		depends |= shows_type(((EcDependent *) lfirst(lc))->relid, rowtype);
+	return depends;
+}
+
+/* Is one of the tables the other, or its partition or child at some level? */
+static bool
+is_family(Oid relid, Oid other)
+{
+	return relid == other ||
+		(get_rel_relispartition(relid) && list_member_oid(get_partition_ancestors(relid), other)) ||
+		list_member_oid(find_all_inheritors(relid, NoLock, NULL), other);
+}
+
+/* What the table is to the document: EC_ROLE_OWN and EC_ROLE_DEPENDENT, 0 for neither. */
+int
+ec_document_role(EcDocument *doc, Oid relid)
+{
+	int			role = is_family(relid, doc->relid) ? EC_ROLE_OWN : 0;
+	ListCell   *lc;
+
+	foreach(lc, doc->dependents)
+		if (is_family(relid, ((EcDependent *) lfirst(lc))->relid))
+			role |= EC_ROLE_DEPENDENT;
+	return role;
+}
+
 /*
  * The documents that a change of this table's (or composite type's) definition
- * concerns: its own, those of tables it is a partition of, those of its
- * partitions and children, and those with columns of its row type.  EcDocument
- * may be unresolved: only name, relid, columns' names and filter are to be used.
+ * concerns: those that it has a role for, and those with columns of its row type.
+ * EcDocument may be unresolved: only name, relid, columns' names, filter and
+ * dependents are to be used.
  */
 List *
 ec_documents_touching(Oid relid)
 {
 	List	   *found = NIL;
-	List	   *above;
-	List	   *below;
-	Oid			rowtype;
 	ListCell   *lc;
 
 	load();
-	if (documents == NIL)
-		return NIL;
-	above = get_rel_relispartition(relid) ? get_partition_ancestors(relid) : NIL;
-	below = find_all_inheritors(relid, NoLock, NULL);	/* itself included */
-	rowtype = get_rel_type_id(relid);
 	foreach(lc, documents)
 	{
 		EcDocument *doc = lfirst(lc);
 
-		if (list_member_oid(below, doc->relid) || list_member_oid(above, doc->relid) ||
-			shows_type(doc->relid, rowtype))
+		if (ec_document_role(doc, relid) != 0 || depends_on_type(doc, get_rel_type_id(relid)))
+			found = lappend(found, doc);
+	}
+	return found;
+}
+
+/* The documents that this function makes. */
+List *
+ec_documents_made_by(Oid function)
+{
+	List	   *found = NIL;
+	ListCell   *lc;
+
+	load();
+	foreach(lc, documents)
+	{
+		EcDocument *doc = lfirst(lc);
+
+		if (doc->function_name && !doc->resolved)
+			resolve(doc);
+		if (doc->function_name && doc->function == function)
 			found = lappend(found, doc);
 	}
 	return found;
@@ -573,7 +766,7 @@ ec_documents_showing(Oid type)
 
 	load();
 	foreach(lc, documents)
-		if (shows_type(((EcDocument *) lfirst(lc))->relid, type))
+		if (depends_on_type(lfirst(lc), type))
 			found = lappend(found, lfirst(lc));
 	return found;
 }
@@ -591,6 +784,18 @@ ec_document_names(void)
 	return names;
 }
 
+/* This table's entry among the row maps, made if need be. */
+static EcRowMap *
+row_map(Oid relid)
+{
+	bool		found;
+	EcRowMap   *map = hash_search(row_maps, &relid, HASH_ENTER, &found);
+
+	if (!found)
+		memset((char *) map + sizeof(Oid), 0, sizeof(EcRowMap) - sizeof(Oid));
+	return map;
+}
+
 /*
  * How rows of rel, the attached table or a partition of it, map to the
  * document of that name; NULL when it is not attached (any more).
@@ -603,19 +808,17 @@ ec_document_row_map(Relation rel, const char *name)
 	EcDocument *doc;
 	MemoryContext old;
 	int			attno = -1;
-	bool		found;
 
 	load();
 	map = hash_search(row_maps, &relid, HASH_FIND, NULL);
-	if (map != NULL && strcmp(map->doc->name, name) == 0)
+	if (map != NULL && map->doc != NULL && strcmp(map->doc->name, name) == 0)
 		return map;
 
 	doc = ec_document_by_name(name);
 	if (doc == NULL)
 		return NULL;
 	old = MemoryContextSwitchTo(doc->context);
-	map = hash_search(row_maps, &relid, HASH_ENTER, &found);
-	map->doc = doc;
+	map = row_map(relid);
 	map->key = get_attnum(relid, NameStr(doc->key.name));
 	map->depends = palloc(bms_num_members(doc->depends) * sizeof(AttrNumber));
 	map->ndepends = 0;
@@ -628,8 +831,62 @@ ec_document_row_map(Relation rel, const char *name)
 		if (here != map->key)
 			map->depends[map->ndepends++] = here;
 	}
+	map->doc = doc;
 	MemoryContextSwitchTo(old);
 	return map;
+}
+
+/*
+ * How rows of rel, a dependent table of the document of that name or a partition
+ * of one, map to the document; NULL when it is not (any more).
+ */
+EcDependentMap *
+ec_document_dependent_map(Relation rel, const char *name)
+{
+	Oid			relid = RelationGetRelid(rel);
+	EcRowMap   *map;
+	EcDependentMap *mine;
+	EcDocument *doc;
+	EcDependent *dependent = NULL;
+	MemoryContext old;
+	ListCell   *lc;
+
+	load();
+	map = hash_search(row_maps, &relid, HASH_FIND, NULL);
+	if (map != NULL)
+		foreach(lc, map->dependents)
+			if (strcmp(((EcDependentMap *) lfirst(lc))->doc->name, name) == 0)
+				return lfirst(lc);
+
+	doc = ec_document_by_name(name);
+	if (doc == NULL)
+		return NULL;
+	foreach(lc, doc->dependents)
+		if (is_family(relid, ((EcDependent *) lfirst(lc))->relid))
+			dependent = lfirst(lc);
+	if (dependent == NULL)
+		return NULL;
+	old = MemoryContextSwitchTo(doc->context);
+	mine = palloc0(sizeof(EcDependentMap));
+	mine->doc = doc;
+	mine->keys = palloc(list_length(dependent->keys) * sizeof(AttrNumber));
+	mine->out = palloc(list_length(dependent->keys) * sizeof(FmgrInfo));
+	foreach(lc, dependent->keys)
+	{
+		AttrNumber	attno = get_attnum(relid, lfirst(lc));
+		Oid			out;
+		bool		varlena;
+
+		if (attno == InvalidAttrNumber)
+			continue;			/* on its way out */
+		getTypeOutputInfo(get_atttype(relid, attno), &out, &varlena);
+		fmgr_info_cxt(out, &mine->out[mine->nkeys], doc->context);
+		mine->keys[mine->nkeys++] = attno;
+	}
+	map = row_map(relid);
+	map->dependents = lappend(map->dependents, mine);
+	MemoryContextSwitchTo(old);
+	return mine;
 }
 
 /*

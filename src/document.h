@@ -36,6 +36,13 @@ typedef struct EcColumn
 	FmgrInfo	out;
 } EcColumn;
 
+/* A table whose rows are part of a document, and its columns that hold the document's key. */
+typedef struct EcDependent
+{
+	Oid			relid;
+	List	   *keys;			/* names, of char * */
+} EcDependent;
+
 /*
  * An attached table, as this backend has it cached.  A pointer stays valid to
  * the end of the transaction, even when the attachment changes meanwhile.
@@ -45,6 +52,7 @@ typedef struct EcDocument
 	char		name[EC_NAME_MAX + 1];
 	Oid			relid;
 	Oid			relowner;
+	Oid			namespace;
 	bool		partitioned;
 	EcColumn	key;
 	bool		key_exact;		/* equal ids have equal text */
@@ -55,6 +63,10 @@ typedef struct EcDocument
 	List	   *exclude;		/* names, of char * */
 	int			ttl;			/* s, -1: echocache.ttl */
 	EcPolicy	policy;
+	bool		touch_on_read;	/* a hit renews the TTL */
+	char	   *function_name;	/* what makes the document of a row, qualified; NULL: row_to_json */
+	Oid			function;
+	List	   *dependents;		/* of EcDependent */
 	Bitmapset  *columns;		/* attribute numbers that the document shows */
 	Bitmapset  *depends;		/* those that it depends on: the filter's too */
 	bool		has_virtual;	/* one of them is virtual: only a query gets its value */
@@ -64,6 +76,7 @@ typedef struct EcDocument
 	/* made at first use; [1] as the table's owner, whom FORCE ROW LEVEL SECURITY does not bind */
 	SPIPlanPtr	plan_one[2];
 	SPIPlanPtr	plan_many[2];
+	SPIPlanPtr	plan_row;		/* from JSON back to a row */
 	TupleDesc	shape;			/* of the document as a record; made at first use, */
 	Expr	   *filter_expr;	/* as are these: the filter, */
 	bool		key_unique;		/* and whether an index says that ids are unique */
@@ -72,15 +85,29 @@ typedef struct EcDocument
 	MemoryContext context;
 } EcDocument;
 
-/* How the rows of one table (a partition, say) map to their document. */
+/* How rows of one table are part of another's document. */
+typedef struct EcDependentMap
+{
+	EcDocument *doc;
+	int			nkeys;
+	AttrNumber *keys;
+	FmgrInfo   *out;			/* their output functions */
+} EcDependentMap;
+
+/* How the rows of one table (a partition, say) map to their documents. */
 typedef struct EcRowMap
 {
 	Oid			relid;			/* hash key */
-	EcDocument *doc;
+	EcDocument *doc;			/* NULL: not attached */
 	AttrNumber	key;
 	int			ndepends;
 	AttrNumber *depends;		/* the key's not among them */
+	List	   *dependents;		/* of EcDependentMap */
 } EcRowMap;
+
+/* What a table is to a document: ec_document_role(). */
+#define EC_ROLE_OWN			1	/* the attached table, or above or below it */
+#define EC_ROLE_DEPENDENT	2	/* the same for a dependent one */
 
 extern void ec_document_init(void);
 extern Oid	ec_document_catalog(bool missing_ok);
@@ -88,10 +115,13 @@ extern EcDocument *ec_document_by_name(const char *name);
 extern EcDocument *ec_document_require(const char *name);
 extern EcDocument *ec_document_by_relid(Oid relid);
 extern EcRowMap *ec_document_row_map(Relation rel, const char *name);
+extern EcDependentMap *ec_document_dependent_map(Relation rel, const char *name);
+extern List *ec_documents_made_by(Oid function);
+extern int	ec_document_role(EcDocument *doc, Oid relid);
 extern List *ec_document_names(void);
 extern List *ec_documents_touching(Oid relid);
 extern List *ec_documents_showing(Oid type);
-extern bool ec_document_relid(const char *name, Oid *relid);
+extern List *ec_document_tables(const char *name);
 extern Oid	ec_relation(const char *name);
 extern List *ec_name_list(Datum array);
 extern void ec_document_at_xact_end(void);

@@ -9,7 +9,7 @@
  * late can only cost a miss.
  *
  *	PRE_COMMIT	locks, then step A: a marker on every changed key, confirmed, before
- *				anybody can see the change; then the documents are rendered.
+ *				anybody can see the change; meanwhile the documents are rendered.
  *				A server that is away is not waited for: its keys go into its outbox.
  *	COMMIT		the change is visible, the locks are still held.  Step C: where we hold
  *				the key in store mode, the document replaces our marker.
@@ -43,6 +43,7 @@
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
+#include "build.h"
 #include "cluster.h"
 #include "compat.h"
 #include "document.h"
@@ -423,8 +424,12 @@ pre_commit_keys(bool prepare)
 	{
 		EcDocument *doc = docs[d].doc;
 
-		/* rendering needs the table, which DML on a partition need not have locked */
+		/*
+		 * Rendering needs the table, which DML on a partition need not have locked.  A
+		 * function may read by the transaction's own snapshot, which must not be old.
+		 */
 		docs[d].share = !prepare && doc->policy == EC_WRITE_THROUGH && doc->slot != NULL &&
+			!(doc->function_name && IsolationUsesXactSnapshot()) &&
 			ConditionalLockRelationOid(doc->relid, AccessShareLock) &&
 			ec_lock_class(doc->relid, EC_LOCK_CLASS_SHARE, false);
 	}
@@ -580,6 +585,13 @@ note_keys(EcOp *ops, int n, int server)
  * Step 4: render the documents whose keys we hold in store mode.  The locks are
  * held and our row locks too, so what the newest snapshot and our own changes
  * show is what will be committed.
+ *
+ * That is why this is done now, and not by the statement that changed the row: of
+ * two transactions that each add a message to one session, each sees only its own
+ * until the other has committed.  The second to come here has waited for the first one's
+ * store lock, which is released after its rows became visible, so its snapshot has both.
+ * (The model's counterexample: rendered before the lock, the second store lacks the
+ * first message, and stays.)
  */
 static void
 render(void *arg)
@@ -591,6 +603,7 @@ render(void *arg)
 	CommandCounterIncrement();
 	for (int d = 0; d < ndocs; d++)
 	{
+		EcDocument *doc = docs[d].doc;
 		int			first = used;
 
 		for (int i = 0; i < list->n; i++)
@@ -604,7 +617,15 @@ render(void *arg)
 			rows[used].tid = key->pending->tid;
 			rows[used++].id = key->id;
 		}
-		ec_document_written(docs[d].doc, rows + first, used - first, GetLatestSnapshot());
+		if (!doc->function_name)
+			ec_document_written(doc, rows + first, used - first, GetLatestSnapshot());
+		else if (used > first && ec_build_guarded(doc, rows + first, used - first, true) != EC_BUILT)
+		{
+			/* the markers stay; the next reader builds it, or has the error */
+			for (int i = 0; i < list->n; i++)
+				if (list->keys[i].doc == d)
+					list->keys[i].row = NULL;
+		}
 	}
 }
 

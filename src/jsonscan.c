@@ -6,7 +6,8 @@
  * The owner of a document is one of its members, and the document may be large.
  * A table's columns come in a fixed order, so the owner's is near the beginning
  * or near the end, unless large columns stand on both sides of it; then the
- * answer is "unknown", and the caller asks the table.
+ * answer is "unknown", and the caller asks the table.  A function that makes documents
+ * is free to order and to space the members as it likes.
  *
  * From the end it works just as well: outside of strings a quote can only be
  * the end of one, and a quote within a string has an odd number of backslashes
@@ -16,39 +17,65 @@
  *
  *-------------------------------------------------------------------------
  */
-#include <stdbool.h>
 #include <string.h>
 
 #include "jsonscan.h"
 
+static bool is_space(char c);
 static EcMember compare(const char *start, const char *end, const char *member,
 						size_t memberlen, size_t namelen);
-static EcMember from_beginning(const char *json, size_t len, const char *member,
-							   size_t memberlen, size_t namelen);
+static EcMember from_beginning(const char *json, size_t len, size_t reach, const char *member,
+							   size_t memberlen, size_t namelen, int *found);
 static EcMember from_end(const char *json, size_t len, const char *member,
 						 size_t memberlen, size_t namelen);
 
-/* One whole member of the object against the wanted one; UNKNOWN: another name. */
+static bool
+is_space(char c)
+{
+	return c == ' ' || c == '\t' || c == '\n' || c == '\r';
+}
+
+/*
+ * One whole member of the object against the wanted one, spaces around name and
+ * value aside; UNKNOWN: another name.
+ */
 static EcMember
 compare(const char *start, const char *end, const char *member, size_t memberlen,
 		size_t namelen)
 {
-	size_t		len = end - start;
+	size_t		len;
 
-	if (len < namelen || memcmp(start, member, namelen) != 0)
+	while (start < end && is_space(*start))
+		start++;
+	while (start < end && is_space(end[-1]))
+		end--;
+	if (end - start < namelen || memcmp(start, member, namelen - 1) != 0)
 		return EC_MEMBER_UNKNOWN;
-	return len == memberlen && memcmp(start, member, memberlen) == 0
+	start += namelen - 1;
+	while (start < end && is_space(*start))
+		start++;
+	if (start == end || *start++ != ':')
+		return EC_MEMBER_UNKNOWN;
+	while (start < end && is_space(*start))
+		start++;
+	len = end - start;
+	return len == memberlen - namelen && memcmp(start, member + namelen, len) == 0
 		? EC_MEMBER_EQUAL : EC_MEMBER_DIFFERS;
 }
 
+/*
+ * The first member of that name within reach; or, if found is given, the last one,
+ * and how many there are.
+ */
 static EcMember
-from_beginning(const char *json, size_t len, const char *member, size_t memberlen,
-			   size_t namelen)
+from_beginning(const char *json, size_t len, size_t reach, const char *member,
+			   size_t memberlen, size_t namelen, int *found)
 {
-	const char *end = json + (len < EC_SCAN_MAX ? len : EC_SCAN_MAX);
+	const char *end = json + (len < reach ? len : reach);
 	const char *start = json + 1;
 	int			depth = 1;
 	bool		in_string = false;
+	EcMember	last = EC_MEMBER_DIFFERS;
 
 	for (const char *p = start; p < end; p++)
 	{
@@ -81,9 +108,14 @@ from_beginning(const char *json, size_t len, const char *member, size_t memberle
 			EcMember	result = compare(start, p, member, memberlen, namelen);
 
 			if (result != EC_MEMBER_UNKNOWN)
-				return result;
+			{
+				if (found == NULL)
+					return result;
+				(*found)++;
+				last = result;
+			}
 			if (depth == 0)
-				return p == json + len - 1 ? EC_MEMBER_DIFFERS : EC_MEMBER_UNKNOWN;
+				return p == json + len - 1 ? last : EC_MEMBER_UNKNOWN;
 			start = p + 1;
 		}
 	}
@@ -139,8 +171,19 @@ ec_json_member(const char *json, size_t len, const char *member, size_t memberle
 
 	if (len < 2 || json[0] != '{' || json[len - 1] != '}')
 		return EC_MEMBER_UNKNOWN;
-	result = from_beginning(json, len, member, memberlen, namelen);
+	result = from_beginning(json, len, EC_SCAN_MAX, member, memberlen, namelen, NULL);
 	if (result == EC_MEMBER_UNKNOWN)
 		result = from_end(json, len, member, memberlen, namelen);
 	return result;
+}
+
+bool
+ec_json_has_member(const char *json, size_t len, const char *member, size_t memberlen,
+				   size_t namelen)
+{
+	int			found = 0;
+
+	return len >= 2 && json[0] == '{' &&
+		from_beginning(json, len, len, member, memberlen, namelen, &found) == EC_MEMBER_EQUAL &&
+		found == 1;
 }

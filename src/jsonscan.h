@@ -12,6 +12,7 @@
 #ifndef ECHOCACHE_JSONSCAN_H
 #define ECHOCACHE_JSONSCAN_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 /* How far ec_json_member() looks from either end of the object, in bytes. */
@@ -26,12 +27,19 @@ typedef enum EcMember
 
 /*
  * Does the object json[0..len) have the top-level member member[0..memberlen),
- * written "name":value as row_to_json writes it?  namelen is the length of the
+ * written "name":value as row_to_json writes it, or with spaces about?  namelen is the length of the
  * part up to and with the colon.  The cost is bounded by EC_SCAN_MAX, whatever
  * the object's size: the member is found within that of its beginning or end.
  * Never reads outside the object, whatever it holds.
  */
 extern EcMember ec_json_member(const char *json, size_t len,
+							   const char *member, size_t memberlen, size_t namelen);
+
+/*
+ * Has it the member just once, and no other of that name?  Looks at all of the
+ * object, which is valid JSON.
+ */
+extern bool ec_json_has_member(const char *json, size_t len,
 							   const char *member, size_t memberlen, size_t namelen);
 
 #endif							/* ECHOCACHE_JSONSCAN_H */

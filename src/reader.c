@@ -35,6 +35,7 @@
 #include "utils/rls.h"
 #include "utils/snapmgr.h"
 
+#include "build.h"
 #include "cluster.h"
 #include "compat.h"
 #include "fence.h"
@@ -72,9 +73,11 @@ static bool take_hit(EcDocument *doc, EcItem *item, EcOp *op, const Owner *owner
 static bool may_fill(EcDocument *doc);
 static FillLock lock_item(EcDocument *doc, EcItem *item);
 static void unlock_item(EcDocument *doc, EcItem *item);
+static void unlock_fills(EcDocument *doc, EcItem *items, int n);
 static void lock_for_fill(EcDocument *doc, EcItem *items, int n, const Owner *owner);
 static int	read_and_fill(EcDocument *doc, EcItem *items, int n, const char *owner,
 						  bool as_owner);
+static void lock_table(Oid relid);
 static void lock_tables(EcDocument *doc);
 static bool enter_for_fill(EcDocument **doc, EcItem *items, int n);
 static void make_op(EcOp *op, EcOpKind kind, const EcItem *item);
@@ -107,8 +110,9 @@ time_is_left(void)
 /* ---------------------------------------------------------------- checks */
 
 /*
- * May the current role read this document?  As SQL has it: SELECT on the table,
- * or on each column that the document shows.  Throws 42501 if not.
+ * May the current role read this document?  As SQL has it: USAGE on the schema, and
+ * SELECT on the table or on each column that the document shows; and EXECUTE on the
+ * function that makes it, whose grant stands for what that reads.  Throws 42501 if not.
  */
 void
 ec_reader_check(EcDocument *doc)
@@ -116,6 +120,10 @@ ec_reader_check(EcDocument *doc)
 	Oid			user = GetUserId();
 	int			attno = -1;
 
+	if (ec_namespace_aclcheck(doc->namespace, user, ACL_USAGE) != ACLCHECK_OK)
+		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_SCHEMA, get_namespace_name(doc->namespace));
+	if (doc->function_name && ec_proc_aclcheck(doc->function, user, ACL_EXECUTE) != ACLCHECK_OK)
+		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FUNCTION, get_func_name(doc->function));
 	if (pg_class_aclcheck(doc->relid, user, ACL_SELECT) == ACLCHECK_OK)
 		return;
 	while ((attno = bms_next_member(doc->columns, attno)) >= 0)
@@ -240,6 +248,8 @@ ask_cache(EcDocument *doc, EcItem *items, int n, const Owner *owner)
 	{
 		make_op(&ops[i], EC_OP_GET, &items[i]);
 		ops[i].skip = items[i].state != EC_ITEM_ASK;
+		if (doc->touch_on_read && !RecoveryInProgress())
+			ops[i].ttl = ec_wire_ttl(ec_document_ttl(doc));
 	}
 	if (!exchange(ops, n))
 	{
@@ -365,6 +375,19 @@ unlock_item(EcDocument *doc, EcItem *item)
 	ec_unlock_class(doc->relid, EC_LOCK_CLASS_SHARE);
 }
 
+/* Give up all fills: the table is to answer. */
+static void
+unlock_fills(EcDocument *doc, EcItem *items, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		if (items[i].state != EC_ITEM_FILL)
+			continue;
+		unlock_item(doc, &items[i]);
+		items[i].state = EC_ITEM_TABLE;
+	}
+}
+
 /*
  * Lock what is still in state ASK for filling: FILL where that succeeds, else
  * TABLE.  A single item whose key is held by somebody who is about to store is
@@ -398,6 +421,7 @@ lock_for_fill(EcDocument *doc, EcItem *items, int n, const Owner *owner)
 			CHECK_FOR_INTERRUPTS();
 			delay = Min(delay * 2, 20);
 			waited = true;
+			spent_us = 0;		/* how often is bounded by fill_wait, each by its own time */
 			ask_cache(doc, item, 1, owner);
 			if (item->state != EC_ITEM_ASK)
 				break;
@@ -432,7 +456,6 @@ read_and_fill(EcDocument *doc, EcItem *items, int n, const char *owner, bool as_
 	int			fills = 0;
 	int			stored = 0;
 	int			refused = 0;
-	Snapshot	snapshot;
 
 	for (int i = 0; i < n; i++)
 	{
@@ -458,14 +481,20 @@ read_and_fill(EcDocument *doc, EcItem *items, int n, const char *owner, bool as_
 	}
 
 	/* a fresh snapshot, after the marker; but in REPEATABLE READ, the transaction's own */
-	if (IsInParallelMode())
-		snapshot = GetActiveSnapshot();
-	else
-	{
+	if (!IsInParallelMode())
 		CommandCounterIncrement();
-		snapshot = IsolationUsesXactSnapshot() ? GetTransactionSnapshot() : GetLatestSnapshot();
+	if (fills > 0 && doc->function_name &&
+		ec_build_guarded(doc, rows, nrows, false) == EC_BUILD_BLOCKED)
+	{
+		/* somebody has locked what the function reads, and may wait for us: no fill */
+		unlock_fills(doc, items, n);
+		ec_count(doc->slot, EC_FILLS_REFUSED, fills);
+		fills = 0;
 	}
-	ec_document_fetch(doc, rows, nrows, snapshot, as_owner);
+	if (fills == 0 || !doc->function_name)
+		ec_document_fetch(doc, rows, nrows, IsInParallelMode() ? GetActiveSnapshot() :
+						  IsolationUsesXactSnapshot() ? GetTransactionSnapshot() :
+						  GetLatestSnapshot(), as_owner);
 
 	for (int r = 0; r < nrows; r++)
 	{
@@ -560,19 +589,15 @@ ec_read(const char *name, EcItem *items, int n, const char *owner_text)
 		ec_topology_leave();
 }
 
-/*
- * All that the document's query will lock, so that it waits for none of it while
- * we hold a lock of ours, whose holder others may wait for: somebody who has
- * locked a partition or an index, and then commits.
- */
+/* This table, its partitions and their indexes, for reading. */
 static void
-lock_tables(EcDocument *doc)
+lock_table(Oid relid)
 {
 	ListCell   *lc;
 
-	LockRelationOid(doc->relid, AccessShareLock);
-	foreach(lc, doc->partitioned ? find_all_inheritors(doc->relid, AccessShareLock, NULL)
-			: list_make1_oid(doc->relid))
+	LockRelationOid(relid, AccessShareLock);
+	foreach(lc, get_rel_relkind(relid) == RELKIND_PARTITIONED_TABLE
+			? find_all_inheritors(relid, AccessShareLock, NULL) : list_make1_oid(relid))
 	{
 		Relation	rel = try_relation_open(lfirst_oid(lc), NoLock);
 		ListCell   *li;
@@ -583,6 +608,21 @@ lock_tables(EcDocument *doc)
 			LockRelationOid(lfirst_oid(li), AccessShareLock);
 		relation_close(rel, NoLock);
 	}
+}
+
+/*
+ * All that the document's query will lock, as far as we know, so that it waits for
+ * none of it while we hold a lock of ours, whose holder others may wait for: somebody
+ * who has locked a partition or an index, and then commits.
+ */
+static void
+lock_tables(EcDocument *doc)
+{
+	ListCell   *lc;
+
+	lock_table(doc->relid);
+	foreach(lc, doc->dependents)
+		lock_table(((EcDependent *) lfirst(lc))->relid);
 }
 
 /*

@@ -46,6 +46,7 @@
 #include "utils/syscache.h"
 #include "utils/typcache.h"
 
+#include "build.h"
 #include "compat.h"
 #include "render.h"
 
@@ -145,7 +146,9 @@ ec_render_begin(EcDocument *doc)
 		set_setting("extra_float_digits", "1");
 	if (bytea_output != BYTEA_OUTPUT_HEX)
 		set_setting("bytea_output", "hex");
-	set_setting("search_path", "pg_catalog");
+	set_setting("search_path", "pg_catalog, pg_temp");
+	if (doc->function_name && !XactReadOnly)
+		set_setting("transaction_read_only", "on");
 	return nestlevel;
 }
 
@@ -157,8 +160,8 @@ ec_render_end(int nestlevel)
 }
 
 /*
- * The query for rows by id: key, JSON, owner.  Every name in it is qualified,
- * so it does not depend on the search path.  A plain table's children are not
+ * The query for rows by id: key, JSON (or the row, if a function makes the document
+ * of it), owner.  Every name in it is qualified, so it does not depend on the search path.  A plain table's children are not
  * part of its documents: triggers do not reach them.
  */
 static SPIPlanPtr
@@ -168,12 +171,16 @@ make_plan(EcDocument *doc, bool many)
 	TypeCacheEntry *type = lookup_type_cache(doc->key.type, TYPECACHE_EQ_OPR);
 	Oid			argtype = many ? get_array_type(doc->key.type) : doc->key.type;
 	const char *key = quote_identifier(NameStr(doc->key.name));
+	const char *table = quote_qualified_identifier(get_namespace_name(get_rel_namespace(doc->relid)),
+												   get_rel_name(doc->relid));
 	HeapTuple	operator;
 	SPIPlanPtr	plan;
 
 	initStringInfo(&sql);
 	appendStringInfo(&sql, "SELECT t.%s, ", key);
-	if (doc->exclude == NIL)
+	if (doc->function_name)
+		appendStringInfo(&sql, "(t.*)::%s, ", table);
+	else if (doc->exclude == NIL)
 		appendStringInfoString(&sql, "pg_catalog.row_to_json(t.*), ");
 	else
 	{
@@ -197,10 +204,7 @@ make_plan(EcDocument *doc, bool many)
 	if (!HeapTupleIsValid(operator))
 		elog(ERROR, "cache lookup failed for operator %u", type->eq_opr);
 	appendStringInfo(&sql, " FROM %s%s AS t WHERE t.%s OPERATOR(%s.%s) ",
-					 doc->partitioned ? "" : "ONLY ",
-					 quote_qualified_identifier(get_namespace_name(get_rel_namespace(doc->relid)),
-												get_rel_name(doc->relid)),
-					 key,
+					 doc->partitioned ? "" : "ONLY ", table, key,
 					 quote_identifier(get_namespace_name(
 										  ((Form_pg_operator) GETSTRUCT(operator))->oprnamespace)),
 					 NameStr(((Form_pg_operator) GETSTRUCT(operator))->oprname));
@@ -226,6 +230,11 @@ compare_rows(const void *a, const void *b)
 static void
 take_results(EcDocument *doc, EcRow **sorted, int n, MemoryContext context)
 {
+	FmgrInfo	function;
+
+	/* made anew each time: it is not reentrant, and the function may read documents itself */
+	if (doc->function_name)
+		fmgr_info(doc->function, &function);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		HeapTuple	tuple = SPI_tuptable->vals[i];
@@ -250,6 +259,8 @@ take_results(EcDocument *doc, EcRow **sorted, int n, MemoryContext context)
 		(*row)->matches++;
 		(*row)->same_id = strcmp(probe.id, (*row)->id) == 0;
 		value = SPI_getbinval(tuple, desc, 2, &isnull);
+		if (doc->function_name)
+			value = PointerGetDatum(ec_build(doc, &function, value, &isnull));
 		old = MemoryContextSwitchTo(context);
 		(*row)->json = isnull ? NULL : DatumGetTextPCopy(value);
 		MemoryContextSwitchTo(old);
@@ -603,38 +614,80 @@ ec_document_cacheable(const EcRow *row, const char **value, size_t *len)
 }
 
 /*
- * The member that a document of this owner shows, "user_id":"..." say, rendered
- * by what renders the document itself, in UTF-8 as the cache has it.  *namelen is
- * the part up to and with the colon.  owner is the column's canonical text.
+ * The member that row_to_json makes of this value of the column, "user_id":"..." say,
+ * in the server encoding.  *namelen is the part up to and with the colon.  The
+ * caller has called ec_render_begin().
+ */
+char *
+ec_column_member(EcColumn *column, Datum value, bool isnull, int *len, int *namelen)
+{
+	TupleDesc	desc = CreateTemplateTupleDesc(1);
+	char	   *member;
+
+	TupleDescInitEntry(desc, 1, NameStr(column->name), column->type, -1, 0);
+	BlessTupleDesc(desc);
+	member = TextDatumGetCString(DirectFunctionCall1(row_to_json,
+													 HeapTupleGetDatum(heap_form_tuple(desc, &value,
+																					   &isnull))));
+	member++;					/* without the braces */
+	*len = (int) strlen(member) - 1;
+	member[*len] = '\0';
+	for (*namelen = 1; member[*namelen] != '"'; (*namelen)++)
+		if (member[*namelen] == '\\')
+			(*namelen)++;
+	*namelen += 2;
+	return member;
+}
+
+/*
+ * The member that a document of this owner shows, in UTF-8 as the cache has it.
+ * owner is the column's canonical text.
  */
 char *
 ec_document_owner_member(EcDocument *doc, const char *owner, int *len, int *namelen)
 {
 	int			nestlevel = ec_render_begin(doc);
-	TupleDesc	desc = CreateTemplateTupleDesc(1);
-	Datum		value = ec_column_datum(&doc->owner, owner);
-	bool		isnull = false;
-	HeapTuple	tuple;
-	text	   *json;
-	const char *member;
-	size_t		size;
+	char	   *member = ec_column_member(&doc->owner, ec_column_datum(&doc->owner, owner), false,
+										  len, namelen);
+	size_t		namesize = *namelen;
+	size_t		size = *len;
 
-	TupleDescInitEntry(desc, 1, NameStr(doc->owner.name), doc->owner.type, -1, 0);
-	BlessTupleDesc(desc);
-	tuple = heap_form_tuple(desc, &value, &isnull);
-	json = DatumGetTextPP(DirectFunctionCall1(row_to_json, HeapTupleGetDatum(tuple)));
 	ec_render_end(nestlevel);
-	size = VARSIZE_ANY_EXHDR(json);
-	member = ec_to_utf8(VARDATA_ANY(json), &size);
-	if (member == NULL)
+	/* the name too may have grown */
+	if (ec_to_utf8(member, &namesize) == NULL ||
+		(member = unconstify(char *, ec_to_utf8(member, &size))) == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_CHARACTER_NOT_IN_REPERTOIRE),
 				 errmsg("the owner cannot be expressed in UTF-8")));
-	member++;					/* without the braces */
-	*len = (int) size - 2;
-	for (*namelen = 1; member[*namelen] != '"'; (*namelen)++)
-		if (member[*namelen] == '\\')
-			(*namelen)++;
-	*namelen += 2;
-	return unconstify(char *, member);
+	*len = (int) size;
+	*namelen = (int) namesize;
+	return member;
+}
+
+/* The id of some row that has a document; NULL: there is none. */
+char *
+ec_document_any_id(EcDocument *doc)
+{
+	MemoryContext context = CurrentMemoryContext;
+	const char *key = quote_identifier(NameStr(doc->key.name));
+	char	   *id = NULL;
+	int			nestlevel;
+
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	if (SPI_execute(psprintf("SELECT t.%s FROM %s%s AS t WHERE t.%s IS NOT NULL AND (%s) LIMIT 1", key,
+							 doc->partitioned ? "" : "ONLY ",
+							 quote_qualified_identifier(get_namespace_name(doc->namespace),
+														get_rel_name(doc->relid)),
+							 key, doc->filter ? doc->filter : "true"), true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read a row of \"%s\"", doc->name);
+	nestlevel = ec_render_begin(doc);
+	if (SPI_processed > 0)
+	{
+		id = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+		id = MemoryContextStrdup(context, id);
+	}
+	ec_render_end(nestlevel);
+	SPI_finish();
+	return id;
 }

@@ -37,7 +37,10 @@ extern void ec_document_fetch(EcDocument *doc, EcRow *rows, int n, Snapshot snap
 							  bool as_owner);
 extern void ec_document_written(EcDocument *doc, EcRow *rows, int n, Snapshot snapshot);
 extern bool ec_document_cacheable(const EcRow *row, const char **value, size_t *len);
+extern char *ec_column_member(EcColumn *column, Datum value, bool isnull, int *len,
+							  int *namelen);
 extern char *ec_document_owner_member(EcDocument *doc, const char *owner, int *len,
 									  int *namelen);
+extern char *ec_document_any_id(EcDocument *doc);
 
 #endif							/* ECHOCACHE_RENDER_H */

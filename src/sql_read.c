@@ -25,11 +25,13 @@
 
 #include "admin.h"
 #include "reader.h"
+#include "render.h"
 
 PG_FUNCTION_INFO_V1(echocache_get);
 PG_FUNCTION_INFO_V1(echocache_get_session);
 PG_FUNCTION_INFO_V1(echocache_get_many);
 PG_FUNCTION_INFO_V1(echocache_get_sessions);
+PG_FUNCTION_INFO_V1(echocache_get_row);
 PG_FUNCTION_INFO_V1(echocache_touch);
 PG_FUNCTION_INFO_V1(echocache_touch_session);
 PG_FUNCTION_INFO_V1(echocache_invalidate);
@@ -47,6 +49,8 @@ static char *id_text(Oid type, Datum value);
 static char *id_argument(FunctionCallInfo fcinfo, int arg);
 static Datum get(FunctionCallInfo fcinfo, const char *name, int arg);
 static Datum get_many(FunctionCallInfo fcinfo, const char *name, int arg);
+static EcDocument *document_of_row(FunctionCallInfo fcinfo);
+static void put_row(EcDocument *doc, text *json, Tuplestorestate *rows);
 static Datum touch(FunctionCallInfo fcinfo, const char *name, int arg);
 
 /* The type that an argument is declared with: which overload was called. */
@@ -252,6 +256,83 @@ Datum
 echocache_get_sessions(PG_FUNCTION_ARGS)
 {
 	return get_many(fcinfo, SESSION, 0);
+}
+
+/* The document whose table has the row type of the first argument. */
+static EcDocument *
+document_of_row(FunctionCallInfo fcinfo)
+{
+	Oid			type = get_fn_expr_argtype(fcinfo->flinfo, 0);
+	Oid			relid = get_typ_typrelid(getBaseType(type));
+	EcDocument *doc;
+
+	ec_require_preload();
+	doc = OidIsValid(relid) ? ec_document_by_relid(relid) : NULL;
+	if (doc == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("%s is not the row type of an attached table", format_type_be(type)),
+				 errhint("Write NULL::the_table as the first argument; the view "
+						 "echocache_documents lists what is attached.")));
+	if (doc->function_name)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("documents of table \"%s\" are not its rows", get_rel_name(relid)),
+				 errdetail("They are made by function %s.", doc->function_name),
+				 errhint("Use echocache_get('%s', ...).", doc->name)));
+	return doc;
+}
+
+/* Add the row that this document shows; the columns that it does not show are NULL. */
+static void
+put_row(EcDocument *doc, text *json, Tuplestorestate *rows)
+{
+	Datum		argument = PointerGetDatum(json);
+	int			nestlevel = ec_render_begin(doc);
+	HeapTupleData tuple = {0};
+	bool		isnull;
+
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	if (doc->plan_row == NULL)
+	{
+		Oid			type = JSONOID;
+		char	   *sql = psprintf("SELECT pg_catalog.json_populate_record(NULL::%s, $1)",
+								   quote_qualified_identifier(get_namespace_name(doc->namespace),
+															  get_rel_name(doc->relid)));
+		SPIPlanPtr	plan = SPI_prepare(sql, 1, &type);
+
+		if (plan == NULL || SPI_keepplan(plan) != 0)
+			elog(ERROR, "could not prepare \"%s\": %s", sql, SPI_result_code_string(SPI_result));
+		doc->plan_row = plan;
+	}
+	if (SPI_execute_plan(doc->plan_row, &argument, NULL, true, 1) != SPI_OK_SELECT ||
+		SPI_processed != 1)
+		elog(ERROR, "could not read a row from a document of \"%s\"", doc->name);
+	tuple.t_data = DatumGetHeapTupleHeader(SPI_getbinval(SPI_tuptable->vals[0],
+														 SPI_tuptable->tupdesc, 1, &isnull));
+	tuple.t_len = HeapTupleHeaderGetDatumLength(tuple.t_data);
+	tuplestore_puttuple(rows, &tuple);
+	SPI_finish();
+	ec_render_end(nestlevel);
+}
+
+/* One row, or none; not STRICT, since the first argument is there for its type only. */
+Datum
+echocache_get_row(PG_FUNCTION_ARGS)
+{
+	EcDocument *doc = document_of_row(fcinfo);
+	TupleDesc	desc;
+	Tuplestorestate *rows = ec_begin_rows(fcinfo, &desc);
+	EcItem		item;
+
+	if (PG_ARGISNULL(1) || (PG_NARGS() > 2 && PG_ARGISNULL(2)))
+		return (Datum) 0;
+	item.id = ec_column_canonical(doc, &doc->key, id_argument(fcinfo, 1));
+	ec_read(doc->name, &item, 1, PG_NARGS() > 2 ? id_argument(fcinfo, 2) : NULL);
+	if (item.json != NULL)
+		put_row(doc, item.json, rows);
+	return (Datum) 0;
 }
 
 /* Not STRICT: a TTL that is NULL is the document's own. */

@@ -27,11 +27,12 @@
 
 PG_FUNCTION_INFO_V1(echocache_row_trigger);
 PG_FUNCTION_INFO_V1(echocache_truncate_trigger);
+PG_FUNCTION_INFO_V1(echocache_dependent_trigger);
 PG_FUNCTION_INFO_V1(echocache_document_trigger);
 
 static TriggerData *trigger_data(FunctionCallInfo fcinfo, TriggerEvent when);
 static bool same(TupleTableSlot *old, TupleTableSlot *new, AttrNumber attno);
-static void note(EcRowMap *map, TupleTableSlot *slot, bool live);
+static void note(EcDocument *doc, TupleTableSlot *slot, AttrNumber key, FmgrInfo *out, Oid written);
 
 /* Guards: called as the trigger that it is? */
 static TriggerData *
@@ -64,21 +65,24 @@ same(TupleTableSlot *old, TupleTableSlot *new, AttrNumber attno)
 	return datum_image_eq(oldvalue, newvalue, att->attbyval, att->attlen);
 }
 
-/* The row's document changes, to this row if it is live; a row without an id has none. */
+/*
+ * The document whose key this row has in that column changes.  written: the table
+ * where the slot's row is the document's own now, if it is.  NULL is nobody's key.
+ */
 static void
-note(EcRowMap *map, TupleTableSlot *slot, bool live)
+note(EcDocument *doc, TupleTableSlot *slot, AttrNumber key, FmgrInfo *out, Oid written)
 {
 	bool		isnull;
-	Datum		key = slot_getattr(slot, map->key, &isnull);
+	Datum		value = slot_getattr(slot, key, &isnull);
 	char	   *id;
 	int			nestlevel;
 
 	if (isnull)
 		return;
-	nestlevel = map->doc->key.plain ? 0 : ec_render_begin(map->doc);
-	id = OutputFunctionCall(&map->doc->key.out, key);
+	nestlevel = doc->key.plain ? 0 : ec_render_begin(doc);
+	id = OutputFunctionCall(out, value);
 	ec_render_end(nestlevel);
-	ec_fence_note_key(map->doc, id, live ? map->relid : InvalidOid, &slot->tts_tid);
+	ec_fence_note_key(doc, id, written, &slot->tts_tid);
 	pfree(id);
 }
 
@@ -92,11 +96,12 @@ echocache_row_trigger(PG_FUNCTION_ARGS)
 	if (map == NULL)
 		return PointerGetDatum(NULL);
 	if (!TRIGGER_FIRED_BY_UPDATE(data->tg_event))
-		note(map, data->tg_trigslot, TRIGGER_FIRED_BY_INSERT(data->tg_event));
+		note(map->doc, data->tg_trigslot, map->key, &map->doc->key.out,
+			 TRIGGER_FIRED_BY_INSERT(data->tg_event) ? map->relid : InvalidOid);
 	else if (!same(data->tg_trigslot, data->tg_newslot, map->key))
 	{
-		note(map, data->tg_trigslot, false);
-		note(map, data->tg_newslot, true);
+		note(map->doc, data->tg_trigslot, map->key, &map->doc->key.out, InvalidOid);
+		note(map->doc, data->tg_newslot, map->key, &map->doc->key.out, map->relid);
 	}
 	else
 	{
@@ -104,9 +109,37 @@ echocache_row_trigger(PG_FUNCTION_ARGS)
 		{
 			if (same(data->tg_trigslot, data->tg_newslot, map->depends[i]))
 				continue;
-			note(map, data->tg_newslot, true);
+			note(map->doc, data->tg_newslot, map->key, &map->doc->key.out, map->relid);
 			break;
 		}
+	}
+	return PointerGetDatum(NULL);
+}
+
+/*
+ * The same on a dependent table.  A row that moves from one document to another
+ * changes both; what in it a document shows is its function's secret, so any change counts.
+ */
+Datum
+echocache_dependent_trigger(PG_FUNCTION_ARGS)
+{
+	TriggerData *data = trigger_data(fcinfo, TRIGGER_EVENT_ROW | TRIGGER_EVENT_AFTER);
+	TupleTableSlot *old = data->tg_trigslot;
+	TupleTableSlot *new = TRIGGER_FIRED_BY_UPDATE(data->tg_event) ? data->tg_newslot : NULL;
+	EcDependentMap *map = ec_document_dependent_map(data->tg_relation,
+													data->tg_trigger->tgargs[0]);
+	bool		changed = new == NULL;
+
+	if (map == NULL)
+		return PointerGetDatum(NULL);
+	for (AttrNumber attno = 1; !changed && attno <= new->tts_tupleDescriptor->natts; attno++)
+		changed = !TupleDescAttr(new->tts_tupleDescriptor, attno - 1)->attisdropped &&
+			!same(old, new, attno);
+	for (int i = 0; changed && i < map->nkeys; i++)
+	{
+		note(map->doc, old, map->keys[i], &map->out[i], InvalidOid);
+		if (new != NULL && !same(old, new, map->keys[i]))
+			note(map->doc, new, map->keys[i], &map->out[i], InvalidOid);
 	}
 	return PointerGetDatum(NULL);
 }
@@ -141,11 +174,6 @@ echocache_document_trigger(PG_FUNCTION_ARGS)
 	CacheInvalidateRelcache(((TriggerData *) fcinfo->context)->tg_relation);
 	CommandCounterIncrement();
 	foreach(lc, ec_document_names())
-	{
-		Oid			relid;
-
-		if (ec_document_relid(lfirst(lc), &relid))
-			ec_fence_note_whole(relid);
-	}
+		ec_fence_note_whole(linitial_oid(ec_document_tables(lfirst(lc))));
 	return PointerGetDatum(NULL);
 }

@@ -1,0 +1,236 @@
+/*-------------------------------------------------------------------------
+ *
+ * build.c
+ *	  Documents that a function of the user's makes of a row.
+ *
+ * The function runs as the owner of the attached table, whoever reads or writes,
+ * in a read-only, security-restricted context with a search path of pg_catalog, and
+ * under the settings that all documents are rendered with: so its result depends
+ * on nothing but the data.  That must show the key, and the owner if there is one,
+ * at top level, as the row has them: ownership is checked on the cached bytes.
+ *
+ * It reads tables that we know nothing of, while we hold the locks of the fence.
+ * Somebody who holds such a table exclusively and commits a change of the same
+ * documents (TRUNCATE, DDL) waits for us; if we waited for him, that would be a
+ * deadlock, of the cache's making.  So under our locks it runs in a subtransaction that waits
+ * for no lock longer than EC_BUILD_LOCK_TIMEOUT: who does not get one does not store.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/xact.h"
+#include "catalog/pg_proc.h"
+#include "catalog/pg_type.h"
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "storage/proc.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/json.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+
+#include "build.h"
+#include "jsonscan.h"
+
+#define EC_BUILD_LOCK_TIMEOUT	20	/* ms */
+
+static void check_member(EcDocument *doc, text *json, EcColumn *column, Datum value, bool isnull);
+static void function_error(void *arg);
+
+/*
+ * May the function make documents of the table's rows?  Returns its qualified
+ * name, which the configuration keeps: an OID would not survive dump or pg_upgrade.
+ */
+char *
+ec_build_check_function(Oid function, Relation rel)
+{
+	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
+	Form_pg_proc proc;
+	const char *why = NULL;
+	char	   *name;
+
+	if (!HeapTupleIsValid(tuple))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_FUNCTION),
+				 errmsg("function with OID %u does not exist", function)));
+	proc = (Form_pg_proc) GETSTRUCT(tuple);
+	name = quote_qualified_identifier(get_namespace_name(proc->pronamespace),
+									  NameStr(proc->proname));
+	if (proc->prokind != PROKIND_FUNCTION || proc->proretset)
+		why = "It is not an ordinary function.";
+	else if (proc->pronargs != 1 || proc->proargtypes.values[0] != rel->rd_rel->reltype)
+		why = "Its one argument must be of the table's row type.";
+	else if (proc->prorettype != JSONOID && proc->prorettype != JSONBOID)
+		why = "It must return json or jsonb.";
+	if (why)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_FUNCTION_DEFINITION),
+				 errmsg("function %s cannot make documents of table \"%s\"", name,
+						RelationGetRelationName(rel)),
+				 errdetail_internal("%s", why),
+				 errhint("Write a function f(%s) RETURNS json STABLE.",
+						 RelationGetRelationName(rel))));
+	if (proc->provolatile == PROVOLATILE_VOLATILE)
+		ereport(WARNING,
+				(errmsg("function %s is declared VOLATILE", name),
+				 errdetail("A document changes only when a row of its tables does."),
+				 errhint("Declare it STABLE.")));
+	ReleaseSysCache(tuple);
+	return name;
+}
+
+/* Make the document of some row of a table that is being attached: does it work? */
+void
+ec_build_try(EcDocument *doc)
+{
+	EcRow		row = {0};
+
+	row.id = ec_document_any_id(doc);
+	if (row.id != NULL)
+		ec_document_fetch(doc, &row, 1, GetLatestSnapshot(), true);
+}
+
+/* The document shows this column as the row has it, or it is an error. */
+static void
+check_member(EcDocument *doc, text *json, EcColumn *column, Datum value, bool isnull)
+{
+	int			len;
+	int			namelen;
+	char	   *member = ec_column_member(column, value, isnull, &len, &namelen);
+
+	if (!ec_json_has_member(VARDATA_ANY(json), VARSIZE_ANY_EXHDR(json), member, len, namelen))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_FUNCTION_DEFINITION),
+				 errmsg("function %s does not show column \"%s\" of the row",
+						doc->function_name, NameStr(column->name)),
+				 errdetail("Document \"%s\" must be an object with the member %s at top level, "
+						   "and no other of that name.", doc->name, member),
+				 errhint("Let the function copy the column.")));
+}
+
+static void
+function_error(void *arg)
+{
+	EcDocument *doc = arg;
+
+	if (geterrcode() == ERRCODE_UNDEFINED_TABLE || geterrcode() == ERRCODE_UNDEFINED_FUNCTION)
+		errhint("It runs with search_path = pg_catalog: qualify names with their schema, or add "
+				"SET search_path to the function.");
+	errcontext("function %s of document \"%s\"", doc->function_name, doc->name);
+}
+
+/*
+ * The document of this row, a composite value of the table's type; NULL, if the
+ * function says so: then the row has none.  The caller has called ec_render_begin();
+ * the active snapshot is what the function sees.  Throws what the function throws, and
+ * if key or owner are not shown.
+ */
+text *
+ec_build(EcDocument *doc, FmgrInfo *function, Datum row, bool *isnull)
+{
+	ErrorContextCallback context = {error_context_stack, function_error, doc};
+	LOCAL_FCINFO(fcinfo, 1);
+	HeapTupleHeader header = DatumGetHeapTupleHeader(row);
+	Oid			user;
+	int			sec_context;
+	Datum		value;
+	text	   *json = NULL;
+
+	error_context_stack = &context;
+	GetUserIdAndSecContext(&user, &sec_context);
+	SetUserIdAndSecContext(doc->relowner, sec_context | SECURITY_LOCAL_USERID_CHANGE |
+						   SECURITY_RESTRICTED_OPERATION | SECURITY_NOFORCE_RLS);
+	InitFunctionCallInfoData(*fcinfo, function, 1, InvalidOid, NULL, NULL);
+	fcinfo->args[0].value = row;
+	fcinfo->args[0].isnull = false;
+	value = FunctionCallInvoke(fcinfo);
+	*isnull = fcinfo->isnull;
+	SetUserIdAndSecContext(user, sec_context);
+
+	if (!*isnull)
+	{
+		const char *p;
+		size_t		len;
+
+		if (get_func_rettype(function->fn_oid) == JSONBOID)
+			value = DirectFunctionCall1(jsonb_out, value);
+		else
+			value = DirectFunctionCall1(json_out, value);
+		/* a document begins and ends with its braces */
+		p = DatumGetCString(value);
+		p += strspn(p, " \t\r\n");
+		for (len = strlen(p); len > 0 && strchr(" \t\r\n", p[len - 1]); len--)
+			;
+		json = cstring_to_text_with_len(p, (int) len);
+		for (int i = 0; i < 1 + doc->has_owner; i++)
+		{
+			EcColumn   *column = i == 0 ? &doc->key : &doc->owner;
+			bool		null;
+			Datum		datum = GetAttributeByName(header, NameStr(column->name), &null);
+
+			check_member(doc, json, column, datum, null);
+		}
+	}
+	error_context_stack = context.previous;
+	return json;
+}
+
+/*
+ * ec_document_fetch(), with a new snapshot and as the owner, for one who holds
+ * locks of the fence.  With demote an error of the function's own becomes a WARNING:
+ * a commit does not fail for a document's sake.  Throws interrupts and, without
+ * demote, what the function throws.
+ */
+EcBuilt
+ec_build_guarded(EcDocument *doc, EcRow *rows, int n, bool demote)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	ErrorData  *volatile error = NULL;
+	char		timeout[16];
+
+	snprintf(timeout, sizeof(timeout), "%d",
+			 LockTimeout > 0 ? Min(LockTimeout, EC_BUILD_LOCK_TIMEOUT) : EC_BUILD_LOCK_TIMEOUT);
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		int			nestlevel = NewGUCNestLevel();
+
+		(void) set_config_option("lock_timeout", timeout, PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
+		ec_document_fetch(doc, rows, n, GetLatestSnapshot(), true);
+		AtEOXact_GUC(true, nestlevel);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+
+	if (error == NULL)
+		return EC_BUILT;
+	if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
+		return EC_BUILD_BLOCKED;
+	if (!demote || ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION)
+		ReThrowError(error);
+	ereport(WARNING,
+			(errcode(error->sqlerrcode),
+			 errmsg("document \"%s\" could not be built: %s", doc->name, error->message),
+			 errdetail("It is withdrawn from the cache; the change is committed all the same.")));
+	return EC_BUILD_FAILED;
+}

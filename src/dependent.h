@@ -1,0 +1,15 @@
+/*-------------------------------------------------------------------------
+ *
+ * dependent.h
+ *	  Tables whose rows are part of another table's documents.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef ECHOCACHE_DEPENDENT_H
+#define ECHOCACHE_DEPENDENT_H
+
+extern void ec_dependent_forget(const char *name, Oid relid);
+
+#endif							/* ECHOCACHE_DEPENDENT_H */
