@@ -29,6 +29,7 @@
 #include "catalog/pg_index.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_type.h"
+#include "common/hashfn.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "optimizer/optimizer.h"
@@ -417,18 +418,24 @@ ec_attach_create_triggers(Oid relid, const char *name, const char *schema, bool 
 	const char *rel = quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
 												 get_rel_name(relid));
 	const char *kind = dependent ? "dependent" : "row";
+	char		suffix[41];
 	char		trigger[2][NAMEDATALEN];
 	int			n = 0;
 
+	/* a table may be part of several documents, whose names may begin alike */
+	snprintf(suffix, sizeof(suffix), "%s", name);
+	if (dependent && strlen(name) > 33)
+		snprintf(suffix, sizeof(suffix), "%.24s_%08x", name,
+				 hash_bytes((const unsigned char *) name, (int) strlen(name)));
 	SPI_connect();
-	snprintf(trigger[n], NAMEDATALEN, "echocache_%s_%.33s", kind, name);
+	snprintf(trigger[n], NAMEDATALEN, "echocache_%s_%s", kind, suffix);
 	run("CREATE TRIGGER %s AFTER INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW "
 		"EXECUTE FUNCTION %s.echocache_%s_trigger('%s')", trigger[n++], rel, functions, kind, name);
 	/* a table that is its own dependent has one already */
 	if (!dependent || linitial_oid(ec_document_tables(name)) != relid)
 	{
-		snprintf(trigger[n], NAMEDATALEN, "echocache_truncate_%s%.33s",
-				 dependent ? "dependent_" : "", name);
+		snprintf(trigger[n], NAMEDATALEN, "echocache_truncate_%s%s",
+				 dependent ? "dependent_" : "", suffix);
 		run("CREATE TRIGGER %s BEFORE TRUNCATE ON %s FOR EACH STATEMENT "
 			"EXECUTE FUNCTION %s.echocache_truncate_trigger('%s')", trigger[n++], rel, functions,
 			name);
