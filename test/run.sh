@@ -8,6 +8,7 @@
 #	regress    pg_regress: every function, setting and error
 #	isolation  pg_isolation_regress: sessions in a given interleaving
 #	tap        test/t/*.pl: several servers, faults, plain clients
+#	clients    test/clients: other clients of memcached, in many languages
 #	coherence  the concurrent checker, a short run, and that it finds what a naive cache does
 #	fuzz       libFuzzer on the wire format, for FUZZ_SECONDS (60)
 #
@@ -37,9 +38,17 @@ failed=0
 #
 packages=(
 	postgresql-15 postgresql-server-dev-15 postgresql-15-pgmemcache libpq-dev libipc-run-perl
-	memcached libmemcached-dev python3-pylibmc
+	memcached libmemcached-dev
 	gcc make libc6-dev clang libclang-rt-14-dev
 )
+if [ $# = 0 ] || [[ " $* " == *' clients '* ]]; then
+	packages+=(
+		python3-pylibmc python3-pymemcache php-cli php-memcached ruby ruby-dalli
+		libcache-memcached-fast-perl golang-go golang-github-bradfitz-gomemcache-dev nodejs nutcracker
+	)
+	# Some packages of nodejs contain it.
+	command -v npm >/dev/null || packages+=(npm)
+fi
 
 # Put back what was changed so that installing a package starts nothing.
 restore_packaging()
@@ -241,7 +250,7 @@ tap_file()
 	cd "$dir"
 	TMPDIR=$dir TESTDIR=$dir TESTDATADIR=$dir/tmp_check TESTLOGDIR=$dir/tmp_check/log PATH=$ec_bindir:$PATH PGPORT=65432 DESTDIR=$EC_STAGE \
 		PG_REGRESS="$(dirname "$("$PG_CONFIG" --pgxs)")/../test/regress/pg_regress" \
-		timeout -k 10 600 perl -I "$(dirname "$("$PG_CONFIG" --pgxs)")/../test/perl" "$EC_BUILD/test/t/$name.pl" \
+		timeout -k 10 600 perl -I "$(dirname "$("$PG_CONFIG" --pgxs)")/../test/perl" "$EC_BUILD/test/${1#"$here"/}" \
 		</dev/null >"$dir/tap" 2>&1 && echo 0 >"$dir/status" || echo $? >"$dir/status"
 }
 
@@ -253,7 +262,7 @@ suite_tap()
 	[ $# -gt 0 ] || set -- "$here"/t/*.pl
 	mkdir -p "$EC_TMP/tap"
 	[ "$(id -u)" != 0 ] || chown postgres "$EC_TMP/tap"
-	export ec_bindir
+	export ec_bindir here
 	export -f tap_file
 	# shellcheck disable=SC2016 # the inner shell expands it
 	printf '%s\0' "$@" | ec_as_postgres xargs -0 -n 1 -P 2 bash -c 'tap_file "$1"' tap
@@ -268,6 +277,11 @@ suite_tap()
 			tail -n 20 "$log"
 		done
 	done
+}
+
+suite_clients()
+{
+	suite_tap "$here/clients/clients.pl"
 }
 
 suite_coherence()
@@ -311,7 +325,7 @@ suites=()
 files=()
 for arg in "$@"; do
 	case $arg in
-		build | unit | regress | isolation | tap | coherence | fuzz) suites+=("$arg") ;;
+		build | unit | regress | isolation | tap | clients | coherence | fuzz) suites+=("$arg") ;;
 		*.pl)
 			[ -e "$here/t/$(basename "$arg")" ] || ec_die "there is no test/t/$(basename "$arg")"
 			files+=("$here/t/$(basename "$arg")")
@@ -319,7 +333,7 @@ for arg in "$@"; do
 		*) ec_die "there is no suite \"$arg\"" ;;
 	esac
 done
-[ $# -gt 0 ] || suites=(build unit regress isolation tap coherence fuzz)
+[ $# -gt 0 ] || suites=(build unit regress isolation tap clients coherence fuzz)
 
 # However this ends, its servers stop and its last line is the sum.
 finish()

@@ -402,8 +402,8 @@ sub finish
 sub quit { return $_[0]->{psql}->quit; }
 
 
-# A memcached.  Options: socket => 1 for a unix socket, host (127.0.0.1), args
-# (more arguments).  The port or the path stays the same over stop and start.
+# A memcached.  Options: socket => 1 for a unix socket, host (127.0.0.1), port (a free
+# one), args (more arguments).  The port or the path stays the same over stop and start.
 package EchoCache::Memcached;
 
 use IO::Select;
@@ -424,7 +424,7 @@ sub new
 	}
 	else
 	{
-		$self->{port} = PostgreSQL::Test::Cluster::get_free_port();
+		$self->{port} = $opt{port} // PostgreSQL::Test::Cluster::get_free_port();
 	}
 	return $self;
 }
