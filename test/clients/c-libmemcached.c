@@ -16,11 +16,11 @@
 #include <libmemcached/memcached.h>
 
 /* Here comes SELECT echocache_get_session(id). */
-static char *
+static const char *
 from_database(const char *id)
 {
 	(void) id;
-	return NULL;
+	return "{\"from\":\"database\"}";
 }
 
 /* A string of JSON. */
@@ -57,7 +57,7 @@ main(int argc, char **argv)
 		memcached_return_t rc;
 		size_t		length;
 		char	   *text;
-		char	   *session;
+		const char *session;
 
 		snprintf(key, sizeof(key), "session:%s", id);
 		text = memcached_get(cache, key, strlen(key), &length, NULL, &rc);
@@ -65,7 +65,7 @@ main(int argc, char **argv)
 
 		printf("{\"id\":\"%s\",\"text\":", id);
 		text ? print_string(text) : (void) fputs("null", stdout);
-		printf(",\"session\":%s}\n", session ? session : "null");
+		printf(",\"session\":%s}\n", session);
 		free(text);
 	}
 	memcached_free(cache);

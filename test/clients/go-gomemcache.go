@@ -17,7 +17,9 @@ import (
 )
 
 // Here comes SELECT echocache_get_session(id).
-func fromDatabase(id string) map[string]interface{} { return nil }
+func fromDatabase(id string) map[string]interface{} {
+	return map[string]interface{}{"from": "database"}
+}
 
 func main() {
 	servers, err := newKetama(strings.Split(os.Args[1], ","))

@@ -13,7 +13,7 @@ const Memcached = require('memcached');
 const OPTIONS = { timeout: 500, retries: 0, retry: 1000, failures: 1e6 };
 
 // Here comes SELECT echocache_get_session(id).
-const fromDatabase = async (id) => null;
+const fromDatabase = async (id) => ({ from: 'database' });
 
 const [list, ...ids] = process.argv.slice(2);
 const weights = Object.fromEntries(list.split(',').map((server) => {

@@ -13,7 +13,7 @@ const HashRing = require('hashring');
 const memjs = require('memjs');
 
 // Here comes SELECT echocache_get_session(id).
-const fromDatabase = async (id) => null;
+const fromDatabase = async (id) => ({ from: 'database' });
 
 const [list, ...ids] = process.argv.slice(2);
 const weights = Object.fromEntries(list.split(',').map((server) => {

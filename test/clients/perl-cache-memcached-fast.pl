@@ -12,7 +12,7 @@ use Cache::Memcached::Fast;
 use JSON::PP;
 
 # Here comes SELECT echocache_get_session(id).
-sub from_database { return; }
+sub from_database { return { from => 'database' }; }
 
 my @servers = map { /^(.*?:\d+)(?::(\d+))?$/; { address => $1, weight => $2 // 1 } } split /,/, shift;
 my $cache = Cache::Memcached::Fast->new({ servers => \@servers });

@@ -9,7 +9,7 @@
 /* Here comes SELECT echocache_get_session($id). */
 function from_database($id)
 {
-	return null;
+	return ['from' => 'database'];
 }
 
 $servers = array_map(function ($server) {

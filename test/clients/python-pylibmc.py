@@ -13,6 +13,7 @@ import pylibmc
 
 def from_database(id):
     """Here comes SELECT echocache_get_session(id)."""
+    return {"from": "database"}
 
 
 servers = sys.argv[1].split(",")

@@ -47,6 +47,7 @@ class Ketama:
 
 def from_database(id):
     """Here comes SELECT echocache_get_session(id)."""
+    return {"from": "database"}
 
 
 servers = [server.split(":") for server in sys.argv[1].split(",")]

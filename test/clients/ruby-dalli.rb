@@ -12,7 +12,7 @@ require 'logger'
 Dalli.logger = Logger.new(nil)
 
 # Here comes SELECT echocache_get_session(id).
-def from_database(id) = nil
+def from_database(id) = { from: 'database' }
 
 servers = ARGV.shift.split(',')
 cache = Dalli::Client.new(servers)
