@@ -34,6 +34,7 @@
 #include "miscadmin.h"
 #include "optimizer/optimizer.h"
 #include "storage/lmgr.h"
+#include "tcop/utility.h"
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -562,6 +563,7 @@ echocache_attach(PG_FUNCTION_ARGS)
 	EcDocument *attached;
 
 	ec_require_preload();
+	PreventCommandIfReadOnly("echocache_attach()");
 	for (int i = 0; i < 2; i++)
 		if (PG_ARGISNULL(i))
 			ereport(ERROR,
@@ -654,6 +656,7 @@ echocache_detach(PG_FUNCTION_ARGS)
 	ListCell   *lc;
 
 	ec_require_preload();
+	PreventCommandIfReadOnly("echocache_detach()");
 	tables = ec_document_tables(name);
 	if (tables == NIL)
 		(void) ec_document_require(name);	/* throws */

@@ -28,6 +28,7 @@
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "storage/proc.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/json.h"
@@ -38,6 +39,7 @@
 #include "utils/syscache.h"
 
 #include "build.h"
+#include "compat.h"
 #include "jsonscan.h"
 
 #define EC_BUILD_LOCK_TIMEOUT	20	/* ms */
@@ -98,22 +100,30 @@ ec_build_try(EcDocument *doc)
 		ec_document_fetch(doc, &row, 1, GetLatestSnapshot(), true);
 }
 
-/* The document shows this column as the row has it, or it is an error. */
+/*
+ * The document shows this column as the row has it, or it is an error.  NULL need
+ * not be shown.
+ */
 static void
 check_member(EcDocument *doc, text *json, EcColumn *column, Datum value, bool isnull)
 {
 	int			len;
 	int			namelen;
+	int			found;
 	char	   *member = ec_column_member(column, value, isnull, &len, &namelen);
+	EcMember	result = ec_json_find_member(VARDATA_ANY(json), VARSIZE_ANY_EXHDR(json), member,
+											 len, namelen, &found);
 
-	if (!ec_json_has_member(VARDATA_ANY(json), VARSIZE_ANY_EXHDR(json), member, len, namelen))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_FUNCTION_DEFINITION),
-				 errmsg("function %s does not show column \"%s\" of the row",
-						doc->function_name, NameStr(column->name)),
-				 errdetail("Document \"%s\" must be an object with the member %s at top level, "
-						   "and no other of that name.", doc->name, member),
-				 errhint("Let the function copy the column.")));
+	if ((result == EC_MEMBER_EQUAL && found == 1) ||
+		(result == EC_MEMBER_DIFFERS && found == 0 && isnull))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_FUNCTION_DEFINITION),
+			 errmsg("function %s does not show column \"%s\" of the row",
+					doc->function_name, NameStr(column->name)),
+			 errdetail("Document \"%s\" must be an object with the member %s at top level, "
+					   "and no other of that name.", doc->name, member),
+			 errhint("Let the function copy the column.")));
 }
 
 static void
@@ -125,6 +135,18 @@ function_error(void *arg)
 		errhint("It runs with search_path = pg_catalog: qualify names with their schema, or add "
 				"SET search_path to the function.");
 	errcontext("function %s of document \"%s\"", doc->function_name, doc->name);
+}
+
+/*
+ * The function, as the table's owner may call it.  Made anew for each query: it is not
+ * reentrant, and it may read documents itself.
+ */
+void
+ec_build_begin(EcDocument *doc, FmgrInfo *function)
+{
+	if (ec_proc_aclcheck(doc->function, doc->relowner, ACL_EXECUTE) != ACLCHECK_OK)
+		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FUNCTION, get_func_name(doc->function));
+	fmgr_info(doc->function, function);
 }
 
 /*

@@ -21,6 +21,7 @@ typedef enum EcBuilt
 
 extern char *ec_build_check_function(Oid function, Relation rel);
 extern void ec_build_try(EcDocument *doc);
+extern void ec_build_begin(EcDocument *doc, FmgrInfo *function);
 extern text *ec_build(EcDocument *doc, FmgrInfo *function, Datum row, bool *isnull);
 extern EcBuilt ec_build_guarded(EcDocument *doc, EcRow *rows, int n, bool demote);
 

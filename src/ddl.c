@@ -81,6 +81,8 @@ static void process_utility(PlannedStmt *pstmt, const char *queryString, bool re
 							ProcessUtilityContext context, ParamListInfo params,
 							QueryEnvironment *queryEnv, DestReceiver *dest, QueryCompletion *qc);
 static char *suspended(Oid relid);
+static void warn_suspended(Oid relid);
+static void inherited(Node *stmt);
 static List *makers(Node *stmt);
 static void follow_makers(List *makers);
 static void check_drop_function(DropStmt *stmt);
@@ -126,7 +128,6 @@ process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 	Node	   *stmt = pstmt->utilityStmt;
 	List	   *renames = NIL;
 	List	   *made;
-	char	   *name;
 	Oid			relid;
 	bool		left;
 
@@ -152,6 +153,7 @@ process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 	if (IsA(stmt, AlterEnumStmt) && ((AlterEnumStmt *) stmt)->oldVal != NULL)
 		enum_value_renamed((AlterEnumStmt *) stmt);
 	follow_makers(made);
+	inherited(stmt);
 	if (!OidIsValid(relid))
 		return;
 	if (renames)
@@ -159,14 +161,61 @@ process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 		update_configuration(renames, (RenameStmt *) stmt, NIL);
 		rename_keys((RenameStmt *) stmt, renames);
 	}
-	name = suspended(relid);
-	if (!IsA(stmt, DropStmt) || name != NULL)
+	if (!IsA(stmt, DropStmt) || suspended(relid) != NULL)
 		relation_changed(relid);
+	warn_suspended(relid);
+}
+
+static void
+warn_suspended(Oid relid)
+{
+	char	   *name = suspended(relid);
+
 	if (name != NULL)
 		ereport(WARNING,
 				(errmsg("document \"%s\" is not cached while its triggers do not fire", name),
 				 errhint("Enable them with ALTER TABLE ... ENABLE ALWAYS TRIGGER, or detach "
 						 "the table and attach it again.")));
+}
+
+/*
+ * A table inherits from others: rows of what is part of a document, which our trigger
+ * there does not see.
+ */
+static void
+inherited(Node *stmt)
+{
+	List	   *parents = NIL;
+	ListCell   *lc;
+
+	if (IsA(stmt, CreateStmt) && ((CreateStmt *) stmt)->partbound == NULL)
+		parents = ((CreateStmt *) stmt)->inhRelations;
+	else if (IsA(stmt, AlterTableStmt))
+		foreach(lc, ((AlterTableStmt *) stmt)->cmds)
+		{
+			AlterTableCmd *cmd = lfirst_node(AlterTableCmd, lc);
+
+			if (cmd->subtype == AT_AddInherit || cmd->subtype == AT_DropInherit)
+				parents = lappend(parents, cmd->def);
+		}
+	if (parents == NIL || !OidIsValid(ec_document_catalog(true)))
+		return;
+	CommandCounterIncrement();
+	foreach(lc, parents)
+	{
+		Oid			relid = RangeVarGetRelid(lfirst_node(RangeVar, lc), NoLock, true);
+		bool		dependent = false;
+		ListCell   *ld;
+
+		if (!OidIsValid(relid))
+			continue;
+		foreach(ld, ec_documents_touching(relid))
+			dependent |= (ec_document_role(lfirst(ld), relid) & EC_ROLE_DEPENDENT) != 0;
+		if (!dependent)
+			continue;
+		relation_changed(relid);
+		warn_suspended(relid);
+	}
 }
 
 /* A document that the table is part of, but one of its triggers does not fire any more. */
@@ -734,14 +783,22 @@ column_dropped(Oid relid, AttrNumber attno)
 		detach_now(lfirst(lc));
 }
 
-/* All documents that depend on this table change with this transaction. */
+/*
+ * All documents that depend on this table change with this transaction, and every
+ * backend looks anew whether their triggers see all.
+ */
 static void
 relation_changed(Oid relid)
 {
+	List	   *relids = NIL;
 	ListCell   *lc;
 
 	foreach(lc, ec_documents_touching(relid))
-		ec_fence_note_whole(((EcDocument *) lfirst(lc))->relid);
+		relids = lappend_oid(relids, ((EcDocument *) lfirst(lc))->relid);
+	foreach(lc, relids)
+		ec_fence_note_whole(lfirst_oid(lc));
+	if (relids != NIL)
+		ec_document_reload();
 }
 
 /* A function is created, replaced or altered: perhaps it makes documents. */

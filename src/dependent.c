@@ -25,6 +25,7 @@
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
+#include "tcop/utility.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/inval.h"
@@ -159,6 +160,7 @@ echocache_attach_dependent(PG_FUNCTION_ARGS)
 	bool		nulls[Natts_ec_dependent] = {0};
 	ListCell   *lc;
 
+	PreventCommandIfReadOnly("echocache_attach_dependent()");
 	check_owns(doc, relid);
 	if (!doc->function_name)
 		ereport(ERROR,
@@ -171,7 +173,8 @@ echocache_attach_dependent(PG_FUNCTION_ARGS)
 	/* as CREATE TRIGGER locks it: no writer is under way without our trigger */
 	rel = relation_open(relid, ShareRowExclusiveLock);
 	ec_attach_check_relation(rel);
-	if (rel->rd_rel->relkind == RELKIND_RELATION && has_subclass(relid))
+	if (rel->rd_rel->relkind == RELKIND_RELATION &&
+		find_inheritance_children(relid, NoLock) != NIL)
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				 errmsg("cannot attach \"%s\"", RelationGetRelationName(rel)),
@@ -227,6 +230,7 @@ echocache_detach_dependent(PG_FUNCTION_ARGS)
 	bool		found = false;
 	ListCell   *lc;
 
+	PreventCommandIfReadOnly("echocache_detach_dependent()");
 	check_owns(doc, relid);
 	foreach(lc, doc->dependents)
 		found |= ((EcDependent *) lfirst(lc))->relid == relid;

@@ -78,6 +78,7 @@ static List *documents;			/* of EcDocument */
 static HTAB *row_maps;			/* of EcRowMap, by relid */
 static Oid	catalog_oid = InvalidOid;	/* echocache.document */
 static bool cache_stale = false;
+static bool stale_at_end = false;	/* ... when the transaction is over */
 
 /* What was dropped in this transaction: lists of EcDocument, each with its context. */
 typedef struct Dropped
@@ -136,12 +137,25 @@ invalidate(Datum arg, Oid relid)
 	}
 }
 
+/*
+ * Catalogs are changing in a way that no invalidation of a table of ours tells: every
+ * backend, and after the transaction this one too, loads the configuration anew.
+ */
+void
+ec_document_reload(void)
+{
+	CacheInvalidateRelcacheByRelid(ec_document_catalog(false));
+	stale_at_end = true;
+}
+
 /* At the end of a transaction: free what was dropped in it. */
 void
 ec_document_at_xact_end(void)
 {
 	ListCell   *lc;
 
+	cache_stale |= stale_at_end;
+	stale_at_end = false;
 	foreach(lc, dropped_list)
 	{
 		Dropped    *dropped = lfirst(lc);
@@ -489,7 +503,7 @@ all_triggers_fire(EcDocument *doc)
 		fire = fire && triggers_fire(dependent->relid, doc->name, "echocache_dependent_trigger",
 									 "echocache_truncate_trigger") &&
 			(get_rel_relkind(dependent->relid) == RELKIND_PARTITIONED_TABLE ||
-			 !has_subclass(dependent->relid));
+			 find_inheritance_children(dependent->relid, NoLock) == NIL);
 	}
 	return fire;
 }

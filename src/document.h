@@ -124,6 +124,7 @@ extern List *ec_documents_showing(Oid type);
 extern List *ec_document_tables(const char *name);
 extern Oid	ec_relation(const char *name);
 extern List *ec_name_list(Datum array);
+extern void ec_document_reload(void);
 extern void ec_document_at_xact_end(void);
 
 extern Datum ec_column_datum(EcColumn *column, const char *text);

@@ -17,6 +17,7 @@
  *
  *-------------------------------------------------------------------------
  */
+#include <stdbool.h>
 #include <string.h>
 
 #include "jsonscan.h"
@@ -177,13 +178,12 @@ ec_json_member(const char *json, size_t len, const char *member, size_t memberle
 	return result;
 }
 
-bool
-ec_json_has_member(const char *json, size_t len, const char *member, size_t memberlen,
-				   size_t namelen)
+EcMember
+ec_json_find_member(const char *json, size_t len, const char *member, size_t memberlen,
+					size_t namelen, int *found)
 {
-	int			found = 0;
-
-	return len >= 2 && json[0] == '{' &&
-		from_beginning(json, len, len, member, memberlen, namelen, &found) == EC_MEMBER_EQUAL &&
-		found == 1;
+	*found = 0;
+	if (len < 2 || json[0] != '{')
+		return EC_MEMBER_UNKNOWN;
+	return from_beginning(json, len, len, member, memberlen, namelen, found);
 }

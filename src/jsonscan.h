@@ -12,7 +12,6 @@
 #ifndef ECHOCACHE_JSONSCAN_H
 #define ECHOCACHE_JSONSCAN_H
 
-#include <stdbool.h>
 #include <stddef.h>
 
 /* How far ec_json_member() looks from either end of the object, in bytes. */
@@ -36,10 +35,10 @@ extern EcMember ec_json_member(const char *json, size_t len,
 							   const char *member, size_t memberlen, size_t namelen);
 
 /*
- * Has it the member just once, and no other of that name?  Looks at all of the
- * object, which is valid JSON.
+ * The same for all of the object, which is valid JSON, and its last member of that
+ * name; *found is how many there are.
  */
-extern bool ec_json_has_member(const char *json, size_t len,
-							   const char *member, size_t memberlen, size_t namelen);
+extern EcMember ec_json_find_member(const char *json, size_t len, const char *member,
+									size_t memberlen, size_t namelen, int *found);
 
 #endif							/* ECHOCACHE_JSONSCAN_H */

@@ -232,9 +232,8 @@ take_results(EcDocument *doc, EcRow **sorted, int n, MemoryContext context)
 {
 	FmgrInfo	function;
 
-	/* made anew each time: it is not reentrant, and the function may read documents itself */
 	if (doc->function_name)
-		fmgr_info(doc->function, &function);
+		ec_build_begin(doc, &function);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		HeapTuple	tuple = SPI_tuptable->vals[i];
