@@ -752,7 +752,12 @@ relation_dropped(Oid relid)
 	if (relid == catalog)
 		ec_worker_rescan_at_commit();
 	else
+	{
 		relation_changed(relid);	/* a partition, perhaps */
+		/* or one that inherits from what is part of a document */
+		if (ec_documents_suspended())
+			ec_document_reload();
+	}
 }
 
 /*

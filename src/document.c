@@ -751,6 +751,19 @@ ec_documents_touching(Oid relid)
 	return found;
 }
 
+/* Is any document not cached, as far as we know, because not every change of it is seen? */
+bool
+ec_documents_suspended(void)
+{
+	ListCell   *lc;
+
+	load();
+	foreach(lc, documents)
+		if (((EcDocument *) lfirst(lc))->suspended)
+			return true;
+	return false;
+}
+
 /* The documents that this function makes. */
 List *
 ec_documents_made_by(Oid function)

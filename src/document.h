@@ -117,6 +117,7 @@ extern EcDocument *ec_document_by_relid(Oid relid);
 extern EcRowMap *ec_document_row_map(Relation rel, const char *name);
 extern EcDependentMap *ec_document_dependent_map(Relation rel, const char *name);
 extern List *ec_documents_made_by(Oid function);
+extern bool ec_documents_suspended(void);
 extern int	ec_document_role(EcDocument *doc, Oid relid);
 extern List *ec_document_names(void);
 extern List *ec_documents_touching(Oid relid);

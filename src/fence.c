@@ -428,7 +428,7 @@ pre_commit_keys(bool prepare)
 		 * Rendering needs the table, which DML on a partition need not have locked.  A
 		 * function may read by the transaction's own snapshot, which must not be old.
 		 */
-		docs[d].share = !prepare && doc->policy == EC_WRITE_THROUGH && doc->slot != NULL &&
+		docs[d].share = !prepare && doc->policy == EC_WRITE_THROUGH && !doc->suspended &&
 			!(doc->function_name && IsolationUsesXactSnapshot()) &&
 			ConditionalLockRelationOid(doc->relid, AccessShareLock) &&
 			ec_lock_class(doc->relid, EC_LOCK_CLASS_SHARE, false);
