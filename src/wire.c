@@ -510,6 +510,22 @@ ec_wire_delete(char *dst, const char *key, size_t keylen,
 	return ec_put_opaque(dst, p, opaque);
 }
 
+/* ma; see wire.h. */
+size_t
+ec_wire_arithmetic(char *dst, const char *key, size_t keylen, bool subtract, uint64_t delta,
+				   uint32_t opaque)
+{
+	char	   *p = ec_put_command(dst, "ma", key, keylen);
+
+	if (p == NULL)
+		return 0;
+	p = ec_put(p, subtract ? " MD" : " MI", 3);
+	p = ec_put_literal(p, " D");
+	p = ec_put_number(p, delta);
+	p = ec_put_literal(p, " v c");
+	return ec_put_opaque(dst, p, opaque);
+}
+
 /* mn: answered when everything before it on the connection has been. */
 size_t
 ec_wire_barrier(char *dst)
@@ -522,6 +538,13 @@ size_t
 ec_wire_metadump(char *dst)
 {
 	return (size_t) (ec_put_literal(dst, "lru_crawler metadump hash\r\n") - dst);
+}
+
+/* flush_all: every item that is there now is gone, at once. */
+size_t
+ec_wire_flush(char *dst)
+{
+	return (size_t) (ec_put_literal(dst, "flush_all\r\n") - dst);
 }
 
 /* stats, of a group or (NULL) in general; see wire.h. */

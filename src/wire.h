@@ -116,8 +116,16 @@ extern size_t ec_wire_set(char *dst, const char *key, size_t keylen,
 extern size_t ec_wire_delete(char *dst, const char *key, size_t keylen,
 							 uint64_t cas, bool quiet, uint32_t opaque);
 
+/*
+ * ma: add delta to the number that the value is, or subtract it, down to 0 at
+ * most; the new number comes as a value, with its CAS token.
+ */
+extern size_t ec_wire_arithmetic(char *dst, const char *key, size_t keylen,
+								 bool subtract, uint64_t delta, uint32_t opaque);
+
 extern size_t ec_wire_barrier(char *dst);	/* mn */
 extern size_t ec_wire_metadump(char *dst);	/* lru_crawler metadump hash */
+extern size_t ec_wire_flush(char *dst); /* flush_all */
 
 /* stats [group]; 0 if the group is not 1 to EC_KEY_MAX bytes of 0x20..0x7e. */
 extern size_t ec_wire_stats(char *dst, const char *group);

@@ -567,8 +567,16 @@ test_requests(void)
 	request_is(ec_wire_delete(request, LIT("session:1"), 42, true, 7),
 			   "md session:1 C42 q O7\r\n", "delete by CAS, quiet");
 
+	request_is(ec_wire_arithmetic(request, LIT("k"), false, 1, 7),
+			   "ma k MI D1 v c O7\r\n", "increment");
+	request_is(ec_wire_arithmetic(request, LIT("k"), true, 18446744073709551615u, 7),
+			   "ma k MD D18446744073709551615 v c O7\r\n", "decrement");
+	request_is(ec_wire_arithmetic(request, LIT("k"), true, 0, 7),
+			   "ma k MD D0 v c O7\r\n", "decrement by nothing");
+
 	request_is(ec_wire_barrier(request), "mn\r\n", "barrier");
 	request_is(ec_wire_metadump(request), "lru_crawler metadump hash\r\n", "metadump");
+	request_is(ec_wire_flush(request), "flush_all\r\n", "flush");
 	request_is(ec_wire_stats(request, NULL), "stats\r\n", "stats");
 	request_is(ec_wire_stats(request, "settings"), "stats settings\r\n", "stats settings");
 	request_is(ec_wire_stats(request, "detail on"), "stats detail on\r\n", "stats of two words");
@@ -623,15 +631,20 @@ test_requests(void)
 	tap_ok(ec_wire_get(request, key, EC_KEY_MAX, INT64_MAX, UINT32_MAX) ==
 		   EC_KEY_MAX + sizeof("mg  v c T2147483647 O4294967295\r\n") - 1,
 		   "request: the longest get fits");
+	tap_ok(ec_wire_arithmetic(request, key, EC_KEY_MAX, true, UINT64_MAX, UINT32_MAX) ==
+		   EC_KEY_MAX + sizeof("ma  MD D18446744073709551615 v c O4294967295\r\n") - 1,
+		   "request: the longest decrement fits");
 	tap_ok(ec_wire_get(request, key, EC_KEY_MAX + 1, -1, 1) == 0 &&
 		   ec_wire_touch(request, key, EC_KEY_MAX + 1, 1, 1) == 0 &&
 		   ec_wire_set(request, key, EC_KEY_MAX + 1, 1, 0, 0, 0, false, 1) == 0 &&
-		   ec_wire_delete(request, key, EC_KEY_MAX + 1, 0, false, 1) == 0,
+		   ec_wire_delete(request, key, EC_KEY_MAX + 1, 0, false, 1) == 0 &&
+		   ec_wire_arithmetic(request, key, EC_KEY_MAX + 1, false, 1, 1) == 0,
 		   "request: none for a key of 251 bytes");
 	tap_ok(ec_wire_get(request, key, 0, -1, 1) == 0 &&
 		   ec_wire_touch(request, key, 0, 1, 1) == 0 &&
 		   ec_wire_set(request, key, 0, 1, 0, 0, 0, false, 1) == 0 &&
-		   ec_wire_delete(request, key, 0, 0, false, 1) == 0,
+		   ec_wire_delete(request, key, 0, 0, false, 1) == 0 &&
+		   ec_wire_arithmetic(request, key, 0, false, 1, 1) == 0,
 		   "request: none for an empty key");
 	memset(expected, 'g', sizeof(expected));
 	expected[EC_KEY_MAX + 1] = '\0';
