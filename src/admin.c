@@ -45,7 +45,9 @@ ec_ttl_from_interval(const Interval *interval)
 				 errhint("Use days, hours, minutes or seconds.")));
 	seconds = (int64) interval->day * SECS_PER_DAY +
 		interval->time / USECS_PER_SEC + (interval->time % USECS_PER_SEC > 0);
-	if (seconds < 0 || seconds > INT_MAX)
+	/* what is less than a second below zero is rounded up to it, and negative all the same */
+	if (seconds < 0 || seconds > INT_MAX ||
+		(seconds == 0 && interval->time % USECS_PER_SEC < 0))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("a lifetime must be between 0 (no expiry) and %d seconds", INT_MAX)));
