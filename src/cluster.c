@@ -327,6 +327,7 @@ ec_exchange_meanwhile(EcOp *ops, int nops, EcDeadline deadline, int flags,
 		{
 			ec_conn_begin(c, op->server);
 			c->last_op = c->send_op = c->recv_op = i;
+			c->retried = op->once;
 			active[nactive++] = c;
 		}
 	}
@@ -387,6 +388,27 @@ ec_exchange_meanwhile(EcOp *ops, int nops, EcDeadline deadline, int flags,
 		ok &= ec_conn_end(active[a]);
 	}
 	return ok;
+}
+
+/*
+ * One request that must not be carried out twice, so that it is never asked anew
+ * on another connection.  That would be for a kept connection that was closed
+ * meanwhile; so where it may have been, or where it still owes answers to ec_send(),
+ * whose errors could be taken for ours, a barrier goes first.  EC_PENDING: it did not come
+ * through, and nothing was sent; EC_FAILED: it may have been carried out.
+ */
+void
+ec_exchange_once(EcOp *op)
+{
+	EcDeadline	deadline = ec_deadline(ec_timeout);
+	char		request[EC_REQUEST_MAX];
+	EcOp		barrier = {.kind = EC_OP_COMMAND, .server = op->server, .key = request};
+
+	barrier.keylen = (int) ec_wire_barrier(request);
+	op->result = EC_PENDING;
+	op->once = true;
+	if (ec_conn_is_idle(&conns[op->server]) || ec_exchange(&barrier, 1, deadline, 0))
+		(void) ec_exchange(op, 1, deadline, 0);
 }
 
 /*
@@ -459,5 +481,20 @@ ec_command(int server, const char *request, size_t len, EcLineCallback callback,
 	op.callback = callback;
 	op.arg = arg;
 	(void) ec_exchange(&op, 1, ec_deadline(ec_timeout), EC_RENEW_DEADLINE);
+	return op.result;
+}
+
+/*
+ * Have the server forget every item that it holds.  EC_DONE: confirmed;
+ * EC_REFUSED and EC_FAILED as above.
+ */
+EcOpResult
+ec_flush(int server)
+{
+	char		request[EC_REQUEST_MAX];
+	EcOp		op = {.kind = EC_OP_FLUSH, .server = server, .key = request};
+
+	op.keylen = (int) ec_wire_flush(request);
+	(void) ec_exchange(&op, 1, ec_deadline(ec_timeout), 0);
 	return op.result;
 }

@@ -22,7 +22,10 @@ typedef enum EcOpKind
 	EC_OP_SET,					/* value, whatever is there: never for a document's key */
 	EC_OP_REMOVE,				/* only our marker (token) */
 	EC_OP_DELETE,				/* whatever is there */
-	EC_OP_COMMAND				/* see ec_command() */
+	EC_OP_INCREMENT,			/* by the amount in token; found is the new number */
+	EC_OP_DECREMENT,
+	EC_OP_COMMAND,				/* see ec_command() */
+	EC_OP_FLUSH					/* see ec_flush() */
 } EcOpKind;
 
 /* Called for each line of a command's answer; false: no more of them, please. */
@@ -33,7 +36,7 @@ typedef enum EcOpResult
 	EC_PENDING,					/* not asked yet */
 	EC_DONE,
 	EC_ABSENT,					/* no such key */
-	EC_MISMATCH,				/* there, but not with our token */
+	EC_MISMATCH,				/* there, but not with our token; or not what mode, increment want */
 	EC_REFUSED,					/* the server said no: too large, out of memory */
 	EC_FAILED					/* not confirmed: it may or may not have happened, or yet happen */
 } EcOpResult;
@@ -43,12 +46,14 @@ typedef struct EcOp
 	EcOpKind	kind;
 	int			server;
 	bool		skip;			/* leave this one out, and its result as it is */
+	bool		once;			/* private: see ec_exchange_once() */
 	const char *key;
 	int			keylen;
 	const char *value;
 	size_t		valuelen;
+	char		mode;			/* SET: 0, or one of ec_wire_set()'s */
 	int64		ttl;			/* seconds, 0: none, -1 for GET: do not touch */
-	uint64		token;			/* in for STORE and REMOVE, out for GET and MARK */
+	uint64		token;			/* in for STORE and REMOVE, out for GET and MARK; an amount */
 	EcOpResult	result;
 	struct varlena *found;		/* GET: the value, palloc'd in the caller's context */
 	size_t		found_len;
@@ -83,9 +88,11 @@ extern int	ec_remaining(EcDeadline deadline);
 extern bool ec_exchange(EcOp *ops, int nops, EcDeadline deadline, int flags);
 extern bool ec_exchange_meanwhile(EcOp *ops, int nops, EcDeadline deadline, int flags,
 								  void (*meanwhile) (void *arg), void *arg);
+extern void ec_exchange_once(EcOp *op);
 extern void ec_send(EcOp *ops, int nops, EcDeadline deadline);
 extern EcOpResult ec_command(int server, const char *request, size_t len,
 							 EcLineCallback callback, void *arg);
+extern EcOpResult ec_flush(int server);
 extern const char *ec_cluster_last_failure(bool *timed_out);
 
 extern int	ec_cluster_disconnect(void);

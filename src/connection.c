@@ -239,6 +239,7 @@ conn_stage(Conn *c, EcOp *ops)
 		switch (op->kind)
 		{
 			case EC_OP_COMMAND:
+			case EC_OP_FLUSH:
 				memcpy(dst, op->key, op->keylen);
 				c->out_len += op->keylen;
 				break;
@@ -251,7 +252,7 @@ conn_stage(Conn *c, EcOp *ops)
 			case EC_OP_MARK:
 			case EC_OP_SET:
 			case EC_OP_STORE:
-				c->out_len += ec_wire_set(dst, op->key, op->keylen, op->valuelen, 0,
+				c->out_len += ec_wire_set(dst, op->key, op->keylen, op->valuelen, op->mode,
 										  op->kind == EC_OP_STORE ? op->token : 0,
 										  op->ttl, c->quiet, opaque);
 				break;
@@ -260,6 +261,11 @@ conn_stage(Conn *c, EcOp *ops)
 				c->out_len += ec_wire_delete(dst, op->key, op->keylen,
 											 op->kind == EC_OP_REMOVE ? op->token : 0,
 											 c->quiet, opaque);
+				break;
+			case EC_OP_INCREMENT:
+			case EC_OP_DECREMENT:
+				c->out_len += ec_wire_arithmetic(dst, op->key, op->keylen,
+												 op->kind == EC_OP_DECREMENT, op->token, opaque);
 				break;
 		}
 		room = EC_OUT_SIZE - c->out_len;
@@ -344,8 +350,15 @@ static bool
 conn_answer(Conn *c, EcOp *ops, const EcReply *reply)
 {
 	EcOp	   *op = &ops[c->recv_op];
+	bool		arithmetic = op->kind == EC_OP_INCREMENT || op->kind == EC_OP_DECREMENT;
 
-	if (op->kind == EC_OP_COMMAND)
+	if (reply->kind == EC_REPLY_SERVER_ERROR && c->opaque_quiet != c->opaque_recv)
+	{
+		/* to which of the requests?  find out on a new connection */
+		ec_conn_fail(c, false, "an error that may belong to an earlier request");
+		return false;
+	}
+	if (op->kind == EC_OP_COMMAND || op->kind == EC_OP_FLUSH)
 		return conn_command_line(c, op, reply);
 
 	if (reply->has_opaque ? reply->opaque != c->opaque_recv
@@ -354,16 +367,10 @@ conn_answer(Conn *c, EcOp *ops, const EcReply *reply)
 		ec_conn_fail(c, false, "an answer that belongs to another request");
 		return false;
 	}
-	if (reply->kind == EC_REPLY_SERVER_ERROR && c->opaque_quiet != c->opaque_recv)
-	{
-		/* to which of the requests?  find out on a new connection */
-		ec_conn_fail(c, false, "an error that may belong to an earlier request");
-		return false;
-	}
 	switch (reply->kind)
 	{
 		case EC_REPLY_HD:
-			if (op->kind == EC_OP_GET ||
+			if (op->kind == EC_OP_GET || arithmetic ||
 				((op->kind == EC_OP_MARK || op->kind == EC_OP_SET) && !reply->has_cas))
 				break;
 			if (reply->has_cas)
@@ -372,7 +379,7 @@ conn_answer(Conn *c, EcOp *ops, const EcReply *reply)
 			op->result = EC_DONE;
 			goto done;
 		case EC_REPLY_VA:
-			if (op->kind != EC_OP_GET || !reply->has_cas)
+			if ((op->kind != EC_OP_GET && !arithmetic) || !reply->has_cas)
 				break;
 			op->token = reply->cas;
 			op->found_len = reply->value_len;
@@ -402,10 +409,19 @@ conn_answer(Conn *c, EcOp *ops, const EcReply *reply)
 			op->result = EC_MISMATCH;
 			goto done;
 		case EC_REPLY_NS:
-		case EC_REPLY_SERVER_ERROR:
 			if (op->value == NULL)
 				break;
-			op->result = EC_REFUSED;
+			op->result = op->mode != 0 ? EC_MISMATCH : EC_REFUSED;
+			goto done;
+		case EC_REPLY_SERVER_ERROR:
+		case EC_REPLY_CLIENT_ERROR:
+			/* of requests that are well-formed, only arithmetic can be the client's error */
+			if (reply->kind == EC_REPLY_CLIENT_ERROR ? !arithmetic
+				: (op->value == NULL && !arithmetic))
+				break;
+			snprintf(ec_last_failure, sizeof(ec_last_failure), "the server said \"%.*s\"",
+					 (int) Min(reply->text_len, 100), reply->text);
+			op->result = reply->kind == EC_REPLY_CLIENT_ERROR ? EC_MISMATCH : EC_REFUSED;
 			goto done;
 		default:
 			break;
@@ -452,9 +468,17 @@ conn_command_line(Conn *c, EcOp *op, const EcReply *reply)
 				op->callback = NULL;
 			return true;
 		case EC_REPLY_OK:
-			return true;		/* a newer memcached's, before a dump */
+			if (op->kind == EC_OP_COMMAND)
+				return true;	/* a newer memcached's, before a dump */
+			op->result = EC_DONE;
+			break;
 		case EC_REPLY_END:
 		case EC_REPLY_MN:
+			if (op->kind == EC_OP_FLUSH)
+			{
+				ec_conn_fail(c, false, "an answer that is not understood");
+				return false;
+			}
 			op->result = EC_DONE;
 			break;
 		case EC_REPLY_ERROR:
@@ -604,6 +628,20 @@ ec_conn_step(Conn *c, EcOp *ops, bool look)
 	if (c->state == CONN_CONNECTING)
 		return true;
 	return ec_conn_write(c, ops) && (!look || conn_read(c, ops));
+}
+
+/*
+ * Is the connection open, does it owe us no answer, and has the server not closed
+ * it, as far as we can tell?
+ */
+bool
+ec_conn_is_idle(const Conn *c)
+{
+	char		byte;
+
+	return c->state == CONN_READY && !c->busy && c->opaque_quiet == c->opaque_send &&
+		recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 &&
+		(errno == EAGAIN || errno == EWOULDBLOCK);
 }
 
 /* Ready for an exchange on this connection, which is opened if need be. */

@@ -95,6 +95,7 @@ ec_conn_events(const Conn *c)
 		(ec_conn_wants_write(c) ? WL_SOCKET_WRITEABLE : 0);
 }
 
+extern bool ec_conn_is_idle(const Conn *c);
 extern void ec_conn_begin(Conn *c, int server);
 extern bool ec_conn_write(Conn *c, EcOp *ops);
 extern bool ec_conn_step(Conn *c, EcOp *ops, bool look);
