@@ -639,6 +639,7 @@ echocache_attach(PG_FUNCTION_ARGS)
 	relation_close(a.rel, NoLock);	/* ALTER TABLE wants it closed; the lock stays */
 	/* the triggers first: nobody need be warned that they do not fire yet */
 	ec_attach_create_triggers(relid, a.name, a.schema, false);
+	ec_fence_attaching(relid);
 	insert_configuration(&a);
 	ec_fence_note_whole(relid);
 	if (a.function)

@@ -92,7 +92,17 @@ typedef struct Touched
 
 static Touched *docs = NULL;
 static int	ndocs = 0;
-static List *detached = NIL;	/* OIDs of tables */
+
+/* A table that is attached or detached here, at this nesting level; in order. */
+typedef struct SlotChange
+{
+	Oid			relid;
+	int			level;
+	bool		attach;
+	bool		new_slot;		/* it had none before the attach */
+} SlotChange;
+
+static List *slot_changes = NIL;
 static int	outbox_keys[EC_MAX_SERVERS];	/* rows written; -1: all documents are noted */
 static bool fenced = false;		/* PRE_COMMIT is over: it is too late to note anything */
 
@@ -113,6 +123,9 @@ static void render(void *arg);
 static void prepare_step_c(FenceKey *keys, int n);
 static void at_commit(void);
 static void at_end(void);
+static void note_slot_change(Oid relid, bool attach);
+static void slots_at_subend(int level, bool commit);
+static void slots_at_commit(void);
 
 /* Once per backend. */
 void
@@ -218,14 +231,75 @@ ec_fence_note_whole(Oid relid)
 	ec_pending_whole(relid, GetCurrentTransactionNestLevel());
 }
 
+/*
+ * The table is about to be attached, and gets a slot in shared memory on the way,
+ * which it must not keep when that is rolled back.  (A prepared transaction that is
+ * rolled back leaves it behind.)
+ */
+void
+ec_fence_attaching(Oid relid)
+{
+	note_slot_change(relid, true);
+}
+
 /* The table is detached in this transaction, and all its documents withdrawn. */
 void
 ec_fence_detached(Oid relid)
 {
-	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
+	note_slot_change(relid, false);
+}
 
-	detached = lappend_oid(detached, relid);
+static void
+note_slot_change(Oid relid, bool attach)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
+	SlotChange *change = palloc(sizeof(SlotChange));
+
+	change->relid = relid;
+	change->level = GetCurrentTransactionNestLevel();
+	change->attach = attach;
+	change->new_slot = attach && !ec_document_has_slot(relid);
+	slot_changes = lappend(slot_changes, change);
 	MemoryContextSwitchTo(old);
+}
+
+/* The (sub)transaction at this level ends, with all below it. */
+static void
+slots_at_subend(int level, bool commit)
+{
+	ListCell   *lc;
+
+	foreach(lc, slot_changes)
+	{
+		SlotChange *change = lfirst(lc);
+
+		if (change->level < level)
+			continue;
+		if (commit)
+		{
+			change->level = level - 1;
+			continue;
+		}
+		if (change->new_slot)
+			ec_document_slot_free(change->relid);
+		slot_changes = foreach_delete_current(slot_changes, lc);
+	}
+}
+
+/* Who was detached, and not attached again after it, gives up its slot.  Never throws. */
+static void
+slots_at_commit(void)
+{
+	for (int i = 0; i < list_length(slot_changes); i++)
+	{
+		SlotChange *change = list_nth(slot_changes, i);
+		bool		last = true;
+
+		for (int j = i + 1; j < list_length(slot_changes); j++)
+			last &= ((SlotChange *) list_nth(slot_changes, j))->relid != change->relid;
+		if (last && !change->attach)
+			ec_document_slot_free(change->relid);
+	}
 }
 
 /* ---------------------------------------------------------------- before the commit */
@@ -758,15 +832,13 @@ at_end(void)
 	step_c_n = 0;
 	docs = NULL;
 	ndocs = 0;
-	detached = NIL;
+	slot_changes = NIL;
 	fenced = false;
 }
 
 static void
 xact_callback(XactEvent event, void *arg)
 {
-	ListCell   *lc;
-
 	switch (event)
 	{
 		case XACT_EVENT_PRE_COMMIT:
@@ -776,8 +848,7 @@ xact_callback(XactEvent event, void *arg)
 		case XACT_EVENT_COMMIT:
 			if (ec_pending_any())
 				at_commit();
-			foreach(lc, detached)
-				ec_document_slot_free(lfirst_oid(lc));
+			slots_at_commit();
 			at_end();
 			break;
 		case XACT_EVENT_PRE_PREPARE:
@@ -785,6 +856,9 @@ xact_callback(XactEvent event, void *arg)
 				pre_commit(true);
 			break;
 		case XACT_EVENT_ABORT:
+			slots_at_subend(1, false);
+			at_end();
+			break;
 		case XACT_EVENT_PREPARE:
 		case XACT_EVENT_PARALLEL_COMMIT:
 		case XACT_EVENT_PARALLEL_ABORT:
@@ -803,9 +877,11 @@ subxact_callback(SubXactEvent event, SubTransactionId mySubid,
 	{
 		case SUBXACT_EVENT_COMMIT_SUB:
 			ec_pending_subcommit(GetCurrentTransactionNestLevel());
+			slots_at_subend(GetCurrentTransactionNestLevel(), true);
 			break;
 		case SUBXACT_EVENT_ABORT_SUB:
 			ec_pending_subabort(GetCurrentTransactionNestLevel());
+			slots_at_subend(GetCurrentTransactionNestLevel(), false);
 			ec_topology_at_end(GetCurrentTransactionNestLevel());
 			break;
 		case SUBXACT_EVENT_START_SUB:

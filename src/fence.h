@@ -41,6 +41,7 @@ extern void ec_unlock_class(Oid relid, LOCKMODE mode);
 
 extern void ec_fence_note_key(EcDocument *doc, const char *id, Oid written, ItemPointer tid);
 extern void ec_fence_note_whole(Oid relid);
+extern void ec_fence_attaching(Oid relid);
 extern void ec_fence_detached(Oid relid);
 extern bool ec_document_purge(const char *name, int64 *removed, bool note);
 

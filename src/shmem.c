@@ -482,6 +482,20 @@ ec_document_slot(Oid relid, const char *name)
 	return slot;
 }
 
+/* Has a table of this database a slot? */
+bool
+ec_document_has_slot(Oid relid)
+{
+	bool		has = false;
+
+	LWLockAcquire(ec_shared->lock, LW_SHARED);
+	for (int i = 0; i < EC_MAX_DOCUMENTS && !has; i++)
+		has = ec_shared->document[i].dboid == MyDatabaseId &&
+			ec_shared->document[i].relid == relid;
+	LWLockRelease(ec_shared->lock);
+	return has;
+}
+
 /* Give up a document's slot, after it was detached. */
 void
 ec_document_slot_free(Oid relid)

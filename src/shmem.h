@@ -194,6 +194,7 @@ extern const char *ec_state_name(EcState state);
 
 /* Documents. */
 extern EcDocumentSlot *ec_document_slot(Oid relid, const char *name);
+extern bool ec_document_has_slot(Oid relid);
 extern void ec_document_slot_free(Oid relid);
 extern void ec_count(EcDocumentSlot *slot, EcCounter what, uint64 by);
 extern void ec_publish_async_commit(EcDocumentSlot *slot, XLogRecPtr lsn);
