@@ -22,6 +22,7 @@ OBJS = \
 	src/jsonscan.o \
 	src/launcher.o \
 	src/key.o \
+	src/kv.o \
 	src/outbox.o \
 	src/pending.o \
 	src/purge.o \

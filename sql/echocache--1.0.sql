@@ -455,6 +455,161 @@ CREATE FUNCTION echocache_refresh(name text, id bigint) RETURNS boolean
 COMMENT ON FUNCTION echocache_refresh(text, bigint) IS
     'load a document from its row into the cache; false if it is not there now';
 
+-- ---------------------------------------------------------------- key/value client
+--
+-- For what is no document.  Not transactional: what was sent has happened, whatever becomes of the
+-- transaction.  Those whose last argument may be NULL (no expiry) are not STRICT; a key or value that
+-- is NULL gives NULL from them as well.
+
+CREATE FUNCTION echocache_kv_get(key text) RETURNS text
+    AS 'MODULE_PATHNAME', 'echocache_kv_get' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_kv_get(text) IS
+    'the value of a key of memcached as text; NULL if absent; not transactional';
+CREATE FUNCTION echocache_kv_get_bytea(key text) RETURNS bytea
+    AS 'MODULE_PATHNAME', 'echocache_kv_get_bytea' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_kv_get_bytea(text) IS
+    'the value of a key of memcached; NULL if absent; not transactional';
+CREATE FUNCTION echocache_kv_gets(key text) RETURNS TABLE (value text, cas bigint)
+    AS 'MODULE_PATHNAME', 'echocache_kv_gets' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 1;
+COMMENT ON FUNCTION echocache_kv_gets(text) IS
+    'the value of a key and its token for echocache_kv_cas(); no row if absent; not transactional';
+CREATE FUNCTION echocache_kv_gets_bytea(key text) RETURNS TABLE (value bytea, cas bigint)
+    AS 'MODULE_PATHNAME', 'echocache_kv_gets_bytea' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 1;
+COMMENT ON FUNCTION echocache_kv_gets_bytea(text) IS
+    'the value of a key and its token for echocache_kv_cas(); no row if absent; not transactional';
+CREATE FUNCTION echocache_kv_get_multi(keys text[]) RETURNS TABLE (key text, value text, cas bigint)
+    AS 'MODULE_PATHNAME', 'echocache_kv_get_multi' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 100;
+COMMENT ON FUNCTION echocache_kv_get_multi(text[]) IS
+    'the values of many keys, in the order asked; those that are absent are left out; not transactional';
+CREATE FUNCTION echocache_kv_get_multi_bytea(keys text[]) RETURNS TABLE (key text, value bytea, cas bigint)
+    AS 'MODULE_PATHNAME', 'echocache_kv_get_multi_bytea' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 100;
+COMMENT ON FUNCTION echocache_kv_get_multi_bytea(text[]) IS
+    'the values of many keys, in the order asked; those that are absent are left out; not transactional';
+CREATE FUNCTION echocache_kv_set(key text, value text, ttl interval = NULL) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'echocache_kv_set' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_kv_set(text, text, interval) IS
+    'store a value, whatever is there; returns true; not transactional';
+CREATE FUNCTION echocache_kv_set(key text, value text, expires timestamptz) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'echocache_kv_set' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_kv_set(text, text, timestamptz) IS
+    'store a value, whatever is there; returns true; not transactional';
+CREATE FUNCTION echocache_kv_set(key text, value bytea, ttl interval = NULL) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'echocache_kv_set' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_kv_set(text, bytea, interval) IS
+    'store a value, whatever is there; returns true; not transactional';
+CREATE FUNCTION echocache_kv_set(key text, value bytea, expires timestamptz) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'echocache_kv_set' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_kv_set(text, bytea, timestamptz) IS
+    'store a value, whatever is there; returns true; not transactional';
+CREATE FUNCTION echocache_kv_add(key text, value text, ttl interval = NULL) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'echocache_kv_add' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_kv_add(text, text, interval) IS
+    'store a value if the key is absent; was it stored?; not transactional';
+CREATE FUNCTION echocache_kv_add(key text, value text, expires timestamptz) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'echocache_kv_add' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_kv_add(text, text, timestamptz) IS
+    'store a value if the key is absent; was it stored?; not transactional';
+CREATE FUNCTION echocache_kv_add(key text, value bytea, ttl interval = NULL) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'echocache_kv_add' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_kv_add(text, bytea, interval) IS
+    'store a value if the key is absent; was it stored?; not transactional';
+CREATE FUNCTION echocache_kv_add(key text, value bytea, expires timestamptz) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'echocache_kv_add' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_kv_add(text, bytea, timestamptz) IS
+    'store a value if the key is absent; was it stored?; not transactional';
+CREATE FUNCTION echocache_kv_replace(key text, value text, ttl interval = NULL) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'echocache_kv_replace' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_kv_replace(text, text, interval) IS
+    'store a value if the key is present; was it stored?; not transactional';
+CREATE FUNCTION echocache_kv_replace(key text, value text, expires timestamptz) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'echocache_kv_replace' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_kv_replace(text, text, timestamptz) IS
+    'store a value if the key is present; was it stored?; not transactional';
+CREATE FUNCTION echocache_kv_replace(key text, value bytea, ttl interval = NULL) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'echocache_kv_replace' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_kv_replace(text, bytea, interval) IS
+    'store a value if the key is present; was it stored?; not transactional';
+CREATE FUNCTION echocache_kv_replace(key text, value bytea, expires timestamptz) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'echocache_kv_replace' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_kv_replace(text, bytea, timestamptz) IS
+    'store a value if the key is present; was it stored?; not transactional';
+CREATE FUNCTION echocache_kv_append(key text, value text) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'echocache_kv_append' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_kv_append(text, text) IS
+    'put something after the value of a key; false if absent; not transactional';
+CREATE FUNCTION echocache_kv_append(key text, value bytea) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'echocache_kv_append' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_kv_append(text, bytea) IS
+    'put something after the value of a key; false if absent; not transactional';
+CREATE FUNCTION echocache_kv_prepend(key text, value text) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'echocache_kv_prepend' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_kv_prepend(text, text) IS
+    'put something before the value of a key; false if absent; not transactional';
+CREATE FUNCTION echocache_kv_prepend(key text, value bytea) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'echocache_kv_prepend' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_kv_prepend(text, bytea) IS
+    'put something before the value of a key; false if absent; not transactional';
+CREATE FUNCTION echocache_kv_cas(key text, value text, cas bigint, ttl interval = NULL) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'echocache_kv_cas' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_kv_cas(text, text, bigint, interval) IS
+    'store a value if the key still has this token; was it stored?; not transactional';
+CREATE FUNCTION echocache_kv_cas(key text, value text, cas bigint, expires timestamptz) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'echocache_kv_cas' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_kv_cas(text, text, bigint, timestamptz) IS
+    'store a value if the key still has this token; was it stored?; not transactional';
+CREATE FUNCTION echocache_kv_cas(key text, value bytea, cas bigint, ttl interval = NULL) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'echocache_kv_cas' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_kv_cas(text, bytea, bigint, interval) IS
+    'store a value if the key still has this token; was it stored?; not transactional';
+CREATE FUNCTION echocache_kv_cas(key text, value bytea, cas bigint, expires timestamptz) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'echocache_kv_cas' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_kv_cas(text, bytea, bigint, timestamptz) IS
+    'store a value if the key still has this token; was it stored?; not transactional';
+CREATE FUNCTION echocache_kv_touch(key text, ttl interval) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'echocache_kv_touch' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_kv_touch(text, interval) IS
+    'give a key another lifetime; false if absent; not transactional';
+CREATE FUNCTION echocache_kv_touch(key text, expires timestamptz) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'echocache_kv_touch' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_kv_touch(text, timestamptz) IS
+    'give a key another lifetime; false if absent; not transactional';
+CREATE FUNCTION echocache_kv_get_and_touch(key text, ttl interval) RETURNS text
+    AS 'MODULE_PATHNAME', 'echocache_kv_get_and_touch' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_kv_get_and_touch(text, interval) IS
+    'the value of a key, which gets another lifetime; NULL if absent; not transactional';
+CREATE FUNCTION echocache_kv_get_and_touch(key text, expires timestamptz) RETURNS text
+    AS 'MODULE_PATHNAME', 'echocache_kv_get_and_touch' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_kv_get_and_touch(text, timestamptz) IS
+    'the value of a key, which gets another lifetime; NULL if absent; not transactional';
+CREATE FUNCTION echocache_kv_get_and_touch_bytea(key text, ttl interval) RETURNS bytea
+    AS 'MODULE_PATHNAME', 'echocache_kv_get_and_touch_bytea' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_kv_get_and_touch_bytea(text, interval) IS
+    'the value of a key, which gets another lifetime; NULL if absent; not transactional';
+CREATE FUNCTION echocache_kv_get_and_touch_bytea(key text, expires timestamptz) RETURNS bytea
+    AS 'MODULE_PATHNAME', 'echocache_kv_get_and_touch_bytea' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_kv_get_and_touch_bytea(text, timestamptz) IS
+    'the value of a key, which gets another lifetime; NULL if absent; not transactional';
+CREATE FUNCTION echocache_kv_delete(key text) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'echocache_kv_delete' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_kv_delete(text) IS
+    'remove a key; was it there?; not transactional';
+CREATE FUNCTION echocache_kv_incr(key text, delta bigint = 1) RETURNS bigint
+    AS 'MODULE_PATHNAME', 'echocache_kv_incr' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_kv_incr(text, bigint) IS
+    'add to the number that the value of a key is; returns the new one, NULL if absent; not transactional';
+CREATE FUNCTION echocache_kv_decr(key text, delta bigint = 1) RETURNS bigint
+    AS 'MODULE_PATHNAME', 'echocache_kv_decr' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_kv_decr(text, bigint) IS
+    'subtract from the number that the value of a key is, down to 0; returns the new one, NULL if absent; not transactional';
+CREATE FUNCTION echocache_kv_stats() RETURNS TABLE (server text, name text, value text)
+    AS 'MODULE_PATHNAME', 'echocache_kv_stats' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 100;
+COMMENT ON FUNCTION echocache_kv_stats() IS
+    'what every memcached that answers says of itself';
+CREATE FUNCTION echocache_flush_all() RETURNS integer
+    AS 'MODULE_PATHNAME', 'echocache_flush_all' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_flush_all() IS
+    'have every memcached forget all it holds, documents included; returns how many did; not transactional';
+
 -- ---------------------------------------------------------------- the cache itself
 
 CREATE FUNCTION echocache_is_available() RETURNS boolean
@@ -524,6 +679,26 @@ COMMENT ON VIEW echocache_stats IS 'what has happened to each document since sta
 
 REVOKE ALL ON FUNCTION echocache_health(), echocache_connect(), echocache_disconnect(), echocache_stats_reset(),
     echocache.servers(), echocache.stats() FROM PUBLIC;
+REVOKE ALL ON FUNCTION
+    echocache_kv_get(text), echocache_kv_get_bytea(text), echocache_kv_gets(text),
+    echocache_kv_gets_bytea(text), echocache_kv_get_multi(text[]),
+    echocache_kv_get_multi_bytea(text[]), echocache_kv_set(text, text, interval),
+    echocache_kv_set(text, text, timestamptz), echocache_kv_set(text, bytea, interval),
+    echocache_kv_set(text, bytea, timestamptz), echocache_kv_add(text, text, interval),
+    echocache_kv_add(text, text, timestamptz), echocache_kv_add(text, bytea, interval),
+    echocache_kv_add(text, bytea, timestamptz), echocache_kv_replace(text, text, interval),
+    echocache_kv_replace(text, text, timestamptz), echocache_kv_replace(text, bytea, interval),
+    echocache_kv_replace(text, bytea, timestamptz), echocache_kv_append(text, text),
+    echocache_kv_append(text, bytea), echocache_kv_prepend(text, text),
+    echocache_kv_prepend(text, bytea), echocache_kv_cas(text, text, bigint, interval),
+    echocache_kv_cas(text, text, bigint, timestamptz),
+    echocache_kv_cas(text, bytea, bigint, interval),
+    echocache_kv_cas(text, bytea, bigint, timestamptz), echocache_kv_touch(text, interval),
+    echocache_kv_touch(text, timestamptz), echocache_kv_get_and_touch(text, interval),
+    echocache_kv_get_and_touch(text, timestamptz), echocache_kv_get_and_touch_bytea(text, interval),
+    echocache_kv_get_and_touch_bytea(text, timestamptz), echocache_kv_delete(text),
+    echocache_kv_incr(text, bigint), echocache_kv_decr(text, bigint), echocache_kv_stats(),
+    echocache_flush_all() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION echocache_health(), echocache.servers(), echocache.stats() TO pg_monitor;
 GRANT USAGE ON SCHEMA echocache TO pg_monitor;
 GRANT SELECT ON echocache_documents, echocache_servers, echocache_stats TO pg_monitor;

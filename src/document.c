@@ -28,6 +28,7 @@
 #include "commands/trigger.h"
 #include "miscadmin.h"
 #include "parser/parse_func.h"
+#include "storage/lmgr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -92,6 +93,7 @@ static List *dropped_list = NIL;
 static void invalidate(Datum arg, Oid relid);
 static void load(void);
 static void free_plans(EcDocument *doc);
+static bool is_attached_now(Oid relid);
 static EcDocument *read_document(HeapTuple tuple, TupleDesc desc);
 static void read_dependents(void);
 static void resolve(EcDocument *doc);
@@ -821,6 +823,56 @@ row_map(Oid relid)
 	if (!found)
 		memset((char *) map + sizeof(Oid), 0, sizeof(EcRowMap) - sizeof(Oid));
 	return map;
+}
+
+/* Is the table attached, as the configuration has it at this moment? */
+static bool
+is_attached_now(Oid relid)
+{
+	ListCell   *lc;
+
+	cache_stale = true;			/* its invalidation may be yet to come */
+	load();
+	foreach(lc, documents)
+		if (((EcDocument *) lfirst(lc))->relid == relid)
+			return true;
+	return false;
+}
+
+/*
+ * The worker's, as it starts: every attached document has its slot, if one is to
+ * be had, so that all databases know its keys (kv.c), and not only once a backend
+ * has used it.  In a transaction.
+ *
+ * A slot may be claimed just after the commit of a detach has given it up.  So look
+ * again, and give it up ourselves; but not one that an attach has got meanwhile,
+ * which holds this lock on its table.
+ */
+void
+ec_document_claim_slots(void)
+{
+	List	   *relids = NIL;
+	ListCell   *lc;
+
+	load();
+	foreach(lc, documents)
+	{
+		EcDocument *doc = lfirst(lc);
+
+		if (ec_document_slot(doc->relid, doc->name) != NULL)
+			relids = lappend_oid(relids, doc->relid);
+	}
+	foreach(lc, relids)
+	{
+		Oid			relid = lfirst_oid(lc);
+
+		if (is_attached_now(relid) ||
+			!ConditionalLockRelationOid(relid, ShareRowExclusiveLock))
+			continue;
+		if (!is_attached_now(relid))
+			ec_document_slot_free(relid);
+		UnlockRelationOid(relid, ShareRowExclusiveLock);
+	}
 }
 
 /*

@@ -120,6 +120,7 @@ extern List *ec_documents_made_by(Oid function);
 extern bool ec_documents_suspended(void);
 extern int	ec_document_role(EcDocument *doc, Oid relid);
 extern List *ec_document_names(void);
+extern void ec_document_claim_slots(void);
 extern List *ec_documents_touching(Oid relid);
 extern List *ec_documents_showing(Oid type);
 extern List *ec_document_tables(const char *name);

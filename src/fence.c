@@ -49,6 +49,7 @@
 #include "document.h"
 #include "fence.h"
 #include "guc.h"
+#include "kv.h"
 #include "outbox.h"
 #include "pending.h"
 #include "purge.h"
@@ -446,8 +447,10 @@ pre_commit_bulk(void)
 		{
 			EcPendingTable *table = lfirst(lc);
 
-			if (table->relid == docs[i].doc->relid && table->whole_level > 0)
-				(void) ec_document_purge(docs[i].doc->name, &removed, true);
+			if (table->relid != docs[i].doc->relid || table->whole_level == 0)
+				continue;
+			ec_kv_await();		/* a new document: its keys were anybody's until now */
+			(void) ec_document_purge(docs[i].doc->name, &removed, true);
 		}
 		docs[i].keys += removed;
 	}

@@ -18,6 +18,7 @@
 #define EC_LOCKTAG_KEY		0xEC01
 #define EC_LOCKTAG_CLASS	0xEC02
 #define EC_LOCKTAG_OUTBOX	0xEC03
+#define EC_LOCKTAG_KV		0xEC04	/* kv.h */
 
 /*
  * The two modes of a key's lock.  Withdraw: "a change of this document is about

@@ -103,6 +103,7 @@ shmem_startup(void)
 				pg_atomic_init_u64(&ec_shared->database[d].state[i],
 								   EC_STATE_WORD(1, true, EC_RECOVERING));
 				pg_atomic_init_u64(&ec_shared->database[d].whole_noted[i], 0);
+				pg_atomic_init_u64(&ec_shared->database[d].may_flush[i], 0);
 			}
 		for (int d = 0; d < EC_MAX_DOCUMENTS; d++)
 		{

@@ -97,6 +97,11 @@ typedef struct EcDatabase
 	 * every document as a whole, so that writers need not note single keys.
 	 */
 	pg_atomic_uint64 whole_noted[EC_MAX_SERVERS];
+	/*
+	 * By echocache_flush_all(), in any database: the state word, RECOVERING, under
+	 * which the worker may flush the server, should that refuse to be purged.
+	 */
+	pg_atomic_uint64 may_flush[EC_MAX_SERVERS];
 	/* by whoever changed the state, without a lock: shown in the view only */
 	TimestampTz since[EC_MAX_SERVERS];
 	bool		reloading;		/* by the worker, as it ends: start another at once */

@@ -46,6 +46,7 @@
 #include "compat.h"
 #include "document.h"
 #include "guc.h"
+#include "kv.h"
 #include "outbox.h"
 #include "purge.h"
 #include "worker.h"
@@ -69,6 +70,7 @@ static List *read_rows(const char *server, int limit);
 static void delete_rows(List *rows);
 static bool outbox_is_free(int server);
 static bool withdraw(EcDatabase *db, int server, List *rows, bool purge, int64 *removed);
+static bool flush_instead(EcDatabase *db, int server);
 static bool take_setting(const EcReply *line, void *arg);
 static bool recover(EcDatabase *db, int server, int *retry_ms);
 static void collapse(EcDatabase *db, int server);
@@ -261,6 +263,31 @@ outbox_is_free(int server)
 }
 
 /*
+ * The server cannot be purged, but does not seem to have failed: it refuses to
+ * tell its keys.  If a superuser has run echocache_flush_all() since it became
+ * RECOVERING, flush it here.  false: we may not, or it was not confirmed.
+ *
+ * That flush itself would not do.  It may have come before everybody had left older
+ * topologies, or before the last of those ended whose rows are in the outbox, so what it
+ * left behind need not be all right.  Ours stands in the purge's place, at the same
+ * point, and removes all that a purge would: whatever was there under our heads.
+ * What is stored later went through the fence or a fill; a store of before that is
+ * still on its way carries the token of a marker that is gone now, and fails.
+ * (memcached compares the token and numbers the new item without a lock that the
+ * flush would take: a store that it is just between the two survives.  Single keys
+ * of the outbox are therefore withdrawn all the same.)
+ *
+ * The permission is for this very state word: for what has made the server
+ * RECOVERING later, or makes it so the next time, nobody has given it.
+ */
+static bool
+flush_instead(EcDatabase *db, int server)
+{
+	return pg_atomic_read_u64(&db->may_flush[server]) == ec_state_word(db, server) &&
+		ec_flush(server) == EC_DONE;
+}
+
+/*
  * Withdraw from the server what the rows say, or with purge all keys of ours.
  * true: confirmed.
  */
@@ -273,8 +300,10 @@ withdraw(EcDatabase *db, int server, List *rows, bool purge, int64 *removed)
 	ListCell   *lc;
 	bool		ok = true;
 
-	if (purge)
-		return ec_purge(server, key_heads(db, rows), removed);
+	if (purge && ec_purge(server, key_heads(db, rows), removed))
+		return true;
+	if (purge && !flush_instead(db, server))
+		return false;
 
 	ops = palloc0(EC_BATCH * sizeof(EcOp));
 	foreach(lc, rows)
@@ -283,7 +312,8 @@ withdraw(EcDatabase *db, int server, List *rows, bool purge, int64 *removed)
 
 		if (row->key == NULL)
 		{
-			whole = add_head(whole, db->prefix, row->document);
+			if (!purge)
+				whole = add_head(whole, db->prefix, row->document);
 			continue;
 		}
 		ec_op_mark(&ops[n], server, row->key, (int) strlen(row->key));
@@ -297,7 +327,7 @@ withdraw(EcDatabase *db, int server, List *rows, bool purge, int64 *removed)
 	ok = ok && ec_exchange(ops, n, ec_deadline(ec_timeout), 0);
 	*removed += n;
 	pfree(ops);
-	return ok && ec_purge(server, whole, removed);
+	return ok && (ec_purge(server, whole, removed) || flush_instead(db, server));
 }
 
 /* A line of "stats settings": note how large an item may be. */
@@ -520,6 +550,12 @@ echocache_worker_main(Datum arg)
 		proc_exit(0);
 	}
 	before_shmem_exit(worker_exit, (Datum) 0);
+
+	/* from now on nobody stores anything else under the keys of our documents */
+	StartTransactionCommand();
+	ec_document_claim_slots();
+	ec_kv_await();
+	CommitTransactionCommand();
 	pgstat_report_activity(STATE_IDLE, NULL);
 	context = AllocSetContextCreate(TopMemoryContext, "echocache worker",
 									ALLOCSET_DEFAULT_SIZES);

@@ -1,0 +1,886 @@
+/*-------------------------------------------------------------------------
+ *
+ * kv.c
+ *	  The plain key/value client: SQL functions for what is not a document.
+ *
+ * Not transactional: what is sent has happened, whatever becomes of the
+ * transaction.  There is no table to fall back to, so a server that does not
+ * answer is an error, and one that is known to be down is one at once.
+ *
+ * Nobody but the holder of a marker's token stores to a document's key.  These
+ * functions store whatever they are told to, so they never touch such a key, of any
+ * database of the cluster.  A key is looked up in the documents and then used under
+ * a lock of our own, in share mode; it is released with the answer.  Who brings new
+ * documents makes their keys known first (EcDocumentSlot), waits for all who hold
+ * the lock, and purges then: ec_kv_await().  So of two who meet, the one who has
+ * not seen the document has stored before the purge.  (A request without an answer
+ * may come later still, as its error says.)  Nobody waits for another lock while he
+ * holds this one.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "storage/lock.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "admin.h"
+#include "cluster.h"
+#include "compat.h"
+#include "document.h"
+#include "fence.h"
+#include "guc.h"
+#include "kv.h"
+#include "render.h"
+
+PG_FUNCTION_INFO_V1(echocache_kv_get);
+PG_FUNCTION_INFO_V1(echocache_kv_get_bytea);
+PG_FUNCTION_INFO_V1(echocache_kv_gets);
+PG_FUNCTION_INFO_V1(echocache_kv_gets_bytea);
+PG_FUNCTION_INFO_V1(echocache_kv_get_multi);
+PG_FUNCTION_INFO_V1(echocache_kv_get_multi_bytea);
+PG_FUNCTION_INFO_V1(echocache_kv_get_and_touch);
+PG_FUNCTION_INFO_V1(echocache_kv_get_and_touch_bytea);
+PG_FUNCTION_INFO_V1(echocache_kv_set);
+PG_FUNCTION_INFO_V1(echocache_kv_add);
+PG_FUNCTION_INFO_V1(echocache_kv_replace);
+PG_FUNCTION_INFO_V1(echocache_kv_append);
+PG_FUNCTION_INFO_V1(echocache_kv_prepend);
+PG_FUNCTION_INFO_V1(echocache_kv_cas);
+PG_FUNCTION_INFO_V1(echocache_kv_touch);
+PG_FUNCTION_INFO_V1(echocache_kv_delete);
+PG_FUNCTION_INFO_V1(echocache_kv_incr);
+PG_FUNCTION_INFO_V1(echocache_kv_decr);
+PG_FUNCTION_INFO_V1(echocache_kv_stats);
+PG_FUNCTION_INFO_V1(echocache_flush_all);
+
+/* Keys in one exchange, which has one deadline. */
+#define KV_BATCH		1000
+
+/* Beside documents' keys: those of our own, such as echocache_health()'s. */
+#define KV_RESERVED		"_echocache"
+
+/*
+ * A TTL that memcached takes for an absolute time, in January 1970.  (-1 says the
+ * same, but in a get it says here that the TTL is to stay.)
+ */
+#define KV_EXPIRED		(30 * 24 * 3600 + 1)
+
+/* What one server has to say of itself. */
+typedef struct Stats
+{
+	List	   *names;			/* of char * */
+	List	   *values;
+} Stats;
+
+static void kv_lock_tag(LOCKTAG *tag);
+static void enter(void);
+static void check_key(const char *key, int len);
+static void refuse_documents(const EcOp *ops, int n);
+static bool find_key(const EcOp *ops, int n, const char *prefix, const char *name,
+					 const EcOp **found, char *head);
+static void begin(EcOp *ops, int n);
+static void end(void);
+static void too_large(const EcOp *op, const char *detail) pg_attribute_noreturn();
+static void check_answered(const EcOp *op);
+static void run(EcOp *op, EcOpKind kind, text *key, bool once);
+static Oid *argument_types(FunctionCallInfo fcinfo);
+static int64 lifetime_argument(FunctionCallInfo fcinfo, int arg);
+static Datum value_datum(const EcOp *op, bool binary);
+static Datum get(FunctionCallInfo fcinfo, bool binary, int64 ttl);
+static Datum gets(FunctionCallInfo fcinfo, bool binary);
+static Datum get_multi(FunctionCallInfo fcinfo, bool binary);
+static Datum get_and_touch(FunctionCallInfo fcinfo, bool binary);
+static bool store(FunctionCallInfo fcinfo, EcOp *op, EcOpKind kind, int ttl_arg);
+static Datum store_mode(FunctionCallInfo fcinfo, char mode);
+static Datum arithmetic(FunctionCallInfo fcinfo, EcOpKind kind);
+static int	begin_servers(EcOp *ops, EcOpKind kind, const char *request, size_t len);
+static bool take_stat(const EcReply *line, void *arg);
+
+/* ---------------------------------------------------------------- who may use which key */
+
+/* One for the whole cluster. */
+static void
+kv_lock_tag(LOCKTAG *tag)
+{
+	SET_LOCKTAG_ADVISORY(*tag, InvalidOid, 0, 0, EC_LOCKTAG_KV);
+}
+
+/*
+ * The keys of new documents are known to everybody who looks from now on; wait
+ * for those who looked before, whose requests have been answered then.  That takes
+ * as long as one exchange at most.
+ */
+void
+ec_kv_await(void)
+{
+	LOCKTAG		tag;
+
+	kv_lock_tag(&tag);
+	(void) LockAcquire(&tag, ExclusiveLock, false, false);
+	LockRelease(&tag, ExclusiveLock, false);
+}
+
+/*
+ * Enter the topology; after an error that ends with the (sub)transaction.  Throws
+ * 55000 while the cache is off.
+ */
+static void
+enter(void)
+{
+	ec_require_preload();
+	ec_topology_await_first();
+	if (!ec_cluster_enter())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the cache is disabled"),
+				 errhint("Set echocache.enabled = on and reload the configuration.")));
+}
+
+/* Is it a key that memcached can hold and that is anybody's?  Throws 22023 or 42501. */
+static void
+check_key(const char *key, int len)
+{
+	if (len < 1 || len > EC_KEY_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid cache key"),
+				 errdetail("A key has 1 to %d bytes, this one has %d.", EC_KEY_MAX, len)));
+	for (int i = 0; i < len; i++)
+		if (key[i] <= 0x20 || key[i] >= 0x7f)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("invalid cache key"),
+					 errdetail("A key has printable ASCII characters only, and no space.")));
+	if (len >= (int) strlen(KV_RESERVED) && memcmp(key, KV_RESERVED, strlen(KV_RESERVED)) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("cache key \"%.*s\" is reserved", len, key),
+				 errdetail("Keys that begin with \"%s\" are the extension's own.", KV_RESERVED)));
+}
+
+/* Is one of the keys a document's of this prefix and name?  head gets what it begins with. */
+static bool
+find_key(const EcOp *ops, int n, const char *prefix, const char *name, const EcOp **found,
+		 char *head)
+{
+	size_t		len = ec_key_head(head, prefix, name);
+
+	head[len] = '\0';
+	for (int i = 0; i < n; i++)
+	{
+		*found = &ops[i];
+		if (!ops[i].skip && (size_t) ops[i].keylen >= len && memcmp(ops[i].key, head, len) == 0)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Throws 42501 if one of the keys is a document's: of this database, as its
+ * configuration is now, or of any other that has made it known in shared memory.
+ * While a database changes its prefix both count.
+ */
+static void
+refuse_documents(const EcOp *ops, int n)
+{
+	EcDatabase *mine = ec_my_database();
+	const EcOp *op = NULL;
+	char		head[EC_PREFIX_MAX + EC_NAME_MAX + 2];
+	char		name[EC_NAME_MAX + 1];
+	Oid			dboid = MyDatabaseId;
+	bool		found = false;
+	ListCell   *lc;
+
+	foreach(lc, ec_document_names())
+	{
+		strlcpy(name, lfirst(lc), sizeof(name));
+		found = find_key(ops, n, mine ? mine->prefix : ec_key_prefix, name, &op, head) ||
+			(mine && mine->has_old_prefix && find_key(ops, n, mine->old_prefix, name, &op, head));
+		if (found)
+			break;
+	}
+
+	LWLockAcquire(ec_shared->lock, LW_SHARED);
+	for (int i = 0; i < EC_MAX_DOCUMENTS && !found; i++)
+	{
+		EcDocumentSlot *slot = &ec_shared->document[i];
+
+		for (int d = 0; d < EC_MAX_DATABASES && !found && OidIsValid(slot->dboid); d++)
+		{
+			EcDatabase *db = &ec_shared->database[d];
+
+			if (db->dboid != slot->dboid)
+				continue;
+			strlcpy(name, slot->name, sizeof(name));
+			dboid = db->dboid;
+			found = find_key(ops, n, db->prefix, name, &op, head) ||
+				(db->has_old_prefix && find_key(ops, n, db->old_prefix, name, &op, head));
+		}
+	}
+	LWLockRelease(ec_shared->lock);
+
+	if (!found)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("cache key \"%.*s\" belongs to a document", op->keylen, op->key),
+			 dboid == MyDatabaseId
+			 ? errdetail("Keys that begin with \"%s\" are those of document \"%s\".", head, name)
+			 : errdetail("Keys that begin with \"%s\" are those of a document \"%s\" in another "
+						 "database.", head, name),
+			 dboid == MyDatabaseId
+			 ? errhint("Use echocache_get() and its sisters for documents.") : 0));
+}
+
+/*
+ * Enter the topology and take the lock, refuse documents' keys, and say which
+ * server each key is on.  Throws 08006 for one that is DOWN, 54000 for a value that
+ * it would not take: to send that could take longer than the timeout.
+ */
+static void
+begin(EcOp *ops, int n)
+{
+	LOCKTAG		tag;
+
+	enter();
+	kv_lock_tag(&tag);
+	(void) LockAcquire(&tag, ShareLock, false, false);
+	refuse_documents(ops, n);
+	for (int i = 0; i < n; i++)
+	{
+		EcOp	   *op = &ops[i];
+
+		if (op->skip)
+			continue;
+		op->server = ec_cluster_place(op->key, op->keylen);
+		if (ec_server_state(op->server) == EC_DOWN)
+			ereport(ERROR,
+					(errcode(ERRCODE_CONNECTION_FAILURE),
+					 errmsg("cache server \"%s\" is not available", ec_cluster_name(op->server)),
+					 errdetail("It is known to be down: %s.", ec_server_reason(op->server))));
+		if (op->valuelen > EC_VALUE_MAX || !ec_cluster_fits(op->server, op->keylen, op->valuelen))
+			too_large(op, "The request was not sent.");
+	}
+}
+
+/* All requests have been answered: release the lock, leave the topology. */
+static void
+end(void)
+{
+	LOCKTAG		tag;
+
+	kv_lock_tag(&tag);
+	LockRelease(&tag, ShareLock, false);
+	ec_topology_leave();
+}
+
+/* ---------------------------------------------------------------- requests */
+
+static void
+too_large(const EcOp *op, const char *detail)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+			 errmsg("the value of cache key \"%.*s\" is too large for server \"%s\"",
+					op->keylen, op->key, ec_cluster_name(op->server)),
+			 errdetail_internal("%s", detail),
+			 errhint("memcached takes items of up to 1 MB, or of what its option -I says.")));
+}
+
+/* Throws unless the server has answered and not refused. */
+static void
+check_answered(const EcOp *op)
+{
+	const char *reason = ec_cluster_last_failure(NULL);
+
+	switch (op->result)
+	{
+		case EC_PENDING:
+			ereport(ERROR,
+					(errcode(ERRCODE_CONNECTION_FAILURE),
+					 errmsg("cache server \"%s\" is not available", ec_cluster_name(op->server)),
+					 errdetail_internal("%s", reason)));
+			break;
+		case EC_FAILED:
+			ereport(ERROR,
+					(errcode(ERRCODE_CONNECTION_FAILURE),
+					 errmsg("cache server \"%s\" has not answered",
+							ec_cluster_name(op->server)),
+					 errdetail_internal("%s", reason),
+					 op->kind == EC_OP_GET && op->ttl < 0 ? 0 :
+					 errhint("The request may have been carried out, or may be yet.")));
+			break;
+		case EC_REFUSED:
+			if (strstr(reason, "too large") != NULL)
+				too_large(op, reason);
+			ereport(ERROR,
+					(errcode(ERRCODE_OUT_OF_MEMORY),
+					 errmsg("cache server \"%s\" does not store key \"%.*s\"",
+							ec_cluster_name(op->server), op->keylen, op->key),
+					 errdetail_internal("%s", reason)));
+			break;
+		case EC_DONE:
+		case EC_ABSENT:
+		case EC_MISMATCH:
+			break;
+	}
+}
+
+/*
+ * Have a request for one key answered; the rest of the op is filled in already.
+ * once: it must not be carried out twice.
+ */
+static void
+run(EcOp *op, EcOpKind kind, text *key, bool once)
+{
+	ec_require_preload();
+	op->kind = kind;
+	op->key = VARDATA_ANY(key);
+	op->keylen = (int) VARSIZE_ANY_EXHDR(key);
+	check_key(op->key, op->keylen);
+	begin(op, 1);
+	if (once)
+		ec_exchange_once(op);
+	else
+		(void) ec_exchange(op, 1, ec_deadline(ec_timeout), 0);
+	check_answered(op);
+	end();
+}
+
+/* ---------------------------------------------------------------- arguments and results */
+
+/* The declared types of the arguments: which overload was called.  Once per call site. */
+static Oid *
+argument_types(FunctionCallInfo fcinfo)
+{
+	FmgrInfo   *flinfo = fcinfo->flinfo;
+
+	if (flinfo->fn_extra == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(flinfo->fn_mcxt);
+		Oid		   *types;
+		int			n;
+
+		(void) get_func_signature(flinfo->fn_oid, &types, &n);
+		flinfo->fn_extra = types;
+		MemoryContextSwitchTo(old);
+	}
+	return flinfo->fn_extra;
+}
+
+/*
+ * A lifetime, an interval or a point in time, as memcached wants it.  NULL or
+ * left out: no expiry.  Throws 22023 for an interval that is none.
+ */
+static int64
+lifetime_argument(FunctionCallInfo fcinfo, int arg)
+{
+	TimestampTz expires;
+	TimestampTz now;
+
+	if (PG_NARGS() <= arg || PG_ARGISNULL(arg))
+		return 0;
+	if (argument_types(fcinfo)[arg] == INTERVALOID)
+		return ec_wire_ttl(ec_ttl_from_interval(PG_GETARG_INTERVAL_P(arg)));
+	expires = PG_GETARG_TIMESTAMPTZ(arg);
+	if (TIMESTAMP_IS_NOEND(expires))
+		return 0;
+	now = GetCurrentTimestamp();
+	if (expires <= now)
+		return KV_EXPIRED;
+	return ec_wire_ttl((expires - now + USECS_PER_SEC - 1) / USECS_PER_SEC);
+}
+
+/*
+ * The value that was found, as bytea or as text, which it must be.  Whatever
+ * client flags it has: they are a convention among those who set them.
+ */
+static Datum
+value_datum(const EcOp *op, bool binary)
+{
+	size_t		len = op->found_len;
+	const char *value = VARDATA(op->found);
+	const char *converted;
+
+	if (!binary)
+	{
+		converted = ec_from_utf8(value, &len);
+		if (converted == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_CHARACTER_NOT_IN_REPERTOIRE),
+					 errmsg("the value of cache key \"%.*s\" is not text", op->keylen, op->key),
+					 errdetail("It is not valid UTF-8, or has characters that the encoding of "
+							   "this database has not."),
+					 errhint("Read it as bytea.")));
+		if (converted != value)
+			return PointerGetDatum(cstring_to_text_with_len(converted, (int) len));
+	}
+	return PointerGetDatum(op->found);
+}
+
+/* ---------------------------------------------------------------- reading */
+
+/* With ttl >= 0 it is renewed as well. */
+static Datum
+get(FunctionCallInfo fcinfo, bool binary, int64 ttl)
+{
+	EcOp		op = {.ttl = ttl};
+
+	run(&op, EC_OP_GET, PG_GETARG_TEXT_PP(0), false);
+	if (op.result != EC_DONE)
+		PG_RETURN_NULL();
+	return value_datum(&op, binary);
+}
+
+Datum
+echocache_kv_get(PG_FUNCTION_ARGS)
+{
+	return get(fcinfo, false, -1);
+}
+
+Datum
+echocache_kv_get_bytea(PG_FUNCTION_ARGS)
+{
+	return get(fcinfo, true, -1);
+}
+
+/* Not STRICT: a lifetime that is NULL is none. */
+static Datum
+get_and_touch(FunctionCallInfo fcinfo, bool binary)
+{
+	if (PG_ARGISNULL(0))
+		PG_RETURN_NULL();
+	return get(fcinfo, binary, lifetime_argument(fcinfo, 1));
+}
+
+Datum
+echocache_kv_get_and_touch(PG_FUNCTION_ARGS)
+{
+	return get_and_touch(fcinfo, false);
+}
+
+Datum
+echocache_kv_get_and_touch_bytea(PG_FUNCTION_ARGS)
+{
+	return get_and_touch(fcinfo, true);
+}
+
+/* A row with the value and its CAS token, or none. */
+static Datum
+gets(FunctionCallInfo fcinfo, bool binary)
+{
+	TupleDesc	desc;
+	Tuplestorestate *rows = ec_begin_rows(fcinfo, &desc);
+	EcOp		op = {.ttl = -1};
+	Datum		values[2];
+	bool		nulls[2] = {false, false};
+
+	run(&op, EC_OP_GET, PG_GETARG_TEXT_PP(0), false);
+	if (op.result != EC_DONE)
+		return (Datum) 0;
+	values[0] = value_datum(&op, binary);
+	values[1] = Int64GetDatum((int64) op.token);
+	tuplestore_putvalues(rows, desc, values, nulls);
+	return (Datum) 0;
+}
+
+Datum
+echocache_kv_gets(PG_FUNCTION_ARGS)
+{
+	return gets(fcinfo, false);
+}
+
+Datum
+echocache_kv_gets_bytea(PG_FUNCTION_ARGS)
+{
+	return gets(fcinfo, true);
+}
+
+/*
+ * A row for each key, in the order asked and as often; a key that is NULL gives a
+ * row of NULLs, one that is absent none.  All keys are looked at before any is
+ * asked for.  One exchange with all servers at once for each KV_BATCH keys.
+ */
+static Datum
+get_multi(FunctionCallInfo fcinfo, bool binary)
+{
+	TupleDesc	desc;
+	Tuplestorestate *rows = ec_begin_rows(fcinfo, &desc);
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "echocache values",
+												  ALLOCSET_DEFAULT_SIZES);
+	Datum	   *keys;
+	bool	   *absent;
+	int			n;
+	EcOp	   *ops;
+
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(0), TEXTOID, -1, false, TYPALIGN_INT, &keys, &absent,
+					  &n);
+	for (int i = 0; i < n; i++)
+	{
+		if (absent[i])
+			continue;
+		keys[i] = PointerGetDatum(PG_DETOAST_DATUM_PACKED(keys[i]));
+		check_key(VARDATA_ANY(DatumGetPointer(keys[i])),
+				  (int) VARSIZE_ANY_EXHDR(DatumGetPointer(keys[i])));
+	}
+
+	ops = palloc(Min(n, KV_BATCH) * sizeof(EcOp));
+	for (int first = 0; first < n; first += KV_BATCH)
+	{
+		int			count = Min(n - first, KV_BATCH);
+		MemoryContext old = MemoryContextSwitchTo(context);
+
+		memset(ops, 0, count * sizeof(EcOp));
+		for (int i = 0; i < count; i++)
+		{
+			Pointer		key = DatumGetPointer(keys[first + i]);
+
+			ops[i].skip = absent[first + i];
+			if (ops[i].skip)
+				continue;
+			ops[i].kind = EC_OP_GET;
+			ops[i].key = VARDATA_ANY(key);
+			ops[i].keylen = (int) VARSIZE_ANY_EXHDR(key);
+			ops[i].ttl = -1;
+		}
+		begin(ops, count);
+		(void) ec_exchange(ops, count, ec_deadline(ec_timeout), 0);
+		for (int i = 0; i < count; i++)
+			if (!ops[i].skip)
+				check_answered(&ops[i]);
+		end();
+
+		for (int i = 0; i < count; i++)
+		{
+			Datum		values[3] = {0};
+			bool		nulls[3] = {true, true, true};
+
+			if (!ops[i].skip)
+			{
+				if (ops[i].result != EC_DONE)
+					continue;
+				values[0] = keys[first + i];
+				values[1] = value_datum(&ops[i], binary);
+				values[2] = Int64GetDatum((int64) ops[i].token);
+				memset(nulls, false, sizeof(nulls));
+			}
+			tuplestore_putvalues(rows, desc, values, nulls);
+		}
+		MemoryContextSwitchTo(old);
+		MemoryContextReset(context);
+	}
+	return (Datum) 0;
+}
+
+Datum
+echocache_kv_get_multi(PG_FUNCTION_ARGS)
+{
+	return get_multi(fcinfo, false);
+}
+
+Datum
+echocache_kv_get_multi_bytea(PG_FUNCTION_ARGS)
+{
+	return get_multi(fcinfo, true);
+}
+
+/* ---------------------------------------------------------------- writing */
+
+/*
+ * Store the value, argument 1, in the way that the op says.  Returns whether it
+ * was stored.
+ */
+static bool
+store(FunctionCallInfo fcinfo, EcOp *op, EcOpKind kind, int ttl_arg)
+{
+	struct varlena *value = PG_GETARG_VARLENA_PP(1);
+
+	op->value = VARDATA_ANY(value);
+	op->valuelen = VARSIZE_ANY_EXHDR(value);
+	if (argument_types(fcinfo)[1] == TEXTOID)
+	{
+		op->value = ec_to_utf8(op->value, &op->valuelen);
+		if (op->value == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_CHARACTER_NOT_IN_REPERTOIRE),
+					 errmsg("the value cannot be expressed in UTF-8"),
+					 errhint("Store it as bytea.")));
+	}
+	op->ttl = lifetime_argument(fcinfo, ttl_arg);
+	run(op, kind, PG_GETARG_TEXT_PP(0), kind != EC_OP_SET || op->mode != 0);
+	return op->result == EC_DONE;
+}
+
+/* Not STRICT: a lifetime that is NULL is none. */
+static Datum
+store_mode(FunctionCallInfo fcinfo, char mode)
+{
+	EcOp		op = {.mode = mode};
+
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
+		PG_RETURN_NULL();
+	PG_RETURN_BOOL(store(fcinfo, &op, EC_OP_SET, 2));
+}
+
+Datum
+echocache_kv_set(PG_FUNCTION_ARGS)
+{
+	return store_mode(fcinfo, 0);
+}
+
+Datum
+echocache_kv_add(PG_FUNCTION_ARGS)
+{
+	return store_mode(fcinfo, 'E');
+}
+
+Datum
+echocache_kv_replace(PG_FUNCTION_ARGS)
+{
+	return store_mode(fcinfo, 'R');
+}
+
+Datum
+echocache_kv_append(PG_FUNCTION_ARGS)
+{
+	return store_mode(fcinfo, 'A');
+}
+
+Datum
+echocache_kv_prepend(PG_FUNCTION_ARGS)
+{
+	return store_mode(fcinfo, 'P');
+}
+
+Datum
+echocache_kv_cas(PG_FUNCTION_ARGS)
+{
+	EcOp		op = {0};
+
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1) || PG_ARGISNULL(2))
+		PG_RETURN_NULL();
+	op.token = (uint64) PG_GETARG_INT64(2);
+	if (op.token == 0)			/* with which memcached stores unconditionally */
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a CAS token cannot be 0"),
+				 errhint("Use the token that echocache_kv_gets() has returned.")));
+	PG_RETURN_BOOL(store(fcinfo, &op, EC_OP_STORE, 3));
+}
+
+/* Not STRICT: a lifetime that is NULL is none. */
+Datum
+echocache_kv_touch(PG_FUNCTION_ARGS)
+{
+	EcOp		op = {0};
+
+	if (PG_ARGISNULL(0))
+		PG_RETURN_NULL();
+	op.ttl = lifetime_argument(fcinfo, 1);
+	run(&op, EC_OP_TOUCH, PG_GETARG_TEXT_PP(0), false);
+	PG_RETURN_BOOL(op.result == EC_DONE);
+}
+
+Datum
+echocache_kv_delete(PG_FUNCTION_ARGS)
+{
+	EcOp		op = {0};
+
+	run(&op, EC_OP_DELETE, PG_GETARG_TEXT_PP(0), true);
+	PG_RETURN_BOOL(op.result == EC_DONE);
+}
+
+/* The new number, NULL if the key is absent. */
+static Datum
+arithmetic(FunctionCallInfo fcinfo, EcOpKind kind)
+{
+	EcOp		op = {0};
+	int64		delta = PG_GETARG_INT64(1);
+	uint64		number;
+	char	   *digits;
+	char	   *rest;
+
+	if (delta < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the amount cannot be negative"),
+				 errhint("Use %s.", kind == EC_OP_INCREMENT ? "echocache_kv_decr()"
+						 : "echocache_kv_incr()")));
+	op.token = (uint64) delta;
+	run(&op, kind, PG_GETARG_TEXT_PP(0), true);
+	if (op.result == EC_ABSENT)
+		PG_RETURN_NULL();
+	if (op.result == EC_MISMATCH)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),
+				 errmsg("the value of cache key \"%.*s\" is not a number", op.keylen, op.key),
+				 errdetail_internal("%s", ec_cluster_last_failure(NULL))));
+
+	digits = pnstrdup(VARDATA(op.found), op.found_len);
+	errno = 0;
+	number = strtou64(digits, &rest, 10);
+	if (*digits < '0' || *digits > '9' || *rest != '\0' || errno != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROTOCOL_VIOLATION),
+				 errmsg("cache server does not answer with a number")));
+	if (number > PG_INT64_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+				 errmsg("the value of cache key \"%.*s\" is out of range for type bigint",
+						op.keylen, op.key),
+				 errdetail("It is %s now.", digits)));
+	PG_RETURN_INT64((int64) number);
+}
+
+Datum
+echocache_kv_incr(PG_FUNCTION_ARGS)
+{
+	return arithmetic(fcinfo, EC_OP_INCREMENT);
+}
+
+Datum
+echocache_kv_decr(PG_FUNCTION_ARGS)
+{
+	return arithmetic(fcinfo, EC_OP_DECREMENT);
+}
+
+/* ---------------------------------------------------------------- whole servers */
+
+/*
+ * Enter the topology and make the same request for every server of it, but for
+ * those that are DOWN.  Returns how many servers there are.
+ */
+static int
+begin_servers(EcOp *ops, EcOpKind kind, const char *request, size_t len)
+{
+	enter();
+	memset(ops, 0, EC_MAX_SERVERS * sizeof(EcOp));
+	for (int i = 0; i < ec_cluster_size(); i++)
+	{
+		ops[i].kind = kind;
+		ops[i].server = i;
+		ops[i].key = request;
+		ops[i].keylen = (int) len;
+		ops[i].result = EC_FAILED;
+		ops[i].skip = ec_server_state(i) == EC_DOWN;
+	}
+	return ec_cluster_size();
+}
+
+/* A line of stats: its name, a space, its value. */
+static bool
+take_stat(const EcReply *line, void *arg)
+{
+	Stats	   *stats = arg;
+	size_t		namelen;
+	size_t		len;
+	const char *space;
+	const char *value;
+
+	if (line->kind != EC_REPLY_STAT)
+		return true;
+	space = memchr(line->text, ' ', line->text_len);
+	namelen = space ? (size_t) (space - line->text) : line->text_len;
+	value = space ? space + 1 : line->text + line->text_len;
+	len = line->text_len - (value - line->text);
+	value = pnstrdup(value, len);
+	stats->names = lappend(stats->names, pnstrdup(line->text, namelen));
+	stats->values = lappend(stats->values, unconstify(char *, ec_from_utf8(value, &len)));
+	return true;
+}
+
+/* What memcached says of itself, for every server that answers. */
+Datum
+echocache_kv_stats(PG_FUNCTION_ARGS)
+{
+	TupleDesc	desc;
+	Tuplestorestate *rows = ec_begin_rows(fcinfo, &desc);
+	char		request[EC_REQUEST_MAX];
+	EcOp		ops[EC_MAX_SERVERS];
+	Stats		stats[EC_MAX_SERVERS] = {{NIL, NIL}};
+	int			n = begin_servers(ops, EC_OP_COMMAND, request, ec_wire_stats(request, NULL));
+
+	for (int i = 0; i < n; i++)
+	{
+		ops[i].callback = take_stat;
+		ops[i].arg = &stats[i];
+	}
+	(void) ec_exchange(ops, n, ec_deadline(ec_timeout), 0);
+	for (int i = 0; i < n; i++)
+	{
+		ListCell   *name;
+		ListCell   *value;
+
+		if (ops[i].result != EC_DONE)
+			continue;
+		forboth(name, stats[i].names, value, stats[i].values)
+		{
+			Datum		values[3];
+			bool		nulls[3] = {false, false, lfirst(value) == NULL};
+
+			values[0] = CStringGetTextDatum(ec_cluster_name(i));
+			values[1] = CStringGetTextDatum(lfirst(name));
+			values[2] = nulls[2] ? (Datum) 0 : CStringGetTextDatum(lfirst(value));
+			tuplestore_putvalues(rows, desc, values, nulls);
+		}
+	}
+	ec_topology_leave();
+	return (Datum) 0;
+}
+
+/*
+ * Have every server that is not DOWN forget all it holds; returns how many did.
+ * Throws when one refuses to, after the others have been flushed.
+ *
+ * Documents may vanish at any time: a marker that is gone lets nobody store, since
+ * the locks bar that, and a store whose marker is gone fails.  Where a server is
+ * RECOVERING, the worker may flush it as well: see flush_instead() there.
+ */
+Datum
+echocache_flush_all(PG_FUNCTION_ARGS)
+{
+	char		request[EC_REQUEST_MAX];
+	EcOp		ops[EC_MAX_SERVERS];
+	int			flushed = 0;
+	int			n;
+
+	if (!superuser())
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("must be superuser to flush cache servers")));
+	n = begin_servers(ops, EC_OP_FLUSH, request, ec_wire_flush(request));
+	(void) ec_exchange(ops, n, ec_deadline(ec_timeout), 0);
+	for (int i = 0; i < n; i++)
+	{
+		if (ops[i].result != EC_DONE)
+			continue;
+		flushed++;
+		for (int d = 0; d < EC_MAX_DATABASES; d++)
+		{
+			EcDatabase *db = &ec_shared->database[d];
+			uint64		word = ec_state_word(db, i);
+
+			if (OidIsValid(db->dboid) && EC_STATE(word) == EC_RECOVERING)
+				pg_atomic_write_u64(&db->may_flush[i], word);
+		}
+	}
+	for (int i = 0; i < n; i++)
+		if (ops[i].result == EC_REFUSED)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("cache server \"%s\" cannot be flushed", ec_cluster_name(i)),
+					 errdetail_internal("%s", ec_cluster_last_failure(NULL)),
+					 errhint("Perhaps it was started with --disable-flush-all.")));
+	ec_topology_leave();
+	PG_RETURN_INT32(flushed);
+}
