@@ -42,6 +42,8 @@ sub call_everything
 				WHEN 'text' THEN quote_literal('session')
 				WHEN 'name' THEN quote_literal('id')
 				WHEN 'interval' THEN quote_literal('1 s')
+				WHEN 'timestamp with time zone' THEN quote_literal('infinity')
+				WHEN 'bytea' THEN quote_literal('x')
 				WHEN 'uuid' THEN quote_literal('00000000-0000-0000-0000-000000000001')
 				WHEN 'text[]' THEN quote_literal('{a}')
 				WHEN 'name[]' THEN quote_literal('{id}')
