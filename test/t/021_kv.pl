@@ -143,6 +143,7 @@ $proxy->tell('reset');
 is($s->run(q{SELECT echocache_kv_incr('n')}), 1, 'a connection that was reset');
 $proxy->tell('shut down');
 $proxy->tell('pass');
+sleep 0.2;    # for the end to arrive: before that nobody can know
 is($s->run(q{SELECT echocache_kv_incr('n')}), 2, 'one that the server has closed');
 
 # Nor is an answer taken for that of a write-through before it, which nobody has read yet.
