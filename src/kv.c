@@ -90,7 +90,7 @@ static bool find_key(const EcOp *ops, int n, const char *prefix, const char *nam
 					 const EcOp **found, char *head);
 static void begin(EcOp *ops, int n);
 static void end(void);
-static void too_large(const EcOp *op, const char *detail) pg_attribute_noreturn();
+static void too_large(const EcOp *op, const char *detail);
 static void check_answered(const EcOp *op);
 static void run(EcOp *op, EcOpKind kind, text *key, bool once);
 static Oid *argument_types(FunctionCallInfo fcinfo);
@@ -286,6 +286,7 @@ end(void)
 
 /* ---------------------------------------------------------------- requests */
 
+/* Throws 54000. */
 static void
 too_large(const EcOp *op, const char *detail)
 {
@@ -728,7 +729,7 @@ arithmetic(FunctionCallInfo fcinfo, EcOpKind kind)
 
 	digits = pnstrdup(VARDATA(op.found), op.found_len);
 	errno = 0;
-	number = strtou64(digits, &rest, 10);
+	number = strtoull(digits, &rest, 10);
 	if (*digits < '0' || *digits > '9' || *rest != '\0' || errno != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROTOCOL_VIOLATION),
