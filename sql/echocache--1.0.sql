@@ -489,6 +489,10 @@ CREATE FUNCTION echocache_kv_set(key text, value text, ttl interval = NULL) RETU
     AS 'MODULE_PATHNAME', 'echocache_kv_set' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION echocache_kv_set(text, text, interval) IS
     'store a value, whatever is there; returns true; not transactional';
+CREATE FUNCTION echocache_kv_set(key text, value text, ttl text) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'echocache_kv_set' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_kv_set(text, text, text) IS
+    'store a value, whatever is there; returns true; not transactional';
 CREATE FUNCTION echocache_kv_set(key text, value text, expires timestamptz) RETURNS boolean
     AS 'MODULE_PATHNAME', 'echocache_kv_set' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION echocache_kv_set(text, text, timestamptz) IS
@@ -496,6 +500,10 @@ COMMENT ON FUNCTION echocache_kv_set(text, text, timestamptz) IS
 CREATE FUNCTION echocache_kv_set(key text, value bytea, ttl interval = NULL) RETURNS boolean
     AS 'MODULE_PATHNAME', 'echocache_kv_set' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION echocache_kv_set(text, bytea, interval) IS
+    'store a value, whatever is there; returns true; not transactional';
+CREATE FUNCTION echocache_kv_set(key text, value bytea, ttl text) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'echocache_kv_set' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_kv_set(text, bytea, text) IS
     'store a value, whatever is there; returns true; not transactional';
 CREATE FUNCTION echocache_kv_set(key text, value bytea, expires timestamptz) RETURNS boolean
     AS 'MODULE_PATHNAME', 'echocache_kv_set' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
@@ -505,6 +513,10 @@ CREATE FUNCTION echocache_kv_add(key text, value text, ttl interval = NULL) RETU
     AS 'MODULE_PATHNAME', 'echocache_kv_add' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION echocache_kv_add(text, text, interval) IS
     'store a value if the key is absent; was it stored?; not transactional';
+CREATE FUNCTION echocache_kv_add(key text, value text, ttl text) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'echocache_kv_add' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_kv_add(text, text, text) IS
+    'store a value if the key is absent; was it stored?; not transactional';
 CREATE FUNCTION echocache_kv_add(key text, value text, expires timestamptz) RETURNS boolean
     AS 'MODULE_PATHNAME', 'echocache_kv_add' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION echocache_kv_add(text, text, timestamptz) IS
@@ -512,6 +524,10 @@ COMMENT ON FUNCTION echocache_kv_add(text, text, timestamptz) IS
 CREATE FUNCTION echocache_kv_add(key text, value bytea, ttl interval = NULL) RETURNS boolean
     AS 'MODULE_PATHNAME', 'echocache_kv_add' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION echocache_kv_add(text, bytea, interval) IS
+    'store a value if the key is absent; was it stored?; not transactional';
+CREATE FUNCTION echocache_kv_add(key text, value bytea, ttl text) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'echocache_kv_add' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_kv_add(text, bytea, text) IS
     'store a value if the key is absent; was it stored?; not transactional';
 CREATE FUNCTION echocache_kv_add(key text, value bytea, expires timestamptz) RETURNS boolean
     AS 'MODULE_PATHNAME', 'echocache_kv_add' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
@@ -521,6 +537,10 @@ CREATE FUNCTION echocache_kv_replace(key text, value text, ttl interval = NULL) 
     AS 'MODULE_PATHNAME', 'echocache_kv_replace' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION echocache_kv_replace(text, text, interval) IS
     'store a value if the key is present; was it stored?; not transactional';
+CREATE FUNCTION echocache_kv_replace(key text, value text, ttl text) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'echocache_kv_replace' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_kv_replace(text, text, text) IS
+    'store a value if the key is present; was it stored?; not transactional';
 CREATE FUNCTION echocache_kv_replace(key text, value text, expires timestamptz) RETURNS boolean
     AS 'MODULE_PATHNAME', 'echocache_kv_replace' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION echocache_kv_replace(text, text, timestamptz) IS
@@ -528,6 +548,10 @@ COMMENT ON FUNCTION echocache_kv_replace(text, text, timestamptz) IS
 CREATE FUNCTION echocache_kv_replace(key text, value bytea, ttl interval = NULL) RETURNS boolean
     AS 'MODULE_PATHNAME', 'echocache_kv_replace' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION echocache_kv_replace(text, bytea, interval) IS
+    'store a value if the key is present; was it stored?; not transactional';
+CREATE FUNCTION echocache_kv_replace(key text, value bytea, ttl text) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'echocache_kv_replace' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_kv_replace(text, bytea, text) IS
     'store a value if the key is present; was it stored?; not transactional';
 CREATE FUNCTION echocache_kv_replace(key text, value bytea, expires timestamptz) RETURNS boolean
     AS 'MODULE_PATHNAME', 'echocache_kv_replace' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
@@ -553,6 +577,10 @@ CREATE FUNCTION echocache_kv_cas(key text, value text, cas bigint, ttl interval 
     AS 'MODULE_PATHNAME', 'echocache_kv_cas' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION echocache_kv_cas(text, text, bigint, interval) IS
     'store a value if the key still has this token; was it stored?; not transactional';
+CREATE FUNCTION echocache_kv_cas(key text, value text, cas bigint, ttl text) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'echocache_kv_cas' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_kv_cas(text, text, bigint, text) IS
+    'store a value if the key still has this token; was it stored?; not transactional';
 CREATE FUNCTION echocache_kv_cas(key text, value text, cas bigint, expires timestamptz) RETURNS boolean
     AS 'MODULE_PATHNAME', 'echocache_kv_cas' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION echocache_kv_cas(text, text, bigint, timestamptz) IS
@@ -560,6 +588,10 @@ COMMENT ON FUNCTION echocache_kv_cas(text, text, bigint, timestamptz) IS
 CREATE FUNCTION echocache_kv_cas(key text, value bytea, cas bigint, ttl interval = NULL) RETURNS boolean
     AS 'MODULE_PATHNAME', 'echocache_kv_cas' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION echocache_kv_cas(text, bytea, bigint, interval) IS
+    'store a value if the key still has this token; was it stored?; not transactional';
+CREATE FUNCTION echocache_kv_cas(key text, value bytea, cas bigint, ttl text) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'echocache_kv_cas' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_kv_cas(text, bytea, bigint, text) IS
     'store a value if the key still has this token; was it stored?; not transactional';
 CREATE FUNCTION echocache_kv_cas(key text, value bytea, cas bigint, expires timestamptz) RETURNS boolean
     AS 'MODULE_PATHNAME', 'echocache_kv_cas' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
@@ -569,6 +601,10 @@ CREATE FUNCTION echocache_kv_touch(key text, ttl interval) RETURNS boolean
     AS 'MODULE_PATHNAME', 'echocache_kv_touch' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION echocache_kv_touch(text, interval) IS
     'give a key another lifetime; false if absent; not transactional';
+CREATE FUNCTION echocache_kv_touch(key text, ttl text) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'echocache_kv_touch' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_kv_touch(text, text) IS
+    'give a key another lifetime; false if absent; not transactional';
 CREATE FUNCTION echocache_kv_touch(key text, expires timestamptz) RETURNS boolean
     AS 'MODULE_PATHNAME', 'echocache_kv_touch' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION echocache_kv_touch(text, timestamptz) IS
@@ -577,6 +613,10 @@ CREATE FUNCTION echocache_kv_get_and_touch(key text, ttl interval) RETURNS text
     AS 'MODULE_PATHNAME', 'echocache_kv_get_and_touch' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION echocache_kv_get_and_touch(text, interval) IS
     'the value of a key, which gets another lifetime; NULL if absent; not transactional';
+CREATE FUNCTION echocache_kv_get_and_touch(key text, ttl text) RETURNS text
+    AS 'MODULE_PATHNAME', 'echocache_kv_get_and_touch' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_kv_get_and_touch(text, text) IS
+    'the value of a key, which gets another lifetime; NULL if absent; not transactional';
 CREATE FUNCTION echocache_kv_get_and_touch(key text, expires timestamptz) RETURNS text
     AS 'MODULE_PATHNAME', 'echocache_kv_get_and_touch' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION echocache_kv_get_and_touch(text, timestamptz) IS
@@ -584,6 +624,10 @@ COMMENT ON FUNCTION echocache_kv_get_and_touch(text, timestamptz) IS
 CREATE FUNCTION echocache_kv_get_and_touch_bytea(key text, ttl interval) RETURNS bytea
     AS 'MODULE_PATHNAME', 'echocache_kv_get_and_touch_bytea' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION echocache_kv_get_and_touch_bytea(text, interval) IS
+    'the value of a key, which gets another lifetime; NULL if absent; not transactional';
+CREATE FUNCTION echocache_kv_get_and_touch_bytea(key text, ttl text) RETURNS bytea
+    AS 'MODULE_PATHNAME', 'echocache_kv_get_and_touch_bytea' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache_kv_get_and_touch_bytea(text, text) IS
     'the value of a key, which gets another lifetime; NULL if absent; not transactional';
 CREATE FUNCTION echocache_kv_get_and_touch_bytea(key text, expires timestamptz) RETURNS bytea
     AS 'MODULE_PATHNAME', 'echocache_kv_get_and_touch_bytea' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
@@ -681,24 +725,27 @@ REVOKE ALL ON FUNCTION echocache_health(), echocache_connect(), echocache_discon
     echocache.servers(), echocache.stats() FROM PUBLIC;
 REVOKE ALL ON FUNCTION
     echocache_kv_get(text), echocache_kv_get_bytea(text), echocache_kv_gets(text),
-    echocache_kv_gets_bytea(text), echocache_kv_get_multi(text[]),
-    echocache_kv_get_multi_bytea(text[]), echocache_kv_set(text, text, interval),
+    echocache_kv_gets_bytea(text), echocache_kv_get_multi(text[]), echocache_kv_get_multi_bytea(text[]),
+    echocache_kv_set(text, text, interval), echocache_kv_set(text, text, text),
     echocache_kv_set(text, text, timestamptz), echocache_kv_set(text, bytea, interval),
-    echocache_kv_set(text, bytea, timestamptz), echocache_kv_add(text, text, interval),
+    echocache_kv_set(text, bytea, text), echocache_kv_set(text, bytea, timestamptz),
+    echocache_kv_add(text, text, interval), echocache_kv_add(text, text, text),
     echocache_kv_add(text, text, timestamptz), echocache_kv_add(text, bytea, interval),
-    echocache_kv_add(text, bytea, timestamptz), echocache_kv_replace(text, text, interval),
+    echocache_kv_add(text, bytea, text), echocache_kv_add(text, bytea, timestamptz),
+    echocache_kv_replace(text, text, interval), echocache_kv_replace(text, text, text),
     echocache_kv_replace(text, text, timestamptz), echocache_kv_replace(text, bytea, interval),
-    echocache_kv_replace(text, bytea, timestamptz), echocache_kv_append(text, text),
-    echocache_kv_append(text, bytea), echocache_kv_prepend(text, text),
+    echocache_kv_replace(text, bytea, text), echocache_kv_replace(text, bytea, timestamptz),
+    echocache_kv_append(text, text), echocache_kv_append(text, bytea), echocache_kv_prepend(text, text),
     echocache_kv_prepend(text, bytea), echocache_kv_cas(text, text, bigint, interval),
-    echocache_kv_cas(text, text, bigint, timestamptz),
-    echocache_kv_cas(text, bytea, bigint, interval),
+    echocache_kv_cas(text, text, bigint, text), echocache_kv_cas(text, text, bigint, timestamptz),
+    echocache_kv_cas(text, bytea, bigint, interval), echocache_kv_cas(text, bytea, bigint, text),
     echocache_kv_cas(text, bytea, bigint, timestamptz), echocache_kv_touch(text, interval),
-    echocache_kv_touch(text, timestamptz), echocache_kv_get_and_touch(text, interval),
+    echocache_kv_touch(text, text), echocache_kv_touch(text, timestamptz),
+    echocache_kv_get_and_touch(text, interval), echocache_kv_get_and_touch(text, text),
     echocache_kv_get_and_touch(text, timestamptz), echocache_kv_get_and_touch_bytea(text, interval),
-    echocache_kv_get_and_touch_bytea(text, timestamptz), echocache_kv_delete(text),
-    echocache_kv_incr(text, bigint), echocache_kv_decr(text, bigint), echocache_kv_stats(),
-    echocache_flush_all() FROM PUBLIC;
+    echocache_kv_get_and_touch_bytea(text, text), echocache_kv_get_and_touch_bytea(text, timestamptz),
+    echocache_kv_delete(text), echocache_kv_incr(text, bigint), echocache_kv_decr(text, bigint),
+    echocache_kv_stats(), echocache_flush_all() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION echocache_health(), echocache.servers(), echocache.stats() TO pg_monitor;
 GRANT USAGE ON SCHEMA echocache TO pg_monitor;
 GRANT SELECT ON echocache_documents, echocache_servers, echocache_stats TO pg_monitor;

@@ -391,6 +391,15 @@ lifetime_argument(FunctionCallInfo fcinfo, int arg)
 
 	if (PG_NARGS() <= arg || PG_ARGISNULL(arg))
 		return 0;
+	if (argument_types(fcinfo)[arg] == TEXTOID)
+	{
+		/* what an untyped parameter or literal resolves to */
+		Datum		interval = DirectFunctionCall3(interval_in,
+												   CStringGetDatum(text_to_cstring(PG_GETARG_TEXT_PP(arg))),
+												   ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
+
+		return ec_wire_ttl(ec_ttl_from_interval(DatumGetIntervalP(interval)));
+	}
 	if (argument_types(fcinfo)[arg] == INTERVALOID)
 		return ec_wire_ttl(ec_ttl_from_interval(PG_GETARG_INTERVAL_P(arg)));
 	expires = PG_GETARG_TIMESTAMPTZ(arg);

@@ -117,6 +117,11 @@ SELECT echocache_kv_set('t', 'x', now() - interval '1 s'), echocache_kv_set('u',
 	echocache_kv_set('w', '\x00'::bytea, timestamptz '1969-07-20');
 SELECT left_of('t'), left_of('u'), left_of('v'), left_of('w');
 SELECT echocache_kv_add('t', 'x', now() - interval '1 s'), echocache_kv_replace('y', 'x', now() - interval '1 s'), left_of('t'), left_of('y');
+-- a literal or parameter without a type is an interval
+SELECT echocache_kv_set('u', 'v', '1 h'), echocache_kv_set('u', 'v', ttl => '1 h'), echocache_kv_touch('u', '2 h'), echocache_kv_get_and_touch('u', '3 h');
+PREPARE untyped AS SELECT echocache_kv_set($1, $2, $3);
+EXECUTE untyped('u', 'w', '1 h');
+CALL fails($$SELECT echocache_kv_set('u', 'v', 'tomorrow')$$);
 SELECT echocache_kv_touch('t', interval '1 h'), echocache_kv_touch('z', interval '1 h'), echocache_kv_touch('z', timestamptz 'infinity');
 SELECT echocache_kv_get_and_touch('z', interval '1 h'), echocache_kv_get_and_touch('z', now() + interval '1 h'), echocache_kv_get_and_touch('t', interval '1 h');
 SELECT echocache_kv_get_and_touch('z', now() - interval '1 h'), left_of('z');
