@@ -44,6 +44,7 @@ static const EcWord ec_words[] = {
 	EC_WORD("END", EC_REPLY_END, EC_TAIL_NONE),
 	EC_WORD("OK", EC_REPLY_OK, EC_TAIL_NONE),
 	EC_WORD("RESET", EC_REPLY_OK, EC_TAIL_NONE),
+	EC_WORD("STORED", EC_REPLY_STORED, EC_TAIL_NONE),
 	EC_WORD("VERSION", EC_REPLY_VERSION, EC_TAIL_TEXT),
 	EC_WORD("BUSY", EC_REPLY_BUSY, EC_TAIL_ANY),
 	EC_WORD("ERROR", EC_REPLY_ERROR, EC_TAIL_ANY),
@@ -568,6 +569,52 @@ ec_wire_stats(char *dst, const char *group)
 		*p++ = ' ';
 		p = ec_put(p, group, len);
 	}
+	p = ec_put_literal(p, "\r\n");
+	return (size_t) (p - dst);
+}
+
+/* Up to EC_USER_MAX bytes, of which none is a space, a colon or a control character. */
+bool
+ec_wire_valid_user(const char *user)
+{
+	size_t		len;
+
+	for (len = 0; user[len] != '\0'; len++)
+	{
+		unsigned char c = (unsigned char) user[len];
+
+		if (len == EC_USER_MAX || c <= 0x20 || c == 0x7f || c == ':')
+			return false;
+	}
+	return true;
+}
+
+/* Up to EC_PASSWORD_MAX bytes, of which none is a space or belongs to a line end. */
+bool
+ec_wire_valid_password(const char *password)
+{
+	size_t		len = strcspn(password, " \r\n");
+
+	return len <= EC_PASSWORD_MAX && password[len] == '\0';
+}
+
+/* Authentication; see wire.h.  memcached looks at the length and the value alone. */
+size_t
+ec_wire_auth(char *dst, const char *user, const char *password)
+{
+	size_t		userlen = strlen(user);
+	size_t		passwordlen = strlen(password);
+	char	   *p = dst;
+
+	if (userlen == 0 || passwordlen == 0 || !ec_wire_valid_user(user) ||
+		!ec_wire_valid_password(password))
+		return 0;
+	p = ec_put_literal(p, "set echocache 0 -1 ");
+	p = ec_put_number(p, userlen + 1 + passwordlen);
+	p = ec_put_literal(p, "\r\n");
+	p = ec_put(p, user, userlen);
+	*p++ = ' ';
+	p = ec_put(p, password, passwordlen);
 	p = ec_put_literal(p, "\r\n");
 	return (size_t) (p - dst);
 }

@@ -24,6 +24,8 @@
 #define EC_REQUEST_MAX		512		/* no request line is longer than this */
 #define EC_LINE_MAX			2048	/* an answer line over this is malformed */
 #define EC_VALUE_MAX		(256u * 1024 * 1024)	/* so is an announced value over this */
+#define EC_USER_MAX			64		/* a user name for ec_wire_auth(), in bytes */
+#define EC_PASSWORD_MAX		256		/* and a password */
 
 /* The one value of every marker: JSON null, "ask the database". */
 #define EC_MARKER			"null"
@@ -42,6 +44,7 @@ typedef enum EcReplyKind
 	EC_REPLY_MN,				/* the barrier's answer */
 	EC_REPLY_END,				/* END, the last line of stats and of metadump */
 	EC_REPLY_OK,				/* OK, RESET */
+	EC_REPLY_STORED,			/* STORED: to ec_wire_auth(), welcome */
 	EC_REPLY_STAT,				/* STAT name value: both in text */
 	EC_REPLY_VERSION,			/* VERSION x: x in text */
 	EC_REPLY_BUSY,				/* BUSY ...: the crawler is at work for somebody else */
@@ -129,6 +132,22 @@ extern size_t ec_wire_flush(char *dst); /* flush_all */
 
 /* stats [group]; 0 if the group is not 1 to EC_KEY_MAX bytes of 0x20..0x7e. */
 extern size_t ec_wire_stats(char *dst, const char *group);
+
+/*
+ * The text protocol's authentication: a set, of any key, whose value is user name
+ * and password.  The whole request, value included; 0 if one of the two is empty or
+ * not valid.  A server that does not ask for authentication takes it for an
+ * ordinary set: it gets an item that has expired already, so that nobody reads a
+ * password there.
+ */
+extern size_t ec_wire_auth(char *dst, const char *user, const char *password);
+
+/*
+ * Can these be sent, and be in memcached's file of "user:password" lines?  It takes
+ * the request's value apart at spaces, and the line at the first colon.
+ */
+extern bool ec_wire_valid_user(const char *user);
+extern bool ec_wire_valid_password(const char *password);
 
 /*
  * Decode metadump's percent-encoding of a key.  Returns the length, or -1 when

@@ -216,6 +216,33 @@ check_requests(const char *key, size_t keylen, const char *data, size_t size)
 	free(request);
 }
 
+/* A user name and a password, whatever they hold, make one request of two lines or none. */
+static void
+check_auth(const char *data, size_t size)
+{
+	size_t		half = size / 2;
+	char	   *user = malloc(half + 1);
+	char	   *password = malloc(size - half + 1);
+	char	   *request = malloc(EC_REQUEST_MAX);
+	size_t		lines = 0;
+	size_t		len;
+	size_t		i;
+
+	memcpy(user, data, half);
+	memcpy(password, data + half, size - half);
+	user[half] = password[size - half] = '\0';
+	len = ec_wire_auth(request, user, password);
+	CHECK(len <= EC_REQUEST_MAX);
+	CHECK((len > 0) == (user[0] != '\0' && password[0] != '\0' && ec_wire_valid_user(user) &&
+						ec_wire_valid_password(password)));
+	for (i = 0; i < len; i++)
+		lines += request[i] == '\n';
+	CHECK(len == 0 || (lines == 2 && request[len - 1] == '\n'));
+	free(request);
+	free(password);
+	free(user);
+}
+
 /*
  * Build a key of the input: the first bytes say how long prefix and name are,
  * then come these, made valid, then the id as it is.
@@ -335,6 +362,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	walk_answers(bytes, size);
 	check_decoded(bytes, size);
+	check_auth(bytes, size);
 	round_trip(bytes, size);
 	return 0;
 }

@@ -59,7 +59,7 @@ static const char *
 describe(const Parsed *p)
 {
 	static const char *const kinds[] = {"INCOMPLETE", "MALFORMED", "HD", "VA", "EN", "NF", "NS",
-		"EX", "MN", "END", "OK", "STAT", "VERSION", "BUSY", "DUMP", "ERROR", "CLIENT_ERROR",
+		"EX", "MN", "END", "OK", "STORED", "STAT", "VERSION", "BUSY", "DUMP", "ERROR", "CLIENT_ERROR",
 	"SERVER_ERROR"};
 	static char buf[EC_LINE_MAX + 300];
 	const EcReply *r = &p->r;
@@ -183,6 +183,7 @@ test_word_answers(void)
 	answer_is(LIT("END\r\n"), "END 5", "END");
 	answer_is(LIT("OK\r\n"), "OK 4", "OK");
 	answer_is(LIT("RESET\r\n"), "OK 7", "RESET");
+	answer_is(LIT("STORED\r\nHD\r\n"), "STORED 8", "STORED");
 	answer_is(LIT("STAT pid 8495\r\nSTAT uptime 17\r\n"), "STAT 15 \"pid 8495\"", "STAT");
 	answer_is(LIT("STAT 22:addr tcp:127.0.0.1:23028\r\n"),
 			  "STAT 34 \"22:addr tcp:127.0.0.1:23028\"", "STAT of a connection");
@@ -255,7 +256,7 @@ test_dump_answers(void)
 static void
 test_malformed(void)
 {
-	static const char *const words[] = {"END", "OK", "RESET", "STAT a 1", "VERSION 1", "BUSY x",
+	static const char *const words[] = {"END", "OK", "RESET", "STORED", "STAT a 1", "VERSION 1", "BUSY x",
 		"ERROR", "CLIENT_ERROR x", "SERVER_ERROR x", "HD", "HD O1", "VA 4", "EN", "NF", "NS",
 	"EX", "MN"};
 	char		line[EC_LINE_MAX];
@@ -363,7 +364,9 @@ test_malformed(void)
 	is_malformed(LIT("SERVER_ERROR a\0b\r\n"), "a NUL in SERVER_ERROR");
 	is_malformed(LIT("SERVER_ERROR a\rb\r\n"), "\\r in SERVER_ERROR");
 	is_malformed(LIT("NOTSTARTED no items to crawl\r\n"), "what only other crawls are answered");
-	is_malformed(LIT("STORED\r\n"), "an answer of the classic protocol");
+	is_malformed(LIT("STORED x\r\n"), "STORED and text");
+	is_malformed(LIT("STOREDX\r\n"), "STOREDX");
+	is_malformed(LIT("NOT_STORED\r\n"), "an answer of the classic protocol");
 	is_malformed(LIT("VALUE session:1 0 4\r\nnull\r\nEND\r\n"), "a value of the classic protocol");
 	is_malformed(LIT("null\r\n"), "a value where a line should be");
 	is_malformed(LIT("HTTP/1.1 400 Bad Request\r\n"), "another protocol");
@@ -656,6 +659,55 @@ test_requests(void)
 	free(request);
 }
 
+static void
+test_auth(void)
+{
+	char		user[EC_USER_MAX + 2];
+	char		password[EC_PASSWORD_MAX + 2];
+	char		one[2] = {0};
+	bool		fine = true;
+	size_t		longest;
+	int			c;
+
+	request = malloc(EC_REQUEST_MAX);
+
+	request_is(ec_wire_auth(request, "alice", "secret"),
+			   "set echocache 0 -1 12\r\nalice secret\r\n", "authentication");
+	request_is(ec_wire_auth(request, "b", ":\t\303\251"),
+			   "set echocache 0 -1 6\r\nb :\t\303\251\r\n", "a password of any other bytes");
+	request_is(ec_wire_auth(request, "", "secret"), "", "none without a user name");
+	request_is(ec_wire_auth(request, "alice", ""), "", "none without a password");
+	request_is(ec_wire_auth(request, "alice b", "secret"), "", "none for a user name of two words");
+	request_is(ec_wire_auth(request, "alice", "a b"), "", "none for a password of two words");
+	request_is(ec_wire_auth(request, "alice", "a\r\nflush_all"), "",
+			   "none for a password that holds a request");
+	tap_ok(ec_wire_valid_user("") && ec_wire_valid_password(""), "empty is not malformed");
+
+	/* Each byte that there is, alone. */
+	for (c = 1; c < 256; c++)
+	{
+		one[0] = (char) c;
+		if (ec_wire_valid_user(one) != (c > 0x20 && c != 0x7f && c != ':') ||
+			ec_wire_valid_password(one) != (c != ' ' && c != '\r' && c != '\n'))
+		{
+			tap_diag("byte 0x%02x", (unsigned) c);
+			fine = false;
+		}
+	}
+	tap_ok(fine, "what a user name and a password may hold");
+
+	memset(user, 'u', sizeof(user));
+	memset(password, 'p', sizeof(password));
+	user[EC_USER_MAX + 1] = password[EC_PASSWORD_MAX + 1] = '\0';
+	tap_ok(!ec_wire_valid_user(user) && !ec_wire_valid_password(password), "too long by a byte");
+	user[EC_USER_MAX] = password[EC_PASSWORD_MAX] = '\0';
+	longest = ec_wire_auth(request, user, password);
+	tap_ok(longest > EC_USER_MAX + EC_PASSWORD_MAX && longest <= EC_REQUEST_MAX,
+		   "request: the longest authentication fits");
+
+	free(request);
+}
+
 /* Decode from and into allocations of exactly the size; expected NULL: it is to fail. */
 static void
 decodes_to(const char *src, size_t srclen, const char *expected, const char *what)
@@ -768,5 +820,6 @@ test_wire(void)
 	test_limits();
 	test_stream();
 	test_requests();
+	test_auth();
 	test_decode();
 }
