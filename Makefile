@@ -10,6 +10,7 @@ PGFILEDESC = "echocache - keeps memcached coherent with tables"
 OBJS = \
 	src/admin.o \
 	src/attach.o \
+	src/auth.o \
 	src/build.o \
 	src/cluster.o \
 	src/connection.o \
@@ -30,13 +31,14 @@ OBJS = \
 	src/reader.o \
 	src/sql_read.o \
 	src/shmem.o \
+	src/tls.o \
 	src/trigger.o \
 	src/waitpoint.o \
 	src/wire.o \
 	src/worker.o
 
 PG_CPPFLAGS = -I$(srcdir)/src
-SHLIB_LINK = -lmemcached
+SHLIB_LINK = -lmemcached -lssl -lcrypto
 
 # `make WAIT_POINTS=1`: the named wait points of the tests (see src/waitpoint.h).
 ifdef WAIT_POINTS

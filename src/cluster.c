@@ -375,7 +375,10 @@ ec_exchange_meanwhile(EcOp *ops, int nops, EcDeadline deadline, int flags,
 		if (ec_remaining(deadline) == 0)
 		{
 			for (int w = 0; w < nwaiting; w++)
-				ec_conn_fail(waiting[w], true, "no answer within %d ms", ec_timeout);
+				ec_conn_fail(waiting[w], true,
+							 waiting[w]->state == CONN_HANDSHAKE ?
+							 "no TLS handshake within %d ms" : "no answer within %d ms",
+							 ec_timeout);
 			break;
 		}
 		wait_for(waiting, nwaiting, deadline);
@@ -441,7 +444,7 @@ ec_send(EcOp *ops, int nops, EcDeadline deadline)
 				ops[last].next = j;
 			last = j;
 		}
-		if (c->state != CONN_READY || c->busy)
+		if (!ec_conn_is_ready(c))
 			continue;
 		ec_conn_begin(c, ops[i].server);
 		c->send_op = first;

@@ -11,6 +11,13 @@
  * between (a cancelled query, say) leaves it so, and the end of the transaction
  * closes it.  So there is no clean-up to forget on any path.
  *
+ * CONNECTING, HANDSHAKE (with TLS), AUTHENTICATING (with a user name), READY: each step is
+ * taken as far as it goes without waiting, within the deadline of the exchange that
+ * needs the connection, and no request is sent before READY.  What is sent and
+ * received, plain or by TLS, passes conn_send() and conn_recv().  Both are tried
+ * before anybody waits for the socket, so nothing that TLS has read already
+ * is waited for.
+ *
  * Copyright (c) 2026, echocache developers
  *
  *-------------------------------------------------------------------------
@@ -27,9 +34,22 @@
 #include "miscadmin.h"
 #include "storage/fd.h"
 
+#include "auth.h"
 #include "compat.h"
 #include "connection.h"
 #include "guc.h"
+
+/*
+ * By TLS a record must end where a request ends, or where its value does.  memcached
+ * waits for the socket though OpenSSL still holds the rest of a record for it: when a
+ * value takes the record's first part, what follows is seen only with the next record,
+ * which never comes (1.6.18; 20 pipelined sets of 2 kB are enough).  So no more
+ * requests are gathered than one record holds.
+ */
+#define TLS_RECORD_MAX	(16 * 1024)
+
+#define EC_UNAUTHENTICATED \
+	"the server asks for a user name and password (echocache.username)"
 
 char		ec_last_failure[EC_ERROR_MAX];
 bool		ec_last_failure_timed_out;
@@ -38,6 +58,13 @@ static void conn_close_socket(Conn *c);
 static bool conn_open(Conn *c, int server);
 static bool conn_try_address(Conn *c);
 static bool conn_connected(Conn *c);
+static bool conn_handshake(Conn *c);
+static bool conn_login(Conn *c);
+static bool conn_authenticate(Conn *c);
+static bool conn_establish(Conn *c);
+static ssize_t conn_send(Conn *c, const char *data, size_t len);
+static ssize_t conn_recv(Conn *c, char *data, size_t room);
+static bool is_unauthenticated(const EcReply *reply);
 static void conn_reset(Conn *c);
 static void conn_stage(Conn *c, EcOp *ops);
 static bool conn_answer(Conn *c, EcOp *ops, const EcReply *reply);
@@ -58,6 +85,8 @@ ec_conn_close(Conn *c)
 	if (c->state == CONN_CLOSED)
 		return;
 	conn_close_socket(c);
+	if (c->state == CONN_AUTHENTICATING)
+		explicit_bzero(ec_conn_out(c), EC_REQUEST_MAX);
 	free(c->buffers);
 	c->buffers = NULL;
 	c->state = CONN_CLOSED;
@@ -79,6 +108,10 @@ conn_close_socket(Conn *c)
 	if (c->set)
 		FreeWaitEventSet(c->set);
 	c->set = NULL;
+	if (c->tls)
+		ec_tls_close(c->tls, c->state == CONN_READY && !c->failed);
+	c->tls = NULL;
+	c->recv_wants_write = false;
 	if (c->fd == PGINVALID_SOCKET)
 		return;
 	close(c->fd);
@@ -119,6 +152,7 @@ conn_open(Conn *c, int server)
 		return false;
 	}
 	c->state = CONN_CONNECTING;
+	c->settings = ec_transport_serial;
 	c->address = -1;
 	c->opaque_send = c->opaque_recv = c->opaque_quiet = 0;
 
@@ -205,6 +239,7 @@ conn_connected(Conn *c)
 	int			error = 0;
 	socklen_t	len = sizeof(error);
 	struct pollfd p = {.fd = c->fd, .events = POLLOUT};
+	EcServer   *s = &ec_topology.server[c->server];
 
 	if (poll(&p, 1, 0) == 0)
 		return true;			/* not yet */
@@ -215,21 +250,222 @@ conn_connected(Conn *c)
 		ec_conn_fail(c, false, "could not connect: %s", strerror(error));
 		return conn_try_address(c);
 	}
-	c->state = CONN_READY;
 	c->announced = false;
+	/* a unix socket's other end is on this machine: there TLS would protect from nobody */
+	if (!ec_tls || s->port == 0)
+		return conn_login(c);
+	c->tls = ec_tls_open(c->fd, s->host);
+	if (c->tls == NULL)
+	{
+		ec_conn_fail(c, false, "%s", ec_tls_failure);
+		return false;
+	}
+	c->state = CONN_HANDSHAKE;
 	return true;
+}
+
+/* Go on with the handshake of TLS.  false: failed. */
+static bool
+conn_handshake(Conn *c)
+{
+	switch (ec_tls_handshake(c->tls))
+	{
+		case EC_TLS_DONE:
+			return conn_login(c);
+		case EC_TLS_WANTS_READ:
+			c->handshake_events = WL_SOCKET_READABLE;
+			return true;
+		case EC_TLS_WANTS_WRITE:
+			c->handshake_events = WL_SOCKET_WRITEABLE;
+			return true;
+		case EC_TLS_CLOSED:
+			ec_conn_fail(c, false, "the server closed the connection in the TLS handshake");
+			return false;
+		case EC_TLS_FAILED:
+			ec_conn_fail(c, false, "TLS handshake: %s", ec_tls_failure);
+			return false;
+	}
+	return false;
+}
+
+/* The connection is there: ready, unless we are to say who we are.  false: failed. */
+static bool
+conn_login(Conn *c)
+{
+	const char *why;
+
+	if (!ec_auth_wanted())
+	{
+		c->state = CONN_READY;
+		return true;
+	}
+	c->state = CONN_AUTHENTICATING;
+	c->out_len = ec_auth_request(ec_conn_out(c), &why);
+	if (c->out_len == 0)
+		ec_conn_fail(c, false, "%s", why);
+	return c->out_len > 0;
+}
+
+/*
+ * Say who we are, and be welcome or not.  What the server says is not repeated: it
+ * has just been told a password.  false: failed.
+ */
+static bool
+conn_authenticate(Conn *c)
+{
+	EcReply		reply;
+	ssize_t		n;
+
+	while (c->out_sent < c->out_len)
+	{
+		n = conn_send(c, ec_conn_out(c) + c->out_sent, c->out_len - c->out_sent);
+		if (n <= 0)
+			return n == 0;
+		c->out_sent += n;
+		if (c->out_sent == c->out_len)
+			explicit_bzero(ec_conn_out(c), c->out_len);
+	}
+	for (;;)
+	{
+		ec_wire_parse(ec_conn_in(c), c->in_end, &reply);
+		if (reply.kind != EC_REPLY_INCOMPLETE)
+			break;
+		n = conn_recv(c, ec_conn_in(c) + c->in_end, EC_IN_SIZE - c->in_end);
+		if (n <= 0)
+			return n == 0;
+		c->in_end += n;
+	}
+	if (reply.kind != EC_REPLY_STORED || c->in_end != reply.line_len)
+	{
+		ec_conn_fail(c, false, reply.kind == EC_REPLY_CLIENT_ERROR ?
+					 "the server refused the user name or password (echocache.username)" :
+					 "an answer to the authentication that is not understood");
+		return false;
+	}
+	c->out_len = c->out_sent = c->in_end = 0;
+	c->state = CONN_READY;
+	return true;
+}
+
+/* Take a connection as far towards READY as it goes without waiting.  false: failed. */
+static bool
+conn_establish(Conn *c)
+{
+	ConnState	before;
+
+	do
+	{
+		before = c->state;
+		if (before == CONN_CONNECTING && !conn_connected(c))
+			return false;
+		if (before == CONN_HANDSHAKE && !conn_handshake(c))
+			return false;
+		if (before == CONN_AUTHENTICATING && !conn_authenticate(c))
+			return false;
+	} while (c->state != before);
+	return true;
+}
+
+/*
+ * Send some of len bytes, as the connection does.  Returns how many, 0 if none can be
+ * sent now, -1 if it has failed.
+ */
+static ssize_t
+conn_send(Conn *c, const char *data, size_t len)
+{
+	if (c->tls)
+	{
+		size_t		done;
+
+		switch (ec_tls_send(c->tls, data, len, &done))
+		{
+			case EC_TLS_DONE:
+				return (ssize_t) done;
+			case EC_TLS_WANTS_READ:
+			case EC_TLS_WANTS_WRITE:
+				return 0;
+			case EC_TLS_CLOSED:
+				ec_conn_fail(c, false, "the server closed the connection");
+				return -1;
+			case EC_TLS_FAILED:
+				ec_conn_fail(c, false, "could not send: %s", ec_tls_failure);
+				return -1;
+		}
+	}
+	for (;;)
+	{
+		ssize_t		n = send(c->fd, data, len, MSG_NOSIGNAL);
+
+		if (n >= 0)
+			return n;
+		if (errno == EAGAIN || errno == EWOULDBLOCK)
+			return 0;
+		if (errno != EINTR)
+		{
+			ec_conn_fail(c, false, "could not send: %s", strerror(errno));
+			return -1;
+		}
+	}
+}
+
+/* Receive up to room bytes: how many, 0 if there are none yet, -1 if it has failed. */
+static ssize_t
+conn_recv(Conn *c, char *data, size_t room)
+{
+	if (c->tls)
+	{
+		size_t		done;
+		EcTlsResult result = ec_tls_recv(c->tls, data, room, &done);
+
+		c->recv_wants_write = result == EC_TLS_WANTS_WRITE;
+		switch (result)
+		{
+			case EC_TLS_DONE:
+				return (ssize_t) done;
+			case EC_TLS_WANTS_READ:
+			case EC_TLS_WANTS_WRITE:
+				return 0;
+			case EC_TLS_CLOSED:
+				ec_conn_fail(c, false, "the server closed the connection");
+				return -1;
+			case EC_TLS_FAILED:
+				ec_conn_fail(c, false, "could not receive: %s", ec_tls_failure);
+				return -1;
+		}
+	}
+	for (;;)
+	{
+		ssize_t		n = recv(c->fd, data, room, 0);
+
+		if (n > 0)
+			return n;
+		if (n == 0)
+		{
+			ec_conn_fail(c, false, "the server closed the connection");
+			return -1;
+		}
+		if (errno == EAGAIN || errno == EWOULDBLOCK)
+			return 0;
+		if (errno != EINTR)
+		{
+			ec_conn_fail(c, false, "could not receive: %s", strerror(errno));
+			return -1;
+		}
+	}
 }
 
 /* ---------------------------------------------------------------- exchange */
 
-/* Fill the output buffer with as many requests as fit. */
+/* Fill the output buffer with as many requests as fit, whole ones. */
 static void
 conn_stage(Conn *c, EcOp *ops)
 {
+	const size_t size = c->tls ? TLS_RECORD_MAX : EC_OUT_SIZE;
+
 	if (c->out_sent == c->out_len)
 		c->out_sent = c->out_len = 0;
 
-	while (c->send_op >= 0 && c->big == NULL && EC_OUT_SIZE - c->out_len >= EC_REQUEST_MAX)
+	while (c->send_op >= 0 && c->big == NULL && size - c->out_len >= EC_REQUEST_MAX)
 	{
 		EcOp	   *op = &ops[c->send_op];
 		char	   *dst = ec_conn_out(c) + c->out_len;
@@ -268,7 +504,7 @@ conn_stage(Conn *c, EcOp *ops)
 												 op->kind == EC_OP_DECREMENT, op->token, opaque);
 				break;
 		}
-		room = EC_OUT_SIZE - c->out_len;
+		room = size - c->out_len;
 		if (op->value != NULL)
 		{
 			if (op->valuelen + 2 <= room)
@@ -322,24 +558,28 @@ ec_conn_write(Conn *c, EcOp *ops)
 			memcpy(ec_conn_out(c), "\r\n", 2);
 			c->out_sent = 0;
 			c->out_len = 2;
-			conn_stage(c, ops);
+			if (c->tls == NULL)
+				conn_stage(c, ops);
 			continue;
 		}
-		n = send(c->fd, p, len, MSG_NOSIGNAL);
-		if (n < 0)
-		{
-			if (errno == EINTR)
-				continue;
-			if (errno == EAGAIN || errno == EWOULDBLOCK)
-				return true;
-			ec_conn_fail(c, false, "could not send: %s", strerror(errno));
-			return false;
-		}
+		n = conn_send(c, p, len);
+		if (n <= 0)
+			return n == 0;
 		if (c->out_sent < c->out_len)
 			c->out_sent += n;
 		else
 			c->big_sent += n;
 	}
+}
+
+/* Is this what a server says that wants to be told who we are first? */
+static bool
+is_unauthenticated(const EcReply *reply)
+{
+	const char	text[] = "unauthenticated";
+
+	return reply->kind == EC_REPLY_CLIENT_ERROR && reply->text_len == strlen(text) &&
+		memcmp(reply->text, text, strlen(text)) == 0;
 }
 
 /*
@@ -426,7 +666,9 @@ conn_answer(Conn *c, EcOp *ops, const EcReply *reply)
 		default:
 			break;
 	}
-	if (reply->kind == EC_REPLY_CLIENT_ERROR || reply->kind == EC_REPLY_SERVER_ERROR)
+	if (is_unauthenticated(reply))
+		ec_conn_fail(c, false, EC_UNAUTHENTICATED);
+	else if (reply->kind == EC_REPLY_CLIENT_ERROR || reply->kind == EC_REPLY_SERVER_ERROR)
 		ec_conn_fail(c, false, "the server said \"%.*s\"",
 				  (int) Min(reply->text_len, 100), reply->text);
 	else
@@ -485,6 +727,11 @@ conn_command_line(Conn *c, EcOp *op, const EcReply *reply)
 		case EC_REPLY_BUSY:
 		case EC_REPLY_CLIENT_ERROR:
 		case EC_REPLY_SERVER_ERROR:
+			if (is_unauthenticated(reply))
+			{
+				ec_conn_fail(c, false, EC_UNAUTHENTICATED);
+				return false;
+			}
 			snprintf(ec_last_failure, sizeof(ec_last_failure), "the server refuses \"%.*s\": %.*s",
 					 op->keylen - 2, op->key, (int) Min(reply->text_len, 100),
 					 reply->text ? reply->text : "");
@@ -584,21 +831,9 @@ conn_read(Conn *c, EcOp *ops)
 			dst = ec_conn_in(c) + c->in_end;
 			room = EC_IN_SIZE - c->in_end;
 		}
-		n = recv(c->fd, dst, room, 0);
-		if (n < 0)
-		{
-			if (errno == EINTR)
-				continue;
-			if (errno == EAGAIN || errno == EWOULDBLOCK)
-				return true;
-			ec_conn_fail(c, false, "could not receive: %s", strerror(errno));
-			return false;
-		}
-		if (n == 0)
-		{
-			ec_conn_fail(c, false, "the server closed the connection");
-			return false;
-		}
+		n = conn_recv(c, dst, room);
+		if (n <= 0)
+			return n == 0;
 		c->progress += n;
 		if (c->value_missing > 0)
 		{
@@ -623,10 +858,13 @@ conn_read(Conn *c, EcOp *ops)
 bool
 ec_conn_step(Conn *c, EcOp *ops, bool look)
 {
-	if (c->state == CONN_CONNECTING && !conn_connected(c))
-		return false;
-	if (c->state == CONN_CONNECTING)
-		return true;
+	if (c->state != CONN_READY)
+	{
+		if (!conn_establish(c))
+			return false;
+		if (c->state != CONN_READY)
+			return true;
+	}
 	return ec_conn_write(c, ops) && (!look || conn_read(c, ops));
 }
 
@@ -644,11 +882,11 @@ ec_conn_is_idle(const Conn *c)
 		(errno == EAGAIN || errno == EWOULDBLOCK);
 }
 
-/* Ready for an exchange on this connection, which is opened if need be. */
+/* Ready for an exchange on this connection, which is opened if need be, or opened anew. */
 void
 ec_conn_begin(Conn *c, int server)
 {
-	if (c->state != CONN_CLOSED && (c->busy || c->state != CONN_READY))
+	if (c->state != CONN_CLOSED && !ec_conn_is_ready(c))
 		ec_conn_close(c);
 	c->server = server;
 	c->reused = c->state == CONN_READY;

@@ -13,6 +13,8 @@
 #include "storage/latch.h"
 
 #include "cluster.h"
+#include "guc.h"
+#include "tls.h"
 
 #define EC_OUT_SIZE		(32 * 1024)
 #define EC_IN_SIZE		(64 * 1024)
@@ -21,6 +23,8 @@ typedef enum ConnState
 {
 	CONN_CLOSED,
 	CONN_CONNECTING,
+	CONN_HANDSHAKE,				/* of TLS */
+	CONN_AUTHENTICATING,
 	CONN_READY
 } ConnState;
 
@@ -29,6 +33,10 @@ typedef struct Conn
 	ConnState	state;
 	int			server;
 	pgsocket	fd;
+	EcTls	   *tls;			/* NULL: plain */
+	uint32		handshake_events;	/* what the handshake waits for */
+	bool		recv_wants_write;	/* TLS has something to say before it receives */
+	uint32		settings;		/* ec_transport_serial when it was opened */
 	bool		kept;			/* counted against pool_size */
 	bool		busy;			/* an exchange is (or was left) under way */
 	bool		reused;			/* has served an exchange before this one */
@@ -91,8 +99,17 @@ ec_conn_wants_write(const Conn *c)
 static inline uint32
 ec_conn_events(const Conn *c)
 {
+	if (c->state == CONN_HANDSHAKE)
+		return c->handshake_events;
 	return (c->state == CONN_CONNECTING ? 0 : WL_SOCKET_READABLE) |
-		(ec_conn_wants_write(c) ? WL_SOCKET_WRITEABLE : 0);
+		(ec_conn_wants_write(c) || c->recv_wants_write ? WL_SOCKET_WRITEABLE : 0);
+}
+
+/* Can it take requests at once, opened under the settings that there are now? */
+static inline bool
+ec_conn_is_ready(const Conn *c)
+{
+	return c->state == CONN_READY && !c->busy && c->settings == ec_transport_serial;
 }
 
 extern bool ec_conn_is_idle(const Conn *c);

@@ -15,6 +15,7 @@
 
 #include "compat.h"
 #include "guc.h"
+#include "wire.h"
 
 bool		ec_enabled = false;
 char	   *ec_hosts = NULL;
@@ -28,6 +29,16 @@ int			ec_marker_ttl = 30;
 int			ec_fill_wait = 1000;
 int			ec_max_write_through = 64;
 char	   *ec_key_prefix = NULL;
+char	   *ec_username = NULL;
+char	   *ec_password = NULL;
+char	   *ec_password_file = NULL;
+bool		ec_tls = false;
+char	   *ec_tls_ca_file = NULL;
+char	   *ec_tls_cert_file = NULL;
+char	   *ec_tls_key_file = NULL;
+int			ec_tls_verify = EC_TLS_VERIFY_CA;
+uint32		ec_transport_serial = 0;
+bool		ec_tls_files_stale = false;
 #ifdef ECHOCACHE_WAIT_POINTS
 char	   *ec_wait_point_name = NULL;
 #endif
@@ -36,11 +47,29 @@ char	   *ec_wait_point_name = NULL;
 	"Separate servers by commas: host[:port[:weight]], [ipv6]:port, or the absolute path " \
 	"of a unix socket."
 
+static const struct config_enum_entry tls_verify_options[] = {
+	{"ca", EC_TLS_VERIFY_CA, false},
+	{"full", EC_TLS_VERIFY_FULL, false},
+	{"none", EC_TLS_VERIFY_NONE, false},
+	{NULL, 0, false}
+};
+
 static bool parse_number(const char *s, size_t len, int max, int *result);
 static const char *parse_host(const char *item, size_t len, EcHost *host);
 static bool check_hosts(char **newval, void **extra, GucSource source);
 static void assign_hosts(const char *newval, void *extra);
 static bool check_key_prefix(char **newval, void **extra, GucSource source);
+static bool check_username(char **newval, void **extra, GucSource source);
+static bool check_password(char **newval, void **extra, GucSource source);
+static void transport_assigned(const char *oldval, const char *newval);
+static void assign_username(const char *newval, void *extra);
+static void assign_password(const char *newval, void *extra);
+static void assign_password_file(const char *newval, void *extra);
+static void assign_tls(bool newval, void *extra);
+static void assign_tls_ca_file(const char *newval, void *extra);
+static void assign_tls_cert_file(const char *newval, void *extra);
+static void assign_tls_key_file(const char *newval, void *extra);
+static void assign_tls_verify(int newval, void *extra);
 
 /* A decimal number from 1 to max, and nothing else. */
 static bool
@@ -221,6 +250,90 @@ check_key_prefix(char **newval, void **extra, GucSource source)
 	return true;
 }
 
+static bool
+check_username(char **newval, void **extra, GucSource source)
+{
+	if (ec_wire_valid_user(*newval))
+		return true;
+	GUC_check_errdetail("A user name has at most %d bytes, without spaces, colons and control "
+						"characters.", EC_USER_MAX);
+	return false;
+}
+
+static bool
+check_password(char **newval, void **extra, GucSource source)
+{
+	if (ec_wire_valid_password(*newval))
+		return true;
+	GUC_check_errdetail("A password has at most %d bytes, without spaces and line ends.",
+						EC_PASSWORD_MAX);
+	return false;
+}
+
+/*
+ * A setting by which connections are opened is assigned; every reload assigns
+ * what the configuration files have, changed or not.  Changed: connections opened
+ * before are out of date.  In any case the files may be others by now.
+ */
+static void
+transport_assigned(const char *oldval, const char *newval)
+{
+	if (oldval != NULL && strcmp(oldval, newval) != 0)
+		ec_transport_serial++;
+	ec_tls_files_stale = true;
+}
+
+static void
+assign_username(const char *newval, void *extra)
+{
+	transport_assigned(ec_username, newval);
+}
+
+static void
+assign_password(const char *newval, void *extra)
+{
+	transport_assigned(ec_password, newval);
+}
+
+static void
+assign_password_file(const char *newval, void *extra)
+{
+	transport_assigned(ec_password_file, newval);
+}
+
+static void
+assign_tls(bool newval, void *extra)
+{
+	if (newval != ec_tls)
+		ec_transport_serial++;
+}
+
+static void
+assign_tls_ca_file(const char *newval, void *extra)
+{
+	transport_assigned(ec_tls_ca_file, newval);
+}
+
+static void
+assign_tls_cert_file(const char *newval, void *extra)
+{
+	transport_assigned(ec_tls_cert_file, newval);
+}
+
+static void
+assign_tls_key_file(const char *newval, void *extra)
+{
+	transport_assigned(ec_tls_key_file, newval);
+}
+
+static void
+assign_tls_verify(int newval, void *extra)
+{
+	if (newval != ec_tls_verify)
+		ec_transport_serial++;
+	ec_tls_files_stale = true;
+}
+
 /* Define the settings and reserve the prefix.  Called once, from _PG_init. */
 void
 ec_guc_init(void)
@@ -281,6 +394,47 @@ ec_guc_init(void)
 							   NULL,
 							   &ec_key_prefix, "", PGC_SUSET, 0,
 							   check_key_prefix, NULL, NULL);
+	DefineCustomStringVariable("echocache.username",
+							   "User name for the memcached servers.",
+							   "Empty: no authentication.",
+							   &ec_username, "", PGC_SIGHUP, GUC_SUPERUSER_ONLY,
+							   check_username, assign_username, NULL);
+	DefineCustomStringVariable("echocache.password",
+							   "Password for the memcached servers.",
+							   "echocache.password_file, if it is set, has precedence.",
+							   &ec_password, "", PGC_SIGHUP, GUC_SUPERUSER_ONLY,
+							   check_password, assign_password, NULL);
+	DefineCustomStringVariable("echocache.password_file",
+							   "File whose first line is the password for the memcached servers.",
+							   "A relative path is relative to the data directory.",
+							   &ec_password_file, "", PGC_SIGHUP, GUC_SUPERUSER_ONLY,
+							   NULL, assign_password_file, NULL);
+	DefineCustomBoolVariable("echocache.tls",
+							 "Connects to the memcached servers by TLS.",
+							 "Unix sockets excepted.",
+							 &ec_tls, false, PGC_SIGHUP, 0, NULL, assign_tls, NULL);
+	DefineCustomStringVariable("echocache.tls_ca_file",
+							   "Certificates of the authorities that may vouch for a memcached "
+							   "server.",
+							   "Empty: those that the system trusts.",
+							   &ec_tls_ca_file, "", PGC_SIGHUP, 0,
+							   NULL, assign_tls_ca_file, NULL);
+	DefineCustomStringVariable("echocache.tls_cert_file",
+							   "Certificate to present to the memcached servers.",
+							   "Empty: none.",
+							   &ec_tls_cert_file, "", PGC_SIGHUP, 0,
+							   NULL, assign_tls_cert_file, NULL);
+	DefineCustomStringVariable("echocache.tls_key_file",
+							   "Private key of that certificate.",
+							   "Empty: it is in echocache.tls_cert_file.",
+							   &ec_tls_key_file, "", PGC_SIGHUP, 0,
+							   NULL, assign_tls_key_file, NULL);
+	DefineCustomEnumVariable("echocache.tls_verify",
+							 "How much of a memcached server's certificate is verified.",
+							 "ca: a trusted authority has signed it; full: and it is for that "
+							 "host; none: nothing.",
+							 &ec_tls_verify, EC_TLS_VERIFY_CA, tls_verify_options, PGC_SIGHUP, 0,
+							 NULL, assign_tls_verify, NULL);
 #ifdef ECHOCACHE_WAIT_POINTS
 	DefineCustomStringVariable("echocache.wait_point",
 							   "Test builds only: where this session stops.",

@@ -30,6 +30,13 @@ typedef struct EcHostList
 	EcHost		host[FLEXIBLE_ARRAY_MEMBER];
 } EcHostList;
 
+typedef enum EcTlsVerify
+{
+	EC_TLS_VERIFY_CA,
+	EC_TLS_VERIFY_FULL,
+	EC_TLS_VERIFY_NONE
+} EcTlsVerify;
+
 extern bool ec_enabled;
 extern char *ec_hosts;
 extern const EcHostList *ec_host_list;	/* ec_hosts, parsed */
@@ -42,6 +49,16 @@ extern int	ec_marker_ttl;		/* s */
 extern int	ec_fill_wait;		/* ms */
 extern int	ec_max_write_through;
 extern char *ec_key_prefix;
+extern char *ec_username;		/* empty: no authentication */
+extern char *ec_password;
+extern char *ec_password_file;
+extern bool ec_tls;
+extern char *ec_tls_ca_file;
+extern char *ec_tls_cert_file;
+extern char *ec_tls_key_file;
+extern int	ec_tls_verify;		/* EcTlsVerify */
+extern uint32 ec_transport_serial;	/* changes when connections are to be opened anew */
+extern bool ec_tls_files_stale; /* reset by tls.c, which then reads them */
 #ifdef ECHOCACHE_WAIT_POINTS
 extern char *ec_wait_point_name;
 #endif

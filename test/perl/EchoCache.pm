@@ -404,19 +404,22 @@ sub quit { return $_[0]->{psql}->quit; }
 
 # A memcached.  Options: socket => 1 for a unix socket, host (127.0.0.1), port (a free
 # one), args (more arguments).  The port or the path stays the same over stop and start.
+# How the test's own client connects: tls => [ options of openssl s_client ], login =>
+# [ user name, password ].
 package EchoCache::Memcached;
 
 use IO::Select;
 use IO::Socket::IP;
 use IO::Socket::UNIX;
 use POSIX ();
+use Socket qw(AF_UNIX PF_UNSPEC SOCK_STREAM);
 use Time::HiRes qw(sleep time);
 
 sub new
 {
 	my ($class, %opt) = @_;
-	my $self = bless { host => $opt{host} // '127.0.0.1', args => $opt{args} // [], sent => 0 },
-	  $class;
+	my $self = bless { host => $opt{host} // '127.0.0.1', args => $opt{args} // [], sent => 0,
+		tls => $opt{tls}, login => $opt{login} }, $class;
 
 	if ($opt{socket})
 	{
@@ -470,6 +473,7 @@ sub stop
 	waitpid $self->{pid}, 0;
 	delete $self->{pid};
 	delete $self->{connection};
+	waitpid delete $self->{client}, 0 if defined $self->{client};
 	unlink $self->{path} if defined $self->{path};
 	return;
 }
@@ -494,10 +498,41 @@ sub connect
 {
 	my ($self) = @_;
 
-	$self->{connection} //= defined $self->{path}
+	return $self->{connection} if defined $self->{connection};
+	$self->{connection} = defined $self->{path}
 	  ? IO::Socket::UNIX->new(Peer => $self->{path})
 	  : IO::Socket::IP->new(PeerHost => $self->{host}, PeerPort => $self->{port});
+	$self->_s_client if defined $self->{connection} && defined $self->{tls};
+	if (defined $self->{connection} && defined $self->{login})
+	{
+		my $login = join ' ', @{ $self->{login} };
+
+		$self->exchange('set login 0 0 ' . length($login) . "\r\n$login\r\n", qr/\r\n/) eq "STORED\r\n"
+		  or die 'no login at ' . $self->address;
+	}
 	return $self->{connection};
+}
+
+# By TLS the connection is one to an openssl s_client, which ends with the server's
+# end of its own connection.
+sub _s_client
+{
+	my ($self) = @_;
+	my ($ours, $theirs) = IO::Socket::UNIX->socketpair(AF_UNIX, SOCK_STREAM, PF_UNSPEC)
+	  or die "no socket pair: $!";
+	my $pid = fork;
+
+	die "cannot fork: $!" unless defined $pid;
+	if ($pid == 0)
+	{
+		open STDIN, '<&', $theirs;
+		open STDOUT, '>&', $theirs;
+		exec qw(openssl s_client -quiet -connect), $self->address, @{ $self->{tls} }
+		  or POSIX::_exit(127);
+	}
+	$self->{client} = $pid;
+	$self->{connection} = $ours;
+	return;
 }
 
 # Send raw bytes; read until the pattern or the function says that the answer is
