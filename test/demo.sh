@@ -25,7 +25,7 @@ export LC_ALL=C.UTF-8
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 folder=${TMPDIR:-/tmp}/echocache-demo
 major=15
-packages=(gcc libc6-dev libmemcached-dev make memcached
+packages=(gcc libc6-dev libmemcached-dev libssl-dev make memcached
 	"postgresql-$major" "postgresql-server-dev-$major")
 
 n_users=24

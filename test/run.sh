@@ -38,7 +38,7 @@ failed=0
 #
 packages=(
 	postgresql-15 postgresql-server-dev-15 postgresql-15-pgmemcache libpq-dev libipc-run-perl
-	memcached libmemcached-dev
+	memcached libmemcached-dev libssl-dev openssl
 	gcc make libc6-dev clang libclang-rt-14-dev
 )
 if [ $# = 0 ] || [[ " $* " == *' clients '* ]]; then

@@ -58,6 +58,10 @@ ALTER SYSTEM SET echocache.fill_wait = -1;
 ALTER SYSTEM SET echocache.fill_wait = '61s';
 ALTER SYSTEM SET echocache.max_write_through = -1;
 ALTER SYSTEM SET echocache.max_write_through = 10001;
+ALTER SYSTEM SET echocache.tls = 'perhaps';
+ALTER SYSTEM SET echocache.tls_verify = 'some';
+ALTER SYSTEM SET echocache.username = 'a:b';
+ALTER SYSTEM SET echocache.password = 'a b';
 \set VERBOSITY default
 
 -- No session may have a cache of its own.
