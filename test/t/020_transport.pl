@@ -93,7 +93,14 @@ my $both = memcached(%both, login => [ 'bob', 'other:password' ]);
 
 # What the system trusts, for the servers of this test.
 $ENV{SSL_CERT_FILE} = "$dir/ours.crt";
-my $node = new_node('main', hosts => [$plain], conf => "log_statement = none\nechocache.retry_interval = '20ms'\n");
+my $node = new_node('main', hosts => [$plain], conf => <<"CONF");
+log_statement = none
+echocache.retry_interval = '20ms'
+listen_addresses = '127.0.0.1'
+ssl = on
+ssl_cert_file = '$dir/server.crt'
+ssl_key_file = '$dir/server.key'
+CONF
 my $s = session($node, sql => q{
 	CREATE EXTENSION echocache;
 	CREATE TABLE session (id bigint PRIMARY KEY, title text);
@@ -405,6 +412,22 @@ is($s->run('SELECT echocache_detach()'), scalar @mine, 'are listed by the server
 is(scalar(grep { /^session:/ } $both->keys), 0, 'all of them');
 $s->run(q{SELECT echocache_attach('session')});
 wait_state($s, 'UP');
+
+# A backend whose own client has come by TLS: what goes wrong with one does not
+# disturb the other.
+for my $ca (qw(theirs ours))
+{
+	my $says = $ca eq 'ours' ? '' : 'TLS handshake: the certificate is not accepted: unable to get local issuer certificate';
+
+	set(tls_ca_file => "$dir/$ca.crt");
+	wait_state($s, 'UP') if $ca eq 'ours';
+	my $out = $node->safe_psql('postgres', q{
+		SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid();
+		\pset null ''
+		SELECT DISTINCT echocache_disconnect() * 0, error, length(repeat('x', 100000)) FROM generate_series(1, 20), echocache_health();
+		SELECT echocache_get_session(3) IS NOT NULL;}, connstr => 'host=127.0.0.1 dbname=postgres sslmode=require port=' . $node->port);
+	is($out, "t\n0|$says|100000\nt", "a client's TLS and the cache's, " . ($says ? 'which fails' : 'which works'));
+}
 
 # The server goes away while nobody looks.
 $s->run('SELECT echocache_get_session(1)');
