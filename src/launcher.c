@@ -482,6 +482,7 @@ echocache_launcher_main(Datum arg)
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
+	ProcessConfigFile(PGC_SIGHUP);	/* as in worker.c */
 	before_shmem_exit(launcher_exit, (Datum) 0);
 	LWLockAcquire(ec_shared->lock, LW_EXCLUSIVE);
 	ec_shared->launcher_pid = MyProcPid;

@@ -527,6 +527,8 @@ echocache_worker_main(Datum arg)
 	if (ec_worker_is_banned(my_dboid))
 		proc_exit(0);
 	BackgroundWorkerInitializeConnectionByOid(my_dboid, InvalidOid, 0);
+	/* while a worker starts PostgreSQL lets it ignore SIGHUP: a reload then is not lost */
+	ProcessConfigFile(PGC_SIGHUP);
 	if (!extension_exists())
 	{
 		ec_worker_free_slot(my_dboid);
