@@ -337,6 +337,7 @@ ec_exchange_meanwhile(EcOp *ops, int nops, EcDeadline deadline, int flags,
 	{
 		Conn	   *waiting[EC_MAX_SERVERS];
 		int			nwaiting = 0;
+		bool		linger = nactive == 1 && ec_remaining(deadline) >= EC_LINGER_MS;
 
 		for (int a = 0; a < nactive; a++)
 		{
@@ -344,7 +345,7 @@ ec_exchange_meanwhile(EcOp *ops, int nops, EcDeadline deadline, int flags,
 
 			while (!c->failed && c->recv_op >= 0)
 			{
-				if (ec_conn_step(c, ops, look))
+				if (ec_conn_step(c, ops, look, linger))
 				{
 					if (c->recv_op >= 0)
 						waiting[nwaiting++] = c;

@@ -32,6 +32,7 @@
 #include <unistd.h>
 
 #include "miscadmin.h"
+#include "pgstat.h"
 #include "storage/fd.h"
 
 #include "auth.h"
@@ -60,6 +61,7 @@ static bool conn_try_address(Conn *c);
 static bool conn_connected(Conn *c);
 static bool conn_handshake(Conn *c);
 static bool conn_login(Conn *c);
+static bool conn_ready(Conn *c);
 static bool conn_authenticate(Conn *c);
 static bool conn_establish(Conn *c);
 static ssize_t conn_send(Conn *c, const char *data, size_t len);
@@ -295,10 +297,7 @@ conn_login(Conn *c)
 	const char *why;
 
 	if (!ec_auth_wanted())
-	{
-		c->state = CONN_READY;
-		return true;
-	}
+		return conn_ready(c);
 	c->state = CONN_AUTHENTICATING;
 	c->out_len = ec_auth_request(ec_conn_out(c), &why);
 	if (c->out_len == 0)
@@ -343,6 +342,22 @@ conn_authenticate(Conn *c)
 		return false;
 	}
 	c->out_len = c->out_sent = c->in_end = 0;
+	return conn_ready(c);
+}
+
+/* From here on, where it is plain, a recv() that does not say otherwise waits.  false: failed. */
+static bool
+conn_ready(Conn *c)
+{
+	struct timeval linger = {.tv_usec = EC_LINGER_MS * 1000};
+
+	if (c->tls == NULL &&
+		(!pg_set_block(c->fd) ||
+		 setsockopt(c->fd, SOL_SOCKET, SO_RCVTIMEO, &linger, sizeof(linger)) < 0))
+	{
+		ec_conn_fail(c, false, "could not prepare a socket: %s", strerror(errno));
+		return false;
+	}
 	c->state = CONN_READY;
 	return true;
 }
@@ -394,7 +409,7 @@ conn_send(Conn *c, const char *data, size_t len)
 	}
 	for (;;)
 	{
-		ssize_t		n = send(c->fd, data, len, MSG_NOSIGNAL);
+		ssize_t		n = send(c->fd, data, len, MSG_NOSIGNAL | MSG_DONTWAIT);
 
 		if (n >= 0)
 			return n;
@@ -435,16 +450,20 @@ conn_recv(Conn *c, char *data, size_t room)
 	}
 	for (;;)
 	{
-		ssize_t		n = recv(c->fd, data, room, 0);
+		ssize_t		n = recv(c->fd, data, room, c->linger ? 0 : MSG_DONTWAIT);
 
 		if (n > 0)
+		{
+			c->linger = false;	/* once, so that who trickles meets the deadline */
 			return n;
+		}
 		if (n == 0)
 		{
 			ec_conn_fail(c, false, "the server closed the connection");
 			return -1;
 		}
-		if (errno == EAGAIN || errno == EWOULDBLOCK)
+		/* interrupted while it waited: there is something to serve first */
+		if (errno == EAGAIN || errno == EWOULDBLOCK || (errno == EINTR && c->linger))
 			return 0;
 		if (errno != EINTR)
 		{
@@ -853,11 +872,14 @@ conn_read(Conn *c, EcOp *ops)
 
 /*
  * Do whatever can be done without waiting; look says whether there can be answers
- * yet.  false: the connection has failed.
+ * yet, linger that all have been waited for but this connection's, for which we may
+ * wait a little.  false: the connection has failed.
  */
 bool
-ec_conn_step(Conn *c, EcOp *ops, bool look)
+ec_conn_step(Conn *c, EcOp *ops, bool look, bool linger)
 {
+	bool		ok;
+
 	if (c->state != CONN_READY)
 	{
 		if (!conn_establish(c))
@@ -865,7 +887,15 @@ ec_conn_step(Conn *c, EcOp *ops, bool look)
 		if (c->state != CONN_READY)
 			return true;
 	}
-	return ec_conn_write(c, ops) && (!look || conn_read(c, ops));
+	if (!ec_conn_write(c, ops))
+		return false;
+	if (!look)
+		return true;
+	c->linger = linger && c->tls == NULL && !ec_conn_wants_write(c);
+	pgstat_report_wait_start(PG_WAIT_EXTENSION);
+	ok = conn_read(c, ops);
+	pgstat_report_wait_end();
+	return ok;
 }
 
 /*

@@ -19,6 +19,13 @@
 #define EC_OUT_SIZE		(32 * 1024)
 #define EC_IN_SIZE		(64 * 1024)
 
+/*
+ * How long we wait in recv() itself, at first: most answers are there sooner, and it
+ * takes two system calls less than asking, waiting for the socket, and asking again.
+ * An interrupt that comes just before it is served so much later.
+ */
+#define EC_LINGER_MS	20
+
 typedef enum ConnState
 {
 	CONN_CLOSED,
@@ -56,6 +63,7 @@ typedef struct Conn
 				opaque_recv;
 	uint32		opaque_quiet;	/* from here to opaque_recv at its start: ec_send()'s */
 	bool		quiet;			/* do not ask for an answer where all is well */
+	bool		linger;			/* recv() may wait for EC_LINGER_MS */
 
 	/* the exchange under way */
 	int			last_op,
@@ -115,7 +123,7 @@ ec_conn_is_ready(const Conn *c)
 extern bool ec_conn_is_idle(const Conn *c);
 extern void ec_conn_begin(Conn *c, int server);
 extern bool ec_conn_write(Conn *c, EcOp *ops);
-extern bool ec_conn_step(Conn *c, EcOp *ops, bool look);
+extern bool ec_conn_step(Conn *c, EcOp *ops, bool look, bool linger);
 extern bool ec_conn_retry(Conn *c);
 extern void ec_conn_fail(Conn *c, bool timed_out, const char *fmt,...) pg_attribute_printf(3, 4);
 extern bool ec_conn_end(Conn *c);
