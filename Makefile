@@ -31,8 +31,10 @@ OBJS = \
 	src/reader.o \
 	src/sql_read.o \
 	src/shmem.o \
+	src/sweep.o \
 	src/tls.o \
 	src/trigger.o \
+	src/verify.o \
 	src/waitpoint.o \
 	src/wire.o \
 	src/worker.o

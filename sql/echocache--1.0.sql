@@ -455,6 +455,25 @@ CREATE FUNCTION echocache_refresh(name text, id bigint) RETURNS boolean
 COMMENT ON FUNCTION echocache_refresh(text, bigint) IS
     'load a document from its row into the cache; false if it is not there now';
 
+-- ---------------------------------------------------------------- all documents of a name
+
+CREATE FUNCTION echocache_warm(name text, max bigint = NULL) RETURNS bigint
+    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION echocache_warm(text, bigint) IS
+    'load the documents of that name into the cache, in the order of their keys; returns how many were stored';
+
+CREATE FUNCTION echocache_purge(name text) RETURNS bigint
+    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION echocache_purge(text) IS
+    'withdraw all documents of that name from every server, at once; returns how many keys there were';
+
+CREATE FUNCTION echocache_verify(name text, sample bigint = NULL, keys boolean = false)
+    RETURNS TABLE (checked bigint, cached bigint, matching bigint, stale bigint, "foreign" bigint, busy bigint,
+                   withdrawn bigint, keys text[])
+    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 1;
+COMMENT ON FUNCTION echocache_verify(text, bigint, boolean) IS
+    'compare the cached documents of that name, or a sample of them, to their rows, and withdraw what is wrong';
+
 -- ---------------------------------------------------------------- key/value client
 --
 -- For what is no document.  Not transactional: what was sent has happened, whatever becomes of the
@@ -703,12 +722,19 @@ CREATE FUNCTION echocache.stats(OUT relation oid, OUT hits bigint, OUT misses bi
     AS 'MODULE_PATHNAME', 'echocache_stats_internal' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
 COMMENT ON FUNCTION echocache.stats() IS 'behind the view echocache_stats';
 
+CREATE FUNCTION echocache.warming(OUT relation oid, OUT warm_pid integer, OUT warm_started timestamptz,
+                                  OUT warm_total bigint, OUT warm_done bigint, OUT warm_stored bigint)
+    RETURNS SETOF record
+    AS 'MODULE_PATHNAME', 'echocache_warming_internal' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache.warming() IS 'behind the view echocache_documents';
+
 CREATE VIEW echocache_documents AS
-    SELECT name, relation, key_column, owner_column, filter, exclude,
-           pg_catalog.make_interval(secs => ttl) AS ttl, policy, document, touch_on_read,
+    SELECT d.name, d.relation, d.key_column, d.owner_column, d.filter, d.exclude,
+           pg_catalog.make_interval(secs => d.ttl) AS ttl, d.policy, d.document, d.touch_on_read,
            (SELECT pg_catalog.array_agg(x.relation ORDER BY x.relation::text)
-            FROM (SELECT DISTINCT relation FROM echocache.dependent WHERE dependent.document = d.name) x) AS dependents
-    FROM echocache.document d;
+            FROM (SELECT DISTINCT relation FROM echocache.dependent WHERE dependent.document = d.name) x) AS dependents,
+           w.warm_pid, w.warm_started, w.warm_total, w.warm_done, w.warm_stored
+    FROM echocache.document d LEFT JOIN echocache.warming() w ON w.relation = d.relation;
 COMMENT ON VIEW echocache_documents IS 'the attached tables';
 
 CREATE VIEW echocache_stats AS
@@ -723,6 +749,8 @@ COMMENT ON VIEW echocache_stats IS 'what has happened to each document since sta
 
 REVOKE ALL ON FUNCTION echocache_health(), echocache_connect(), echocache_disconnect(), echocache_stats_reset(),
     echocache.servers(), echocache.stats() FROM PUBLIC;
+REVOKE ALL ON FUNCTION echocache_warm(text, bigint), echocache_purge(text), echocache_verify(text, bigint, boolean),
+    echocache.warming() FROM PUBLIC;
 REVOKE ALL ON FUNCTION
     echocache_kv_get(text), echocache_kv_get_bytea(text), echocache_kv_gets(text),
     echocache_kv_gets_bytea(text), echocache_kv_get_multi(text[]), echocache_kv_get_multi_bytea(text[]),
@@ -747,5 +775,6 @@ REVOKE ALL ON FUNCTION
     echocache_kv_delete(text), echocache_kv_incr(text, bigint), echocache_kv_decr(text, bigint),
     echocache_kv_stats(), echocache_flush_all() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION echocache_health(), echocache.servers(), echocache.stats() TO pg_monitor;
+GRANT EXECUTE ON FUNCTION echocache.warming() TO pg_monitor;
 GRANT USAGE ON SCHEMA echocache TO pg_monitor;
 GRANT SELECT ON echocache_documents, echocache_servers, echocache_stats TO pg_monitor;

@@ -16,6 +16,8 @@
 typedef enum EcOpKind
 {
 	EC_OP_GET,					/* value and token; absent: EC_ABSENT */
+	EC_OP_LOOK,					/* found_len says how long the value is; changes nothing */
+	EC_OP_INSPECT,				/* value, token and client flags; changes nothing */
 	EC_OP_TOUCH,				/* renew the TTL; found_len says how long the value is */
 	EC_OP_MARK,					/* set the marker, whatever is there; token is learned */
 	EC_OP_STORE,				/* value, only over our marker (token) */
@@ -53,10 +55,11 @@ typedef struct EcOp
 	size_t		valuelen;
 	char		mode;			/* SET: 0, or one of ec_wire_set()'s */
 	int64		ttl;			/* seconds, 0: none, -1 for GET: do not touch */
-	uint64		token;			/* in for STORE and REMOVE, out for GET and MARK; an amount */
+	uint64		token;			/* in for STORE and REMOVE, out for GET, INSPECT and MARK; an amount */
 	EcOpResult	result;
-	struct varlena *found;		/* GET: the value, palloc'd in the caller's context */
+	struct varlena *found;		/* GET, INSPECT: the value, palloc'd in the caller's context */
 	size_t		found_len;
+	uint32		client_flags;	/* INSPECT */
 	EcLineCallback callback;	/* COMMAND */
 	void	   *arg;
 	int			next;			/* private: the next one on the same connection */

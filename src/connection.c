@@ -501,6 +501,12 @@ conn_stage(Conn *c, EcOp *ops)
 			case EC_OP_GET:
 				c->out_len += ec_wire_get(dst, op->key, op->keylen, op->ttl, opaque);
 				break;
+			case EC_OP_LOOK:
+				c->out_len += ec_wire_look(dst, op->key, op->keylen, opaque);
+				break;
+			case EC_OP_INSPECT:
+				c->out_len += ec_wire_inspect(dst, op->key, op->keylen, opaque);
+				break;
 			case EC_OP_TOUCH:
 				c->out_len += ec_wire_touch(dst, op->key, op->keylen, op->ttl, opaque);
 				break;
@@ -629,7 +635,8 @@ conn_answer(Conn *c, EcOp *ops, const EcReply *reply)
 	switch (reply->kind)
 	{
 		case EC_REPLY_HD:
-			if (op->kind == EC_OP_GET || arithmetic ||
+			if (op->kind == EC_OP_GET || op->kind == EC_OP_INSPECT || arithmetic ||
+				(op->kind == EC_OP_LOOK && !reply->has_size) ||
 				((op->kind == EC_OP_MARK || op->kind == EC_OP_SET) && !reply->has_cas))
 				break;
 			if (reply->has_cas)
@@ -638,9 +645,11 @@ conn_answer(Conn *c, EcOp *ops, const EcReply *reply)
 			op->result = EC_DONE;
 			goto done;
 		case EC_REPLY_VA:
-			if ((op->kind != EC_OP_GET && !arithmetic) || !reply->has_cas)
+			if ((op->kind != EC_OP_GET && op->kind != EC_OP_INSPECT && !arithmetic) ||
+				!reply->has_cas || (op->kind == EC_OP_INSPECT && !reply->has_flags))
 				break;
 			op->token = reply->cas;
+			op->client_flags = reply->client_flags;
 			op->found_len = reply->value_len;
 			/* with room for the line end behind it; no error if there is no memory */
 			op->found = palloc_extended(VARHDRSZ + reply->value_len + 2,
@@ -656,7 +665,8 @@ conn_answer(Conn *c, EcOp *ops, const EcReply *reply)
 			return true;
 		case EC_REPLY_EN:
 		case EC_REPLY_NF:
-			if (reply->kind == EC_REPLY_EN && op->kind != EC_OP_GET && op->kind != EC_OP_TOUCH)
+			if (reply->kind == EC_REPLY_EN && op->kind != EC_OP_GET && op->kind != EC_OP_TOUCH &&
+				op->kind != EC_OP_LOOK && op->kind != EC_OP_INSPECT)
 				break;
 			if (reply->kind == EC_REPLY_NF && (op->kind == EC_OP_MARK || op->kind == EC_OP_SET))
 				break;

@@ -95,3 +95,41 @@ ec_key_build(char *dst, const char *prefix, const char *name, const char *id, si
 	}
 	return len;
 }
+
+/* The value of a hexadecimal digit, or -1. */
+static int
+ec_hex_digit(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	if (c >= 'A' && c <= 'F')
+		return c - 'A' + 10;
+	if (c >= 'a' && c <= 'f')
+		return c - 'a' + 10;
+	return -1;
+}
+
+/* From a key's part behind the head to the id; see key.h. */
+int
+ec_key_decode(char *dst, const char *src, size_t srclen)
+{
+	const char *end = src + srclen;
+	int			len = 0;
+
+	while (src < end)
+	{
+		char		c = *src++;
+
+		if (c == '%')
+		{
+			int			high = src < end ? ec_hex_digit(*src++) : -1;
+			int			low = src < end ? ec_hex_digit(*src++) : -1;
+
+			if (high < 0 || low < 0)
+				return -1;
+			c = (char) (high << 4 | low);
+		}
+		dst[len++] = c;
+	}
+	return len;
+}

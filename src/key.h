@@ -41,4 +41,12 @@ extern size_t ec_key_build(char *dst, const char *prefix, const char *name,
  */
 extern size_t ec_key_head(char *dst, const char *prefix, const char *name);
 
+/*
+ * The id of which src is the encoding, in a key behind its head; dst holds srclen
+ * bytes.  Returns the length, or -1 where a '%' does not begin an encoded byte.
+ * Accepts more than ec_key_build() makes: whether the key is that of its id is for
+ * the caller to see, by building it again.
+ */
+extern int	ec_key_decode(char *dst, const char *src, size_t srclen);
+
 #endif							/* ECHOCACHE_KEY_H */

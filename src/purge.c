@@ -41,7 +41,6 @@ typedef struct Collected
 } Collected;
 
 static bool collect(const EcReply *line, void *arg);
-static bool dump(int server, Collected *found);
 
 /* A line of the dump: keep the key if it has one of the heads. */
 static bool
@@ -83,19 +82,22 @@ collect(const EcReply *line, void *arg)
 }
 
 /*
- * Ask the server for its keys.  The crawler serves one at a time: while it is
- * busy for somebody else, ask again, for as long as one exchange may take.
+ * Ask the server for its keys: a line EC_REPLY_DUMP for each.  The crawler serves
+ * one at a time: while it is busy for somebody else, ask again, for as long as
+ * patience_ms.  false: the server failed or does not tell,
+ * ec_cluster_last_failure() says why.  Throws what the callback throws, and for
+ * interrupts.
  */
-static bool
-dump(int server, Collected *found)
+bool
+ec_list_keys(int server, int patience_ms, EcLineCallback callback, void *arg)
 {
 	char		request[EC_REQUEST_MAX];
 	size_t		len = ec_wire_metadump(request);
-	EcDeadline	deadline = ec_deadline(ec_timeout);
+	EcDeadline	deadline = ec_deadline(patience_ms);
 
 	for (;;)
 	{
-		switch (ec_command(server, request, len, collect, found))
+		switch (ec_command(server, request, len, callback, arg))
 		{
 			case EC_DONE:
 				return true;
@@ -136,7 +138,7 @@ ec_purge(int server, List *heads, int64 *removed)
 		found.len = 0;
 		found.n = 0;
 		found.full = false;
-		ok = dump(server, &found);
+		ok = ec_list_keys(server, ec_timeout, collect, &found);
 		if (ok && ops == NULL && found.n > 0)
 			ops = palloc0(PURGE_BATCH * sizeof(EcOp));
 		p = found.keys;

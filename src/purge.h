@@ -12,6 +12,9 @@
 
 #include "nodes/pg_list.h"
 
+#include "cluster.h"
+
+extern bool ec_list_keys(int server, int patience_ms, EcLineCallback callback, void *arg);
 extern bool ec_purge(int server, List *heads, int64 *removed);
 
 #endif							/* ECHOCACHE_PURGE_H */

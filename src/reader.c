@@ -753,3 +753,10 @@ ec_reader_refresh(EcDocument *doc, const char *id)
 		(void) ec_reader_invalidate(doc, id);
 	return stored;
 }
+
+/* For those who go over many documents: lock what the query for them will need. */
+void
+ec_reader_lock_tables(EcDocument *doc)
+{
+	lock_tables(doc);
+}

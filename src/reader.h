@@ -38,5 +38,6 @@ extern void ec_read(const char *name, EcItem *items, int n, const char *owner);
 extern bool ec_reader_touch(EcDocument *doc, const char *id, int64 ttl);
 extern bool ec_reader_invalidate(EcDocument *doc, const char *id);
 extern bool ec_reader_refresh(EcDocument *doc, const char *id);
+extern void ec_reader_lock_tables(EcDocument *doc);
 
 #endif							/* ECHOCACHE_READER_H */

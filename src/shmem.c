@@ -110,6 +110,11 @@ shmem_startup(void)
 			pg_atomic_init_u64(&ec_shared->document[d].async_lsn, 0);
 			for (int c = 0; c < EC_NCOUNTERS; c++)
 				pg_atomic_init_u64(&ec_shared->document[d].counter[c], 0);
+			pg_atomic_init_u32(&ec_shared->document[d].warm_pid, 0);
+			pg_atomic_init_u64(&ec_shared->document[d].warm_started, 0);
+			pg_atomic_init_u64(&ec_shared->document[d].warm_total, 0);
+			pg_atomic_init_u64(&ec_shared->document[d].warm_done, 0);
+			pg_atomic_init_u64(&ec_shared->document[d].warm_stored, 0);
 		}
 		ec_shared->nprocs = EC_PROC_SLOTS;
 		for (int i = 0; i < ec_shared->nprocs; i++)

@@ -140,6 +140,15 @@ typedef struct EcDocumentSlot
 	/* atomics, by any backend */
 	pg_atomic_uint64 async_lsn; /* newest commit that may not be flushed yet */
 	pg_atomic_uint64 counter[EC_NCOUNTERS];
+	/*
+	 * The echocache_warm() under way: warm_pid is set by compare-and-swap from 0;
+	 * the rest is written by that backend, and 0 before it lets go of warm_pid.
+	 */
+	pg_atomic_uint32 warm_pid;	/* 0: none */
+	pg_atomic_uint64 warm_started;	/* a TimestampTz */
+	pg_atomic_uint64 warm_total;	/* rows of the table, estimated; 0: not known */
+	pg_atomic_uint64 warm_done; /* rows looked at */
+	pg_atomic_uint64 warm_stored;	/* documents stored */
 } EcDocumentSlot;
 
 typedef struct EcShared

@@ -461,6 +461,28 @@ ec_wire_touch(char *dst, const char *key, size_t keylen, int64_t ttl, uint32_t o
 	return ec_put_opaque(dst, p, opaque);
 }
 
+/* mg for the size alone; see wire.h. */
+size_t
+ec_wire_look(char *dst, const char *key, size_t keylen, uint32_t opaque)
+{
+	char	   *p = ec_put_command(dst, "mg", key, keylen);
+
+	if (p == NULL)
+		return 0;
+	return ec_put_opaque(dst, ec_put_literal(p, " s"), opaque);
+}
+
+/* mg for all that there is to know of an item; see wire.h. */
+size_t
+ec_wire_inspect(char *dst, const char *key, size_t keylen, uint32_t opaque)
+{
+	char	   *p = ec_put_command(dst, "mg", key, keylen);
+
+	if (p == NULL)
+		return 0;
+	return ec_put_opaque(dst, ec_put_literal(p, " v c f"), opaque);
+}
+
 /* The first line of ms; see wire.h. */
 size_t
 ec_wire_set(char *dst, const char *key, size_t keylen, size_t value_len,

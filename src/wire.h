@@ -100,6 +100,12 @@ extern size_t ec_wire_get(char *dst, const char *key, size_t keylen,
 extern size_t ec_wire_touch(char *dst, const char *key, size_t keylen,
 							int64_t ttl, uint32_t opaque);
 
+/* mg that changes nothing: the size alone (HD with s, or EN). */
+extern size_t ec_wire_look(char *dst, const char *key, size_t keylen, uint32_t opaque);
+
+/* mg that changes nothing: value, CAS token and client flags. */
+extern size_t ec_wire_inspect(char *dst, const char *key, size_t keylen, uint32_t opaque);
+
 /*
  * ms: the first line; the caller sends the value_len bytes and \r\n after it.
  * cas 0: unconditional, and the new token is asked for (c).  Otherwise the

@@ -209,6 +209,60 @@ test_keys(void)
 	free(dst);
 }
 
+/* Does the encoded id decode to this, and (unless it is lax) is it the encoding of that? */
+static void
+decodes_to(const char *encoded, const char *id, size_t idlen, bool lax, const char *what)
+{
+	size_t		srclen = strlen(encoded);
+	char	   *exact = malloc(srclen > 0 ? srclen : 1);
+	char	   *dst = malloc(srclen > 0 ? srclen : 1);
+	char		key[EC_KEY_MAX];
+	int			len;
+	size_t		keylen;
+
+	memcpy(exact, encoded, srclen);
+	len = ec_key_decode(dst, exact, srclen);
+	if (!tap_ok(len == (int) idlen && memcmp(dst, id, idlen) == 0, "%s", what))
+		tap_diag("found %d bytes", len);
+	keylen = ec_key_build(key, "", "s", id, idlen);
+	tap_ok(lax != (keylen == srclen + 2 && memcmp(key + 2, encoded, srclen) == 0),
+		   "%s: %s", what, lax ? "is not what we would make" : "and back");
+	free(exact);
+	free(dst);
+}
+
+static void
+test_decoding(void)
+{
+	static const char *const bad[] = {"%", "a%", "%4", "%zz", "%4g", "%%41", "a%2", "%-1"};
+	char		all[256];
+	char		key[3 * 256];
+	char		dst[3 * 256];
+	size_t		i;
+	bool		fine = true;
+
+	decodes_to("1", "1", 1, false, "decode: a number");
+	decodes_to("", "", 0, false, "decode: an empty id");
+	decodes_to("Z%C3%BCrich%20100%20%25", "Z\303\274rich 100 %", 13, false, "decode: encoded bytes");
+	decodes_to("%00", "\0", 1, false, "decode: a zero byte");
+	decodes_to("%c3%bc", "\303\274", 2, true, "decode: lower-case hex");
+	decodes_to("%41", "A", 1, true, "decode: what need not be encoded");
+	for (i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		tap_ok(ec_key_decode(dst, bad[i], strlen(bad[i])) == -1, "decode: \"%s\" is refused", bad[i]);
+
+	/* every byte, some at a time, for a key holds no more */
+	for (i = 0; i < 256; i++)
+		all[i] = (char) i;
+	for (i = 0; i < 256; i += 32)
+	{
+		size_t		len = ec_key_build(key, "p/", "s", all + i, 32);
+
+		fine &= len > 4 && ec_key_decode(dst, key + 4, len - 4) == 32 &&
+			memcmp(dst, all + i, 32) == 0;
+	}
+	tap_ok(fine, "decode: every byte comes back");
+}
+
 void
 test_key(void)
 {
@@ -216,4 +270,5 @@ test_key(void)
 	test_prefixes();
 	test_heads();
 	test_keys();
+	test_decoding();
 }

@@ -545,6 +545,10 @@ test_requests(void)
 	request_is(ec_wire_touch(request, LIT("session:1"), -1, 7),
 			   "mg session:1 s T-1 O7\r\n", "touch, expired at once");
 
+	request_is(ec_wire_look(request, LIT("session:1"), 7), "mg session:1 s O7\r\n", "look");
+	request_is(ec_wire_inspect(request, LIT("session:1"), 4294967295u),
+			   "mg session:1 v c f O4294967295\r\n", "inspect");
+
 	request_is(ec_wire_set(request, LIT("session:1"), EC_MARKER_LEN, 0, 0, 30, false, 7),
 			   "ms session:1 4 c T30 O7\r\n", "set, asking for the token");
 	request_is(ec_wire_set(request, LIT("session:1"), 0, 0, 0, 0, false, 7),
@@ -639,6 +643,8 @@ test_requests(void)
 		   "request: the longest decrement fits");
 	tap_ok(ec_wire_get(request, key, EC_KEY_MAX + 1, -1, 1) == 0 &&
 		   ec_wire_touch(request, key, EC_KEY_MAX + 1, 1, 1) == 0 &&
+		   ec_wire_look(request, key, EC_KEY_MAX + 1, 1) == 0 &&
+		   ec_wire_inspect(request, key, EC_KEY_MAX + 1, 1) == 0 &&
 		   ec_wire_set(request, key, EC_KEY_MAX + 1, 1, 0, 0, 0, false, 1) == 0 &&
 		   ec_wire_delete(request, key, EC_KEY_MAX + 1, 0, false, 1) == 0 &&
 		   ec_wire_arithmetic(request, key, EC_KEY_MAX + 1, false, 1, 1) == 0,

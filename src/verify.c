@@ -1,0 +1,715 @@
+/*-------------------------------------------------------------------------
+ *
+ * verify.c
+ *	  Compare the documents that the servers hold to the rows that there are.
+ *
+ * The servers are asked which keys they hold, since the table cannot tell those of
+ * rows that are gone.  Each key is then looked at under its lock in store mode, in
+ * this order: lock, is the server UP, value, snapshot, row.  No writer of the document
+ * is between its marker and its end then, so a value that is not a marker is what
+ * the last of them left behind, which the snapshot shows: what differs is wrong, and
+ * not merely under way.  src/README.md has the argument.
+ *
+ * What is wrong is withdrawn by its token, under the lock.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "executor/tuptable.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "utils/tuplestore.h"
+
+#include "admin.h"
+#include "compat.h"
+#include "fence.h"
+#include "guc.h"
+#include "purge.h"
+#include "sweep.h"
+#include "waitpoint.h"
+
+PG_FUNCTION_INFO_V1(echocache_verify);
+
+/* How long to wait for a server's crawler, which others may be using. */
+#define CRAWLER_MS		60000
+
+/* How often to try a key that is busy, and how long to wait in between. */
+#define BUSY_TRIES		6
+#define BUSY_NAP_MS		20
+
+/* Keys that are reported by name, at most. */
+#define KEYS_MAX		1000
+
+/* A key of the batch. */
+typedef struct VerifyKey
+{
+	int			server;
+	int			keylen;
+	char	   *key;
+	const char *id;				/* NULL: it is no key that we would make, or not there */
+	uint64		hash;			/* of its lock, if it has an id */
+	size_t		size;			/* of what the server holds */
+	bool		locked;			/* in store mode */
+	bool		done;
+	EcRow	   *row;			/* of this id; NULL: not looked for */
+	bool		wrong;
+} VerifyKey;
+
+typedef struct Verify
+{
+	EcSweep		sweep;
+	MemoryContext context;		/* of what outlives a batch */
+	uint64		generation;		/* of the topology that the keys are from */
+	char		head[EC_PREFIX_MAX + EC_NAME_MAX + 1];	/* of all keys of the document */
+	int			headlen;
+
+	TupleDesc	desc;
+	Tuplestorestate *found;		/* the keys: server, key */
+	TupleTableSlot *slot;
+	int			server;			/* whose keys are being collected */
+	int64		nfound;
+	int64		nread;
+	int64		missing;		/* of the sample */
+	uint64		random;
+
+	SPIPlanPtr	plan;			/* of classify() */
+	EcDocument *planned;
+
+	int64		matching;
+	int64		stale;
+	int64		foreign;
+	int64		busy;
+	int64		withdrawn;
+	int64		no_row;			/* of what is wrong */
+	int64		left_out;		/* whose server went away */
+	bool		want_keys;
+	Datum	   *keys;
+	int			nkeys;
+} Verify;
+
+static void remember_topology(Verify *verify);
+static void check_topology(Verify *verify);
+static bool collect(const EcReply *line, void *arg);
+static void collect_all(Verify *verify);
+static bool next_key(Verify *verify, VerifyKey *key);
+static int	compare_keys(const void *a, const void *b);
+static bool guarded(void (*work) (void *arg), void *arg);
+static void find_ids(Verify *verify, VerifyKey *keys, int n);
+static int	look(Verify *verify, VerifyKey *keys, int n);
+static void verify_slice(Verify *verify, VerifyKey *keys, int n);
+static int	verify_locked(Verify *verify, VerifyKey *keys, int n);
+static bool is_ours(Verify *verify, VerifyKey *key, EcOp *op);
+static void report(Verify *verify, VerifyKey *key, EcOp *op);
+static int64 count_rows(Verify *verify, int64 limit);
+
+/* ---------------------------------------------------------------- the topology */
+
+/* What the keys depend on; the topology is entered. */
+static void
+remember_topology(Verify *verify)
+{
+	EcDatabase *db = ec_my_database();
+
+	verify->generation = ec_cluster_generation();
+	verify->headlen = (int) ec_key_head(verify->head, db ? db->prefix : ec_key_prefix,
+										verify->sweep.name);
+}
+
+/*
+ * Is it still so?  Under another topology, or prefix, keys are other keys, and
+ * commits withdraw those: what we look at is of no concern to anybody.  To be asked after
+ * the snapshot: a commit that it shows was made under what we find then, or before.
+ */
+static void
+check_topology(Verify *verify)
+{
+	EcDatabase *db = ec_my_database();
+	char		head[EC_PREFIX_MAX + EC_NAME_MAX + 1];
+	int			headlen = (int) ec_key_head(head, db ? db->prefix : ec_key_prefix,
+											verify->sweep.name);
+
+	if (pg_atomic_read_u64(&ec_shared->generation) != verify->generation ||
+		headlen != verify->headlen || memcmp(head, verify->head, headlen) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the cache was configured anew while %s was running",
+						verify->sweep.function),
+				 errhint("Run it again.")));
+}
+
+/* ---------------------------------------------------------------- the keys */
+
+/* A line of a server's list: keep the key if it is the document's. */
+static bool
+collect(const EcReply *line, void *arg)
+{
+	Verify	   *verify = arg;
+	struct
+	{
+		int32		header;
+		char		key[EC_KEY_MAX];
+	}			found;
+	Datum		values[2];
+	bool		nulls[2] = {false, false};
+	int			len;
+
+	CHECK_FOR_INTERRUPTS();
+	if (line->kind != EC_REPLY_DUMP)
+		return true;
+	len = ec_wire_decode_key(found.key, line->text, line->text_len);
+	if (len < verify->headlen || memcmp(found.key, verify->head, verify->headlen) != 0)
+		return true;
+	SET_VARSIZE(&found, VARHDRSZ + len);
+	values[0] = Int32GetDatum(verify->server);
+	values[1] = PointerGetDatum(&found);
+	tuplestore_putvalues(verify->found, verify->desc, values, nulls);
+	verify->nfound++;
+	return true;
+}
+
+/* Have the keys of all servers that are UP; the others are warned of. */
+static void
+collect_all(Verify *verify)
+{
+	ec_sweep_topology(verify->sweep.function);
+	remember_topology(verify);
+	for (int i = 0; i < ec_cluster_size(); i++)
+	{
+		verify->server = i;
+		if (ec_server_state(i) != EC_UP)
+			ereport(WARNING,
+					(errmsg("documents on server \"%s\" were not verified", ec_cluster_name(i)),
+					 errdetail("It is not UP; the view echocache_servers has the reason.")));
+		else if (!ec_list_keys(i, CRAWLER_MS, collect, verify))
+			ereport(WARNING,
+					(errmsg("documents on server \"%s\" were not verified", ec_cluster_name(i)),
+					 errdetail("It does not tell which keys it has: %s.",
+							   ec_cluster_last_failure(NULL))));
+	}
+	ec_topology_leave();
+}
+
+/* A number that nobody can have prepared for (splitmix64). */
+static uint64
+next_random(Verify *verify)
+{
+	uint64		z = (verify->random += UINT64CONST(0x9e3779b97f4a7c15));
+
+	z = (z ^ (z >> 30)) * UINT64CONST(0xbf58476d1ce4e5b9);
+	z = (z ^ (z >> 27)) * UINT64CONST(0x94d049bb133111eb);
+	return z ^ (z >> 31);
+}
+
+/*
+ * The next key of those collected, or of the sample of them: each is taken with the
+ * probability that leaves all samples equally likely (Knuth's algorithm S).
+ */
+static bool
+next_key(Verify *verify, VerifyKey *key)
+{
+	while (verify->missing > 0 &&
+		   tuplestore_gettupleslot(verify->found, true, false, verify->slot))
+	{
+		uint64		left = verify->nfound - verify->nread++;
+		bool		isnull;
+		text	   *found;
+
+		if (next_random(verify) % left >= verify->missing)
+			continue;
+		verify->missing--;
+		memset(key, 0, sizeof(VerifyKey));
+		key->server = DatumGetInt32(slot_getattr(verify->slot, 1, &isnull));
+		found = DatumGetTextPP(slot_getattr(verify->slot, 2, &isnull));
+		key->keylen = VARSIZE_ANY_EXHDR(found);
+		key->key = pnstrdup(VARDATA_ANY(found), key->keylen);
+		return true;
+	}
+	return false;
+}
+
+static int
+compare_keys(const void *a, const void *b)
+{
+	const VerifyKey *x = a;
+	const VerifyKey *y = b;
+	int			order = strcmp(x->key, y->key);
+
+	return order != 0 ? order : x->server - y->server;
+}
+
+/*
+ * Do something that may throw for what some stranger has put into the cache;
+ * returns whether it did not.  It must not write.  What is no fault of the input is
+ * thrown all the same.
+ */
+static bool
+guarded(void (*work) (void *arg), void *arg)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	volatile bool ok = true;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		work(arg);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		switch (ERRCODE_TO_CATEGORY(error->sqlerrcode))
+		{
+			case ERRCODE_TRANSACTION_ROLLBACK:
+			case ERRCODE_INSUFFICIENT_RESOURCES:
+			case ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE:
+			case ERRCODE_OPERATOR_INTERVENTION:
+			case ERRCODE_SYSTEM_ERROR:
+			case ERRCODE_INTERNAL_ERROR:
+				PG_RE_THROW();
+		}
+		FlushErrorState();
+		FreeErrorData(error);
+		RollbackAndReleaseCurrentSubTransaction();
+		ok = false;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return ok;
+}
+
+typedef struct IdRange
+{
+	Verify	   *verify;
+	VerifyKey  *keys;
+	int			n;
+} IdRange;
+
+/*
+ * Whose documents are these?  The id of a key is the one that we would make that very
+ * key of; there is none in a key that has another writing of an id (an upper-case
+ * uuid), or no id at all.  Throws what the column's type throws for the latter.
+ */
+static void
+find_ids_of(void *arg)
+{
+	IdRange    *range = arg;
+	EcDocument *doc = range->verify->sweep.doc;
+
+	for (int i = 0; i < range->n; i++)
+	{
+		VerifyKey  *key = &range->keys[i];
+		char		bytes[EC_KEY_MAX + 1];
+		char		again[EC_KEY_MAX];
+		int			headlen = range->verify->headlen;
+		int			len = ec_key_decode(bytes, key->key + headlen, key->keylen - headlen);
+		size_t		idlen = len;
+		const char *converted;
+		char	   *id;
+
+		key->id = NULL;
+		if (len < 0 || memchr(bytes, '\0', len) != NULL ||
+			(converted = ec_from_utf8(bytes, &idlen)) == NULL)
+			continue;
+		id = pnstrdup(converted, idlen);
+		if (strcmp(ec_column_canonical(doc, &doc->key, id), id) == 0 &&
+			ec_document_key(doc, id, again) == key->keylen &&
+			memcmp(again, key->key, key->keylen) == 0)
+			key->id = id;
+	}
+}
+
+static void
+find_ids(Verify *verify, VerifyKey *keys, int n)
+{
+	IdRange		range = {verify, keys, n};
+
+	if (guarded(find_ids_of, &range))
+		return;
+	range.n = 1;
+	for (int i = 0; i < n; i++)
+	{
+		range.keys = &keys[i];
+		if (!guarded(find_ids_of, &range))
+			keys[i].id = NULL;
+	}
+}
+
+/*
+ * How much do the servers hold under these keys, if anything?  Leaves those of which
+ * they do, and returns how many.  A key that is not where we would put it is none that
+ * we would make.
+ */
+static int
+look(Verify *verify, VerifyKey *keys, int n)
+{
+	EcOp	   *ops = palloc(n * sizeof(EcOp));
+	int			kept = 0;
+
+	ec_sweep_topology(verify->sweep.function);
+	check_topology(verify);
+	for (int i = 0; i < n; i++)
+	{
+		VerifyKey  *key = &keys[i];
+
+		if (ec_cluster_place(key->key, key->keylen) != key->server)
+			key->id = NULL;
+		ec_sweep_op(&ops[i], EC_OP_LOOK, key->server, key->key, key->keylen);
+	}
+	ec_sweep_exchange(ops, n);
+	ec_topology_leave();
+	for (int i = 0; i < n; i++)
+	{
+		verify->left_out += ops[i].result == EC_FAILED;
+		if (ops[i].result != EC_DONE)
+			continue;
+		keys[i].size = ops[i].found_len;
+		keys[kept++] = keys[i];
+	}
+	return kept;
+}
+
+/* ---------------------------------------------------------------- verifying */
+
+/* As many documents as are looked at together, with some patience for those that are busy. */
+static void
+verify_slice(Verify *verify, VerifyKey *keys, int n)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "echocache verify slice",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	int			open = n;
+
+	for (int tries = 1;; tries++)
+	{
+		if (!ec_sweep_enter(&verify->sweep))
+			break;				/* a bulk writer, for long */
+		check_topology(verify);
+		open = verify_locked(verify, keys, n);
+		ec_sweep_leave(&verify->sweep);
+		MemoryContextReset(context);
+		if (open == 0 || tries == BUSY_TRIES)
+			break;
+		ec_sweep_nap(BUSY_NAP_MS);
+	}
+	verify->busy += open;
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
+}
+
+/*
+ * Look at those that are not done and whose lock is to be had at once; returns how many
+ * are left.  The class is held in share mode.
+ */
+static int
+verify_locked(Verify *verify, VerifyKey *keys, int n)
+{
+	EcDocument *doc = verify->sweep.doc;
+	EcOp	   *ops = palloc(n * sizeof(EcOp));
+	EcOp	   *removals = palloc(n * sizeof(EcOp));
+	EcRow	   *rows = palloc(n * sizeof(EcRow));
+	int			nrows = 0;
+	int			open = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		VerifyKey  *key = &keys[i];
+		EcOp	   *op = &ops[i];
+
+		ec_sweep_op(op, EC_OP_INSPECT, key->server, key->key, key->keylen);
+		op->valuelen = key->size;
+		op->skip = key->done;
+		if (key->done)
+			continue;
+		/* whoever else's key it is, no writer of ours has it */
+		if (key->id != NULL)
+		{
+			key->hash = ec_key_hash(doc->relid, key->id, (int) strlen(key->id));
+			key->locked = ec_lock_key(key->hash, EC_LOCK_STORE, false);
+			if (!key->locked)
+			{
+				op->skip = true;
+				open++;
+				continue;
+			}
+		}
+		key->done = true;
+
+		/*
+		 * Asked under the lock: a writer that could not set its marker has made the
+		 * server DOWN before it committed, and it is UP again only when that has
+		 * been made up for.
+		 */
+		if (ec_server_state(key->server) != EC_UP)
+		{
+			op->skip = true;
+			verify->left_out++;
+		}
+	}
+	ec_sweep_exchange(ops, n);
+	for (int i = 0; i < n; i++)
+	{
+		VerifyKey  *key = &keys[i];
+		EcOp	   *op = &ops[i];
+
+		key->row = NULL;
+		key->wrong = false;
+		verify->left_out += op->result == EC_FAILED;
+		if (op->result != EC_DONE || (op->found_len == EC_MARKER_LEN &&
+									  memcmp(VARDATA(op->found), EC_MARKER, EC_MARKER_LEN) == 0))
+			continue;
+		key->wrong = true;		/* until it is known to be right */
+		if (key->id != NULL)
+		{
+			key->row = &rows[nrows++];
+			key->row->id = key->id;
+		}
+	}
+	ec_wait_point("verify-got");
+
+	ec_sweep_fetch(&verify->sweep, rows, nrows);
+	check_topology(verify);
+	for (int i = 0; i < n; i++)
+	{
+		VerifyKey  *key = &keys[i];
+		EcOp	   *op = &ops[i];
+		const char *value;
+		size_t		len;
+
+		if (key->row != NULL && op->client_flags == 0 &&
+			ec_document_cacheable(key->row, &value, &len) && len == op->found_len &&
+			memcmp(value, VARDATA(op->found), len) == 0)
+		{
+			key->wrong = false;
+			verify->matching++;
+		}
+		ec_sweep_op(&removals[i], EC_OP_REMOVE, key->server, key->key, key->keylen);
+		removals[i].token = op->token;
+		removals[i].skip = !key->wrong;
+	}
+	ec_sweep_exchange(removals, n);
+	for (int i = 0; i < n; i++)
+	{
+		VerifyKey  *key = &keys[i];
+
+		if (key->locked)
+			ec_unlock_key(key->hash, EC_LOCK_STORE);
+		key->locked = false;
+		if (!key->wrong)
+			continue;
+		verify->withdrawn += removals[i].result == EC_DONE;
+		report(verify, key, &ops[i]);
+	}
+	return open;
+}
+
+typedef struct Classify
+{
+	Verify	   *verify;
+	VerifyKey  *key;
+	EcOp	   *op;
+	bool		ours;
+} Classify;
+
+/*
+ * Is the value a JSON object that has this id as its key?  By SQL, which knows both the
+ * JSON and the type.  Throws what these throw.
+ */
+static void
+classify(void *arg)
+{
+	Classify   *c = arg;
+	Verify	   *verify = c->verify;
+	EcDocument *doc = verify->sweep.doc;
+	size_t		len = c->op->found_len;
+	const char *value = ec_from_utf8(VARDATA(c->op->found), &len);
+	Datum		values[3];
+	bool		isnull;
+
+	if (value == NULL || memchr(value, '\0', len) != NULL)
+		return;
+	values[0] = PointerGetDatum(cstring_to_text_with_len(value, (int) len));
+	values[1] = CStringGetTextDatum(NameStr(doc->key.name));
+	values[2] = ec_column_datum(&doc->key, c->key->id);
+	if (ec_sweep_query(&verify->sweep, verify->plan, values, NULL) == 1)
+		c->ours = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1,
+											 &isnull)) && !isnull;
+	SPI_freetuptable(SPI_tuptable);
+}
+
+/* Could we have written this, some time, for this key? */
+static bool
+is_ours(Verify *verify, VerifyKey *key, EcOp *op)
+{
+	Classify	c = {verify, key, op, false};
+
+	if (key->id == NULL || op->client_flags != 0)
+		return false;
+	if (verify->planned != verify->sweep.doc)
+	{
+		Oid			argtypes[3] = {TEXTOID, TEXTOID, verify->sweep.doc->key.type};
+
+		if (verify->plan)
+			(void) SPI_freeplan(verify->plan);
+		verify->plan = ec_sweep_prepare("SELECT CASE WHEN pg_catalog.json_typeof(j) "
+										"OPERATOR(pg_catalog.=) 'object' THEN "
+										"(j OPERATOR(pg_catalog.->) $2)::pg_catalog.jsonb "
+										"OPERATOR(pg_catalog.=) pg_catalog.to_jsonb($3) END "
+										"FROM (SELECT $1::pg_catalog.json AS j) AS v",
+										3, argtypes);
+		verify->planned = verify->sweep.doc;
+	}
+	return guarded(classify, &c) && c.ours;
+}
+
+/* Count a value that should not have been there. */
+static void
+report(Verify *verify, VerifyKey *key, EcOp *op)
+{
+	if (is_ours(verify, key, op))
+		verify->stale++;
+	else
+		verify->foreign++;
+	verify->no_row += key->row == NULL || key->row->matches == 0;
+	if (verify->want_keys && verify->nkeys < KEYS_MAX)
+	{
+		MemoryContext old = MemoryContextSwitchTo(verify->context);
+
+		verify->keys[verify->nkeys++] = CStringGetTextDatum(key->key);
+		MemoryContextSwitchTo(old);
+	}
+}
+
+/* How many rows have a document; limit says how many are of interest. */
+static int64
+count_rows(Verify *verify, int64 limit)
+{
+	Oid			argtypes[1] = {INT8OID};
+	Datum		values[1] = {Int64GetDatum(limit)};
+	SPIPlanPtr	plan;
+	bool		isnull;
+
+	ec_sweep_document(&verify->sweep);
+	plan = ec_sweep_prepare(psprintf("SELECT pg_catalog.count(*) FROM (SELECT 1 %s LIMIT $1) AS r",
+									 ec_sweep_from(verify->sweep.doc)), 1, argtypes);
+	if (ec_sweep_query(&verify->sweep, plan, values, NULL) != 1)
+		elog(ERROR, "could not count the rows of document \"%s\"", verify->sweep.name);
+	return DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+}
+
+/* Compare what is cached to the table, and withdraw what is wrong; one row of counts. */
+Datum
+echocache_verify(PG_FUNCTION_ARGS)
+{
+	int64		sample = PG_ARGISNULL(1) ? PG_INT64_MAX : PG_GETARG_INT64(1);
+	Verify	   *verify = palloc0(sizeof(Verify));
+	TupleDesc	desc;
+	Tuplestorestate *result = ec_begin_rows(fcinfo, &desc);
+	MemoryContext batch;
+	VerifyKey  *keys;
+	Datum		values[8];
+	bool		nulls[8] = {false};
+	int64		rows;
+	int			n;
+
+	if (PG_ARGISNULL(0))
+		return (Datum) 0;
+	if (sample < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the size of a sample cannot be negative")));
+	ec_sweep_begin(&verify->sweep, "echocache_verify()", text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	verify->context = CurrentMemoryContext;
+	verify->want_keys = !PG_ARGISNULL(2) && PG_GETARG_BOOL(2);
+	if (verify->want_keys)
+		verify->keys = palloc(KEYS_MAX * sizeof(Datum));
+	if (!pg_strong_random(&verify->random, sizeof(verify->random)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("could not generate a random number")));
+	verify->desc = CreateTemplateTupleDesc(2);
+	TupleDescInitEntry(verify->desc, 1, "server", INT4OID, -1, 0);
+	TupleDescInitEntry(verify->desc, 2, "key", TEXTOID, -1, 0);
+	verify->found = tuplestore_begin_heap(false, false, work_mem);
+	verify->slot = MakeSingleTupleTableSlot(verify->desc, &TTSOpsMinimalTuple);
+	keys = palloc(EC_SWEEP_MAX * sizeof(VerifyKey));
+	batch = AllocSetContextCreate(CurrentMemoryContext, "echocache verify",
+								  ALLOCSET_DEFAULT_SIZES);
+
+	collect_all(verify);
+	verify->missing = Min(sample, verify->nfound);
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	MemoryContextSwitchTo(batch);
+	do
+	{
+		int			end;
+
+		MemoryContextReset(batch);
+		for (n = 0; n < EC_SWEEP_MAX && next_key(verify, &keys[n]); n++)
+			;
+		if (n == 0)
+			break;
+		/* a server may tell a key twice, if its table grows meanwhile */
+		qsort(keys, n, sizeof(VerifyKey), compare_keys);
+		for (int i = end = 1; i < n; i++)
+			if (compare_keys(&keys[end - 1], &keys[i]) != 0)
+				keys[end++] = keys[i];
+		n = end;
+		ec_sweep_document(&verify->sweep);
+		find_ids(verify, keys, n);
+		n = look(verify, keys, n);
+		for (int first = 0; first < n; first = end)
+		{
+			size_t		bytes = 0;
+
+			for (end = first; end < n && (end == first || bytes + keys[end].size <= EC_SWEEP_BYTES);
+				 end++)
+				bytes += keys[end].size;
+			verify_slice(verify, keys + first, end - first);
+		}
+	} while (true);
+	rows = count_rows(verify, sample);
+	SPI_finish();
+	MemoryContextSwitchTo(verify->context);
+	MemoryContextDelete(batch);
+	ExecDropSingleTupleTableSlot(verify->slot);
+	tuplestore_end(verify->found);
+
+	if (verify->left_out > 0)
+		ereport(WARNING,
+				(errmsg_plural("%lld document of \"%s\" was not verified",
+							   "%lld documents of \"%s\" were not verified",
+							   (unsigned long) verify->left_out, (long long) verify->left_out,
+							   verify->sweep.name),
+				 errdetail("A cache server is not UP any more; the view echocache_servers has the "
+						   "reason.")));
+	values[0] = Int64GetDatum(Min(sample, rows + verify->no_row));
+	values[1] = Int64GetDatum(verify->matching + verify->stale + verify->foreign);
+	values[2] = Int64GetDatum(verify->matching);
+	values[3] = Int64GetDatum(verify->stale);
+	values[4] = Int64GetDatum(verify->foreign);
+	values[5] = Int64GetDatum(verify->busy);
+	values[6] = Int64GetDatum(verify->withdrawn);
+	nulls[7] = !verify->want_keys;
+	if (verify->want_keys)
+		values[7] = PointerGetDatum(construct_array(verify->keys, verify->nkeys, TEXTOID, -1, false,
+													TYPALIGN_INT));
+	tuplestore_putvalues(result, desc, values, nulls);
+	return (Datum) 0;
+}
