@@ -53,7 +53,7 @@ PG_FUNCTION_INFO_V1(echocache_purge);
 PG_FUNCTION_INFO_V1(echocache_warming_internal);
 
 /* Documents of a warm's first batch; what comes after depends on their size. */
-#define WARM_FIRST		64
+#define WARM_FIRST		16
 
 /* How often, and for how long in all, a batch waits for a bulk writer. */
 #define CLASS_NAP_MS	10
@@ -284,18 +284,47 @@ ec_sweep_fetch(EcSweep *sweep, EcRow *rows, int n)
 	ec_document_fetch(sweep->doc, rows, n, GetLatestSnapshot(), true);
 }
 
+/* From here to end_as_owner(), or an error, the table's owner acts, under the document's settings. */
+typedef struct AsOwner
+{
+	MemoryContext context;
+	Oid			user;
+	int			sec_context;
+	int			nestlevel;
+} AsOwner;
+
+static void
+begin_as_owner(EcSweep *sweep, AsOwner *before)
+{
+	before->context = CurrentMemoryContext;
+	GetUserIdAndSecContext(&before->user, &before->sec_context);
+	SetUserIdAndSecContext(sweep->doc->relowner, before->sec_context |
+						   SECURITY_LOCAL_USERID_CHANGE | SECURITY_NOFORCE_RLS);
+	before->nestlevel = ec_render_begin(sweep->doc);
+}
+
+static void
+end_as_owner(AsOwner *before)
+{
+	ec_render_end(before->nestlevel);
+	SetUserIdAndSecContext(before->user, before->sec_context);
+	MemoryContextSwitchTo(before->context); /* SPI has left us in its own */
+}
+
 /*
  * Prepare a query of ours, for as long as the caller is connected to SPI.  It is
  * planned for its values each time: what is good for a few rows behind some key is
  * not what an unknown limit would get.
  */
 SPIPlanPtr
-ec_sweep_prepare(const char *sql, int nargs, Oid *argtypes)
+ec_sweep_prepare(EcSweep *sweep, const char *sql, int nargs, Oid *argtypes)
 {
-	MemoryContext context = CurrentMemoryContext;
-	SPIPlanPtr	plan = SPI_prepare_cursor(sql, nargs, argtypes, CURSOR_OPT_CUSTOM_PLAN);
+	AsOwner		before;
+	SPIPlanPtr	plan;
 
-	MemoryContextSwitchTo(context);	/* SPI has left us in its own */
+	begin_as_owner(sweep, &before);
+	plan = SPI_prepare_cursor(sql, nargs, argtypes, CURSOR_OPT_CUSTOM_PLAN);
+	end_as_owner(&before);
 	if (plan == NULL)
 		elog(ERROR, "could not prepare \"%s\": %s", sql, SPI_result_code_string(SPI_result));
 	return plan;
@@ -308,22 +337,14 @@ ec_sweep_prepare(const char *sql, int nargs, Oid *argtypes)
 uint64
 ec_sweep_query(EcSweep *sweep, SPIPlanPtr plan, Datum *values, const char *nulls)
 {
-	MemoryContext context = CurrentMemoryContext;
-	Oid			user;
-	int			sec_context;
-	int			nestlevel;
+	AsOwner		before;
 
-	GetUserIdAndSecContext(&user, &sec_context);
-	SetUserIdAndSecContext(sweep->doc->relowner, sec_context | SECURITY_LOCAL_USERID_CHANGE |
-						   SECURITY_NOFORCE_RLS);
-	nestlevel = ec_render_begin(sweep->doc);
+	begin_as_owner(sweep, &before);
 	PushActiveSnapshot(GetLatestSnapshot());
 	if (SPI_execute_plan(plan, values, nulls, true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read the table of document \"%s\"", sweep->name);
 	PopActiveSnapshot();
-	MemoryContextSwitchTo(context);	/* SPI has left us in its own */
-	ec_render_end(nestlevel);
-	SetUserIdAndSecContext(user, sec_context);
+	end_as_owner(&before);
 	return SPI_processed;
 }
 
@@ -470,7 +491,7 @@ make_plan(EcSweep *sweep)
 										((Form_pg_operator) GETSTRUCT(operator))->oprnamespace)),
 				   NameStr(((Form_pg_operator) GETSTRUCT(operator))->oprname), key);
 	ReleaseSysCache(operator);
-	return ec_sweep_prepare(sql, 3, argtypes);
+	return ec_sweep_prepare(sweep, sql, 3, argtypes);
 }
 
 /*

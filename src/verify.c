@@ -90,7 +90,7 @@ typedef struct Verify
 	int64		foreign;
 	int64		busy;
 	int64		withdrawn;
-	int64		no_row;			/* of what is wrong */
+	int64		no_row;			/* what is wrong and no row's */
 	int64		left_out;		/* whose server went away */
 	bool		want_keys;
 	Datum	   *keys;
@@ -217,13 +217,17 @@ next_random(Verify *verify)
 static bool
 next_key(Verify *verify, VerifyKey *key)
 {
-	while (verify->missing > 0 &&
-		   tuplestore_gettupleslot(verify->found, true, false, verify->slot))
+	while (verify->missing > 0)
 	{
 		uint64		left = verify->nfound - verify->nread++;
+		MemoryContext old;
 		bool		isnull;
 		text	   *found;
 
+		/* what the slot holds is the slot's to free, and must not go with the batch */
+		old = MemoryContextSwitchTo(verify->context);
+		(void) tuplestore_gettupleslot(verify->found, true, false, verify->slot);
+		MemoryContextSwitchTo(old);
 		if (next_random(verify) % left >= verify->missing)
 			continue;
 		verify->missing--;
@@ -566,7 +570,8 @@ is_ours(Verify *verify, VerifyKey *key, EcOp *op)
 
 		if (verify->plan)
 			(void) SPI_freeplan(verify->plan);
-		verify->plan = ec_sweep_prepare("SELECT CASE WHEN pg_catalog.json_typeof(j) "
+		verify->plan = ec_sweep_prepare(&verify->sweep,
+										"SELECT CASE WHEN pg_catalog.json_typeof(j) "
 										"OPERATOR(pg_catalog.=) 'object' THEN "
 										"(j OPERATOR(pg_catalog.->) $2)::pg_catalog.jsonb "
 										"OPERATOR(pg_catalog.=) pg_catalog.to_jsonb($3) END "
@@ -585,7 +590,7 @@ report(Verify *verify, VerifyKey *key, EcOp *op)
 		verify->stale++;
 	else
 		verify->foreign++;
-	verify->no_row += key->row == NULL || key->row->matches == 0;
+	verify->no_row += key->row == NULL || !key->row->same_id;
 	if (verify->want_keys && verify->nkeys < KEYS_MAX)
 	{
 		MemoryContext old = MemoryContextSwitchTo(verify->context);
@@ -605,7 +610,8 @@ count_rows(Verify *verify, int64 limit)
 	bool		isnull;
 
 	ec_sweep_document(&verify->sweep);
-	plan = ec_sweep_prepare(psprintf("SELECT pg_catalog.count(*) FROM (SELECT 1 %s LIMIT $1) AS r",
+	plan = ec_sweep_prepare(&verify->sweep,
+							psprintf("SELECT pg_catalog.count(*) FROM (SELECT 1 %s LIMIT $1) AS r",
 									 ec_sweep_from(verify->sweep.doc)), 1, argtypes);
 	if (ec_sweep_query(&verify->sweep, plan, values, NULL) != 1)
 		elog(ERROR, "could not count the rows of document \"%s\"", verify->sweep.name);

@@ -198,6 +198,7 @@ is($m->get('session:1'), undef, 'it is a miss still');
 is($h->run(q{SELECT fills, write_throughs, markers FROM echocache_stats WHERE name = 'session'}), '0|0|0', 'standby: nor counted');
 like($h->error('SELECT echocache_attach(\'owner\', \'owner\')'), qr/^(?:25006|55000): /, 'standby: attach is refused');
 like($h->error('SELECT echocache_detach()'), qr/^(?:25006|55000): /, 'standby: detach is refused');
+like($h->error("SELECT echocache_$_('session')"), qr/^25006: /, "standby: $_ is refused") for qw(warm purge verify);
 is_deeply(writes(), $before, 'standby: and not attempted');
 
 # Written on the primary, read on the standby.
