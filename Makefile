@@ -36,6 +36,7 @@ OBJS = \
 	src/trigger.o \
 	src/verify.o \
 	src/waitpoint.o \
+	src/warm.o \
 	src/wire.o \
 	src/worker.o
 

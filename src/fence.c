@@ -829,7 +829,7 @@ static void
 at_end(void)
 {
 	ec_topology_at_end(0);
-	ec_sweep_at_end(0);
+	ec_warm_at_end(0);
 	ec_cluster_at_xact_end();
 	ec_document_at_xact_end();
 	ec_pending_end();
@@ -888,7 +888,7 @@ subxact_callback(SubXactEvent event, SubTransactionId mySubid,
 			ec_pending_subabort(GetCurrentTransactionNestLevel());
 			slots_at_subend(GetCurrentTransactionNestLevel(), false);
 			ec_topology_at_end(GetCurrentTransactionNestLevel());
-			ec_sweep_at_end(GetCurrentTransactionNestLevel());
+			ec_warm_at_end(GetCurrentTransactionNestLevel());
 			break;
 		case SUBXACT_EVENT_START_SUB:
 		case SUBXACT_EVENT_PRE_COMMIT_SUB:

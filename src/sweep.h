@@ -40,6 +40,6 @@ extern void ec_sweep_fetch(EcSweep *sweep, EcRow *rows, int n);
 extern SPIPlanPtr ec_sweep_prepare(EcSweep *sweep, const char *sql, int nargs, Oid *argtypes);
 extern uint64 ec_sweep_query(EcSweep *sweep, SPIPlanPtr plan, Datum *values, const char *nulls);
 extern char *ec_sweep_from(EcDocument *doc);
-extern void ec_sweep_at_end(int level);
+extern void ec_warm_at_end(int level);
 
 #endif							/* ECHOCACHE_SWEEP_H */

@@ -684,9 +684,12 @@ echocache_verify(PG_FUNCTION_ARGS)
 		{
 			size_t		bytes = 0;
 
-			for (end = first; end < n && (end == first || bytes + keys[end].size <= EC_SWEEP_BYTES);
-				 end++)
+			for (end = first; end < n; end++)
+			{
+				if (end > first && bytes + keys[end].size > EC_SWEEP_BYTES)
+					break;
 				bytes += keys[end].size;
+			}
 			verify_slice(verify, keys + first, end - first);
 		}
 	} while (true);
@@ -714,8 +717,8 @@ echocache_verify(PG_FUNCTION_ARGS)
 	values[6] = Int64GetDatum(verify->withdrawn);
 	nulls[7] = !verify->want_keys;
 	if (verify->want_keys)
-		values[7] = PointerGetDatum(construct_array(verify->keys, verify->nkeys, TEXTOID, -1, false,
-													TYPALIGN_INT));
+		values[7] = PointerGetDatum(construct_array(verify->keys, verify->nkeys, TEXTOID, -1,
+													false, TYPALIGN_INT));
 	tuplestore_putvalues(result, desc, values, nulls);
 	return (Datum) 0;
 }
