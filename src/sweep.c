@@ -28,6 +28,7 @@
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 
+#include "build.h"
 #include "compat.h"
 #include "fence.h"
 #include "guc.h"
@@ -222,12 +223,16 @@ ec_sweep_exchange(EcOp *ops, int n)
 
 /*
  * The rows with these distinct ids as they are now: a snapshot is taken that has
- * every commit that came before.  Throws what the query throws.
+ * every commit that came before.  false: it could not be done at once, since somebody
+ * has locked what the document's function reads.  Throws what the query throws.
  */
-void
+bool
 ec_sweep_fetch(EcSweep *sweep, EcRow *rows, int n)
 {
+	if (sweep->doc->function_name)
+		return ec_build_guarded(sweep->doc, rows, n, false) == EC_BUILT;
 	ec_document_fetch(sweep->doc, rows, n, GetLatestSnapshot(), true);
+	return true;
 }
 
 /* To end_as_owner(), or an error, the table's owner acts, under the document's settings. */
@@ -320,12 +325,15 @@ echocache_purge(PG_FUNCTION_ARGS)
 {
 	const char *function = "echocache_purge()";
 	char	   *name = text_to_cstring(PG_GETARG_TEXT_PP(0));
-	Oid			relid = InvalidOid;
+	List	   *tables;
+	Oid			relid;
 	int64		removed = 0;
 
 	ec_require_preload();
-	if (!ec_document_relid(name, &relid))
+	tables = ec_document_tables(name);
+	if (tables == NIL)
 		(void) ec_document_require(name);	/* throws */
+	relid = linitial_oid(tables);
 	PreventCommandDuringRecovery(function);
 	ec_topology_await_first();
 	(void) ec_lock_class(relid, EC_LOCK_CLASS_WITHDRAW, true);

@@ -36,7 +36,7 @@ extern void ec_sweep_leave(EcSweep *sweep);
 extern void ec_sweep_nap(int ms);
 extern void ec_sweep_op(EcOp *op, EcOpKind kind, int server, const char *key, int keylen);
 extern void ec_sweep_exchange(EcOp *ops, int n);
-extern void ec_sweep_fetch(EcSweep *sweep, EcRow *rows, int n);
+extern bool ec_sweep_fetch(EcSweep *sweep, EcRow *rows, int n);
 extern SPIPlanPtr ec_sweep_prepare(EcSweep *sweep, const char *sql, int nargs, Oid *argtypes);
 extern uint64 ec_sweep_query(EcSweep *sweep, SPIPlanPtr plan, Datum *values, const char *nulls);
 extern char *ec_sweep_from(EcDocument *doc);

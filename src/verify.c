@@ -429,6 +429,7 @@ verify_locked(Verify *verify, VerifyKey *keys, int n)
 	EcRow	   *rows = palloc(n * sizeof(EcRow));
 	int			nrows = 0;
 	int			open = 0;
+	bool		known;
 
 	for (int i = 0; i < n; i++)
 	{
@@ -486,7 +487,7 @@ verify_locked(Verify *verify, VerifyKey *keys, int n)
 	}
 	ec_wait_point("verify-got");
 
-	ec_sweep_fetch(&verify->sweep, rows, nrows);
+	known = ec_sweep_fetch(&verify->sweep, rows, nrows);
 	check_topology(verify);
 	for (int i = 0; i < n; i++)
 	{
@@ -495,7 +496,12 @@ verify_locked(Verify *verify, VerifyKey *keys, int n)
 		const char *value;
 		size_t		len;
 
-		if (key->row != NULL && op->client_flags == 0 &&
+		if (!known && key->row != NULL)
+		{
+			key->wrong = false;
+			verify->busy++;
+		}
+		else if (key->row != NULL && op->client_flags == 0 &&
 			ec_document_cacheable(key->row, &value, &len) && len == op->found_len &&
 			memcmp(value, VARDATA(op->found), len) == 0)
 		{

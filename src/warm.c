@@ -347,7 +347,8 @@ fill(Warm *warm, WarmKey *keys, int n)
 	ec_count(doc->slot, EC_MARKERS, nrows);
 	ec_wait_point("warm-marked");
 
-	ec_sweep_fetch(&warm->sweep, rows, nrows);
+	if (!ec_sweep_fetch(&warm->sweep, rows, nrows))
+		memset(rows, 0, nrows * sizeof(EcRow)); /* then the markers go */
 	for (int i = 0; i < n; i++)
 	{
 		WarmKey    *key = &keys[i];
