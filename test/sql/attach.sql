@@ -2,37 +2,9 @@
 -- Attaching and detaching: what can be attached, what is refused and why, what
 -- becomes of the table's triggers.
 --
-SET client_min_messages = warning;
-CREATE EXTENSION IF NOT EXISTS echocache;
-RESET client_min_messages;
-CREATE SCHEMA attach;
-SET search_path = attach, public;
-
--- Run a statement that must fail: its SQLSTATE, message, detail and hint.
-CREATE PROCEDURE fails(sql text) LANGUAGE plpgsql AS $$
-DECLARE
-	detail text;
-	hint text;
-BEGIN
-	EXECUTE sql;
-	RAISE WARNING 'no error: %', sql;
-EXCEPTION WHEN OTHERS THEN
-	GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
-	RAISE NOTICE '%', concat_ws(E'\n', SQLSTATE || ': ' || SQLERRM,
-								'DETAIL:  ' || NULLIF(detail, ''), 'HINT:  ' || NULLIF(hint, ''));
-END $$;
-
--- A server is UP soon after a start.
-DO $$
-BEGIN
-	FOR i IN 1 .. 300 LOOP
-		EXIT WHEN echocache_is_available();
-		PERFORM pg_sleep(0.1);
-	END LOOP;
-	IF NOT echocache_is_available() THEN
-		RAISE EXCEPTION 'the cache is not available';
-	END IF;
-END $$;
+\set ECHO none
+\set schema attach
+\i test/sql/include/prelude.sql
 
 -- The extension's triggers on a table.
 CREATE VIEW triggers AS
@@ -232,7 +204,7 @@ CALL fails($$SELECT echocache_attach('owned', NULL)$$);
 CALL fails($$SELECT echocache_attach(NULL)$$);
 CALL fails($$SELECT echocache_attach('nowhere')$$);
 CALL fails($$SELECT echocache_attach(1)$$);
-CALL fails($$SELECT echocache_attach('owned', 'x', NULL, NULL, NULL, NULL, NULL, NULL, NULL)$$);
+CALL fails($$SELECT echocache_attach('owned', 'x', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)$$);
 -- The longest, whose triggers' names are cut; two of them can be told apart.
 SELECT repeat('n', 62) AS long \gset
 CREATE TABLE third (id int PRIMARY KEY);

@@ -3,36 +3,10 @@
 -- are made of, even when it shows nothing of those.  From PostgreSQL 18 on they can be
 -- virtual, and then are in no stored row; before that the same is shown for stored ones.
 --
-SET client_min_messages = warning;
-CREATE EXTENSION IF NOT EXISTS echocache;
-RESET client_min_messages;
-CREATE SCHEMA generated;
-SET search_path = generated, public;
+\set ECHO none
+\set schema generated
+\i test/sql/include/prelude.sql
 SELECT CASE WHEN current_setting('server_version_num')::int >= 180000 THEN 'VIRTUAL' ELSE 'STORED' END AS kind \gset
-
--- A server is UP soon after a start.
-DO $$
-BEGIN
-	FOR i IN 1 .. 300 LOOP
-		EXIT WHEN echocache_is_available();
-		PERFORM pg_sleep(0.1);
-	END LOOP;
-	IF NOT echocache_is_available() THEN
-		RAISE EXCEPTION 'the cache is not available';
-	END IF;
-END $$;
-
--- What has been counted for a document since the last call: all that is not 0.
-CREATE FUNCTION counted(document text = 'session') RETURNS text LANGUAGE plpgsql AS $$
-DECLARE
-	result text;
-BEGIN
-	SELECT string_agg(value || ' ' || key, ', ' ORDER BY key COLLATE "C") INTO result
-	FROM echocache_stats s, jsonb_each_text(to_jsonb(s) - 'name' - 'stats_reset')
-	WHERE name = document AND value <> '0';
-	PERFORM echocache_stats_reset();
-	RETURN COALESCE(result, 'nothing');
-END $$;
 
 -- The whole row.
 CREATE TABLE whole (id int PRIMARY KEY, price int, tax int, total int GENERATED ALWAYS AS (price + tax) :kind);

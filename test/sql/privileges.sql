@@ -1,49 +1,9 @@
 --
 -- Who may do what: nobody is shown a row by the cache that SQL would not show.
 --
-SET client_min_messages = warning;
-CREATE EXTENSION IF NOT EXISTS echocache;
-RESET client_min_messages;
-CREATE SCHEMA privileges;
-SET search_path = privileges, public;
-
--- Run a statement that must fail: its SQLSTATE, message, detail and hint.
-CREATE PROCEDURE fails(sql text) LANGUAGE plpgsql AS $$
-DECLARE
-	detail text;
-	hint text;
-BEGIN
-	EXECUTE sql;
-	RAISE WARNING 'no error: %', sql;
-EXCEPTION WHEN OTHERS THEN
-	GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
-	RAISE NOTICE '%', concat_ws(E'\n', SQLSTATE || ': ' || SQLERRM,
-								'DETAIL:  ' || NULLIF(detail, ''), 'HINT:  ' || NULLIF(hint, ''));
-END $$;
-
--- A server is UP soon after a start.
-DO $$
-BEGIN
-	FOR i IN 1 .. 300 LOOP
-		EXIT WHEN echocache_is_available();
-		PERFORM pg_sleep(0.1);
-	END LOOP;
-	IF NOT echocache_is_available() THEN
-		RAISE EXCEPTION 'the cache is not available';
-	END IF;
-END $$;
-
--- What has been counted for a document since the last call: all that is not 0.
-CREATE FUNCTION counted(document text = 'session') RETURNS text LANGUAGE plpgsql AS $$
-DECLARE
-	result text;
-BEGIN
-	SELECT string_agg(value || ' ' || key, ', ' ORDER BY key COLLATE "C") INTO result
-	FROM echocache_stats s, jsonb_each_text(to_jsonb(s) - 'name' - 'stats_reset')
-	WHERE name = document AND value <> '0';
-	PERFORM echocache_stats_reset();
-	RETURN COALESCE(result, 'nothing');
-END $$;
+\set ECHO none
+\set schema privileges
+\i test/sql/include/prelude.sql
 
 CREATE ROLE privileges_owner;
 CREATE ROLE privileges_reader;

@@ -2,25 +2,9 @@
 -- Every setting: default, unit, bounds, context; malformed values are refused,
 -- and the old value stays in force.
 --
-SET client_min_messages = warning;
-CREATE EXTENSION IF NOT EXISTS echocache;
-RESET client_min_messages;
-CREATE SCHEMA settings;
-SET search_path = settings, public;
-
--- Run a statement that must fail: its SQLSTATE, message, detail and hint.
-CREATE PROCEDURE fails(sql text) LANGUAGE plpgsql AS $$
-DECLARE
-	detail text;
-	hint text;
-BEGIN
-	EXECUTE sql;
-	RAISE WARNING 'no error: %', sql;
-EXCEPTION WHEN OTHERS THEN
-	GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
-	RAISE NOTICE '%', concat_ws(E'\n', SQLSTATE || ': ' || SQLERRM,
-								'DETAIL:  ' || NULLIF(detail, ''), 'HINT:  ' || NULLIF(hint, ''));
-END $$;
+\set ECHO none
+\set schema settings
+\i test/sql/include/prelude.sql
 -- The same for an error of PostgreSQL's own, whose words change between versions.
 CREATE FUNCTION state(sql text) RETURNS text LANGUAGE plpgsql AS $$
 BEGIN

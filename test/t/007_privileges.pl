@@ -141,7 +141,7 @@ like($as{reader}->error(q{SELECT echocache_detach('session')}), qr/^42501: must 
 is($s->run(q{SELECT count(*) FROM echocache_documents WHERE name = 'session'}), 1, 'nothing was detached');
 like($as{app}->error(q{SELECT echocache_attach('pg_catalog.pg_class', 'catalog')}), qr/^42501: |^42809: /, 'nor a catalog');
 # Everything else that is the superuser's or has been granted.
-my $shared = qr/^echocache_(?:get|get_session|get_sessions|get_many|touch|touch_session|invalidate|invalidate_session|refresh|refresh_session|attach|detach|is_available)$/;
+my $shared = qr/^echocache_(?:get|get_session|get_sessions|get_many|touch|touch_session|invalidate|invalidate_session|refresh|refresh_session|get_row|attach|detach|attach_dependent|detach_dependent|is_available)$/;
 for my $function (split /\n/, $s->run(q{SELECT proname || ' ' || has_function_privilege('stranger', p.oid, 'EXECUTE')
 	FROM pg_proc p JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
 		JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND e.oid = d.refobjid
