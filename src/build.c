@@ -44,8 +44,19 @@
 
 #define EC_BUILD_LOCK_TIMEOUT	20	/* ms */
 
+/* A call of such a function that is under way. */
+typedef struct Call
+{
+	Oid			relid;			/* the document's */
+	const char *id;
+	struct Call *outer;			/* within which it was made */
+} Call;
+
+static Call *calls = NULL;
+
 static void check_member(EcDocument *doc, text *json, EcColumn *column, Datum value, bool isnull);
 static void function_error(void *arg);
+static Datum call(EcDocument *doc, FmgrInfo *function, Datum row, bool *isnull);
 
 /*
  * May the function make documents of the table's rows?  Returns its qualified
@@ -150,6 +161,52 @@ ec_build_begin(EcDocument *doc, FmgrInfo *function)
 }
 
 /*
+ * Call the function as the table's owner.  It may read other documents, but not the one
+ * that it is asked for, nor, while it makes that, one that needs it.
+ */
+static Datum
+call(EcDocument *doc, FmgrInfo *function, Datum row, bool *isnull)
+{
+	LOCAL_FCINFO(fcinfo, 1);
+	Call		this = {doc->relid, NULL, calls};
+	Oid			user;
+	int			sec_context;
+	Datum		key;
+	Datum		result;
+	bool		null;
+
+	key = GetAttributeByName(DatumGetHeapTupleHeader(row), NameStr(doc->key.name), &null);
+	this.id = null ? "" : OutputFunctionCall(&doc->key.out, key);
+	for (Call *outer = calls; outer; outer = outer->outer)
+		if (outer->relid == this.relid && strcmp(outer->id, this.id) == 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_FUNCTION_DEFINITION),
+					 errmsg("document \"%s\" with %s \"%s\" is made of itself", doc->name,
+							NameStr(doc->key.name), this.id),
+					 errdetail("Its function reads the document that it is to make.")));
+
+	calls = &this;
+	GetUserIdAndSecContext(&user, &sec_context);
+	SetUserIdAndSecContext(doc->relowner, sec_context | SECURITY_LOCAL_USERID_CHANGE |
+						   SECURITY_RESTRICTED_OPERATION | SECURITY_NOFORCE_RLS);
+	InitFunctionCallInfoData(*fcinfo, function, 1, InvalidOid, NULL, NULL);
+	fcinfo->args[0].value = row;
+	fcinfo->args[0].isnull = false;
+	PG_TRY();
+	{
+		result = FunctionCallInvoke(fcinfo);
+	}
+	PG_FINALLY();
+	{
+		calls = this.outer;
+	}
+	PG_END_TRY();
+	*isnull = fcinfo->isnull;
+	SetUserIdAndSecContext(user, sec_context);
+	return result;
+}
+
+/*
  * The document of this row, a composite value of the table's type; NULL, if the
  * function says so: then the row has none.  The caller has called ec_render_begin();
  * the active snapshot is what the function sees.  Throws what the function throws, and
@@ -159,23 +216,12 @@ text *
 ec_build(EcDocument *doc, FmgrInfo *function, Datum row, bool *isnull)
 {
 	ErrorContextCallback context = {error_context_stack, function_error, doc};
-	LOCAL_FCINFO(fcinfo, 1);
 	HeapTupleHeader header = DatumGetHeapTupleHeader(row);
-	Oid			user;
-	int			sec_context;
 	Datum		value;
 	text	   *json = NULL;
 
 	error_context_stack = &context;
-	GetUserIdAndSecContext(&user, &sec_context);
-	SetUserIdAndSecContext(doc->relowner, sec_context | SECURITY_LOCAL_USERID_CHANGE |
-						   SECURITY_RESTRICTED_OPERATION | SECURITY_NOFORCE_RLS);
-	InitFunctionCallInfoData(*fcinfo, function, 1, InvalidOid, NULL, NULL);
-	fcinfo->args[0].value = row;
-	fcinfo->args[0].isnull = false;
-	value = FunctionCallInvoke(fcinfo);
-	*isnull = fcinfo->isnull;
-	SetUserIdAndSecContext(user, sec_context);
+	value = call(doc, function, row, isnull);
 
 	if (!*isnull)
 	{
