@@ -505,11 +505,14 @@ pre_commit_keys(bool prepare)
 		/*
 		 * Rendering needs the table, which DML on a partition need not have locked.  A
 		 * function may read by the transaction's own snapshot, which must not be old.
+		 * What we know of the document is from before the lock, under which whoever has
+		 * changed that since has withdrawn it.
 		 */
 		docs[d].share = !prepare && doc->policy == EC_WRITE_THROUGH && !doc->suspended &&
 			!(doc->function_name && IsolationUsesXactSnapshot()) &&
 			ConditionalLockRelationOid(doc->relid, AccessShareLock) &&
-			ec_lock_class(doc->relid, EC_LOCK_CLASS_SHARE, false);
+			ec_lock_class(doc->relid, EC_LOCK_CLASS_SHARE, false) &&
+			ec_document_by_relid(doc->relid) == doc;
 	}
 	for (int i = 0; i < list.n; i++)
 	{
