@@ -74,6 +74,15 @@ typedef struct Maker
 	Oid			function;
 } Maker;
 
+/* Triggers that a document leaves behind on its tables. */
+typedef struct Leftover
+{
+	char	   *name;			/* the document's */
+	List	   *tables;			/* OIDs */
+} Leftover;
+
+static List *leftovers = NIL;
+
 static object_access_hook_type prev_object_access_hook = NULL;
 static ProcessUtility_hook_type prev_process_utility_hook = NULL;
 
@@ -84,6 +93,7 @@ static char *suspended(Oid relid);
 static void warn_suspended(Oid relid);
 static void inherited(Node *stmt);
 static List *makers(Node *stmt);
+static List *made_by(Oid function);
 static void follow_makers(List *makers);
 static void check_drop_function(DropStmt *stmt);
 static void update_configuration(List *renames, RenameStmt *stmt, List *makers);
@@ -92,6 +102,7 @@ static bool leave_database(Node *stmt);
 static Oid	altered_table(Node *stmt);
 static const char *needed_for(EcDocument *doc, Oid relid, const char *column);
 static void check_alter(AlterTableStmt *stmt, Oid relid);
+static void check_keys(Oid relid);
 static void check_drop_column(EcDocument *doc, Oid relid, AlterTableCmd *cmd);
 static List *begin_rename(RenameStmt *stmt, Oid relid);
 static void rename_keys(RenameStmt *stmt, List *renames);
@@ -101,6 +112,11 @@ static void object_access(ObjectAccessType access, Oid classId, Oid objectId, in
 						  void *arg);
 static void detach(const char *name, Oid relid, bool extension);
 static void detach_now(EcDocument *doc);
+static void leave_triggers(const char *name, List *tables);
+static void drop_leftovers(void);
+static void forget_leftovers(XactEvent event, void *arg);
+static void keep_leftovers(SubXactEvent event, SubTransactionId mySubid,
+						   SubTransactionId parentSubid, void *arg);
 static void leave_dependent(const char *name, Oid relid);
 static void function_changed(Oid function);
 static void function_dropped(Oid function);
@@ -116,6 +132,8 @@ ec_ddl_init(void)
 	object_access_hook = object_access;
 	prev_process_utility_hook = ProcessUtility_hook;
 	ProcessUtility_hook = process_utility;
+	RegisterXactCallback(forget_leftovers, NULL);
+	RegisterSubXactCallback(keep_leftovers, NULL);
 }
 
 /* ---------------------------------------------------------------- utility statements */
@@ -154,6 +172,7 @@ process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 		enum_value_renamed((AlterEnumStmt *) stmt);
 	follow_makers(made);
 	inherited(stmt);
+	drop_leftovers();
 	if (!OidIsValid(relid))
 		return;
 	if (renames)
@@ -161,6 +180,8 @@ process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 		update_configuration(renames, (RenameStmt *) stmt, NIL);
 		rename_keys((RenameStmt *) stmt, renames);
 	}
+	if (IsA(stmt, AlterTableStmt))
+		check_keys(relid);
 	if (!IsA(stmt, DropStmt) || suspended(relid) != NULL)
 		relation_changed(relid);
 	warn_suspended(relid);
@@ -247,19 +268,29 @@ makers(Node *stmt)
 	if (!(IsA(stmt, RenameStmt) || IsA(stmt, AlterObjectSchemaStmt)) ||
 		!OidIsValid(ec_document_catalog(true)))
 		return NIL;
-	foreach(lc, ec_document_names())
+	foreach(lc, ec_documents_with_function())
 	{
-		EcDocument *doc = ec_document_by_name(lfirst(lc));
-		Maker	   *maker;
+		EcDocument *doc = lfirst(lc);
+		Maker	   *maker = palloc(sizeof(Maker));
 
-		if (doc == NULL || !doc->function_name)
-			continue;
-		maker = palloc(sizeof(Maker));
 		maker->name = pstrdup(doc->name);
-		maker->function = doc->function;
+		maker->function = ec_document_function(doc);
 		list = lappend(list, maker);
 	}
 	return list;
+}
+
+/* The documents that this function makes. */
+static List *
+made_by(Oid function)
+{
+	List	   *found = NIL;
+	ListCell   *lc;
+
+	foreach(lc, ec_documents_with_function())
+		if (ec_document_function(lfirst(lc)) == function)
+			found = lappend(found, lfirst(lc));
+	return found;
 }
 
 /* They may have got one: the configuration has them by name. */
@@ -283,7 +314,7 @@ check_drop_function(DropStmt *stmt)
 	{
 		Oid			function = LookupFuncWithArgs(stmt->removeType,
 												  lfirst_node(ObjectWithArgs, lc), true);
-		List	   *docs = OidIsValid(function) ? ec_documents_made_by(function) : NIL;
+		List	   *docs = OidIsValid(function) ? made_by(function) : NIL;
 
 		if (docs != NIL)
 			ereport(ERROR,
@@ -469,6 +500,20 @@ check_alter(AlterTableStmt *stmt, Oid relid)
 			}
 		}
 	}
+}
+
+/* Do the tables that are part of a document still have its keys, in columns of such a type? */
+static void
+check_keys(Oid relid)
+{
+	List	   *names = NIL;
+	ListCell   *lc;
+
+	CommandCounterIncrement();
+	foreach(lc, ec_documents_touching(relid))
+		names = lappend(names, pstrdup(((EcDocument *) lfirst(lc))->name));
+	foreach(lc, names)
+		ec_dependent_check_keys(ec_document_by_name(lfirst(lc)));
 }
 
 static void
@@ -700,7 +745,7 @@ detach(const char *name, Oid relid, bool extension)
 		ec_attach_forget(document);
 }
 
-/* Detach a table that stays, its triggers last: nobody need be warned of that. */
+/* Detach a table that stays. */
 static void
 detach_now(EcDocument *doc)
 {
@@ -711,12 +756,67 @@ detach_now(EcDocument *doc)
 	foreach(lc, tables)
 		LockRelationOid(lfirst_oid(lc), AccessExclusiveLock);
 	detach(name, linitial_oid(tables), false);
-	foreach(lc, tables)
-		if (get_rel_relkind(lfirst_oid(lc)) != '\0')
-			ec_attach_drop_triggers(lfirst_oid(lc), name, false);
+	leave_triggers(name, tables);
 }
 
-/* A dependent table, or its column with the document's key, goes. */
+/*
+ * Triggers for this document are of no use any more.  They cannot be dropped while the
+ * command drops other objects, which may be the very tables that they are on.
+ */
+static void
+leave_triggers(const char *name, List *tables)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
+	Leftover   *leftover = palloc(sizeof(Leftover));
+
+	leftover->name = pstrdup(name);
+	leftover->tables = list_copy(tables);
+	leftovers = lappend(leftovers, leftover);
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * After the command: drop them, but not from another owner's table, where they do nothing
+ * until they go with the extension, nor where an event trigger has attached it again.
+ */
+static void
+drop_leftovers(void)
+{
+	List	   *list = leftovers;
+	ListCell   *lc;
+
+	leftovers = NIL;
+	foreach(lc, list)
+	{
+		Leftover   *leftover = lfirst(lc);
+		ListCell   *lt;
+
+		foreach(lt, leftover->tables)
+			if (get_rel_relkind(lfirst_oid(lt)) != '\0' &&
+				ec_owns_relation(lfirst_oid(lt), GetUserId()) &&
+				!list_member_oid(ec_document_tables(leftover->name), lfirst_oid(lt)))
+				ec_attach_drop_triggers(lfirst_oid(lt), leftover->name, false);
+	}
+}
+
+/* They were in TopTransactionContext. */
+static void
+forget_leftovers(XactEvent event, void *arg)
+{
+	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
+		leftovers = NIL;
+}
+
+/* The command has failed; what was to be dropped is attached. */
+static void
+keep_leftovers(SubXactEvent event, SubTransactionId mySubid, SubTransactionId parentSubid,
+			   void *arg)
+{
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+		leftovers = NIL;
+}
+
+/* A dependent table goes. */
 static void
 leave_dependent(const char *name, Oid relid)
 {
@@ -727,10 +827,7 @@ leave_dependent(const char *name, Oid relid)
 	ec_dependent_forget(name, relid);
 }
 
-/*
- * A table goes: its document with it.  What is left of triggers on tables that are
- * part of that does nothing (they may be going as well, at this moment).
- */
+/* A table goes: its document with it. */
 static void
 relation_dropped(Oid relid)
 {
@@ -744,8 +841,13 @@ relation_dropped(Oid relid)
 		const char *name = lfirst(lc);
 		List	   *tables = ec_document_tables(name);
 
-		if (linitial_oid(tables) == relid || relid == catalog)
-			detach(name, linitial_oid(tables), relid == catalog);
+		if (relid == catalog)
+			detach(name, linitial_oid(tables), true);
+		else if (linitial_oid(tables) == relid)
+		{
+			detach(name, relid, false);
+			leave_triggers(name, list_delete_first(tables));
+		}
 		else if (list_member_oid(tables, relid))
 			leave_dependent(name, relid);
 	}
@@ -777,10 +879,8 @@ column_dropped(Oid relid, AttrNumber attno)
 	{
 		EcDocument *doc = lfirst(lc);
 
-		if (doc->relid == relid && needed_for(doc, relid, column))
+		if (needed_for(doc, relid, column))
 			needing = lappend(needing, doc);
-		else if (needed_for(doc, relid, column))
-			leave_dependent(doc->name, relid);
 		else
 			ec_fence_note_whole(doc->relid);
 	}
@@ -806,7 +906,10 @@ relation_changed(Oid relid)
 		ec_document_reload();
 }
 
-/* A function is created, replaced or altered: perhaps it makes documents. */
+/*
+ * A function is created, replaced or altered: perhaps it makes documents, or is one that
+ * was missed.
+ */
 static void
 function_changed(Oid function)
 {
@@ -814,7 +917,9 @@ function_changed(Oid function)
 
 	if (!OidIsValid(ec_document_catalog(true)))
 		return;
-	foreach(lc, ec_documents_made_by(function))
+	if (made_by(InvalidOid) != NIL)
+		ec_document_reload();
+	foreach(lc, made_by(function))
 		ec_fence_note_whole(((EcDocument *) lfirst(lc))->relid);
 }
 
@@ -826,6 +931,6 @@ function_dropped(Oid function)
 
 	if (!OidIsValid(ec_document_catalog(true)))
 		return;
-	foreach(lc, ec_documents_made_by(function))
+	foreach(lc, made_by(function))
 		detach_now(lfirst(lc));
 }

@@ -25,6 +25,7 @@
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "tcop/utility.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -43,9 +44,10 @@ PG_FUNCTION_INFO_V1(echocache_attach_dependent);
 PG_FUNCTION_INFO_V1(echocache_detach_dependent);
 
 static void check_owns(EcDocument *doc, Oid relid);
+static EcDocument *lock_tables(const char *name, Oid relid, LOCKMODE mode);
 static bool same_ids(Oid a, Oid b);
-static void check_key(EcDocument *doc, Relation rel, const char *key);
-static void check_reference(EcDocument *doc, Relation rel, AttrNumber attno);
+static void check_type(EcDocument *doc, Oid relid, const char *key);
+static void check_reference(EcDocument *doc, Relation rel, const char *key);
 
 /* Whoever changes what a document is made of must own all that is concerned. */
 static void
@@ -59,6 +61,27 @@ check_owns(EcDocument *doc, Oid relid)
 		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE, get_rel_name(relid));
 	if (!ec_owns_relation(doc->relid, GetUserId()))
 		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE, get_rel_name(doc->relid));
+}
+
+/*
+ * The document, after locking its table, against being detached meanwhile, and the
+ * dependent one.  Throws if there is none of that name, or the caller does not own both.
+ */
+static EcDocument *
+lock_tables(const char *name, Oid relid, LOCKMODE mode)
+{
+	EcDocument *doc = ec_document_require(name);
+	Oid			locked = InvalidOid;
+
+	while (doc->relid != locked)
+	{
+		check_owns(doc, relid);
+		locked = doc->relid;
+		LockRelationOid(locked, AccessShareLock);
+		LockRelationOid(relid, mode);
+		doc = ec_document_require(name);
+	}
+	return doc;
 }
 
 /* Is an id's text the same in both types? */
@@ -83,17 +106,19 @@ same_ids(Oid a, Oid b)
 	return a == b;
 }
 
-/* Does the column hold keys of the document? */
+/* Can the column hold keys of the document, as the types of both are now? */
 static void
-check_key(EcDocument *doc, Relation rel, const char *key)
+check_type(EcDocument *doc, Oid relid, const char *key)
 {
-	AttrNumber	attno = get_attnum(RelationGetRelid(rel), key);
+	HeapTuple	tuple = SearchSysCacheAttName(relid, key);
+	Form_pg_attribute att;
 
-	if (attno <= 0)
+	if (!HeapTupleIsValid(tuple))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_COLUMN),
 				 errmsg("column \"%s\" of table \"%s\" does not exist", key,
-						RelationGetRelationName(rel))));
+						get_rel_name(relid))));
+	att = (Form_pg_attribute) GETSTRUCT(tuple);
 	if (!doc->key_exact)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -102,20 +127,36 @@ check_key(EcDocument *doc, Relation rel, const char *key)
 						   "does not tell which cached document it is part of.",
 						   format_type_be(doc->key.type)),
 				 errhint("Key columns can be integers, uuids, text and varchar.")));
-	if (!same_ids(get_atttype(RelationGetRelid(rel), attno), doc->key.type) ||
-		ec_att_is_virtual(TupleDescAttr(RelationGetDescr(rel), attno - 1)))
+	if (att->attnum <= 0 || !same_ids(att->atttypid, doc->key.type) || ec_att_is_virtual(att))
 		ereport(ERROR,
 				(errcode(ERRCODE_DATATYPE_MISMATCH),
 				 errmsg("column \"%s\" of table \"%s\" cannot hold keys of document \"%s\"", key,
-						RelationGetRelationName(rel), doc->name),
+						get_rel_name(relid), doc->name),
 				 errdetail("The key of the document has type %s.", format_type_be(doc->key.type))));
-	check_reference(doc, rel, attno);
+	ReleaseSysCache(tuple);
+}
+
+/* The same for all that the document has, after a change of its tables. */
+void
+ec_dependent_check_keys(EcDocument *doc)
+{
+	ListCell   *lc;
+
+	foreach(lc, doc->dependents)
+	{
+		EcDependent *dependent = lfirst(lc);
+		ListCell   *lk;
+
+		foreach(lk, dependent->keys)
+			check_type(doc, dependent->relid, lfirst(lk));
+	}
 }
 
 /* A foreign key to another table says that the column holds somebody else's keys. */
 static void
-check_reference(EcDocument *doc, Relation rel, AttrNumber attno)
+check_reference(EcDocument *doc, Relation rel, const char *key)
 {
+	AttrNumber	attno = get_attnum(RelationGetRelid(rel), key);
 	Oid			other = InvalidOid;
 	bool		ours = false;
 	ListCell   *lc;
@@ -136,8 +177,7 @@ check_reference(EcDocument *doc, Relation rel, AttrNumber attno)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("column \"%s\" of table \"%s\" does not refer to the key of document \"%s\"",
-						get_attname(RelationGetRelid(rel), attno, false),
-						RelationGetRelationName(rel), doc->name),
+						key, RelationGetRelationName(rel), doc->name),
 				 errdetail("It refers to table \"%s\"; but which document that row is part of may "
 						   "change at the same moment as this one.", get_rel_name(other)),
 				 errhint("Add a column with the document's key to table \"%s\".",
@@ -150,9 +190,9 @@ echocache_attach_dependent(PG_FUNCTION_ARGS)
 {
 	Oid			relid = PG_GETARG_OID(0);
 	char	   *key = NameStr(*PG_GETARG_NAME(1));
-	EcDocument *doc = ec_document_require(text_to_cstring(PG_GETARG_TEXT_PP(2)));
-	char	   *name = pstrdup(doc->name);
-	Oid			attached = doc->relid;
+	char	   *name = text_to_cstring(PG_GETARG_TEXT_PP(2));
+	EcDocument *doc;
+	Oid			attached;
 	bool		has_triggers = false;
 	Relation	rel;
 	Relation	catalog;
@@ -161,7 +201,9 @@ echocache_attach_dependent(PG_FUNCTION_ARGS)
 	ListCell   *lc;
 
 	PreventCommandIfReadOnly("echocache_attach_dependent()");
-	check_owns(doc, relid);
+	/* as CREATE TRIGGER locks it: no writer is under way without our trigger */
+	doc = lock_tables(name, relid, ShareRowExclusiveLock);
+	attached = doc->relid;
 	if (!doc->function_name)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -169,9 +211,7 @@ echocache_attach_dependent(PG_FUNCTION_ARGS)
 				 errdetail("No row of another table is part of it."),
 				 errhint("Attach its table with document => 'a function' to make documents of "
 						 "several tables.")));
-
-	/* as CREATE TRIGGER locks it: no writer is under way without our trigger */
-	rel = relation_open(relid, ShareRowExclusiveLock);
+	rel = relation_open(relid, NoLock);
 	ec_attach_check_relation(rel);
 	if (rel->rd_rel->relkind == RELKIND_RELATION &&
 		find_inheritance_children(relid, NoLock) != NIL)
@@ -179,7 +219,8 @@ echocache_attach_dependent(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				 errmsg("cannot attach \"%s\"", RelationGetRelationName(rel)),
 				 errdetail("Other tables inherit from it; triggers do not follow their rows.")));
-	check_key(doc, rel, key);
+	check_type(doc, relid, key);
+	check_reference(doc, rel, key);
 	foreach(lc, doc->dependents)
 	{
 		EcDependent *dependent = lfirst(lc);
@@ -224,14 +265,15 @@ Datum
 echocache_detach_dependent(PG_FUNCTION_ARGS)
 {
 	Oid			relid = PG_GETARG_OID(0);
-	EcDocument *doc = ec_document_require(text_to_cstring(PG_GETARG_TEXT_PP(1)));
-	char	   *name = pstrdup(doc->name);
-	Oid			attached = doc->relid;
+	char	   *name = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	EcDocument *doc;
+	Oid			attached;
 	bool		found = false;
 	ListCell   *lc;
 
 	PreventCommandIfReadOnly("echocache_detach_dependent()");
-	check_owns(doc, relid);
+	doc = lock_tables(name, relid, AccessExclusiveLock);	/* as DROP TRIGGER will */
+	attached = doc->relid;
 	foreach(lc, doc->dependents)
 		found |= ((EcDependent *) lfirst(lc))->relid == relid;
 	if (!found)

@@ -10,6 +10,9 @@
 #ifndef ECHOCACHE_DEPENDENT_H
 #define ECHOCACHE_DEPENDENT_H
 
+#include "document.h"
+
+extern void ec_dependent_check_keys(EcDocument *doc);
 extern void ec_dependent_forget(const char *name, Oid relid);
 
 #endif							/* ECHOCACHE_DEPENDENT_H */

@@ -23,11 +23,11 @@
 #include "catalog/partition.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
+#include "catalog/pg_proc.h"
 #include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "miscadmin.h"
-#include "parser/parse_func.h"
 #include "storage/lmgr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -35,9 +35,9 @@
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
-#include "utils/regproc.h"
 #include "utils/syscache.h"
 #include "utils/typcache.h"
+#include "utils/varlena.h"
 
 #include "attach.h"
 #include "compat.h"
@@ -430,25 +430,34 @@ resolve(EcDocument *doc)
 	if (doc->has_owner)
 		resolve_column(doc, &doc->owner);
 	doc->key_exact = key_is_exact(&doc->key);
-	if (doc->function_name)
-	{
-		Oid			argtype = get_rel_type_id(doc->relid);
-
-		doc->function = LookupFuncName(stringToQualifiedNameList(doc->function_name), 1, &argtype,
-									   true);
-		if (!OidIsValid(doc->function))
-			ereport(ERROR,
-					(errcode(ERRCODE_UNDEFINED_FUNCTION),
-					 errmsg("function %s of document \"%s\" does not exist any more",
-							doc->function_name, doc->name),
-					 errhint("Detach the document and attach the table again.")));
-	}
+	doc->function = ec_document_function(doc);
 	if (doc->function_name || !doc->key.plain || (doc->has_owner && !doc->owner.plain))
 		doc->render_all = true;
 	doc->slot = ec_document_slot(doc->relid, doc->name);
-	doc->suspended = doc->slot == NULL || !all_triggers_fire(doc);
+	doc->suspended = doc->slot == NULL || !all_triggers_fire(doc) ||
+		(doc->function_name && !OidIsValid(doc->function));
 	MemoryContextSwitchTo(old);
 	doc->resolved = true;
+}
+
+/*
+ * The function that makes the document, found by its name whatever the current role
+ * may do (it writes, perhaps, and does not read); InvalidOid: none, or not any more.
+ */
+Oid
+ec_document_function(EcDocument *doc)
+{
+	char	   *schema;
+	char	   *name;
+	Oid			argtype = get_rel_type_id(doc->relid);
+
+	if (!doc->function_name)
+		return InvalidOid;
+	DeconstructQualifiedName(textToQualifiedNameList(cstring_to_text(doc->function_name)),
+							 &schema, &name);
+	return GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid, CStringGetDatum(name),
+						   PointerGetDatum(buildoidvector(&argtype, 1)),
+						   ObjectIdGetDatum(get_namespace_oid(schema, true)));
 }
 
 /* Are both of our triggers for the document there, and enabled as we made them? */
@@ -766,23 +775,17 @@ ec_documents_suspended(void)
 	return false;
 }
 
-/* The documents that this function makes. */
+/* The documents that functions make; they may be unresolved, as above. */
 List *
-ec_documents_made_by(Oid function)
+ec_documents_with_function(void)
 {
 	List	   *found = NIL;
 	ListCell   *lc;
 
 	load();
 	foreach(lc, documents)
-	{
-		EcDocument *doc = lfirst(lc);
-
-		if (doc->function_name && !doc->resolved)
-			resolve(doc);
-		if (doc->function_name && doc->function == function)
-			found = lappend(found, doc);
-	}
+		if (((EcDocument *) lfirst(lc))->function_name)
+			found = lappend(found, lfirst(lc));
 	return found;
 }
 

@@ -65,7 +65,7 @@ typedef struct EcDocument
 	EcPolicy	policy;
 	bool		touch_on_read;	/* a hit renews the TTL */
 	char	   *function_name;	/* what makes the document of a row, qualified; NULL: row_to_json */
-	Oid			function;
+	Oid			function;		/* InvalidOid: it is gone */
 	List	   *dependents;		/* of EcDependent */
 	Bitmapset  *columns;		/* attribute numbers that the document shows */
 	Bitmapset  *depends;		/* those that it depends on: the filter's too */
@@ -80,7 +80,8 @@ typedef struct EcDocument
 	TupleDesc	shape;			/* of the document as a record; made at first use, */
 	Expr	   *filter_expr;	/* as are these: the filter, */
 	bool		key_unique;		/* and whether an index says that ids are unique */
-	bool		suspended;		/* not cached: a trigger of ours is disabled or gone, or no slot */
+	bool		suspended;		/* not cached: a trigger of ours is disabled or gone, no slot or no
+								 * function */
 	bool		resolved;		/* the fields that are not in the configuration are set */
 	MemoryContext context;
 } EcDocument;
@@ -116,7 +117,8 @@ extern EcDocument *ec_document_require(const char *name);
 extern EcDocument *ec_document_by_relid(Oid relid);
 extern EcRowMap *ec_document_row_map(Relation rel, const char *name);
 extern EcDependentMap *ec_document_dependent_map(Relation rel, const char *name);
-extern List *ec_documents_made_by(Oid function);
+extern Oid	ec_document_function(EcDocument *doc);
+extern List *ec_documents_with_function(void);
 extern bool ec_documents_suspended(void);
 extern int	ec_document_role(EcDocument *doc, Oid relid);
 extern List *ec_document_names(void);

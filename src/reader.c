@@ -112,7 +112,8 @@ time_is_left(void)
 /*
  * May the current role read this document?  As SQL has it: USAGE on the schema, and
  * SELECT on the table or on each column that the document shows; and EXECUTE on the
- * function that makes it, whose grant stands for what that reads.  Throws 42501 if not.
+ * function that makes it, whose grant stands for what that reads.  Throws 42501 if not,
+ * 42883 if that function is gone.
  */
 void
 ec_reader_check(EcDocument *doc)
@@ -122,6 +123,12 @@ ec_reader_check(EcDocument *doc)
 
 	if (ec_namespace_aclcheck(doc->namespace, user, ACL_USAGE) != ACLCHECK_OK)
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_SCHEMA, get_namespace_name(doc->namespace));
+	if (doc->function_name && !OidIsValid(doc->function))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_FUNCTION),
+				 errmsg("function %s of document \"%s\" does not exist any more",
+						doc->function_name, doc->name),
+				 errhint("Create it again, or detach the document and attach the table again.")));
 	if (doc->function_name && ec_proc_aclcheck(doc->function, user, ACL_EXECUTE) != ACLCHECK_OK)
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FUNCTION, get_func_name(doc->function));
 	if (pg_class_aclcheck(doc->relid, user, ACL_SELECT) == ACLCHECK_OK)
@@ -352,8 +359,11 @@ lock_item(EcDocument *doc, EcItem *item)
 		return FILL_NO;			/* a bulk writer is at work */
 	if (ec_lock_key(item->hash, EC_LOCK_STORE, false))
 	{
-		/* G4: read under the lock, so that who published before us is seen */
-		if (ec_commits_flushed(doc->slot))
+		/*
+		 * G4: read under the lock, so that who published before us is seen; likewise
+		 * who has changed what we know of the document
+		 */
+		if (ec_commits_flushed(doc->slot) && ec_document_by_name(doc->name) == doc)
 			return FILL_LOCKED;
 		ec_unlock_key(item->hash, EC_LOCK_STORE);
 	}

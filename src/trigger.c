@@ -157,7 +157,7 @@ echocache_truncate_trigger(PG_FUNCTION_ARGS)
 }
 
 /*
- * AFTER any change of echocache.document but by echocache_attach() and _detach(),
+ * AFTER any change of echocache.document and .dependent but by echocache_attach() and _detach(),
  * FOR EACH STATEMENT: every backend loads it anew.  This is how a restored dump
  * gets its attachments, whose keys may be in the cache from an earlier life.
  */
@@ -171,7 +171,7 @@ echocache_document_trigger(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("this function is for a trigger of the extension")));
 	ec_require_preload();
-	CacheInvalidateRelcache(((TriggerData *) fcinfo->context)->tg_relation);
+	CacheInvalidateRelcacheByRelid(ec_document_catalog(false));
 	CommandCounterIncrement();
 	foreach(lc, ec_document_names())
 		ec_fence_note_whole(linitial_oid(ec_document_tables(lfirst(lc))));
