@@ -46,4 +46,23 @@ BEGIN
 	PERFORM echocache_stats_reset();
 	RETURN COALESCE(result, 'nothing');
 END $$;
+
+-- What a plain client finds under a key: the value, or nothing.  A commit does not wait
+-- until its document has arrived, so a marker is given a moment.
+CREATE FUNCTION plain(key text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	result text;
+BEGIN
+	FOR i IN 1 .. 20 LOOP
+		CREATE TEMP TABLE answer (line text);
+		EXECUTE format($copy$ COPY answer FROM PROGRAM
+			'bash -c "exec 3<>/dev/tcp/%s; printf ''get %s\r\nquit\r\n'' >&3; cat <&3"' $copy$,
+			replace(current_setting('echocache.hosts'), ':', '/'), key);
+		SELECT COALESCE(string_agg(line, ' ') FILTER (WHERE line !~ '^(VALUE |END$)'), 'nothing') INTO result FROM answer;
+		DROP TABLE answer;
+		EXIT WHEN result <> 'null';
+		PERFORM pg_sleep(0.01);
+	END LOOP;
+	RETURN result;
+END $$;
 \set ECHO all
