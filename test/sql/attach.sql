@@ -415,6 +415,17 @@ SELECT echocache_detach() >= 0 AS detached;
 SELECT echocache_attach('plain', exclude => '{alias}');
 COMMIT;
 SELECT echocache_get_session(1);
+-- Its counters are those of an attached table: also when detaching was rolled back.
+SELECT echocache_get_session(1);
+SELECT name, hits > 0 AS hits FROM echocache_stats;
+BEGIN;
+SAVEPOINT a;
+SELECT echocache_detach() >= 0 AS detached;
+ROLLBACK TO a;
+SELECT echocache_get_session(1);
+COMMIT;
+SELECT echocache_get_session(1), echocache_get_session(1);
+SELECT name, hits > 0 AS hits FROM echocache_stats;
 
 --
 -- What DDL does to an attached table.
