@@ -57,7 +57,7 @@ BEGIN
 		CREATE TEMP TABLE answer (line text);
 		EXECUTE format($copy$ COPY answer FROM PROGRAM
 			'bash -c "exec 3<>/dev/tcp/%s; printf ''get %s\r\nquit\r\n'' >&3; cat <&3"' $copy$,
-			replace(current_setting('echocache.hosts'), ':', '/'), key);
+			replace(current_setting('echocache.hosts'), ':', '/'), replace(key, '%', '%%'));
 		SELECT COALESCE(string_agg(line, ' ') FILTER (WHERE line !~ '^(VALUE |END$)'), 'nothing') INTO result FROM answer;
 		DROP TABLE answer;
 		EXIT WHEN result <> 'null';
