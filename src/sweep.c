@@ -223,13 +223,14 @@ ec_sweep_exchange(EcOp *ops, int n)
 
 /*
  * The rows with these distinct ids as they are now: a snapshot is taken that has
- * every commit that came before.  false: it could not be done at once, since somebody
- * has locked what the document's function reads.  Throws what the query throws.
+ * every commit that came before.  false: not now; the function that makes the
+ * documents needs a lock of somebody who may be waiting for us.  Throws what the
+ * query, or that function, throws.
  */
 bool
 ec_sweep_fetch(EcSweep *sweep, EcRow *rows, int n)
 {
-	if (sweep->doc->function_name)
+	if (n > 0 && sweep->doc->function_name)
 		return ec_build_guarded(sweep->doc, rows, n, false) == EC_BUILT;
 	ec_document_fetch(sweep->doc, rows, n, GetLatestSnapshot(), true);
 	return true;

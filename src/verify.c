@@ -429,7 +429,6 @@ verify_locked(Verify *verify, VerifyKey *keys, int n)
 	EcRow	   *rows = palloc(n * sizeof(EcRow));
 	int			nrows = 0;
 	int			open = 0;
-	bool		known;
 
 	for (int i = 0; i < n; i++)
 	{
@@ -487,7 +486,18 @@ verify_locked(Verify *verify, VerifyKey *keys, int n)
 	}
 	ec_wait_point("verify-got");
 
-	known = ec_sweep_fetch(&verify->sweep, rows, nrows);
+	if (!ec_sweep_fetch(&verify->sweep, rows, nrows))
+	{
+		/* as if these had been busy */
+		for (int i = 0; i < n; i++)
+		{
+			if (keys[i].row == NULL)
+				continue;
+			keys[i].row = NULL;
+			keys[i].wrong = keys[i].done = false;
+			open++;
+		}
+	}
 	check_topology(verify);
 	for (int i = 0; i < n; i++)
 	{
@@ -496,12 +506,7 @@ verify_locked(Verify *verify, VerifyKey *keys, int n)
 		const char *value;
 		size_t		len;
 
-		if (!known && key->row != NULL)
-		{
-			key->wrong = false;
-			verify->busy++;
-		}
-		else if (key->row != NULL && op->client_flags == 0 &&
+		if (key->row != NULL && op->client_flags == 0 &&
 			ec_document_cacheable(key->row, &value, &len) && len == op->found_len &&
 			memcmp(value, VARDATA(op->found), len) == 0)
 		{

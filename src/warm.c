@@ -348,7 +348,11 @@ fill(Warm *warm, WarmKey *keys, int n)
 	ec_wait_point("warm-marked");
 
 	if (!ec_sweep_fetch(&warm->sweep, rows, nrows))
-		memset(rows, 0, nrows * sizeof(EcRow)); /* then the markers go */
+	{
+		/* only the markers go: these documents are loaded when they are read */
+		for (int i = 0; i < nrows; i++)
+			rows[i].matches = 0;
+	}
 	for (int i = 0; i < n; i++)
 	{
 		WarmKey    *key = &keys[i];
