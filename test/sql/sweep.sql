@@ -296,6 +296,23 @@ SELECT echocache_warm('parent');
 SELECT * FROM echocache_verify('parent');
 SELECT echocache_detach('parent');
 
+-- Documents that a function makes of several tables.
+CREATE TABLE thread (id int PRIMARY KEY, title text);
+CREATE TABLE message (id int PRIMARY KEY, thread_id int, body text);
+CREATE FUNCTION thread_document(t thread) RETURNS json LANGUAGE sql STABLE AS $$
+	SELECT json_build_object('id', t.id, 'title', t.title, 'messages', (SELECT json_agg(body ORDER BY m.id) FROM sweep.message m WHERE thread_id = t.id))
+$$;
+INSERT INTO thread SELECT g, 'thread ' || g FROM generate_series(1, 100) g;
+INSERT INTO message SELECT g, g % 50, 'message ' || g FROM generate_series(1, 200) g;
+SELECT echocache_attach('thread', 'thread', document => 'thread_document'), echocache_attach_dependent('message', 'thread_id', 'thread');
+SELECT echocache_warm('thread');
+SELECT * FROM echocache_verify('thread', keys => true);
+UPDATE message SET body = 'changed' WHERE id = 7;
+SELECT echocache_warm('thread');
+SELECT * FROM echocache_verify('thread', keys => true);
+SELECT echocache_get('thread', 7);
+SELECT echocache_detach('thread') AS detached;
+
 -- A type without an order of its own.
 CREATE FUNCTION xid_number(xid) RETURNS bigint LANGUAGE sql IMMUTABLE AS 'SELECT $1::text::bigint';
 CREATE FUNCTION xid_less(xid, xid) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT sweep.xid_number($1) < sweep.xid_number($2)';

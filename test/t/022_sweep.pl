@@ -307,6 +307,28 @@ is(warm('num'), 89, 'afterwards its markers are replaced');
 is(verify('num'), '99 checked, 99 cached, 99 matching, 0 stale, 0 foreign, 0 busy, 0 withdrawn', 'and all is right');
 
 #
+# A function that makes documents needs a table that somebody has locked: nobody who
+# may be waiting for us is waited for.
+#
+$s->run(q{
+	CREATE TABLE locked (n int);
+	CREATE TABLE made (id int PRIMARY KEY, title text);
+	CREATE FUNCTION make(m made) RETURNS json LANGUAGE sql STABLE AS $$
+		SELECT json_build_object('id', m.id, 'n', (SELECT count(*) FROM public.locked)) $$;
+	INSERT INTO made SELECT g FROM generate_series(1, 20) g;
+	SELECT echocache_attach('made', 'made', document => 'make');
+	SELECT echocache_warm('made', 10)});
+$third->run('BEGIN; LOCK TABLE locked');
+$took = seconds(sub {
+	is(warm('made'), 0, 'a function that would have to wait: nothing is warmed');
+	is(verify('made'), '20 checked, 0 cached, 0 matching, 0 stale, 0 foreign, 10 busy, 0 withdrawn', 'what is cached is busy');
+});
+cmp_ok($took, '<', 4, 'and nobody waits for long');
+$third->run('COMMIT');
+is(warm('made'), 10, 'afterwards it is warmed');
+is(verify('made'), '20 checked, 20 cached, 20 matching, 0 stale, 0 foreign, 0 busy, 0 withdrawn', 'and right');
+
+#
 # One at a time, and its progress.
 #
 $s->run('ANALYZE num');
