@@ -389,6 +389,7 @@ lifetime_argument(FunctionCallInfo fcinfo, int arg)
 	TimestampTz expires;
 	TimestampTz now;
 
+	ec_require_preload();
 	if (PG_NARGS() <= arg || PG_ARGISNULL(arg))
 		return 0;
 	if (argument_types(fcinfo)[arg] == TEXTOID)

@@ -541,7 +541,7 @@ read_and_fill(EcDocument *doc, EcItem *items, int n, const char *owner, bool as_
 		if (time_is_left())
 			(void) exchange(ops, n);
 		else
-			ec_send(ops, n, ec_deadline(0));	/* it may as well come late */
+			ec_send(ops, n, ec_deadline(ec_timeout / 4));	/* it may as well come late */
 		for (int i = 0; i < n; i++)
 		{
 			if (items[i].state != EC_ITEM_FILL)

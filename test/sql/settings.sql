@@ -150,13 +150,15 @@ CALL fails(format('ALTER DATABASE %I SET echocache.key_prefix = %L', current_dat
 CALL fails(format('ALTER DATABASE %I SET echocache.key_prefix = %L', current_database(), E'control\x01'));
 CALL fails(format('ALTER DATABASE %I SET echocache.key_prefix = %L', current_database(), 'é'));
 CALL fails(format('ALTER DATABASE %I SET echocache.key_prefix = %L', current_database(), repeat('x', 65)));
-SELECT repeat('x', 64) AS longest \gset
-ALTER DATABASE :"DBNAME" SET echocache.key_prefix = :'longest';
-\c -
+-- in a database without a worker, which might take it up
+SELECT current_database() AS here, repeat('x', 64) AS longest \gset
+ALTER DATABASE postgres SET echocache.key_prefix = :'longest';
+\c postgres
 SHOW echocache.key_prefix;
-ALTER DATABASE :"DBNAME" RESET echocache.key_prefix;
-\c -
+ALTER DATABASE postgres RESET echocache.key_prefix;
+\c postgres
 SHOW echocache.key_prefix;
+\c :here
 SET search_path = settings, public;
 CREATE ROLE settings_user;
 GRANT USAGE ON SCHEMA settings TO settings_user;
