@@ -530,6 +530,8 @@ read_and_fill(EcDocument *doc, EcItem *items, int n, const char *owner, bool as_
 				ec_cluster_fits(item->server, item->keylen, len);
 
 			make_op(op, store ? EC_OP_STORE : EC_OP_REMOVE, item);
+			if (!store)
+				continue;		/* a value behind a removal would be taken for requests */
 			op->value = value;
 			op->valuelen = len;
 			op->ttl = ec_wire_ttl(ec_document_ttl(doc));

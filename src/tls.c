@@ -36,7 +36,7 @@
 
 char		ec_tls_failure[EC_ERROR_MAX];
 
-/* What the settings and their files say; made when it is first needed, and anew when they change. */
+/* What the settings and their files say: made at first use, and anew when they change. */
 static SSL_CTX *context = NULL;
 static uint32 context_serial;
 

@@ -256,8 +256,10 @@ $s->run(q{UPDATE plain SET v = 'small' WHERE id = 1});
 holds($memcached, 'plain:1', '{"id":1,"v":"small"}', 'a small document');
 $s->run($big);
 withdrawn($memcached, 'plain:1', 'grown over 1 MB it is withdrawn, not left in its old version');
+my $opened = $memcached->stats->{total_connections};
 is($s->run(q{SELECT length(echocache_get('plain', 1)::text)}), 1024 * 1024 + length '{"id":1,"v":""}',
 	'and read from the table');
+is($memcached->stats->{total_connections}, $opened, 'over the connection that there is: nothing confuses the server');
 withdrawn($memcached, 'plain:1', 'which does not store it either');
 is($s->run(q{SELECT count(*) FROM echocache_get_many('plain', '{1,101}'::bigint[])}), 2, 'get_many reads it too');
 withdrawn($memcached, 'plain:1', 'without storing it');
