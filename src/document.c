@@ -120,7 +120,9 @@ invalidate(Datum arg, Oid relid)
 {
 	ListCell   *lc;
 
-	if (cache_context == NULL || cache_stale)
+	if (cache_context == NULL)
+		cache_stale = true;		/* it is being loaded, perhaps */
+	if (cache_stale)
 		return;
 	if (relid == InvalidOid || relid == catalog_oid ||
 		hash_search(row_maps, &relid, HASH_FIND, NULL) != NULL)
@@ -244,9 +246,8 @@ load(void)
 	row_maps = hash_create("echocache row maps", 32, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	documents = NIL;
 
-	/* an invalidation from here on makes it stale again */
+	/* an invalidation from here on makes it stale again; an error leaves nothing loaded */
 	cache_stale = false;
-	cache_context = context;
 	if (OidIsValid(catalog_oid))
 	{
 		rel = table_open(catalog_oid, AccessShareLock);
@@ -257,8 +258,11 @@ load(void)
 		table_close(rel, AccessShareLock);
 		read_dependents();
 	}
+	else
+		cache_stale = true;		/* which OID to look out for is not known yet */
 	MemoryContextSwitchTo(old);
 	MemoryContextSetParent(context, CacheMemoryContext);
+	cache_context = context;
 }
 
 /* A name[] as a list of strings. */

@@ -71,5 +71,17 @@ SELECT public.echocache_attach('session');
 SELECT public.echocache_get_session(1);
 SELECT public.echocache_detach() >= 0 AS detached;
 
+-- Dropped in a transaction that has changed documents, which at its end are none any more; then made again.
+SELECT public.echocache_attach('session');
+BEGIN;
+UPDATE session SET title = 'at the end';
+DROP EXTENSION echocache;
+COMMIT;
+CREATE EXTENSION echocache SCHEMA public;
+SELECT public.echocache_attach('session');
+UPDATE session SET title = 'noticed';
+SELECT public.echocache_get_session(1);
+SELECT public.echocache_detach() >= 0 AS detached;
+
 SET client_min_messages = warning;
 DROP SCHEMA install CASCADE;
