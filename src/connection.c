@@ -489,6 +489,7 @@ conn_stage(Conn *c, EcOp *ops)
 		EcOp	   *op = &ops[c->send_op];
 		char	   *dst = ec_conn_out(c) + c->out_len;
 		uint32		opaque = c->opaque_send++;
+		const char *value = NULL;	/* only behind what announces it: else it is requests */
 		size_t		room;
 
 		switch (op->kind)
@@ -513,6 +514,7 @@ conn_stage(Conn *c, EcOp *ops)
 			case EC_OP_MARK:
 			case EC_OP_SET:
 			case EC_OP_STORE:
+				value = op->value;
 				c->out_len += ec_wire_set(dst, op->key, op->keylen, op->valuelen, op->mode,
 										  op->kind == EC_OP_STORE ? op->token : 0,
 										  op->ttl, c->quiet, opaque);
@@ -530,17 +532,17 @@ conn_stage(Conn *c, EcOp *ops)
 				break;
 		}
 		room = size - c->out_len;
-		if (op->value != NULL)
+		if (value != NULL)
 		{
 			if (op->valuelen + 2 <= room)
 			{
-				memcpy(ec_conn_out(c) + c->out_len, op->value, op->valuelen);
+				memcpy(ec_conn_out(c) + c->out_len, value, op->valuelen);
 				memcpy(ec_conn_out(c) + c->out_len + op->valuelen, "\r\n", 2);
 				c->out_len += op->valuelen + 2;
 			}
 			else
 			{
-				c->big = op->value;
+				c->big = value;
 				c->big_len = op->valuelen;
 				c->big_sent = 0;
 			}

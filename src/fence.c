@@ -721,6 +721,8 @@ prepare_step_c(FenceKey *keys, int n)
 		FenceKey   *key = &keys[i];
 		EcDocument *doc = docs[key->doc].doc;
 		EcOp	   *op = &step_c[step_c_n];
+		const char *value;
+		size_t		len;
 
 		if (key->token == 0)
 			continue;
@@ -731,10 +733,12 @@ prepare_step_c(FenceKey *keys, int n)
 				continue;		/* not ours to store: the marker stays */
 			if (key->row->matches > 0)
 			{
-				if (!ec_document_cacheable(key->row, &op->value, &op->valuelen) ||
-					!ec_cluster_fits(key->server, key->keylen, op->valuelen))
+				if (!ec_document_cacheable(key->row, &value, &len) ||
+					!ec_cluster_fits(key->server, key->keylen, len))
 					continue;
 				op->kind = EC_OP_STORE;
+				op->value = value;
+				op->valuelen = len;
 				op->ttl = ec_wire_ttl(ec_document_ttl(doc));
 			}
 		}

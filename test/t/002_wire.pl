@@ -264,6 +264,12 @@ withdrawn($memcached, 'plain:1', 'which does not store it either');
 is($s->run(q{SELECT count(*) FROM echocache_get_many('plain', '{1,101}'::bigint[])}), 2, 'get_many reads it too');
 withdrawn($memcached, 'plain:1', 'without storing it');
 is($s->run(q{SELECT state FROM echocache_servers}), 'UP', 'which is no fault of the server');
+$s->run("INSERT INTO plain VALUES (7001, 'a'), (7002, 'b'), (7003, 'c')");
+$s->run("BEGIN; UPDATE plain SET v = repeat(E'\\n', 1024 * 1024) WHERE id IN (7001, 7002); "
+	. 'DELETE FROM plain WHERE id = 7003; COMMIT');
+misses($memcached, 'plain:7003', 'next to two that are too large, a deleted one goes');
+is($s->run(q{SELECT count(*) FROM echocache_get_many('plain', '{7001,7002,7003}'::bigint[])}), 2, 'and the two are read');
+is($memcached->stats->{total_connections}, $opened, 'nothing of them was taken for requests');
 $s->run(q{UPDATE plain SET v = 'small again' WHERE id = 1});
 holds($memcached, 'plain:1', '{"id":1,"v":"small again"}', 'shrunk it is cached again');
 
