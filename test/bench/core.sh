@@ -197,7 +197,7 @@ pin "$one"
 for kb in 1 10 100; do
 	id=$((1000 + kb))
 	before=$(get_hits)
-	taskset -c "$one" "$BUILD/latency" $hit_rounds $hit_calls \
+	taskset -c "$one" "$BUILD/load" turns $hit_rounds $hit_calls \
 		pgmemcache 1 "session:$id" "SELECT memcache_get(\$1::text)" \
 		echocache 1 $id "SELECT echocache_get_session(\$1::bigint)" >"$EC_TMP/hit.$kb"
 	[ $(($(get_hits) - before)) -ge $((2 * hit_rounds * hit_calls)) ] ||
@@ -207,7 +207,7 @@ done
 
 # --- 100 documents in one call, against 100 calls
 ids="{$(seq -s, 1 100)}"
-taskset -c "$one" "$BUILD/latency" $many_rounds $many_calls \
+taskset -c "$one" "$BUILD/load" turns $many_rounds $many_calls \
 	one_call 1 "$ids" "SELECT id, session FROM echocache_get_sessions(\$1::bigint[])" \
 	hundred 100 "" "SELECT echocache_get_session(\$1::bigint)" >"$EC_TMP/many"
 report "100 documents of 1 KB, µs in all" "$EC_TMP/many" one_call hundred ">=" 10
@@ -249,8 +249,8 @@ bulk=(- 1 "" "VACUUM bulk_none" - 1 "" "VACUUM bulk_echocache" - 1 "" "CHECKPOIN
 	none 1 "" "UPDATE bulk_none SET updated_at = clock_timestamp()"
 	echocache 1 "" "UPDATE bulk_echocache SET updated_at = clock_timestamp()")
 # The first round makes the files grow: it does not count.
-taskset -c "$one" "$BUILD/latency" 1 1 "${bulk[@]}" >/dev/null
-taskset -c "$one" "$BUILD/latency" $bulk_rounds 1 "${bulk[@]}" >"$EC_TMP/bulk"
+taskset -c "$one" "$BUILD/load" turns 1 1 "${bulk[@]}" >/dev/null
+taskset -c "$one" "$BUILD/load" turns $bulk_rounds 1 "${bulk[@]}" >"$EC_TMP/bulk"
 report "UPDATE of 50,000 rows in one statement, µs" "$EC_TMP/bulk" none echocache "<=" 1.6
 
 if grep -q MISSED "$EC_TMP/report"; then
