@@ -135,7 +135,7 @@ ec_sql -c "ALTER DATABASE postgres
 	SET pgmemcache.default_servers = '127.0.0.1:$(ec_memcached_port bench)'"
 
 echo "machine:    $(nproc) CPUs, $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1)," \
-	"$(awk '/MemTotal/ { printf "%.0f GB", $2 / 1048576 }' /proc/meminfo), Linux $(uname -r)," \
+	"$(awk '/MemTotal/ { printf "%.0f GB", $2 / 1048576 }' /proc/meminfo), Linux $(uname -r | sed 's/[^0-9.].*//')," \
 	"load $(cut -d' ' -f1 /proc/loadavg)"
 echo "versions:   $(ec_sql -c "SELECT 'PostgreSQL ' || current_setting('server_version') || ', '
 	|| string_agg(extname || ' ' || extversion, ', ' ORDER BY extname)

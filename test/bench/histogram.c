@@ -4,7 +4,7 @@
  *	  Latencies, to within 1 %, from a nanosecond to hours.
  *
  * A power of two is divided into equal buckets; a value is reported as the
- * middle of its bucket, the least and the greatest exactly.
+ * middle of its bucket, the greatest exactly.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -19,7 +19,6 @@
 struct Histogram
 {
 	int64_t		n;
-	int64_t		least;
 	int64_t		greatest;
 	int64_t		count[BUCKETS];
 };
@@ -27,10 +26,7 @@ struct Histogram
 Histogram *
 histogram_new(void)
 {
-	Histogram  *h = get_memory(sizeof(Histogram));
-
-	h->least = INT64_MAX;
-	return h;
+	return get_memory(sizeof(Histogram));
 }
 
 static int
@@ -61,8 +57,6 @@ histogram_add(Histogram *h, int64_t ns)
 {
 	h->n++;
 	h->count[bucket_of(ns)]++;
-	if (ns < h->least)
-		h->least = ns;
 	if (ns > h->greatest)
 		h->greatest = ns;
 }
@@ -71,8 +65,6 @@ void
 histogram_merge(Histogram *into, const Histogram *h)
 {
 	into->n += h->n;
-	if (h->least < into->least)
-		into->least = h->least;
 	if (h->greatest > into->greatest)
 		into->greatest = h->greatest;
 	for (int i = 0; i < BUCKETS; i++)
@@ -85,7 +77,7 @@ histogram_count(const Histogram *h)
 	return h->n;
 }
 
-/* This fraction of the values are not above the result; 0 and 1: the extremes. */
+/* This fraction of the values are not above the result; 1: the greatest. */
 double
 histogram_us(const Histogram *h, double fraction)
 {
@@ -93,8 +85,6 @@ histogram_us(const Histogram *h, double fraction)
 
 	if (h->n == 0)
 		return 0;
-	if (fraction <= 0)
-		return h->least / 1e3;
 	for (int i = 0; i < BUCKETS && fraction < 1; i++)
 	{
 		below += h->count[i];

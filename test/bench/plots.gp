@@ -8,6 +8,8 @@ set style data histograms
 set style histogram errorbars gap 1 lw 1
 set style fill solid 0.85 border rgb "white"
 set boxwidth 0.9
+set errorbars linecolor "black"
+set offsets 0, 0, graph 0.05, 0
 set grid ytics lc rgb "#dddddd"
 set border 3
 set tics nomirror out
@@ -31,14 +33,21 @@ bars = "plot for [i = 1:columns(name)] name . '.dat' " . \
 	"title title(name, i) lc rgb colour(title(name, i))"
 
 if (there("reads")) {
+	set terminal svg size 900,700
 	set output "reads.svg"
-	set title "Reading a document, one connection, one CPU"
+	set multiplot layout 2,1 title "Reading a document, one connection, one CPU"
 	set ylabel "µs, logarithmic"
 	set logscale y
 	set yrange [1:*]
+	set title "over TCP"
 	name = "reads"
 	eval bars
+	set title "over unix sockets"
+	name = "reads-unix"
+	eval bars
+	unset multiplot
 	unset logscale y
+	set terminal svg size 900,420
 }
 set yrange [0:*]
 if (there("commit")) {

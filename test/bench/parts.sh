@@ -1,0 +1,429 @@
+# shellcheck shell=bash disable=SC2154
+#
+# parts.sh
+#	  The parts of the benchmark: to be sourced by run.sh, which has what they measure
+#	  with.  Each runs in a subshell of its own, ends at the first error, and need not
+#	  stop its servers.
+#
+# Copyright (c) 2026, echocache developers
+
+# one_read PART CACHE CASE DOCUMENT ID SQL: of this document, by everyone; all get the same bytes.
+one_read()
+{
+	run_turns "$1" "$3" 1 -m "$hosts" -p "$(ec_memcached_pid "$2")" \
+		-e "plain client,echocache,pgmemcache,PostgreSQL" $reads_rounds $reads_calls \
+		"select 1" 1 "" "SELECT 1" \
+		"plain client" 1 "$4:$5" get \
+		echocache 1 "$5" "SELECT echocache_get('$4', \$1::bigint)" \
+		pgmemcache 1 "$4:$5" "SELECT memcache_get(\$1::text)" \
+		PostgreSQL 1 "$5" "$6"
+}
+
+part_reads()
+{
+	local part cache via kb
+
+	start_servers
+	start_unix_memcached
+	# Documents of exactly 1, 10 and 100 KB, and one of 21 rows.
+	ec_sql <<-'SQL' >/dev/null
+		CREATE TABLE hits (id bigint PRIMARY KEY, body text);
+		INSERT INTO hits
+		SELECT i, text_of(kb * 1024 - length('{"id":1001,"body":""}'), i)
+		FROM (VALUES (1001, 1), (1010, 10), (1100, 100)) v (i, kb);
+		SELECT echocache_attach('hits', 'hit');
+
+		CREATE TABLE sessions (id bigint PRIMARY KEY, user_id bigint NOT NULL, title text);
+		CREATE TABLE messages (
+		    id bigint PRIMARY KEY, session_id bigint NOT NULL REFERENCES sessions, author text, body text);
+		CREATE INDEX ON messages (session_id, id);
+		INSERT INTO sessions SELECT i, i / 10, 'Session ' || i FROM generate_series(1, 100) i;
+		INSERT INTO messages SELECT i, 1 + i / 20, 'user', text_of(200, i) FROM generate_series(0, 1999) i;
+		CREATE FUNCTION thread(sessions) RETURNS json LANGUAGE sql STABLE AS $$
+		    SELECT json_build_object('id', $1.id, 'user_id', $1.user_id, 'title', $1.title, 'messages',
+		        (SELECT json_agg(json_build_object('author', m.author, 'body', m.body) ORDER BY m.id)
+		         FROM public.messages m WHERE m.session_id = $1.id))
+		$$;
+		SELECT echocache_attach('sessions', 'thread', document => 'thread');
+		SELECT echocache_attach_dependent('messages', 'session_id', 'thread');
+		VACUUM ANALYZE;
+		CHECKPOINT;
+	SQL
+	for part in reads reads-unix; do
+		cache=main via=127.0.0.1
+		[ $part = reads ] || cache=unix via=$EC_TMP/pg-bench
+		use_hosts $cache
+		ec_sql -c "ALTER DATABASE postgres SET pgmemcache.default_servers = '$hosts'"
+		ec_sql -c "SELECT echocache_get('hit', id) FROM hits" -c "SELECT echocache_get('thread', 1)" >/dev/null
+		pin "$one_cpu"
+		for kb in 1 10 100; do
+			one_read $part $cache "$kb KB" hit $((1000 + kb)) \
+				"SELECT row_to_json(h) FROM hits h WHERE id = \$1::bigint"
+		done
+		one_read $part $cache "session with 20 messages" thread 1 \
+			"SELECT json_build_object('id', s.id, 'user_id', s.user_id, 'title', s.title, 'messages',
+			(SELECT json_agg(json_build_object('author', m.author, 'body', m.body) ORDER BY m.id)
+			FROM messages m WHERE m.session_id = s.id)) FROM sessions s WHERE s.id = \$1::bigint"
+	done
+	emit_faults reads
+}
+
+# one_commit ROUND FSYNC CLIENTS TABLE SYSTEM
+one_commit()
+{
+	local case="$3 clients, fsync $2" cpus=$all_cpus
+
+	[ "$3" != 1 ] || case="1 client, fsync $2" cpus=$one_cpu
+	ec_sql -c "VACUUM updates_$4" -c CHECKPOINT
+	run_load commit "$case" "$5" "$1" -c "$3" -t $commit_seconds -n 10000 -x update=1 -s 20 \
+		-U "UPDATE updates_$4 SET updated_at = clock_timestamp(), note = \$2 WHERE id = \$1::bigint"
+}
+
+part_commit()
+{
+	local round fsync clients table cached via=$EC_TMP/pg-bench
+
+	start_servers
+	start_unix_memcached
+	# As an application has it: an update moves the row in an index, so it is not HOT.
+	ec_sql <<-'SQL' >/dev/null
+		CREATE TABLE updates_bare (
+		    id bigint PRIMARY KEY, user_id bigint NOT NULL, updated_at timestamptz NOT NULL, note text, body text);
+		CREATE INDEX ON updates_bare (user_id, updated_at);
+		CREATE TABLE updates_through (LIKE updates_bare INCLUDING ALL);
+		CREATE TABLE updates_invalidate (LIKE updates_bare INCLUDING ALL);
+		CREATE TABLE updates_set (LIKE updates_bare INCLUDING ALL);
+		CREATE TABLE updates_delete (LIKE updates_bare INCLUDING ALL);
+		INSERT INTO updates_bare
+		SELECT i, i / 10, 'epoch', '', text_of(900, i) FROM generate_series(1, 10000) i;
+		INSERT INTO updates_through SELECT * FROM updates_bare;
+		INSERT INTO updates_invalidate SELECT * FROM updates_bare;
+		INSERT INTO updates_set SELECT * FROM updates_bare;
+		INSERT INTO updates_delete SELECT * FROM updates_bare;
+		SELECT echocache_attach('updates_through', 'through');
+		SELECT echocache_attach('updates_invalidate', 'invalidate', policy => 'invalidate');
+		CREATE FUNCTION set_in_trigger() RETURNS trigger LANGUAGE plpgsql AS $$
+		BEGIN
+		    PERFORM memcache_set('set:' || NEW.id, row_to_json(NEW)::text);
+		    RETURN NULL;
+		END $$;
+		CREATE FUNCTION delete_in_trigger() RETURNS trigger LANGUAGE plpgsql AS $$
+		BEGIN
+		    PERFORM memcache_delete('delete:' || NEW.id);
+		    RETURN NULL;
+		END $$;
+		CREATE TRIGGER naive AFTER UPDATE ON updates_set FOR EACH ROW EXECUTE FUNCTION set_in_trigger();
+		CREATE TRIGGER naive AFTER UPDATE ON updates_delete FOR EACH ROW EXECUTE FUNCTION delete_in_trigger();
+		VACUUM ANALYZE;
+		CHECKPOINT;
+	SQL
+	wait_up
+	# The first time makes the files grow: it does not count.
+	for table in bare through invalidate set delete; do
+		"$BUILD/load" run -c 8 -t $commit_seconds -n 10000 -x update=1 -s 20 \
+			-U "UPDATE updates_$table SET updated_at = clock_timestamp(), note = \$2 WHERE id = \$1::bigint" >/dev/null
+	done
+	cached=$(ec_sql -c "SELECT 100 * count(memcache_get('through:' || id)) FILTER
+		(WHERE memcache_get('through:' || id) = row_to_json(u)::text) / count(*)
+		FROM updates_through u WHERE updated_at > 'epoch'")
+	[ "$cached" -ge 90 ] || ec_die "only $cached % of the updated documents are in the cache: that is no write-through"
+	for round in $(seq $commit_rounds); do
+		for fsync in on off; do
+			set_fsync $fsync
+			use_hosts main
+			for clients in 1 8; do
+				pin "$([ $clients = 1 ] && echo "$one_cpu" || echo "$all_cpus")"
+				for table in $(rotated "$round" bare through invalidate set delete); do
+					case $table in
+						bare) one_commit "$round" $fsync $clients bare "no trigger" ;;
+						through) one_commit "$round" $fsync $clients through "echocache write-through" ;;
+						invalidate) one_commit "$round" $fsync $clients invalidate "echocache invalidate" ;;
+						set) one_commit "$round" $fsync $clients set "pgmemcache set" ;;
+						delete) one_commit "$round" $fsync $clients delete "pgmemcache delete" ;;
+					esac
+				done
+			done
+			use_hosts unix
+			for clients in 1 8; do
+				pin "$([ $clients = 1 ] && echo "$one_cpu" || echo "$all_cpus")"
+				one_commit "$round" $fsync $clients through "echocache write-through, unix socket"
+				one_commit "$round" $fsync $clients invalidate "echocache invalidate, unix socket"
+			done
+		done
+	done
+	emit_faults commit
+}
+
+part_bulk()
+{
+	local rows calls statements table via=$EC_TMP/pg-bench
+
+	start_servers
+	ec_sql <<-'SQL' >/dev/null
+		CREATE TABLE bulk_bare (
+		    id bigint PRIMARY KEY, user_id bigint NOT NULL, updated_at timestamptz NOT NULL, body text);
+		CREATE INDEX ON bulk_bare (user_id, updated_at);
+		CREATE TABLE bulk_echocache (LIKE bulk_bare INCLUDING ALL);
+		CREATE TABLE bulk_set (LIKE bulk_bare INCLUDING ALL);
+		INSERT INTO bulk_bare SELECT i, i / 10, 'epoch', text_of(1000, i) FROM generate_series(1, 100000) i;
+		INSERT INTO bulk_echocache SELECT * FROM bulk_bare;
+		INSERT INTO bulk_set SELECT * FROM bulk_bare;
+		SELECT echocache_attach('bulk_echocache', 'bulk');
+		CREATE FUNCTION set_in_trigger() RETURNS trigger LANGUAGE plpgsql AS $$
+		BEGIN
+		    PERFORM memcache_set('set:' || NEW.id, row_to_json(NEW)::text);
+		    RETURN NULL;
+		END $$;
+		CREATE TRIGGER naive AFTER UPDATE ON bulk_set FOR EACH ROW EXECUTE FUNCTION set_in_trigger();
+		VACUUM ANALYZE;
+	SQL
+	wait_up
+	warm bulk 100000
+	pin "$one_cpu"
+	for rows in $bulk_rows; do
+		calls=$((rows <= 10 ? 50 : rows <= 100 ? 20 : rows <= 1000 ? 5 : 1))
+		statements=()
+		for table in bare echocache set; do
+			statements+=(- 1 "" "VACUUM bulk_$table")
+		done
+		statements+=(- 1 "" CHECKPOINT)
+		for table in "no trigger:bare" "echocache:echocache" "pgmemcache set:set"; do
+			statements+=("${table%%:*}" 1 "" "UPDATE bulk_${table##*:} SET updated_at = clock_timestamp()
+				WHERE id <= $rows")
+		done
+		# The first round makes the files grow: it does not count.
+		taskset -c "$one_cpu" "$BUILD/load" turns 1 1 "${statements[@]}" >/dev/null
+		run_turns bulk "$rows" 1 $bulk_rounds $calls "${statements[@]}"
+	done
+	emit_faults bulk
+}
+
+# ycsb_arguments SYSTEM TABLE BYTES OF BODY: its statements, for a table and document of that name.
+#
+# pgmemcache as its README has it: a trigger sets the new document; who misses reads
+# the table and sets what he read.  It is not coherent.
+ycsb_arguments()
+{
+	local system=$1 table=$2
+
+	arguments=(
+		-U "UPDATE ${table}_$system SET field = \$2 WHERE id = \$1::bigint"
+		-I "INSERT INTO ${table}_$system VALUES (\$1::bigint, \$2, repeat('x', $3))"
+	)
+	case $system in
+		PostgreSQL)
+			arguments+=(-R "SELECT row_to_json(t) FROM ${table}_PostgreSQL t WHERE id = \$1::bigint")
+			;;
+		echocache)
+			wait_up
+			arguments+=(-m "$hosts" -k "$table:" -R "SELECT echocache_get('$table', \$1::bigint)")
+			;;
+		pgmemcache)
+			arguments+=(-m "$hosts" -k "set.$table:" -R "SELECT doc, memcache_set('set.$table:' || \$1::bigint, doc)
+				FROM (SELECT row_to_json(t)::text AS doc FROM ${table}_pgmemcache t
+				WHERE id = \$1::bigint OFFSET 0) d")
+			;;
+	esac
+}
+
+# ycsb_table SYSTEM TABLE RECORDS BYTES OF FIELD, OF BODY
+ycsb_table()
+{
+	# Room for updates in place, as a table has it that is updated.
+	ec_sql -c "CREATE TABLE $2_$1 (id bigint PRIMARY KEY, field text, body text) WITH (fillfactor = 80)" \
+		-c "INSERT INTO $2_$1 SELECT i, left(repeat(md5(i::text), 4), $4),
+			left(repeat(md5((-i)::text), 40), $5) FROM generate_series(1, $3) i"
+	case $1 in
+		echocache) ec_sql -c "SELECT echocache_attach('$2_$1', '$2')" >/dev/null ;;
+		pgmemcache)
+			ec_sql >/dev/null <<-SQL
+				CREATE FUNCTION set_$2() RETURNS trigger LANGUAGE plpgsql AS \$\$
+				BEGIN
+				    PERFORM memcache_set('set.$2:' || NEW.id, row_to_json(NEW)::text);
+				    RETURN NULL;
+				END \$\$;
+				CREATE TRIGGER naive AFTER INSERT OR UPDATE ON $2_$1 FOR EACH ROW EXECUTE FUNCTION set_$2();
+			SQL
+			;;
+	esac
+}
+
+# third_of_slowest CASE: the rate of the open loop.
+third_of_slowest()
+{
+	awk -F '\t' -v at="$1" '
+		$1 == "ycsb" && $2 == at && $4 == "throughput" { n[$3]++; value[$3, n[$3]] = $6 }
+		END {
+			for (peer in n) {
+				for (i = 2; i <= n[peer]; i++)
+					for (j = i; j > 1 && value[peer, j - 1] > value[peer, j]; j--) {
+						t = value[peer, j]; value[peer, j] = value[peer, j - 1]; value[peer, j - 1] = t
+					}
+				median = value[peer, int((n[peer] + 1) / 2)]
+				if (least == "" || median < least) least = median
+			}
+			printf "%.0f\n", least / 3
+		}' "$raw"
+}
+
+part_ycsb()
+{
+	local bytes field body table letter mix distribution case loop round system rate last
+
+	start_servers
+	for bytes in $ycsb_sizes; do
+		table=ycsb$bytes
+		field=$((bytes >= 1000 ? 100 : 20))
+		body=$((bytes - field - ${#ycsb_records} - $(printf '{"id":,"field":"","body":""}' | wc -c)))
+		for system in PostgreSQL echocache pgmemcache; do
+			ycsb_table $system "$table" $ycsb_records $field $body
+		done
+		ec_sql -c "VACUUM ANALYZE" -c CHECKPOINT
+		wait_up
+		warm "$table" $ycsb_records
+		ec_sql >/dev/null -c "SELECT count(memcache_set('set.$table:' || id, row_to_json(t)::text))
+			FROM ${table}_pgmemcache t"
+		for letter in A B C F D; do
+			distribution=zipfian
+			case $letter in
+				A) mix=read=50,update=50 ;;
+				B) mix=read=95,update=5 ;;
+				C) mix=read=1 ;;
+				F) mix=read=50,rmw=50 ;;
+				D) mix=read=95,insert=5 distribution=latest ;;
+			esac
+			case="$letter, $([ "$bytes" = 1024 ] && echo 1 KB || echo "$bytes B")"
+			ec_sql -c "VACUUM ${table}_PostgreSQL, ${table}_echocache, ${table}_pgmemcache" -c CHECKPOINT
+			for loop in closed open; do
+				[ $loop = closed ] || rate=$(third_of_slowest "$case")
+				for round in $(seq $ycsb_rounds); do
+					for system in $(rotated "$round" PostgreSQL echocache pgmemcache); do
+						ycsb_arguments "$system" "$table" $body
+						arguments+=(-c 16 -t "$ycsb_seconds" -n "$ycsb_records" -x "$mix" -d "$distribution" -s "$field")
+						if [ $letter = D ]; then
+							last=$(ec_sql -c "SELECT max(id) FROM ${table}_$system")
+							arguments+=(-N "$last")
+						fi
+						if [ $loop = closed ]; then
+							run_load ycsb "$case" "$system" "$round" "${arguments[@]}"
+						else
+							emit ycsb-open "$case" "$system" rate "$round" "$rate"
+							run_load ycsb-open "$case" "$system" "$round" "${arguments[@]}" -r "$rate"
+						fi
+					done
+				done
+			done
+		done
+	done
+	emit_faults ycsb
+}
+
+part_scale()
+{
+	local round n system records=${scale_keys##* } i
+
+	start_servers
+	for i in 2 3 4; do
+		ec_memcached_start $i -m 256 -c 2048
+	done
+	for system in PostgreSQL echocache; do
+		ycsb_table $system scale "$records" 20 160
+	done
+	ec_sql -c "VACUUM ANALYZE" -c CHECKPOINT
+	for round in $(seq $scale_rounds); do
+		for n in $(rotated "$round" 1 2 3 4); do
+			# shellcheck disable=SC2046 # words
+			use_hosts main $(seq 2 "$n")
+			warm scale 20000
+			ycsb_arguments echocache scale 160
+			run_load scale-servers "$n" echocache "$round" "${arguments[@]}" -c 16 -t $scale_seconds -n 20000 \
+				-x read=95,update=5 -d zipfian -s 20
+			run_turns scale-many "$n" "$round" 1 50 echocache 1 "{$(seq -s, 1 100)}" \
+				"SELECT id, document FROM echocache_get_many('scale', \$1::bigint[])"
+		done
+	done
+	emit_faults scale-servers
+	use_hosts main
+	warm scale "$records"
+	for round in $(seq $scale_rounds); do
+		for n in $scale_connections; do
+			for system in $(rotated "$round" PostgreSQL echocache); do
+				ycsb_arguments "$system" scale 160
+				run_load scale-connections "$n" "$system" "$round" "${arguments[@]}" -c "$n" -t $scale_seconds \
+					-n 20000 -x read=95,update=5 -d zipfian -s 20
+			done
+		done
+	done
+	emit_faults scale-connections
+	for round in $(seq $scale_rounds); do
+		for n in $scale_keys; do
+			for system in $(rotated "$round" PostgreSQL echocache); do
+				ycsb_arguments "$system" scale 160
+				run_load scale-keys "$n" "$system" "$round" "${arguments[@]}" -c 16 -t $scale_seconds \
+					-n "$n" -x read=95,update=5 -d zipfian -s 20
+			done
+		done
+	done
+	emit_faults scale-keys
+}
+
+# builds: how often has the slow document been computed?
+builds()
+{
+	# A backend's count is there once it has gone.
+	for _ in $(seq 100); do
+		[ "$(ec_sql -c "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'")" != 1 ] || break
+		sleep 0.05
+	done
+	ec_sql -c "SELECT calls FROM pg_stat_user_functions WHERE funcname = 'compute'"
+}
+
+part_stampede()
+{
+	local round system before
+
+	start_servers "track_functions = all"
+	# Document 1 takes some 20 ms of CPU; 2 is for connections to warm up with.
+	ec_sql >/dev/null <<-'SQL'
+		CREATE TABLE slow (id bigint PRIMARY KEY);
+		INSERT INTO slow VALUES (1), (2);
+		CREATE FUNCTION compute() RETURNS bigint LANGUAGE plpgsql STABLE AS $$
+		BEGIN
+		    RETURN (SELECT sum(length(md5(i::text))) FROM generate_series(1, 50000) i);
+		END $$;
+		CREATE FUNCTION slow_document(slow) RETURNS json LANGUAGE plpgsql STABLE AS $$
+		BEGIN
+		    RETURN json_build_object('id', $1.id, 'n', CASE $1.id WHEN 1 THEN public.compute() END);
+		END $$;
+		SELECT echocache_attach('slow', 'slow', document => 'slow_document');
+	SQL
+	wait_up
+	for round in $(seq $stampede_rounds); do
+		for system in $(rotated "$round" PostgreSQL echocache pgmemcache); do
+			ec_sql -c "SELECT echocache_get('slow', 2), echocache_invalidate('slow', 1), memcache_delete('set.slow:1')" \
+				>/dev/null
+			case $system in
+				PostgreSQL) arguments=(-R "SELECT slow_document(s) FROM slow s WHERE id = \$1::bigint") ;;
+				echocache) arguments=(-m "$hosts" -k slow: -R "SELECT echocache_get('slow', \$1::bigint)") ;;
+				pgmemcache)
+					arguments=(-m "$hosts" -k set.slow: -R "SELECT doc, memcache_set('set.slow:' || \$1::bigint, doc)
+						FROM (SELECT slow_document(s)::text AS doc FROM slow s WHERE id = \$1::bigint OFFSET 0) d")
+					;;
+			esac
+			before=$(builds)
+			run_load stampede "$stampede_clients clients" "$system" "$round" "${arguments[@]}" \
+				-c $stampede_clients -b -n 1 -w 2
+			emit stampede "$stampede_clients clients" "$system" builds "$round" $(($(builds) - before))
+		done
+	done
+	emit_faults stampede
+}
+
+# core.sh has servers of its own.
+part_core()
+{
+	local options=()
+
+	[ $size != quick ] || options=(--quick)
+	bash "$here/core.sh" "${options[@]}" | tee "$work/core.txt" >&2
+}
