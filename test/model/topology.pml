@@ -1,0 +1,574 @@
+/*-------------------------------------------------------------------------
+ *
+ * topology.pml
+ *	  Another list of servers, another prefix, the cache off and on again.
+ *
+ * The model of the topology in src/shmem.c, of publish() in src/launcher.c and of those
+ * who enter and leave: one document that lives in one of two places, depending on the
+ * generation.  What was left in a place when it went out of use is still there when
+ * it comes back; at the beginning place 1 has an old document from before.
+ *
+ * MOVE: generation 1 has the document in place 0, 2 in place 1, 3 in place 0 again.
+ * OFF: it is always in place 0, and generation 2 is "off".
+ *
+ * Three rules, each of which has a switch, are what src/ must keep: the worker takes a
+ * state word together with the generation that it has entered; who finds the cache off
+ * enters all the same, and locks; a key's place changes with the generation only.
+ *
+ * Both places share the state word, as the first server of each list does.  With
+ * FAILURES any exchange may fail.  The rest is as in fence.pml and recovery.pml.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef WRITERS
+#define WRITERS		1
+#endif
+#ifndef PREPARED
+#define PREPARED	0
+#endif
+#ifndef READERS
+#define READERS		1
+#endif
+#ifndef READS
+#define READS		1
+#endif
+#ifndef GENERATIONS
+#define GENERATIONS	3
+#endif
+#define TXNS		(WRITERS + PREPARED)
+
+#ifdef OFF
+#define PLACE(g)	0
+#define ON(g)		((g) != 2)
+#else
+#define PLACE(g)	((g) == 2)
+#define ON(g)		true
+#endif
+#define PLACES		2
+
+#define ABSENT		0
+#define MARKER		1
+#define DOC			2
+#define NOBODY		0
+#define B(t)		(1 << (t))
+
+#define DOWN		0
+#define RECOVERING	1
+#define UP			2
+
+byte kind[PLACES], value[PLACES], token[PLACES];
+bit late[PLACES];
+byte late_value[PLACES];
+
+#define ANCIENT		B(7)		/* a transaction of before, which place 1 does not show */
+byte db = ANCIENT;
+byte acked = ANCIENT;
+byte store, withdraw;			/* the key's lock */
+
+byte generation = 1;			/* EcShared.generation */
+bit is_on = 1;				/* EcShared.enabled */
+bit publishing;					/* the launcher holds the lock */
+byte entered[TXNS + READERS + 1];
+#ifdef PLACE_AT_ONCE
+bit prefix;						/* EcDatabase.prefix: where keys live from now on */
+#endif
+
+byte state = UP;
+bit purge;
+bit same;						/* the word is still the one that the worker has read */
+#ifdef FAILURES
+byte rows[PLACES];				/* the outbox, and its locks, by the server's name */
+byte outbox[PLACES];
+#endif
+
+/*
+ * What a reader would find that begins now: he enters the present generation.  (While
+ * one is being published, nothing is UP.)
+ */
+#ifdef PLACE_AT_ONCE
+#define HERE		prefix
+#else
+#define HERE		PLACE(generation)
+#endif
+inline check()
+{
+	assert(!(state == UP && is_on && kind[HERE] == DOC && (value[HERE] & ~db) != 0));
+	assert(!(state == UP && is_on && kind[HERE] == DOC && (acked & ~value[HERE]) != 0))
+}
+
+inline put(p, k, v, t)
+{
+	kind[p] = k;
+	value[p] = v;
+	token[p] = t;
+	late[p] = 0;
+	late_value[p] = 0;
+	check()
+}
+
+inline store_late(p, v, t)
+{
+	if
+	:: token[p] == t -> late[p] = 1; late_value[p] = v
+	:: else
+	fi
+}
+
+#define TXN(t)		((t) + 1)
+#define READER(r)	((r) + TXNS + 1)
+#define PROC(r)		((r) + TXNS)
+#define WORKER		(TXNS + READERS)
+
+inline change(to)
+{
+	state = to;
+	same = 0;
+	check()
+}
+
+/* ec_topology_enter(): g, and on; p: our slot */
+inline enter(p)
+{
+	do
+	:: g = generation;
+		entered[p] = g;
+#ifndef ENTERED_WITHOUT_LOOKING_AGAIN
+		if
+		:: generation == g -> break
+		:: else
+		fi
+#else
+		break
+#endif
+	od;
+	on = is_on;
+#ifdef OFF_IS_NOT_ENTERED
+	if
+	:: on
+	:: else -> entered[p] = 0
+	fi;
+#endif
+	/* the list that we have; or load_topology(), perhaps a later one than we have entered */
+	atomic {
+		if
+		:: place = PLACE(g)
+		:: !publishing && generation != g -> place = PLACE(generation)
+		fi
+	}
+}
+
+#ifdef PLACE_AT_ONCE
+#define THERE		prefix		/* ec_document_key() */
+#else
+#define THERE		place
+#endif
+
+#define LEAVE(p)	entered[p] = 0
+
+/* ec_server_down() */
+inline server_down()
+{
+	if
+	:: generation != g
+	:: else ->
+		atomic {
+			if
+			:: state != DOWN -> change(DOWN)
+			:: else
+			fi
+		}
+	fi
+}
+
+#ifdef FAILURES
+inline send_marker(t)
+{
+	atomic {
+		if
+		:: put(place, MARKER, 0, TXN(t)); confirmed = 1
+		:: true
+		fi
+	};
+	if
+	:: confirmed
+	:: else -> server_down()
+	fi
+}
+#endif
+
+/* set_markers() */
+inline step_a(t)
+{
+#ifdef FAILURES
+	if
+	:: state != DOWN -> send_marker(t)
+	:: state == DOWN
+	fi;
+	if
+	:: confirmed
+	:: !confirmed ->
+		outbox[place] = outbox[place] | B(t);
+		if
+		:: state != DOWN -> send_marker(t)
+		:: state == DOWN
+		fi;
+		row = !confirmed
+	fi
+#else
+	atomic { place = THERE; put(place, MARKER, 0, TXN(t)); confirmed = 1 }
+#endif
+}
+
+inline visible(t)
+{
+	db = db | B(t);
+#ifdef FAILURES
+	rows[place] = rows[place] | (row * B(t));
+#endif
+	check()
+}
+
+inline unlock(t)
+{
+	store = (holds_store -> 0 : store);
+	withdraw = withdraw - holds_withdraw;
+#ifdef FAILURES
+	outbox[0] = outbox[0] & ~B(t);
+	outbox[1] = outbox[1] & ~B(t);
+#endif
+}
+
+/* xact_callback(): from PRE_COMMIT on the topology stays entered, to the COMMIT callback. */
+proctype Writer(byte t)
+{
+	byte g, place, doc;
+	bit on, holds_store, holds_withdraw, confirmed, row;
+
+	enter(t);
+	/* while the cache is off the key is locked all the same, and nothing is sent */
+#ifdef OFF_IS_NOT_ENTERED
+	if
+	:: !on -> goto commit
+	:: on
+	fi;
+#endif
+	atomic {
+		if
+		:: on && store == 0 && withdraw == 0 -> store = TXN(t); holds_store = 1
+		:: store == 0 -> withdraw++; holds_withdraw = 1
+		fi;
+		doc = holds_store * (db | B(t))
+	};
+	if
+	:: on -> step_a(t)
+	:: !on
+	fi;
+commit:
+	atomic { visible(t) };
+	atomic {
+		if
+		:: holds_store && confirmed -> store_late(place, doc, TXN(t))
+		:: else
+		fi
+	};
+	LEAVE(t);										/* at_end() */
+	atomic { unlock(t) };
+	atomic { acked = acked | B(t); check() };
+	atomic { g = 0; place = 0; doc = 0; on = 0; holds_store = 0; holds_withdraw = 0;
+		confirmed = 0; row = 0 }
+}
+
+/* PREPARE leaves the topology; the locks stay. */
+proctype Prepared(byte t)
+{
+	byte g, place;
+	bit on, holds_store, holds_withdraw, confirmed, row;
+
+	enter(t);
+#ifdef OFF_IS_NOT_ENTERED
+	if
+	:: !on -> goto prepared
+	:: on
+	fi;
+#endif
+	atomic { store == 0 -> withdraw++; holds_withdraw = 1 };
+	if
+	:: on -> step_a(t)
+	:: !on
+	fi;
+prepared:
+	LEAVE(t);
+	atomic { visible(t) };							/* COMMIT PREPARED */
+	atomic { unlock(t) };
+	atomic { acked = acked | B(t); check() };
+	atomic { g = 0; place = 0; on = 0; holds_withdraw = 0; confirmed = 0; row = 0 }
+}
+
+/* ec_read() */
+proctype Reader(byte r)
+{
+	byte must, seen, g, first, place, doc, n;
+	bit on, marked, failed;
+
+	do
+	:: n == READS -> break
+	:: else ->
+		must = acked;
+		enter(PROC(r));
+		if
+		:: on && state == UP
+		:: !on || state != UP -> LEAVE(PROC(r)); goto table
+		fi;
+		atomic {
+			if
+			:: kind[THERE] == DOC -> doc = value[THERE]
+			:: kind[THERE] != DOC
+#ifdef FAILURES
+			:: failed = 1
+#endif
+			fi
+		};
+		if
+		:: failed -> server_down()
+		:: else
+		fi;
+		LEAVE(PROC(r));
+		if
+		:: doc != 0 -> goto answer
+		:: failed -> goto table
+		:: else
+		fi;
+
+		/* enter_for_fill(): once more, and nothing may have changed */
+		first = g;
+		enter(PROC(r));
+		if
+		:: on && g == first
+		:: else -> LEAVE(PROC(r)); goto table
+		fi;
+		atomic {
+			if
+			:: store == 0 && withdraw == 0 -> store = READER(r)
+			:: else -> LEAVE(PROC(r)); goto table
+			fi
+		};
+		atomic {
+			if
+			:: place = THERE; put(place, MARKER, 0, READER(r)); marked = 1
+#ifdef FAILURES
+			:: failed = 1
+#endif
+			fi
+		};
+		doc = db;
+		/* in time, late, or not at all */
+		atomic {
+			if
+			:: marked -> store_late(place, doc, READER(r))
+			:: true
+			fi;
+			marked = 0
+		};
+#ifdef FAILURES
+		if
+		:: server_down()
+		:: !failed
+		fi;
+#endif
+		store = 0;
+		LEAVE(PROC(r));
+		goto answer;
+table:
+		doc = db;
+answer:
+		atomic {
+			assert((must & ~doc) == 0);				/* G2 */
+			assert((seen & ~doc) == 0);				/* G3 */
+			seen = doc;
+			must = 0; doc = 0; g = 0; first = 0; place = 0; on = 0; failed = 0;
+			n++
+		}
+	od;
+	atomic { seen = 0; n = 0 }
+}
+
+/* publish() */
+proctype Launcher()
+{
+	do
+	:: generation == GENERATIONS -> break
+	:: generation < GENERATIONS ->
+#ifdef PLACE_AT_ONCE
+		prefix = PLACE(generation + 1);				/* claim_slot() */
+#endif
+		atomic { publishing = 1; purge = 1; change(RECOVERING) };
+		is_on = ON(generation + 1);
+		generation++;
+		publishing = 0
+	od
+}
+
+#ifdef USED_BEFORE_ALL_HAVE_LEFT
+#define HAS_LEFT(p)		true
+#else
+#define HAS_LEFT(p)		(entered[p] == 0 || entered[p] >= g)
+#endif
+#if TXNS + READERS == 2
+#define ALL_HAVE_LEFT	(HAS_LEFT(0) && HAS_LEFT(1))
+#elif TXNS + READERS == 3
+#define ALL_HAVE_LEFT	(HAS_LEFT(0) && HAS_LEFT(1) && HAS_LEFT(2))
+#endif
+
+/* echocache_worker_main() */
+proctype Worker()
+{
+	byte g, place, found;
+	bit on, must_purge, ok;
+
+round:
+end:
+	/* not before there is something to do */
+	generation != g || (on && state != UP);
+	enter(WORKER);
+	if
+	:: on
+	:: !on -> goto leave
+	fi;
+
+	/* recover(): the word is that of the generation which we have entered */
+#ifdef WORD_OF_ANY_GENERATION
+	atomic { same = 1; must_purge = purge };
+#else
+	atomic {
+		if
+		:: !publishing && generation == g -> same = 1; must_purge = purge
+		:: else -> goto leave
+		fi
+	};
+#endif
+	if
+	:: state == UP -> goto others
+	:: state == RECOVERING
+	:: state == DOWN ->
+#ifdef FAILURES
+		atomic {									/* the probe */
+			if
+			:: same -> change(RECOVERING); same = 1
+			:: true -> goto others
+			fi
+		}
+#else
+		goto leave
+#endif
+	fi;
+
+	if
+	:: ALL_HAVE_LEFT
+	:: else -> goto others
+	fi;
+#ifdef FAILURES
+	if
+	:: outbox[place] == 0
+	:: else -> goto others
+	fi;
+#endif
+look:
+#ifdef FAILURES
+	found = rows[place];
+#endif
+	if
+	:: found == 0 && !must_purge -> goto bring_up
+	:: else
+	fi;
+#ifndef UP_WITHOUT_PURGE
+	/* withdraw(); a changed prefix means that the keys of both are removed */
+	atomic {
+		if
+		:: must_purge -> put(THERE, ABSENT, 0, NOBODY); ok = 1
+		:: !must_purge -> put(place, MARKER, 0, NOBODY); ok = 1
+#ifdef FAILURES
+		:: true
+#endif
+		fi;
+	};
+	if
+	:: ok
+	:: else -> server_down(); goto others
+	fi;
+#endif
+	atomic {
+#ifdef FAILURES
+		rows[place] = rows[place] & ~found;			/* delete_rows() */
+#endif
+		found = 0; must_purge = 0; ok = 0;
+		goto look
+	};
+bring_up:
+	atomic {
+		if
+#ifdef UP_WITHOUT_EPOCH
+		:: state == RECOVERING -> purge = 0; change(UP)
+		:: state != RECOVERING
+#else
+		:: same -> purge = 0; change(UP)
+		:: else
+#endif
+		fi
+	};
+
+others:
+#ifdef FAILURES
+	/* clear_late_rows(): those of a server that is none of ours */
+	rows[1 - place] = 0;
+#endif
+leave:
+	atomic { found = 0; must_purge = 0; ok = 0; LEAVE(WORKER); goto round }
+}
+
+#define LATE(p) \
+	atomic { \
+		late[p] -> d_step { late[p] = 0; put(p, DOC, late_value[p], NOBODY); late_value[p] = 0 } \
+	}
+
+proctype Memcached()
+{
+end:
+	do
+	:: LATE(0)
+#ifndef OFF
+	:: LATE(1)
+#endif
+	od
+}
+
+init
+{
+	byte i;
+
+	atomic {
+		if
+		:: kind[0] = DOC; value[0] = ANCIENT
+		:: true
+		fi;
+#ifndef OFF
+		kind[1] = DOC;								/* and it is old */
+#endif
+		run Launcher();
+		run Worker();
+		run Memcached();
+		i = 0;
+		do
+		:: i < WRITERS -> run Writer(i); i++
+		:: i >= WRITERS && i < TXNS -> run Prepared(i); i++
+		:: i == TXNS -> break
+		od;
+		i = 0;
+		do
+		:: i < READERS -> run Reader(i); i++
+		:: i == READERS -> break
+		od;
+		i = 0
+	}
+}
