@@ -11,6 +11,7 @@
 #	clients    test/clients: other clients of memcached, in many languages
 #	coherence  the concurrent checker, a short run, and that it finds what a naive cache does
 #	fuzz       libFuzzer on the wire format, for FUZZ_SECONDS (60)
+#	model      the protocol in Spin, exhaustively, and that each rule of it is needed
 #
 # A test/t/NAME.pl instead of a suite runs that file alone.
 #
@@ -39,7 +40,7 @@ failed=0
 packages=(
 	postgresql-15 postgresql-server-dev-15 postgresql-15-pgmemcache libpq-dev libipc-run-perl
 	memcached libmemcached-dev libssl-dev openssl
-	gcc make libc6-dev clang libclang-rt-14-dev
+	gcc make libc6-dev clang libclang-rt-14-dev spin
 )
 if [ $# = 0 ] || [[ " $* " == *' clients '* ]]; then
 	packages+=(
@@ -318,6 +319,14 @@ suite_fuzz()
 	tap_result fuzz "$status" "$EC_TMP/fuzz.log"
 }
 
+suite_model()
+{
+	local log=$EC_TMP/model.log status=0
+
+	ec_as_postgres nice bash "$EC_BUILD/test/model/run.sh" </dev/null >"$log" 2>&1 || status=$?
+	tap_result model "$status" "$log"
+}
+
 #
 # What was asked for.
 #
@@ -326,6 +335,7 @@ files=()
 for arg in "$@"; do
 	case $arg in
 		build | unit | regress | isolation | tap | clients | coherence | fuzz) suites+=("$arg") ;;
+@@@		build | unit | regress | isolation | tap | coherence | fuzz | model) suites+=("$arg") ;;
 		*.pl)
 			[ -e "$here/t/$(basename "$arg")" ] || ec_die "there is no test/t/$(basename "$arg")"
 			files+=("$here/t/$(basename "$arg")")
@@ -334,6 +344,7 @@ for arg in "$@"; do
 	esac
 done
 [ $# -gt 0 ] || suites=(build unit regress isolation tap clients coherence fuzz)
+@@@[ $# -gt 0 ] || suites=(build unit regress isolation tap coherence fuzz model)
 
 # However this ends, its servers stop and its last line is the sum.
 finish()
