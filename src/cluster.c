@@ -39,7 +39,8 @@ static Conn conns[EC_MAX_SERVERS];
 static bool in_meanwhile = false;
 
 static int64 now_us(void);
-static void load_topology(uint64 generation);
+static void load_prefix(void);
+static bool load_topology(uint64 generation);
 static void disconnect_at_exit(int code, Datum arg);
 static void wait_for(Conn **active, int n, EcDeadline deadline);
 
@@ -79,15 +80,27 @@ ec_wire_ttl(int64 seconds)
 
 /* ---------------------------------------------------------------- topology */
 
+/* What this database's keys begin with; the lock is held. */
+static void
+load_prefix(void)
+{
+	EcDatabase *db = ec_my_database();
+
+	strlcpy(ec_topology.prefix, db ? db->prefix : ec_key_prefix, sizeof(ec_topology.prefix));
+	ec_topology.has_slot = db != NULL;
+}
+
 /*
  * Copy the topology of this generation, which we have entered, and make the
- * placement for it.  Connections of the one before are closed.
+ * placement for it.  Connections of the one before are closed.  false: there is a newer
+ * one, which is to be entered instead.
  */
-static void
+static bool
 load_topology(uint64 generation)
 {
 	memcached_st *memc = NULL;
 	EcServer   *servers;
+	bool		enabled;
 	int			n;
 
 	if (ec_topology.server == NULL)
@@ -96,8 +109,17 @@ load_topology(uint64 generation)
 
 	servers = MemoryContextAlloc(TopMemoryContext, sizeof(EcServer) * EC_MAX_SERVERS);
 	LWLockAcquire(ec_shared->lock, LW_SHARED);
+	if (!ec_topology_is_current(generation))
+	{
+		LWLockRelease(ec_shared->lock);
+		pfree(servers);
+		return false;
+	}
+	ec_topology.generation = 0; /* until all is done */
+	enabled = ec_shared->enabled;
 	n = ec_shared->nservers;
 	memcpy(servers, ec_shared->server, n * sizeof(EcServer));
+	load_prefix();
 	LWLockRelease(ec_shared->lock);
 
 	if (n > 1)
@@ -135,19 +157,41 @@ load_topology(uint64 generation)
 	placement = memc;
 	ec_topology.server = servers;
 	ec_topology.nservers = n;
+	ec_topology.enabled = enabled;
 	ec_topology.generation = generation;
+	return true;
+}
+
+bool
+ec_cluster_enter_always(void)
+{
+	for (;;)
+	{
+		uint64		generation = ec_topology_enter();
+
+		if (generation == ec_topology.generation || load_topology(generation))
+			break;
+		ec_topology_leave();
+	}
+	if (!ec_topology.has_slot)
+	{
+		/* has the database got one meanwhile? */
+		LWLockAcquire(ec_shared->lock, LW_SHARED);
+		load_prefix();
+		LWLockRelease(ec_shared->lock);
+	}
+	return ec_topology.enabled;
 }
 
 bool
 ec_cluster_enter(void)
 {
-	uint64		generation = in_meanwhile ? 0 : ec_topology_enter();
-
-	if (generation == 0)
+	if (in_meanwhile)
 		return false;
-	if (generation != ec_topology.generation)
-		load_topology(generation);
-	return true;
+	if (ec_cluster_enter_always())
+		return true;
+	ec_topology_leave();
+	return false;
 }
 
 int
@@ -160,6 +204,13 @@ uint64
 ec_cluster_generation(void)
 {
 	return ec_topology.generation;
+}
+
+/* What this database's keys begin with, in the topology that we have entered. */
+const char *
+ec_cluster_prefix(void)
+{
+	return ec_topology.prefix;
 }
 
 const char *

@@ -76,8 +76,12 @@ typedef int64 EcDeadline;
  * false: the cache is disabled or not published yet; nothing was entered.
  */
 extern bool ec_cluster_enter(void);
+
+/* Enter it in any case; false: it is one without a cache. */
+extern bool ec_cluster_enter_always(void);
 extern int	ec_cluster_size(void);
 extern uint64 ec_cluster_generation(void);
+extern const char *ec_cluster_prefix(void);
 extern int	ec_cluster_place(const char *key, int keylen);
 extern const char *ec_cluster_name(int server);
 extern bool ec_cluster_fits(int server, int keylen, size_t valuelen);

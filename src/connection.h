@@ -85,8 +85,11 @@ typedef struct Conn
 typedef struct EcTopology
 {
 	uint64		generation;		/* 0: none yet */
+	bool		enabled;
 	int			nservers;
 	EcServer   *server;
+	char		prefix[EC_PREFIX_MAX + 1];	/* of this database's keys */
+	bool		has_slot;		/* that is its slot's; else the database has none yet */
 } EcTopology;
 
 extern EcTopology ec_topology;

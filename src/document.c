@@ -40,6 +40,7 @@
 #include "utils/varlena.h"
 
 #include "attach.h"
+#include "cluster.h"
 #include "compat.h"
 #include "document.h"
 #include "guc.h"
@@ -998,12 +999,12 @@ ec_column_datum(EcColumn *column, const char *text)
 
 /*
  * The cache key of the document with this id (the key column's text, in the
- * server encoding); dst holds EC_KEY_MAX bytes.  0: it is never cached.
+ * server encoding); dst holds EC_KEY_MAX bytes.  0: it is never cached.  The topology is
+ * entered.
  */
 int
 ec_document_key(EcDocument *doc, const char *id, char *dst)
 {
-	EcDatabase *db = ec_my_database();
 	size_t		len = strlen(id);
 
 	for (const char *p = id; *p; p++)
@@ -1016,7 +1017,7 @@ ec_document_key(EcDocument *doc, const char *id, char *dst)
 			return 0;
 		break;
 	}
-	return (int) ec_key_build(dst, db ? db->prefix : ec_key_prefix, doc->name, id, len);
+	return (int) ec_key_build(dst, ec_cluster_prefix(), doc->name, id, len);
 }
 
 int

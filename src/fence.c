@@ -113,6 +113,7 @@ static void subxact_callback(SubXactEvent event, SubTransactionId mySubid,
 							 SubTransactionId parentSubid, void *arg);
 static void pre_commit(bool prepare);
 static int	find_doc(Oid relid);
+static void pre_commit_off(bool bulk);
 static void pre_commit_bulk(void);
 static void pre_commit_keys(bool prepare);
 static void set_markers(EcOp *ops, int n, void (*meanwhile) (void *arg), void *arg);
@@ -361,10 +362,14 @@ pre_commit(bool prepare)
 	qsort(docs, ndocs, sizeof(Touched), compare_docs);
 
 	ec_topology_await_first();
-	if (ndocs > 0 && ec_cluster_enter())
+	if (ndocs > 0)
 	{
+		bool		on = ec_cluster_enter_always();
+
 		ec_wait_point("before-locks");
-		if (bulk)
+		if (!on)
+			pre_commit_off(bulk);
+		else if (bulk)
 			pre_commit_bulk();
 		else
 			pre_commit_keys(prepare);
@@ -486,16 +491,43 @@ add_key(const EcPendingKey *pending, void *arg)
 	list->n++;
 }
 
-/* A few documents: lock each, set the markers, prepare what will replace them. */
-static void
-pre_commit_keys(bool prepare)
+/* In the order in which everybody locks them. */
+static KeyList
+collect_keys(void)
 {
 	KeyList		list = {0};
-	EcOp	   *ops;
 
 	list.keys = palloc((ec_pending_count() + 1) * sizeof(FenceKey));
 	ec_pending_each(add_key, &list);
 	qsort(list.keys, list.n, sizeof(FenceKey), compare_keys);
+	return list;
+}
+
+/*
+ * The cache is off: nothing is sent.  But it may be on before we are visible, for long if we
+ * are prepared, and an old document be cached then; the locks bar that.
+ */
+static void
+pre_commit_off(bool bulk)
+{
+	KeyList		list = {0};
+
+	for (int d = 0; bulk && d < ndocs; d++)
+		(void) ec_lock_class(docs[d].doc->relid, EC_LOCK_CLASS_WITHDRAW, true);
+	if (!bulk)
+		list = collect_keys();
+	for (int i = 0; i < list.n; i++)
+		(void) ec_lock_key(list.keys[i].hash, EC_LOCK_WITHDRAW, true);
+	for (int d = 0; d < ndocs; d++)
+		docs[d].keys = 0;		/* no marker is set on them */
+}
+
+/* A few documents: lock each, set the markers, prepare what will replace them. */
+static void
+pre_commit_keys(bool prepare)
+{
+	KeyList		list = collect_keys();
+	EcOp	   *ops;
 
 	/* a bulk writer holds the class: then we withdraw, and store nothing */
 	for (int d = 0; d < ndocs; d++)
@@ -755,20 +787,24 @@ prepare_step_c(FenceKey *keys, int n)
  * were.  The caller holds the class in withdraw mode and has entered the
  * topology.  A server that cannot do it is DOWN, and with note its outbox gets a
  * row for the whole document.  Returns whether all have done it.
+ *
+ * If there is a newer topology no server of this one is DOWN any more, or waited for:
+ * all of the newer one are purged after we have left.  A row is for those of both, should we
+ * be a detach, after which the purge does not know the document.
  */
 bool
 ec_document_purge(const char *name, int64 *removed, bool note)
 {
 	char		head[EC_PREFIX_MAX + EC_NAME_MAX + 2];
-	EcDatabase *db = ec_my_database();
 	bool		all = true;
 	List	   *heads;
 
-	head[ec_key_head(head, db ? db->prefix : ec_key_prefix, name)] = '\0';
+	head[ec_key_head(head, ec_cluster_prefix(), name)] = '\0';
 	heads = list_make1(head);
 	for (int i = 0; i < ec_cluster_size(); i++)
 	{
 		bool		locked = false;
+		bool		give_up = false;
 
 		for (;;)
 		{
@@ -780,17 +816,20 @@ ec_document_purge(const char *name, int64 *removed, bool note)
 				ec_server_down(ec_cluster_generation(), i, ec_cluster_last_failure(NULL));
 			}
 			else if (locked || (!note && ec_fallback))
+				give_up = true;
+			else
+			{
+				lock_outbox(i);
+				locked = true;
+			}
+			if (give_up || !ec_topology_is_current(ec_cluster_generation()))
 			{
 				all = false;
 				if (note)
 					ec_outbox_add(ec_cluster_name(i), name, NULL, 0);
 				break;
 			}
-			else
-			{
-				lock_outbox(i);
-				locked = true;
-			}
+			CHECK_FOR_INTERRUPTS();
 		}
 	}
 	return all;

@@ -204,7 +204,7 @@ refuse_documents(const EcOp *ops, int n)
 	foreach(lc, ec_document_names())
 	{
 		strlcpy(name, lfirst(lc), sizeof(name));
-		found = find_key(ops, n, mine ? mine->prefix : ec_key_prefix, name, &op, head) ||
+		found = find_key(ops, n, ec_cluster_prefix(), name, &op, head) ||
 			(mine && mine->has_old_prefix && find_key(ops, n, mine->old_prefix, name, &op, head));
 		if (found)
 			break;
@@ -879,9 +879,11 @@ echocache_flush_all(PG_FUNCTION_ARGS)
 		for (int d = 0; d < EC_MAX_DATABASES; d++)
 		{
 			EcDatabase *db = &ec_shared->database[d];
-			uint64		word = ec_state_word(db, i);
+			uint64		word;
 
-			if (OidIsValid(db->dboid) && EC_STATE(word) == EC_RECOVERING)
+			if (OidIsValid(db->dboid) &&
+				ec_state_read(db, i, ec_cluster_generation(), &word) &&
+				EC_STATE(word) == EC_RECOVERING)
 				pg_atomic_write_u64(&db->may_flush[i], word);
 		}
 	}

@@ -224,8 +224,17 @@ publish(void)
 	LWLockAcquire(ec_shared->lock, LW_EXCLUSIVE);
 	for (int d = 0; d < EC_MAX_DATABASES; d++)
 	{
-		ec_states_reset(&ec_shared->database[d]);
-		ec_shared->database[d].standby = false;
+		EcDatabase *db = &ec_shared->database[d];
+
+		ec_states_reset(db);
+		db->standby = false;
+		if (!db->has_next_prefix)
+			continue;
+		strlcpy(db->old_prefix, db->prefix, sizeof(db->old_prefix));
+		strlcpy(db->prefix, db->next_prefix, sizeof(db->prefix));
+		db->old_prefix_generation = pg_atomic_read_u64(&ec_shared->generation);
+		db->has_old_prefix = true;
+		db->has_next_prefix = false;
 	}
 	memcpy(ec_shared->server, servers, n * sizeof(EcServer));
 	ec_shared->nservers = n;

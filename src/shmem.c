@@ -90,7 +90,7 @@ shmem_startup(void)
 	{
 		memset(ec_shared, 0, size);
 		ec_shared->lock = &GetNamedLWLockTranche("echocache")->lock;
-		pg_atomic_init_u64(&ec_shared->generation, 0);
+		pg_atomic_init_u64(&ec_shared->generation, EC_FIRST_GENERATION);
 		for (int i = 0; i < EC_MAX_SERVERS; i++)
 		{
 			pg_atomic_init_u32(&ec_shared->server[i].connections, 0);
@@ -160,7 +160,7 @@ ec_topology_await_first(void)
 {
 	for (int waited = 0; waited < ec_timeout; waited++)
 	{
-		if (pg_atomic_read_u64(&ec_shared->generation) != 0 || !ec_enabled ||
+		if (pg_atomic_read_u64(&ec_shared->generation) != EC_FIRST_GENERATION || !ec_enabled ||
 			TimestampDifferenceExceeds(ec_shared->started_at, GetCurrentTimestamp(),
 									   FIRST_TOPOLOGY_MS))
 			return;
@@ -172,8 +172,7 @@ ec_topology_await_first(void)
 /*
  * Enter the current topology: from here to ec_topology_leave() it stays the
  * one that counts for us, since nobody trusts a later one before we have left.
- * Returns its generation, or 0 (and nothing was entered) when the cache is
- * disabled or nothing is published yet.  Never throws.
+ * Returns its generation.  Never throws.
  */
 uint64
 ec_topology_enter(void)
@@ -194,11 +193,6 @@ ec_topology_enter(void)
 		if (pg_atomic_read_u64(&ec_shared->generation) == generation)
 			break;
 	}
-	if (generation == 0 || !ec_shared->enabled)
-	{
-		pg_atomic_write_u64(mine, 0);
-		return 0;
-	}
 	entered_depth = 1;
 	entered_level = GetCurrentTransactionNestLevel();
 	return generation;
@@ -213,6 +207,13 @@ ec_topology_leave(void)
 		return;
 	pg_memory_barrier();
 	pg_atomic_write_u64(&ec_shared->entered[ec_my_proc_slot()], 0);
+}
+
+/* Is there none newer? */
+bool
+ec_topology_is_current(uint64 generation)
+{
+	return pg_atomic_read_u64(&ec_shared->generation) == generation;
 }
 
 /*
@@ -288,15 +289,35 @@ ec_state_word(EcDatabase *db, int server)
 }
 
 /*
- * Change a state that is still what the caller saw; the epoch grows, so that
- * whoever else works on the old one finds out.
+ * The same, for one who has entered this generation: false if there is a newer one,
+ * whose servers the words are about.  They are reset together with the generation, so
+ * that a word from here cannot be swapped any more after that.
  */
 bool
-ec_state_swap(EcDatabase *db, int server, uint64 from, EcState to, bool purge)
+ec_state_read(EcDatabase *db, int server, uint64 generation, uint64 *word)
 {
-	if (!pg_atomic_compare_exchange_u64(&db->state[server], &from,
-										EC_STATE_WORD(EC_EPOCH(from) + 1, purge, to)))
+	bool		current;
+
+	LWLockAcquire(ec_shared->lock, LW_SHARED);
+	current = ec_topology_is_current(generation);
+	*word = ec_state_word(db, server);
+	LWLockRelease(ec_shared->lock);
+	return current;
+}
+
+/*
+ * Change a state that is still what the caller saw, who gets the new word; the
+ * epoch grows, so that whoever else works on the old one finds out.
+ */
+bool
+ec_state_swap(EcDatabase *db, int server, uint64 *word, EcState to, bool purge)
+{
+	uint64		from = *word;
+	uint64		new = EC_STATE_WORD(EC_EPOCH(from) + 1, purge, to);
+
+	if (!pg_atomic_compare_exchange_u64(&db->state[server], &from, new))
 		return false;
+	*word = new;
 	db->since[server] = GetCurrentTimestamp();
 	return true;
 }
@@ -306,8 +327,13 @@ void
 ec_states_reset(EcDatabase *db)
 {
 	for (int i = 0; i < EC_MAX_SERVERS; i++)
-		while (!ec_state_swap(db, i, ec_state_word(db, i), EC_RECOVERING, true))
-			;
+	{
+		uint64		word;
+
+		do
+			word = ec_state_word(db, i);
+		while (!ec_state_swap(db, i, &word, EC_RECOVERING, true));
+	}
 }
 
 /*
@@ -338,7 +364,7 @@ ec_server_down(uint64 generation, int server, const char *reason)
 	bool		changed = false;
 	EcServer   *s = &ec_shared->server[server];
 
-	if (pg_atomic_read_u64(&ec_shared->generation) != generation)
+	if (!ec_topology_is_current(generation))
 		return;					/* no server of the present topology */
 
 	for (int d = 0; d < EC_MAX_DATABASES; d++)
@@ -353,7 +379,7 @@ ec_server_down(uint64 generation, int server, const char *reason)
 
 			if (EC_STATE(word) == EC_DOWN)
 				break;
-			if (ec_state_swap(db, server, word, EC_DOWN, EC_MUST_PURGE(word)))
+			if (ec_state_swap(db, server, &word, EC_DOWN, EC_MUST_PURGE(word)))
 			{
 				changed = true;
 				if (db->worker_pid != MyProcPid)

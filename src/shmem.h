@@ -3,12 +3,13 @@
  * shmem.h
  *	  Shared state: the topology, server states, documents' counters.
  *
- * The topology (which servers there are, whether the cache is enabled) has one
- * writer, the launcher, and a generation.  Whoever places a key does so under
- * the generation that it has entered (ec_topology_enter) and leaves it
- * afterwards; after publishing a new one nothing is purged, and no server
+ * The topology (which servers there are, whether the cache is enabled, what each
+ * database's keys begin with) has one writer, the launcher, and a generation.  Whoever
+ * places a key does so under the generation that it has entered (ec_topology_enter) and
+ * leaves it afterwards; after publishing a new one nothing is purged, and no server
  * becomes UP, before everybody has left the old one.  So two backends never
- * trust two different placements of one key.
+ * trust two different placements of one key.  Who commits changes while the cache is off
+ * enters as well: he may still be about it when it is on.
  *
  * A server's state is one 64-bit word for each database: an epoch, which grows
  * with every change, and UP, DOWN or RECOVERING.  Any backend's failed exchange
@@ -86,9 +87,12 @@ typedef struct EcDatabase
 	/* by that database's worker, with the lock held exclusively */
 	Oid			dboid;			/* InvalidOid: free slot */
 	int			worker_pid;		/* 0: none at present */
-	char		prefix[EC_PREFIX_MAX + 1];	/* of its keys */
-	char		old_prefix[EC_PREFIX_MAX + 1];	/* whose keys are still to be purged */
-	bool		has_old_prefix;
+	char		next_prefix[EC_PREFIX_MAX + 1];	/* of its keys in the next generation, */
+	bool		has_next_prefix;	/* if that is another one */
+	/* by the launcher, when publishing; the first one by the worker */
+	char		prefix[EC_PREFIX_MAX + 1];	/* of its keys in this generation */
+	char		old_prefix[EC_PREFIX_MAX + 1];	/* whose keys are still to be purged, */
+	bool		has_old_prefix; /* cleared by the worker */
 	uint64		old_prefix_generation;	/* in which it was still in use */
 	/* atomics: see the banner */
 	pg_atomic_uint64 state[EC_MAX_SERVERS];
@@ -151,6 +155,9 @@ typedef struct EcDocumentSlot
 	pg_atomic_uint64 warm_stored;	/* documents stored */
 } EcDocumentSlot;
 
+/* The generation that there is from the start: the cache is off. */
+#define EC_FIRST_GENERATION	1
+
 typedef struct EcShared
 {
 	LWLock	   *lock;			/* topology, slots, errors; held for memory copies only */
@@ -158,7 +165,7 @@ typedef struct EcShared
 	TimestampTz started_at;		/* of this life of the cluster */
 
 	/* by the launcher, under the lock; read without it, then verified */
-	pg_atomic_uint64 generation;	/* 0: nothing published yet */
+	pg_atomic_uint64 generation;	/* EC_FIRST_GENERATION: nothing published yet */
 	bool		enabled;
 	int			nservers;
 	EcServer	server[EC_MAX_SERVERS];
@@ -190,6 +197,7 @@ extern void ec_require_preload(void);
 extern void ec_topology_await_first(void);
 extern uint64 ec_topology_enter(void);
 extern void ec_topology_leave(void);
+extern bool ec_topology_is_current(uint64 generation);
 extern void ec_topology_at_end(int level);
 extern bool ec_topology_all_left(uint64 before);
 
@@ -197,7 +205,8 @@ extern bool ec_topology_all_left(uint64 before);
 extern EcDatabase *ec_my_database(void);
 extern EcState ec_server_state(int server);
 extern uint64 ec_state_word(EcDatabase *db, int server);
-extern bool ec_state_swap(EcDatabase *db, int server, uint64 from, EcState to, bool purge);
+extern bool ec_state_read(EcDatabase *db, int server, uint64 generation, uint64 *word);
+extern bool ec_state_swap(EcDatabase *db, int server, uint64 *word, EcState to, bool purge);
 extern void ec_states_reset(EcDatabase *db);
 extern bool ec_all_noted(int server);
 extern void ec_server_down(uint64 generation, int server, const char *reason);

@@ -118,28 +118,19 @@ static int64 count_rows(Verify *verify, int64 limit);
 static void
 remember_topology(Verify *verify)
 {
-	EcDatabase *db = ec_my_database();
-
 	verify->generation = ec_cluster_generation();
-	verify->headlen = (int) ec_key_head(verify->head, db ? db->prefix : ec_key_prefix,
-										verify->sweep.name);
+	verify->headlen = (int) ec_key_head(verify->head, ec_cluster_prefix(), verify->sweep.name);
 }
 
 /*
- * Is it still so?  Under another topology, or prefix, keys are other keys, and
+ * Is it still so?  Under another topology keys are other keys, and
  * commits withdraw those: what we look at is of no concern to anybody.  To be asked after
  * the snapshot: a commit that it shows was made under what we find then, or before.
  */
 static void
 check_topology(Verify *verify)
 {
-	EcDatabase *db = ec_my_database();
-	char		head[EC_PREFIX_MAX + EC_NAME_MAX + 1];
-	int			headlen = (int) ec_key_head(head, db ? db->prefix : ec_key_prefix,
-											verify->sweep.name);
-
-	if (pg_atomic_read_u64(&ec_shared->generation) != verify->generation ||
-		headlen != verify->headlen || memcmp(head, verify->head, headlen) != 0)
+	if (!ec_topology_is_current(verify->generation))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the cache was configured anew while %s was running",

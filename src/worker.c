@@ -141,14 +141,12 @@ claim_slot(void)
 		ec_states_reset(db);
 		db->dboid = my_dboid;
 	}
-	else if (db != NULL && strcmp(db->prefix, ec_key_prefix) != 0)
+	else if (db != NULL)
 	{
-		/* the launcher makes a new generation, which everybody enters with it */
-		strlcpy(db->old_prefix, db->prefix, sizeof(db->old_prefix));
-		db->has_old_prefix = true;
-		db->old_prefix_generation = pg_atomic_read_u64(&ec_shared->generation);
-		strlcpy(db->prefix, ec_key_prefix, sizeof(db->prefix));
-		ec_shared->republish = true;
+		/* the launcher makes a new generation with it */
+		strlcpy(db->next_prefix, ec_key_prefix, sizeof(db->next_prefix));
+		db->has_next_prefix = strcmp(db->prefix, ec_key_prefix) != 0;
+		ec_shared->republish |= db->has_next_prefix;
 	}
 	if (db != NULL)
 	{
@@ -356,12 +354,15 @@ recover(EcDatabase *db, int server, int *retry_ms)
 	char		request[EC_REQUEST_MAX];
 	char		activity[EC_SERVER_NAME_MAX + 32];
 	const char *name = ec_cluster_name(server);
-	uint64		word = ec_state_word(db, server);
+	uint64		word;
 	int64		removed = 0;
-	bool		purge = EC_MUST_PURGE(word);
+	bool		purge;
 	List	   *rows;
 
 	*retry_ms = ec_retry_interval;
+	if (!ec_state_read(db, server, ec_cluster_generation(), &word))
+		return false;			/* of another server, by now */
+	purge = EC_MUST_PURGE(word);
 	if (EC_STATE(word) == EC_DOWN)
 	{
 		size_t		len = ec_wire_barrier(request);
@@ -371,9 +372,8 @@ recover(EcDatabase *db, int server, int *retry_ms)
 			collapse(db, server);
 			return false;
 		}
-		if (!ec_state_swap(db, server, word, EC_RECOVERING, purge))
+		if (!ec_state_swap(db, server, &word, EC_RECOVERING, purge))
 			return false;
-		word = ec_state_word(db, server);
 	}
 	if (EC_STATE(word) != EC_RECOVERING)
 		return EC_STATE(word) == EC_UP;
@@ -411,7 +411,7 @@ recover(EcDatabase *db, int server, int *retry_ms)
 		purge = false;
 	}
 	pgstat_report_activity(STATE_IDLE, NULL);
-	if (!ec_state_swap(db, server, word, EC_UP, false))
+	if (!ec_state_swap(db, server, &word, EC_UP, false))
 		return false;
 	ereport(LOG,
 			(errmsg_plural("echocache: server \"%s\" is up, %lld old key was withdrawn",
@@ -431,12 +431,13 @@ collapse(EcDatabase *db, int server)
 {
 	MemoryContext context = CurrentMemoryContext;
 	const char *name = ec_cluster_name(server);
-	uint64		word = ec_state_word(db, server);
+	uint64		word;
 	List	   *rows;
 	List	   *names;
 	ListCell   *lc;
 
-	if (EC_STATE(word) != EC_DOWN || pg_atomic_read_u64(&db->whole_noted[server]) == word)
+	if (!ec_state_read(db, server, ec_cluster_generation(), &word) ||
+		EC_STATE(word) != EC_DOWN || pg_atomic_read_u64(&db->whole_noted[server]) == word)
 		return;
 	rows = read_rows(name, EC_OUTBOX_BATCH);
 	if (list_length(rows) < COLLAPSE_ROWS)
@@ -503,13 +504,15 @@ watch(EcDatabase *db, int server)
 {
 	char		request[EC_REQUEST_MAX];
 	size_t		len = ec_wire_barrier(request);
-	uint64		word = ec_state_word(db, server);
+	uint64		word;
 	bool		up;
 
+	if (!ec_state_read(db, server, ec_cluster_generation(), &word))
+		return;
 	up = ec_command(server, request, len, NULL, NULL) == EC_DONE &&
 		read_rows(ec_cluster_name(server), 1) == NIL;
 	if (up != (EC_STATE(word) == EC_UP))
-		(void) ec_state_swap(db, server, word, up ? EC_UP : EC_RECOVERING, true);
+		(void) ec_state_swap(db, server, &word, up ? EC_UP : EC_RECOVERING, true);
 }
 
 void

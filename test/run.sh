@@ -334,8 +334,7 @@ suites=()
 files=()
 for arg in "$@"; do
 	case $arg in
-		build | unit | regress | isolation | tap | clients | coherence | fuzz) suites+=("$arg") ;;
-@@@		build | unit | regress | isolation | tap | coherence | fuzz | model) suites+=("$arg") ;;
+		build | unit | regress | isolation | tap | clients | coherence | fuzz | model) suites+=("$arg") ;;
 		*.pl)
 			[ -e "$here/t/$(basename "$arg")" ] || ec_die "there is no test/t/$(basename "$arg")"
 			files+=("$here/t/$(basename "$arg")")
@@ -343,8 +342,7 @@ for arg in "$@"; do
 		*) ec_die "there is no suite \"$arg\"" ;;
 	esac
 done
-[ $# -gt 0 ] || suites=(build unit regress isolation tap clients coherence fuzz)
-@@@[ $# -gt 0 ] || suites=(build unit regress isolation tap coherence fuzz model)
+[ $# -gt 0 ] || suites=(build unit regress isolation tap clients coherence fuzz model)
 
 # However this ends, its servers stop and its last line is the sum.
 finish()
