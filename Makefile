@@ -21,16 +21,17 @@ OBJS = \
 	src/fence.o \
 	src/guc.o \
 	src/jsonscan.o \
-	src/launcher.o \
 	src/key.o \
 	src/kv.o \
+	src/launcher.o \
 	src/outbox.o \
 	src/pending.o \
 	src/purge.o \
-	src/render.o \
 	src/reader.o \
-	src/sql_read.o \
+	src/render.o \
 	src/shmem.o \
+	src/socket.o \
+	src/sql_read.o \
 	src/sweep.o \
 	src/tls.o \
 	src/trigger.o \

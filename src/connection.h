@@ -123,13 +123,20 @@ ec_conn_is_ready(const Conn *c)
 	return c->state == CONN_READY && !c->busy && c->settings == ec_transport_serial;
 }
 
+/* connection.c */
 extern bool ec_conn_is_idle(const Conn *c);
 extern void ec_conn_begin(Conn *c, int server);
 extern bool ec_conn_write(Conn *c, EcOp *ops);
 extern bool ec_conn_step(Conn *c, EcOp *ops, bool look, bool linger);
 extern bool ec_conn_retry(Conn *c);
-extern void ec_conn_fail(Conn *c, bool timed_out, const char *fmt,...) pg_attribute_printf(3, 4);
 extern bool ec_conn_end(Conn *c);
+
+/* socket.c */
+extern bool ec_conn_open(Conn *c, int server);
+extern bool ec_conn_establish(Conn *c);
+extern ssize_t ec_conn_send(Conn *c, const char *data, size_t len);
+extern ssize_t ec_conn_recv(Conn *c, char *data, size_t room);
+extern void ec_conn_fail(Conn *c, bool timed_out, const char *fmt,...) pg_attribute_printf(3, 4);
 extern void ec_conn_close(Conn *c);
 
 #endif							/* ECHOCACHE_CONNECTION_H */
