@@ -15,21 +15,43 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <libmemcached/memcached.h>
+
 #include "checker.h"
 
-#define MAX_THREADS		64
+#define MAX_WORKERS		64
 
 const char *mode = "echocache";
 bool		naive = false;
+enum CacheAside aside = NOT_ASIDE;
+bool		faults_on = false;
+bool		strict = false;
 double		seconds = 10;
 uint64_t	seed = 0;
-int			nkeys = 16;
+int			nkeys = 120;
+int			nthreads = 32;
 int			nwriters = 6;
-int			nreaders = 6;
+int			nplain = 2;
+int			nsql = 4;
 int			think_us = 1000;
-int			max_body = 2000;
-char	   *key_prefix;
+int			plain_rate = 40000;
+int			max_body = 20000;
+int			nservers = 0;
+const char *server_host[MAX_SERVERS];
+const char *server_port[MAX_SERVERS];
+Doc			docs[MAX_DOCS];
+int			ndocs;
+int			nregisters;
+Worker	   *workers;
+int			nworkers;
 _Atomic bool stop = false;
+_Atomic bool stop_writers = false;
+_Atomic unsigned life = 1;
+_Atomic bool gate_closed = false;
+_Atomic unsigned plain_era = 0;
+
+static _Atomic bool stop_watch = false;
+static int	doc_index[MAX_REGISTERS];
 
 /* splitmix64: each thread its own, so that a seed gives each the same choices again. */
 static uint64_t
@@ -56,6 +78,13 @@ chance(Worker *w, int percent)
 	return pick(w, 100) < percent;
 }
 
+/* Some are asked for more often than others. */
+Doc *
+pick_doc(Worker *w)
+{
+	return &docs[chance(w, 30) ? pick(w, ndocs) % 16 * (ndocs / 16) : pick(w, ndocs)];
+}
+
 /* Pause, half of the time. */
 void
 think(Worker *w)
@@ -64,11 +93,107 @@ think(Worker *w)
 		usleep(pick(w, think_us * 2));
 }
 
+Doc *
+doc_of(int reg)
+{
+	return &docs[doc_index[reg]];
+}
+
 static void
 usage(void)
 {
-	die("usage: checker [--mode echocache|naive-set|naive-delete|uncached] [--seconds S]"
-		" [--seed N] [--keys N] [--writers N] [--readers N] [--think MICROSECONDS] [--body BYTES]");
+	die("usage: checker --servers HOST:PORT[,HOST:PORT] [--mode echocache|uncached|naive-set|"
+		"naive-delete|client-delete|client-set] [--seconds S] [--seed N] [--faults all|NAME,...]"
+		" [--control SCRIPT] [--pause MS] [--strict] [--keys N] [--threads N] [--writers N]"
+		" [--plain N] [--sql N] [--think MICROSECONDS] [--rate N] [--body BYTES] [--table FILE]");
+}
+
+/* Where plain clients find the servers, in the order in which echocache.hosts has them. */
+static void
+take_servers(char *list)
+{
+	for (char *item = strtok(list, ","); item; item = strtok(NULL, ","))
+	{
+		char	   *colon = strrchr(item, ':');
+
+		if (colon == NULL || nservers == MAX_SERVERS)
+			usage();
+		*colon = '\0';
+		server_host[nservers] = item;
+		server_port[nservers++] = colon + 1;
+	}
+}
+
+/* The documents and their registers, and the keys that they have in a memcached. */
+static void
+make_docs(const char *prefix)
+{
+	int			reg = 1;
+
+	for (int i = 0; i < nkeys + nthreads; i++)
+	{
+		Doc		   *doc = &docs[ndocs];
+
+		doc->name = i < nkeys ? "session" : "thread";
+		doc->id = i < nkeys ? i + 1 : i - nkeys + 1;
+		doc->nregs = i < nkeys ? 1 : PARTS;
+		doc->reg = reg;
+		snprintf(doc->id_text, sizeof(doc->id_text), "%d", doc->id);
+		snprintf(doc->key, sizeof(doc->key), "%s%s:%d", prefix, doc->name, doc->id);
+		for (int part = 0; part < doc->nregs; part++)
+			doc_index[reg++] = ndocs;
+		ndocs++;
+	}
+	nregisters = reg - 1;
+}
+
+/* On which server each document is, as libmemcached has it for echocache.hosts. */
+static void
+place_docs(char *hosts)
+{
+	memcached_st *mc = memcached_create(NULL);
+	int			n = 0;
+	char	   *save;
+
+	if (mc == NULL ||
+		memcached_behavior_set(mc, MEMCACHED_BEHAVIOR_KETAMA_WEIGHTED, 1) != MEMCACHED_SUCCESS)
+		die("libmemcached does not work");
+	for (char *item = strtok_r(hosts, ",", &save); item; item = strtok_r(NULL, ",", &save))
+	{
+		char		host[200];
+		unsigned	port;
+		unsigned	weight = 1;
+
+		if (sscanf(item, " %199[^:]:%u:%u", host, &port, &weight) < 2 ||
+			memcached_server_add_with_weight(mc, host, port, weight) != MEMCACHED_SUCCESS)
+			die("echocache.hosts has \"%s\"", item);
+		n++;
+	}
+	if (n != nservers)
+		die("echocache.hosts has %d servers", n);
+	for (int i = 0; i < ndocs && nservers > 1; i++)
+		docs[i].server = memcached_generate_hash(mc, docs[i].key, strlen(docs[i].key));
+	memcached_free(mc);
+}
+
+static char *
+show(Worker *w, const char *text)
+{
+	PGresult   *res = sql(w, text, NULL, NULL, NULL);
+	char	   *value;
+
+	if (res == NULL)
+		die("%s failed", text);
+	value = strdup(PQgetvalue(res, 0, 0));
+	PQclear(res);
+	return value;
+}
+
+static void
+start(pthread_t *thread, void *(*run_it) (void *), void *arg)
+{
+	if (pthread_create(thread, NULL, run_it, arg) != 0)
+		die("cannot start a thread");
 }
 
 int
@@ -76,20 +201,34 @@ main(int argc, char **argv)
 {
 	static const struct option options[] = {
 		{"mode", required_argument, NULL, 'm'},
+		{"servers", required_argument, NULL, 'S'},
 		{"seconds", required_argument, NULL, 's'},
 		{"seed", required_argument, NULL, 'r'},
+		{"faults", required_argument, NULL, 'f'},
+		{"control", required_argument, NULL, 'c'},
+		{"pause", required_argument, NULL, 'p'},
+		{"strict", no_argument, NULL, 'x'},
 		{"keys", required_argument, NULL, 'k'},
+		{"threads", required_argument, NULL, 'T'},
 		{"writers", required_argument, NULL, 'w'},
-		{"readers", required_argument, NULL, 'R'},
+		{"plain", required_argument, NULL, 'P'},
+		{"sql", required_argument, NULL, 'q'},
 		{"think", required_argument, NULL, 't'},
+		{"rate", required_argument, NULL, 'n'},
 		{"body", required_argument, NULL, 'b'},
+		{"table", required_argument, NULL, 'o'},
 		{NULL, 0, NULL, 0}
 	};
-	pthread_t	threads[MAX_THREADS];
-	Worker	   *workers;
-	int			n;
+	pthread_t	threads[MAX_WORKERS];
+	pthread_t	watch;
+	pthread_t	breaker;
+	const char *control = NULL;
+	const char *table = NULL;
+	int			pause_ms = 800;
+	static Worker last = {.name = "last"};
 	int			c;
 
+	setvbuf(stdout, NULL, _IOLBF, 0);
 	seed = (uint64_t) time(NULL);
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1)
 	{
@@ -98,76 +237,143 @@ main(int argc, char **argv)
 			case 'm':
 				mode = optarg;
 				break;
+			case 'S':
+				take_servers(optarg);
+				break;
 			case 's':
 				seconds = atof(optarg);
 				break;
 			case 'r':
 				seed = strtoull(optarg, NULL, 10);
 				break;
+			case 'f':
+				if (!choose_faults(optarg))
+					usage();
+				break;
+			case 'c':
+				control = optarg;
+				break;
+			case 'p':
+				pause_ms = atoi(optarg);
+				break;
+			case 'x':
+				strict = true;
+				break;
 			case 'k':
 				nkeys = atoi(optarg);
+				break;
+			case 'T':
+				nthreads = atoi(optarg);
 				break;
 			case 'w':
 				nwriters = atoi(optarg);
 				break;
-			case 'R':
-				nreaders = atoi(optarg);
+			case 'P':
+				nplain = atoi(optarg);
+				break;
+			case 'q':
+				nsql = atoi(optarg);
 				break;
 			case 't':
 				think_us = atoi(optarg);
 				break;
+			case 'n':
+				plain_rate = atoi(optarg);
+				break;
 			case 'b':
 				max_body = atoi(optarg);
+				break;
+			case 'o':
+				table = optarg;
 				break;
 			default:
 				usage();
 		}
 	}
-	naive = strcmp(mode, "naive-set") == 0 || strcmp(mode, "naive-delete") == 0 ||
-		strcmp(mode, "uncached") == 0;
-	n = nwriters + nreaders;
-	if (optind != argc || (!naive && strcmp(mode, "echocache") != 0) || nkeys < MANY ||
-		nkeys > MAX_KEYS || nwriters < 1 || nreaders < 1 || n > MAX_THREADS || seconds <= 0 ||
-		max_body < 1)
+	naive = strcmp(mode, "echocache") != 0;
+	if (strcmp(mode, "client-delete") == 0)
+		aside = ASIDE_DELETE;
+	else if (strcmp(mode, "client-set") == 0)
+		aside = ASIDE_SET;
+	else if (naive && strncmp(mode, "naive-", 6) != 0 && strcmp(mode, "uncached") != 0)
+		usage();
+	if (naive)
+		nthreads = 0;
+	nworkers = nwriters + nplain + nsql;
+	if (optind != argc || nservers < 1 || nkeys < MANY || nthreads < 0 ||
+		nkeys + nthreads > MAX_DOCS || nkeys + nthreads * PARTS >= MAX_REGISTERS || nwriters < 1 ||
+		nplain < 1 || nsql < 0 || nworkers > MAX_WORKERS || seconds <= 0 || max_body < 1 ||
+		plain_rate < 1 || pause_ms < 1 ||
+		(faults_on && (naive || nservers != 2 || control == NULL)))
 		usage();
 
 	book_open();
-	workers = calloc(n, sizeof(Worker));
+	if (!sql_connect(&last))
+		die("cannot connect");
+	make_docs(naive ? "" : show(&last, "SHOW echocache.key_prefix"));
+	if (!naive)
+		place_docs(show(&last, "SHOW echocache.hosts"));
+	sql_close(&last);
+	if (control)
+		control_open(control);
+
+	workers = calloc(nworkers, sizeof(Worker));
 	if (workers == NULL)
 		die("out of memory");
-	for (int i = 0; i < n; i++)
+	for (int i = 0; i < nworkers; i++)
 	{
 		Worker	   *w = &workers[i];
 
 		w->writer = i < nwriters;
 		w->id = w->writer ? i : i - nwriters;
+		snprintf(w->name, sizeof(w->name), "%s%d", w->writer ? "w" : w->id < nplain ? "p" : "s",
+				 w->id);
 		w->random = seed * 1000 + i;
-		sql_connect(w);
-		if (!w->writer)
+		if (!sql_connect(w))
+			die("cannot connect");
+		for (int s = 0; s < nservers; s++)
 		{
-			w->plain.meta = w->id % 2;
-			plain_connect(&w->plain);
+			plain_open(&w->plain[s], s);
+			w->plain[s].meta = w->id % 2;
 		}
 	}
-	if (naive)
-		key_prefix = "";
-	else
+	if (!naive)
 	{
-		PGresult   *res = sql(&workers[nwriters], "SHOW echocache.key_prefix", NULL, NULL);
-
-		key_prefix = strdup(PQgetvalue(res, 0, 0));
-		PQclear(res);
+		watch_open();
+		start(&watch, watch_main, &stop_watch);
+		if (!wait_all_up(30))
+			die("a server is not UP");
 	}
 
-	for (int i = 0; i < n; i++)
-		if (pthread_create(&threads[i], NULL, workers[i].writer ? writer_main : reader_main,
-						   &workers[i]) != 0)
-			die("cannot start a thread");
+	for (int i = 0; i < nworkers; i++)
+		start(&threads[i], workers[i].writer ? writer_main : reader_main, &workers[i]);
+	if (faults_on)
+		start(&breaker, faults_main, &pause_ms);
 	usleep(seconds * 1e6);
+
+	/* what is broken is mended, what is prepared is ended, then the readers stop */
 	atomic_store(&stop, true);
-	for (int i = 0; i < n; i++)
+	if (faults_on)
+		pthread_join(breaker, NULL);
+	atomic_store(&stop_writers, true);
+	for (int i = 0; i < nworkers; i++)
 		pthread_join(threads[i], NULL);
-	check_rest(&workers[nwriters]);
+	if (!naive && !wait_all_up(30))
+		die("a server is not UP in the end");
+
+	if (!sql_connect(&last))
+		die("cannot connect");
+	for (int s = 0; s < nservers; s++)
+		plain_open(&last.plain[s], s);
+	check_rest(&last, true);
+	if (!naive)
+	{
+		atomic_store(&stop_watch, true);
+		pthread_join(watch, NULL);
+		judge_suspects(true);
+	}
 	check_book();
-	return report() > 0 ? 1 : 0;
+	if (control)
+		control_close();
+	return report(table) > 0 ? 1 : 0;
 }

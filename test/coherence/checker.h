@@ -1,36 +1,49 @@
 /*-------------------------------------------------------------------------
  *
  * checker.h
- *	  Is the cache coherent?  Writers and readers at work on a few keys, and a
- *	  book of what each writer knows, against which every read is judged.
+ *	  Is the cache coherent?  Writers, readers and faults at work on a few documents,
+ *	  and a book of what is known of each, against which every read is judged.
  *
- * The book.  Everything that changes what a read of a key may answer is an
- * event, and every event has a number, drawn from one sequence while the key is
- * locked (the row's lock, for what updates it; also an advisory lock of the key,
- * for what makes it come or go).  So the order of the numbers is the order of
- * the commits, and a document carries the number of the event that wrote it: its
- * version.  A number is, in this order, UNKNOWN, KNOWN (the statement has
- * returned), SENT (COMMIT is on its way) and COMMITTED (COMMIT has returned), or
- * ABORTED: rolled back, or overtaken within its own transaction.
+ * Registers.  A row that documents are made of is a register: a session is one, a
+ * thread is its own row and SLOTS posts.  Everything that changes what a read of a
+ * register may show is an event, and every event has a number, drawn from one sequence
+ * while the register is locked (the row's lock, for what updates it; also an advisory
+ * lock, for what makes it come or go).  So the order of the numbers is the order of
+ * the commits, and a document carries the numbers of the events that wrote its
+ * rows: their versions.
  *
- * A reader notes the key's newest COMMITTED event, then reads, then judges:
+ * The book.  A version is, in this order, UNKNOWN, KNOWN (the statement has returned), SENT
+ * (COMMIT is on its way) and COMMITTED (COMMIT has returned), or ABORTED (rolled back, or
+ * overtaken within its own transaction), or LOST (by a crash before it was flushed, or
+ * by a promotion).  What is known committed is a register's floor; the newest version
+ * that any reader has had is its sight.  Both come twice, hard and soft: soft is
+ * what synchronous_commit = off lets a crash take back.
  *
- *	stale		an older version than the one noted
- *	deleted		a document, though it had been deleted for good when we began
+ * A reader notes both, then reads, then judges:
+ *
+ *	stale		an older version than the one known committed
+ *	deleted		a row, though it had been deleted for good when we began
  *	absent		SQL says there is none, though nobody can have deleted it
  *	dirty		a version that was not SENT yet, or never COMMITTED at all
- *	backwards	an older version than some reader had in hand when we began
- *	foreign		not a document of this key, or not a whole one
+ *	ahead		a plain client had what was not flushed, or what a crash took back
+ *	backwards	an older version than this reader has had, or than any had when we began
+ *	torn		a part of what one transaction did to a document
+ *	repeat		two answers in one REPEATABLE READ transaction
+ *	foreign		not this document, or not a whole one
  *	own			a transaction that does not see its own change
- *	rest		after all: cached bytes, or SQL's, that are not row_to_json of the row
+ *	rest		nobody writes, and the cached bytes, or SQL's, are not those of the row
  *
- * The marker `null` and a miss are always right for a plain client.
+ * The marker `null` and a miss are always right for a plain client.  While PostgreSQL does
+ * not reach a server that plain clients do reach, these may have stale, deleted or
+ * backwards answers of it: such are counted apart (watch.c).
  *
- * checker.c starts and stops it all, book.c keeps the book, client.c talks to
- * the servers, writer.c and reader.c are the two kinds of threads.  The tables
- * and the functions are made by run.sh.  Connections: libpq's environment, and
- * MEMCACHED_HOST and MEMCACHED_PORT, a memcached that must be ours alone.  Exit
- * status: 0 nothing found, 1 something found, 2 could not tell.
+ * checker.c starts and stops it all, book.c keeps the book, judge.c judges reads, client.c
+ * talks to the servers, writer.c and reader.c are the two kinds of threads, faults.c is
+ * the thread that breaks things, watch.c the one that sees which servers PostgreSQL
+ * reaches, rest.c compares book, table and cache.  The tables are made by setup.sql, the
+ * servers by run.sh, and control.sh does to them what faults.c asks for.
+ *
+ * Exit status: 0 nothing found, 1 something found, 2 could not tell.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -41,39 +54,50 @@
 
 #include <stdatomic.h>
 #include <stdbool.h>
-#include <stdint.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include <libpq-fe.h>
 
-#define MAX_KEYS		64
-#define MAX_VERSIONS	(1L << 24)
+#define SLOTS			4		/* posts of a thread */
+#define PARTS			(1 + SLOTS) /* registers of a document, at most */
+#define MAX_DOCS		512
+#define MAX_REGISTERS	1024
+#define MAX_VERSIONS	(1L << 26)
 #define MAX_EVENTS		4096	/* of one transaction */
-#define MANY			4		/* keys of one echocache_get_sessions */
+#define MAX_SERVERS		2
+#define MAX_STATEMENTS	64		/* prepared, of one connection */
+#define MANY			8		/* documents of one echocache_get_many */
+#define BATCH			64		/* of pipelined plain reads */
 #define VALUE_MAX		(2 * 1024 * 1024)
 
 typedef enum Kind
 {
-	STALE, DELETED, ABSENT, DIRTY, BACKWARDS, FOREIGN, OWN, REST, KINDS
+	STALE, DELETED, ABSENT, DIRTY, AHEAD, BACKWARDS, TORN, REPEAT, FOREIGN, OWN, REST, KINDS
 } Kind;
 
 enum						/* a version's state */
 {
-	UNKNOWN, KNOWN, SENT, COMMITTED, ABORTED
+	UNKNOWN, KNOWN, SENT, COMMITTED, ABORTED, LOST
 };
 
 enum						/* bits: what readers and writers have to say of a version */
 {
 	SEEN = 1,				/* some reader had it */
-	SEEN_UNKNOWN = 2,		/* ... before its writer knew its number */
-	AUTOCOMMIT = 4,			/* its statement was its transaction: UNKNOWN until COMMITTED */
-	TOLD = 8				/* reported already */
+	SEEN_PLAIN = 2,			/* ... from a memcached */
+	SEEN_UNKNOWN = 4,		/* ... before its writer knew its number */
+	AUTOCOMMIT = 8,			/* its statement was its transaction: UNKNOWN until COMMITTED */
+	ASYNC = 16,				/* committed with synchronous_commit = off */
+	TOLD = 32				/* reported already */
 };
 
-enum						/* counters besides the findings */
+/* Counters besides the findings; the order is that of counter_name. */
+enum
 {
-	N_COMMITTED, N_ROLLED_BACK, N_PARTLY, N_FAILED, N_TRUNCATED, N_HITS, N_MARKERS, N_MISSES,
-	N_SQL, N_SQL_MANY, N_OWN, N_ROWS, N_RESTING, COUNTERS
+	N_PLAIN_HITS, N_PLAIN_MARKERS, N_PLAIN_MISSES, N_SQL, N_SQL_TRANSACTION, N_SQL_REPEATABLE,
+	N_SQL_MANY, N_OWN, N_UNJUDGED, N_COMMITTED, N_ASYNC, N_AUTOCOMMIT, N_PREPARED, N_BULK,
+	N_TRUNCATED, N_MOVED, N_ROLLED_BACK, N_PARTLY, N_FAILED, N_CONNECTIONS_LOST, N_UNSURE,
+	N_COMMITS_LOST, N_RESTS, N_ROWS_AT_REST, N_CACHED_AT_REST, COUNTERS
 };
 
 enum						/* what is timed */
@@ -81,87 +105,252 @@ enum						/* what is timed */
 	T_READ, T_COMMIT, TIMES
 };
 
+/* The order is that of fault_name; NO_FAULT stands for a server that is DOWN without one. */
+typedef enum Fault
+{
+	NO_FAULT, F_FREEZE, F_KILL, F_FLUSH, F_EVICT, F_CUT, F_HOLD, F_DELAY, F_RESET, F_TERMINATE,
+	F_CRASH, F_STOP, F_PROMOTE, FAULTS
+} Fault;
+
+typedef enum How
+{
+	BY_PLAIN, BY_SQL
+} How;
+
+typedef struct Doc
+{
+	const char *name;			/* session or thread */
+	int			id;
+	int			reg;			/* its first register, the row that has its key */
+	int			nregs;
+	int			server;
+	char		id_text[12];
+	char		key[80];
+} Doc;
+
 /* A plain memcached client. */
 typedef struct Plain
 {
-	int			fd;
+	int			server;
+	int			fd;				/* -1: not connected */
 	bool		meta;			/* mg, or the classic get */
-	size_t		len;			/* bytes in buf */
+	size_t		start;			/* of what is not consumed yet */
+	size_t		len;
 	char	   *buf;			/* of VALUE_MAX */
 } Plain;
 
-/* What a statement did to a key; see the top. */
+/* What a statement did to a register; see the top. */
 typedef struct Event
 {
 	long		version;
-	int			key;
+	int			reg;
 	bool		present;
 } Event;
 
-/* One thread, writer or reader; nobody else touches it while it runs. */
+/* What one transaction did to one document, if that was more than one thing. */
+typedef struct Together
+{
+	int			n;
+	Event		events[PARTS];
+} Together;
+
+/* What is known before a read of a document begins. */
+typedef struct Before
+{
+	double		time;
+	unsigned	life;			/* of the cluster, see life */
+	unsigned	era;			/* see plain_era */
+	uint64_t	floor[PARTS];
+	uint64_t	soft_floor[PARTS];
+	uint64_t	sight[PARTS];
+	uint64_t	soft_sight[PARTS];
+} Before;
+
+#define MAX_PREPARED	2		/* of a writer, at one time */
+
+typedef struct Prepared
+{
+	enum
+	{
+		FREE, PREPARING, PREPARED, COMMITTING, ROLLING_BACK
+	}			status;			/* the -ING ones when the answer has been lost */
+	char		gid[48];
+	double		since;
+	Event	   *events;
+	int			nevents;
+} Prepared;
+
+/* One thread, writer or reader; nobody else touches it while it runs and is not parked. */
 typedef struct Worker
 {
 	int			id;
+	char		name[24];
 	bool		writer;
 	uint64_t	random;
+
+	/* the connection */
 	PGconn	   *conn;
-	Plain		plain;			/* a reader's */
-	Event		events[MAX_EVENTS]; /* a writer's, of its open transaction */
-	int			nevents;
+	bool		lost;			/* it is gone; the open transaction with it */
 	bool		failed;			/* the open transaction is: only ROLLBACK helps */
+	const char *statements[MAX_STATEMENTS];
+	int			nstatements;
+
+	/* a reader's */
+	Plain		plain[MAX_SERVERS];
+	long		last[MAX_REGISTERS];	/* newest version it has had */
+	unsigned	last_life;		/* of the cluster, which last is of */
+
+	/* a writer's */
+	Event		events[MAX_EVENTS]; /* of its open transaction, or of one with unknown end */
+	int			nevents;
+	bool		async;			/* the open transaction commits so */
+	uint64_t	lsn;			/* and its commit record is beyond this */
+	char		xid[24];		/* of the open transaction */
+	bool		unsure;			/* the answer to COMMIT has been lost */
+	unsigned	unsure_life;
+	Prepared	prepared[MAX_PREPARED];
+	long		gids;			/* used so far */
 } Worker;
 
 /* Settings: set by main before any thread starts. */
 extern const char *mode;
-extern bool naive;				/* coherence.get() reads, and nothing of echocache is there */
+extern bool naive;				/* nothing of echocache is there */
+extern enum CacheAside
+{
+	NOT_ASIDE, ASIDE_DELETE, ASIDE_SET
+}			aside;				/* clients keep the cache, as applications do */
+extern bool faults_on;
+extern bool strict;				/* echocache.fallback = off */
 extern double seconds;
 extern uint64_t seed;
-extern int	nkeys;				/* the keys are 1 to nkeys */
+extern int	nkeys;				/* sessions 1 to nkeys */
+extern int	nthreads;
 extern int	nwriters;
-extern int	nreaders;
-extern int	think_us;			/* a pause, when there is one, is twice this at most */
+extern int	nplain;				/* readers of the two kinds */
+extern int	nsql;
+extern int	think_us;			/* a writer's pause, when there is one, is twice this at most */
+extern int	plain_rate;			/* reads in a second of all plain readers together, at most */
 extern int	max_body;			/* bytes */
-extern char *key_prefix;
+extern int	nservers;
+extern Doc	docs[MAX_DOCS];
+extern int	ndocs;
+extern int	nregisters;			/* they are numbered from 1 */
+extern const char *server_host[MAX_SERVERS];	/* where plain clients find them */
+extern const char *server_port[MAX_SERVERS];
+extern _Atomic(const char *) conninfo;
+extern Worker *workers;			/* the writers first */
+extern int	nworkers;
 
 /*
- * The book.  floors and sights hold version << 1 | present, and only grow; a
- * plain maximum is right because a key's events are numbered in commit order.
+ * The book.  Floors and sights hold version << 1 | present, and only grow; a
+ * plain maximum is right because a register's events are numbered in commit order.
+ * Only when the cluster has been started anew are soft ones set back, or after a
+ * promotion all of them, by faults.c while no writer is at work.
  */
 extern _Atomic uint8_t *state;	/* of each version; written by its writer */
 extern _Atomic uint8_t *marks;	/* of each version; bits are only ever added, by anyone */
-extern _Atomic uint64_t floors[MAX_KEYS + 1];	/* newest COMMITTED event; raised by writers */
-extern _Atomic uint64_t sights[MAX_KEYS + 1];	/* newest version in hand; raised by readers */
-extern _Atomic uint64_t vanishing[MAX_KEYS + 1];	/* newest SENT event that leaves it absent */
+extern _Atomic int32_t *owner;	/* of each version its register, 0 if not known */
+extern _Atomic uint64_t *beyond;	/* of an asynchronous one: its commit record is after this */
+extern _Atomic(Together *) *together;	/* of each version */
+extern _Atomic uint64_t floors[MAX_REGISTERS];	/* newest COMMITTED event; raised by writers */
+extern _Atomic uint64_t soft_floors[MAX_REGISTERS];
+extern _Atomic uint64_t sights[MAX_REGISTERS];	/* newest version in hand; raised by readers */
+extern _Atomic uint64_t soft_sights[MAX_REGISTERS];
+extern _Atomic uint64_t vanishing[MAX_REGISTERS];	/* newest SENT event that leaves it absent */
+extern _Atomic long newest;		/* version in the book */
 
-extern _Atomic bool stop;		/* threads end after their read or transaction */
+extern _Atomic bool stop;		/* readers and faults end; writers once stop_writers is set, too */
+extern _Atomic bool stop_writers;
+extern _Atomic bool all_async;	/* nobody is to commit synchronously: a crash is to come */
+
+/*
+ * The life of the cluster, which grows when it has been started anew and the book has
+ * been set right.  Until then the gate is closed: nobody connects.
+ */
+extern _Atomic unsigned life;
+extern _Atomic bool gate_closed;
+
+/* Odd while plain reads cannot be judged (between two timelines). */
+extern _Atomic unsigned plain_era;
 
 /* book.c */
 extern void book_open(void);
+extern double now(void);
+extern void die(const char *fmt,...) __attribute__((format(printf, 1, 2), noreturn));
+extern void note_version(long version);
 extern void set_state(long version, int to);
 extern void raise_to(_Atomic uint64_t *what, uint64_t value);
-extern void found(Kind kind, const char *fmt,...) __attribute__((format(printf, 2, 3)));
+extern void note(int reg, const char *who, const char *what, long version);
+extern double overtaken_at(int reg, long version);
+extern void found(Kind kind, int reg, const char *fmt,...) __attribute__((format(printf, 3, 4)));
 extern void count(int which);
-extern double now(void);
+extern void count_apart(Fault fault, double staleness);
+extern void count_fault(Fault fault);
+extern long counted(int which);
 extern void note_time(int which, double since);
+extern void note_lost_autocommit(int reg);
 extern void check_book(void);
-extern long report(void);
-extern void die(const char *fmt,...) __attribute__((format(printf, 1, 2), noreturn));
+extern long report(const char *table);
+extern const char *const kind_name[];
+extern const char *const fault_name[];
 
 /* client.c */
-extern void plain_connect(Plain *p);
-extern char *plain_get(Plain *p, int key, size_t *len);
-extern void sql_connect(Worker *w);
-extern PGresult *sql(Worker *w, const char *text, const char *p1, const char *p2);
+extern void plain_open(Plain *p, int server);
+extern bool plain_write(Plain *p, const char *bytes, size_t len);
+extern bool plain_send(Plain *p, Doc *const *wanted, int n);
+extern bool plain_next(Plain *p, char **value, size_t *len);
+extern bool plain_get(Plain *p, Doc *doc, char **value, size_t *len);
+extern bool plain_command(Plain *p, const char *request, size_t len, char *answer, size_t size);
+extern bool plain_set(Plain *p, Doc *doc, const char *value);
+extern bool plain_delete(Plain *p, Doc *doc);
+extern bool sql_connect(Worker *w);
+extern void sql_close(Worker *w);
+extern const char *prepared(Worker *w, const char *text);
+extern bool excusable(Worker *w, const PGresult *res);
+extern PGresult *sql(Worker *w, const char *text, const char *p1, const char *p2, const char *p3);
 extern void run(Worker *w, const char *text);
+
+/* judge.c */
+extern bool parse(const Doc *doc, const char *text, size_t len, long versions[PARTS]);
+extern void look(const Doc *doc, Before *b);
+extern void judge(Worker *w, How how, const char *by, const Doc *doc, const Before *b,
+				  const char *text, size_t len);
+extern void judge_absent(Worker *w, const char *by, const Doc *doc, const Before *b);
+
+/* watch.c */
+extern void watch_open(void);
+extern void *watch_main(void *arg);
+extern void suspect(Kind kind, int reg, int server, double begin, double end, const char *text);
+extern void set_fault(int server, Fault fault);
+extern bool wait_all_up(double limit);
+extern void judge_suspects(bool all);
+
+/* rest.c */
+extern PGresult *row_of(Worker *w, const Doc *doc, char **text);
+extern void settle(Worker *w, bool timeline_changed);
+extern void check_rest(Worker *w, bool final);
+
+/* faults.c */
+extern void control_open(const char *command);
+extern void control_close(void);
+extern void *faults_main(void *arg);
+extern bool choose_faults(const char *list);
+extern void park(void);
+extern void pause_writers(void);
+extern void resume_writers(void);
 
 /* checker.c */
 extern int	pick(Worker *w, int n);
 extern bool chance(Worker *w, int percent);
+extern Doc *pick_doc(Worker *w);
 extern void think(Worker *w);
+extern Doc *doc_of(int reg);
 
 /* writer.c, reader.c */
 extern void *writer_main(void *worker);
 extern void *reader_main(void *worker);
-extern void check_rest(Worker *w);
+extern const char *read_text(const Doc *doc);
+extern void find_out(Worker *w, Worker *by);
+extern void end_prepared(Worker *w, Prepared *p, bool commit);
 
 #endif							/* CHECKER_H */

@@ -1,7 +1,9 @@
 /*-------------------------------------------------------------------------
  *
  * reader.c
- *	  Readers, and their judgement: of each answer, and at the end of what rests.
+ *	  Readers: plain clients, which ask SQL on a miss, and SQL readers of all kinds.
+ *
+ * Everything that is asked at once is looked up in the book at once, before.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -14,246 +16,411 @@
 
 #include "checker.h"
 
-/* What a reader knows of a key before its read begins. */
-typedef struct Before
-{
-	uint64_t	floor;
-	uint64_t	sight;
-} Before;
+#define PIPELINE	16			/* SQL reads sent at once */
+#define REPEATED	4			/* documents of one REPEATABLE READ transaction */
 
-static Before
-look(int key)
+/* How this document is read by SQL. */
+const char *
+read_text(const Doc *doc)
 {
-	return (Before) {.floor = atomic_load(&floors[key]), .sight = atomic_load(&sights[key])};
+	if (aside != NOT_ASIDE)
+		return "SELECT coherence.session_document(s) FROM coherence.sessions s WHERE id = $1";
+	if (naive)
+		return "SELECT coherence.get($1::bigint)";
+	if (doc->nregs > 1)
+		return "SELECT echocache_get('thread', $1::bigint)";
+	return "SELECT echocache_get_session($1::bigint)";
 }
 
-/* Judge a document that a read which began at `b` has got. */
+/* Judge an answer of SQL; clears it. */
 static void
-judge_document(Worker *w, const char *how, int key, Before b, const char *doc, size_t len)
+take(Worker *w, const char *by, const Doc *doc, const Before *b, PGresult *res)
 {
-	int			id;
-	long		version;
-	char		deleted;
-	char		body[40];
-	long		floor = b.floor >> 1;
-	long		sight = b.sight >> 1;
-	int			s;
-
-	if (sscanf(doc, "{\"id\":%d,\"version\":%ld,\"is_deleted\":%c", &id, &version, &deleted) != 3 ||
-		id != key || version <= 0 || version >= MAX_VERSIONS || doc[len - 1] != '}' ||
-		snprintf(body, sizeof(body), "\"body\":\"v%ld ", version) < 0 || !strstr(doc, body))
-	{
-		found(FOREIGN, "key %d: reader %d gets by %s %.150s", key, w->id, how, doc);
-		return;
-	}
-	if (deleted != 'f')
-	{
-		found(DELETED, "key %d: reader %d gets by %s version %ld, which is a deleted one", key,
-			  w->id, how, version);
-		return;
-	}
-	atomic_fetch_or(&marks[version], SEEN);
-	s = atomic_load(&state[version]);
-	if (s == UNKNOWN)
-		atomic_fetch_or(&marks[version], SEEN_UNKNOWN);
-	if (s == KNOWN || s == ABORTED)
-	{
-		atomic_fetch_or(&marks[version], TOLD);
-		found(DIRTY, "key %d: reader %d gets by %s version %ld, which is %s", key, w->id, how,
-			  version, s == KNOWN ? "not committed yet" : "rolled back");
-	}
-	else if (version < floor && !(b.floor & 1))
-		found(DELETED, "key %d: reader %d gets by %s version %ld, deleted by %ld", key, w->id, how,
-			  version, floor);
-	else if (version < floor)
-		found(STALE, "key %d: reader %d gets by %s version %ld, %ld is committed", key, w->id, how,
-			  version, floor);
-	else if (version < sight)
-		found(BACKWARDS, "key %d: reader %d gets by %s version %ld, %ld has been read", key, w->id,
-			  how, version, sight);
+	if (PQntuples(res) == 0 || PQgetisnull(res, 0, 0))
+		judge_absent(w, by, doc, b);
 	else
-		raise_to(&sights[key], (uint64_t) version << 1 | 1);
-}
-
-/* Judge SQL's answer that there is no such session. */
-static void
-judge_absent(Worker *w, const char *how, int key, Before b)
-{
-	if ((b.floor & 1) && atomic_load(&vanishing[key]) <= b.floor >> 1)
-		found(ABSENT, "key %d: reader %d gets by %s nothing, %ld is committed", key, w->id, how,
-			  (long) (b.floor >> 1));
+		judge(w, BY_SQL, by, doc, b, PQgetvalue(res, 0, 0), PQgetlength(res, 0, 0));
+	PQclear(res);
 }
 
 static void
-read_sql(Worker *w, int key, Before b)
+read_sql(Worker *w, Doc *doc)
 {
-	char		id[12];
+	Before		b;
 	PGresult   *res;
 
-	snprintf(id, sizeof(id), "%d", key);
-	res = sql(w, naive ? "SELECT coherence.get($1::bigint)"
-			  : "SELECT echocache_get_session($1::bigint)", id, NULL);
-	if (PQgetisnull(res, 0, 0))
-		judge_absent(w, "SQL", key, b);
-	else
-		judge_document(w, "SQL", key, b, PQgetvalue(res, 0, 0), PQgetlength(res, 0, 0));
-	PQclear(res);
-	count(N_SQL);
+	look(doc, &b);
+	res = sql(w, read_text(doc), doc->id_text, NULL, NULL);
+	if (res)
+	{
+		take(w, "SQL", doc, &b, res);
+		count(N_SQL);
+	}
 }
 
-/* Several keys in a row by one call. */
+/* The next result of a pipeline, or NULL: the connection is gone. */
+static PGresult *
+next_result(Worker *w)
+{
+	for (;;)
+	{
+		PGresult   *res = PQgetResult(w->conn);
+
+		if (res == NULL)
+		{
+			if (PQstatus(w->conn) != CONNECTION_OK)
+			{
+				if (!faults_on)
+					die("%s", PQerrorMessage(w->conn));
+				w->lost = true;
+				return NULL;
+			}
+			continue;
+		}
+		return res;
+	}
+}
+
+/*
+ * These documents by SQL, all asked for at once: each in a transaction of its
+ * own, or all in one.
+ */
+static void
+read_pipeline(Worker *w, Doc **wanted, int n, bool together)
+{
+	Before		b[PIPELINE];
+	int			syncs = together ? 1 : n;
+	int			at = 0;
+
+	for (int i = 0; i < n; i++)
+		if (prepared(w, read_text(wanted[i])) == NULL)
+			return;
+	for (int i = 0; i < n; i++)
+		look(wanted[i], &b[i]);
+	if (!PQenterPipelineMode(w->conn))
+		die("%s", PQerrorMessage(w->conn));
+	for (int i = 0; i < n; i++)
+	{
+		const char *params[1] = {wanted[i]->id_text};
+
+		/* where the connection breaks, the results tell */
+		(void) PQsendQueryPrepared(w->conn, prepared(w, read_text(wanted[i])), 1, params, NULL,
+								   NULL, 0);
+		if (!together || i == n - 1)
+			(void) PQpipelineSync(w->conn);
+	}
+	while (syncs > 0)
+	{
+		PGresult   *res = next_result(w);
+
+		if (res == NULL)
+			return;
+		switch (PQresultStatus(res))
+		{
+			case PGRES_PIPELINE_SYNC:
+				syncs--;
+				PQclear(res);
+				break;
+			case PGRES_TUPLES_OK:
+				if (at == n)
+					die("more answers than questions");
+				take(w, together ? "SQL (one transaction)" : "SQL (pipeline)", wanted[at], &b[at],
+					 res);
+				count(together ? N_SQL_TRANSACTION : N_SQL);
+				at++;
+				break;
+			case PGRES_PIPELINE_ABORTED:
+				at++;
+				PQclear(res);
+				break;
+			default:
+				if (!excusable(w, res))
+					die("%s: %s", w->name, PQresultErrorMessage(res));
+				at++;
+				PQclear(res);
+				if (w->lost)
+					return;
+		}
+	}
+	if (!PQexitPipelineMode(w->conn))
+		die("%s", PQerrorMessage(w->conn));
+}
+
+/* Some documents by SQL, each asked for when the one before has been answered. */
+static void
+read_transaction(Worker *w)
+{
+	run(w, "BEGIN");
+	for (int i = 1 + pick(w, 6); i > 0 && !w->failed; i--)
+	{
+		Doc		   *doc = pick_doc(w);
+		Before		b;
+		PGresult   *res;
+
+		look(doc, &b);
+		res = sql(w, read_text(doc), doc->id_text, NULL, NULL);
+		if (res == NULL)
+			break;
+		take(w, "SQL (in a transaction)", doc, &b, res);
+		count(N_SQL_TRANSACTION);
+	}
+	run(w, "COMMIT");
+}
+
+/*
+ * Some documents in one REPEATABLE READ transaction, each twice.  What is older than
+ * the transaction's snapshot it must see; so what is known before it begins counts.
+ */
+static void
+read_repeatable(Worker *w)
+{
+	Doc		   *wanted[REPEATED];
+	Before		b[REPEATED];
+	char	   *first[REPEATED] = {NULL};
+
+	for (int i = 0; i < REPEATED; i++)
+	{
+		wanted[i] = pick_doc(w);
+		look(wanted[i], &b[i]);
+	}
+	run(w, "BEGIN ISOLATION LEVEL REPEATABLE READ");
+	for (int i = 0; i < 2 * REPEATED && !w->failed; i++)
+	{
+		Doc		   *doc = wanted[i % REPEATED];
+		PGresult   *res = sql(w, read_text(doc), doc->id_text, NULL, NULL);
+		char	   *text;
+
+		if (res == NULL)
+			break;
+		count(N_SQL_REPEATABLE);
+		text = PQgetisnull(res, 0, 0) ? "" : PQgetvalue(res, 0, 0);
+		if (i < REPEATED)
+		{
+			first[i] = strdup(text);
+			take(w, "SQL (REPEATABLE READ)", doc, &b[i], res);
+			continue;
+		}
+		if (strcmp(text, first[i - REPEATED]) != 0)
+			found(REPEAT, doc->reg, "%s: %s gets %.150s and then %.150s", doc->key, w->name,
+				  first[i - REPEATED], text);
+		PQclear(res);
+	}
+	run(w, "COMMIT");
+	for (int i = 0; i < REPEATED; i++)
+		free(first[i]);
+}
+
+/* Several documents of one name by one call. */
 static void
 read_many(Worker *w)
 {
-	int			first = 1 + pick(w, nkeys - MANY + 1);
-	char		ids[100];
+	bool		threads = nthreads >= MANY && chance(w, 40);
+	int			n = threads ? nthreads : nkeys;
+	Doc		   *first = &docs[(threads ? nkeys : 0) + pick(w, n - MANY + 1)];
+	char		ids[200] = "{";
 	Before		b[MANY];
 	bool		got[MANY] = {false};
 	PGresult   *res;
 
-	snprintf(ids, sizeof(ids), "{%d,%d,%d,%d}", first, first + 1, first + 2, first + 3);
 	for (int i = 0; i < MANY; i++)
-		b[i] = look(first + i);
-	res = sql(w, "SELECT id, session FROM echocache_get_sessions($1::bigint[])", ids, NULL);
+	{
+		look(&first[i], &b[i]);
+		snprintf(ids + strlen(ids), sizeof(ids) - strlen(ids), "%s%d", i > 0 ? "," : "",
+				 first[i].id);
+	}
+	strcat(ids, "}");
+	res = threads
+		? sql(w, "SELECT id, document FROM echocache_get_many('thread', $1::bigint[])", ids, NULL,
+			  NULL)
+		: sql(w, "SELECT id, session FROM echocache_get_sessions($1::bigint[])", ids, NULL, NULL);
+	if (res == NULL)
+		return;
 	for (int row = 0; row < PQntuples(res); row++)
 	{
-		int			i = atoi(PQgetvalue(res, row, 0)) - first;
+		int			i = atoi(PQgetvalue(res, row, 0)) - first->id;
 
 		if (i < 0 || i >= MANY || got[i])
 		{
-			found(FOREIGN, "reader %d asks for %s and gets %s", w->id, ids,
-				  PQgetvalue(res, row, 0));
+			found(FOREIGN, 0, "%s asks for %s and gets %s", w->name, ids, PQgetvalue(res, row, 0));
 			continue;
 		}
 		got[i] = true;
-		judge_document(w, "SQL (many)", first + i, b[i], PQgetvalue(res, row, 1),
-					   PQgetlength(res, row, 1));
+		judge(w, BY_SQL, "SQL (many)", &first[i], &b[i], PQgetvalue(res, row, 1),
+			  PQgetlength(res, row, 1));
 	}
 	for (int i = 0; i < MANY; i++)
+	{
 		if (!got[i])
-			judge_absent(w, "SQL (many)", first + i, b[i]);
+			judge_absent(w, "SQL (many)", &first[i], &b[i]);
+		count(N_SQL_MANY);
+	}
 	PQclear(res);
-	count(N_SQL_MANY);
 }
 
-/* As an application does: memcached first, SQL on a miss or a marker (or not at all). */
+/* What is never needed, and must never do harm. */
 static void
-read_plain(Worker *w, int key, Before b)
+meddle(Worker *w)
 {
-	size_t		len;
-	char	   *value = plain_get(&w->plain, key, &len);
+	static const char *const texts[] = {
+		"SELECT echocache_invalidate($2, $1::bigint)",
+		"SELECT echocache_refresh($2, $1::bigint)",
+		"SELECT echocache_touch($2, $1::bigint)"
+	};
+	Doc		   *doc = pick_doc(w);
 
-	if (value && !(len == 4 && memcmp(value, "null", 4) == 0))
+	PQclear(sql(w, texts[pick(w, 3)], doc->id_text, doc->name, NULL));
+}
+
+static void
+sql_reader(Worker *w)
+{
+	Doc		   *wanted[PIPELINE];
+	int			dice = pick(w, 100);
+
+	if (dice < 55)
 	{
-		judge_document(w, "get", key, b, value, len);
-		count(N_HITS);
+		for (int i = 0; i < PIPELINE; i++)
+			wanted[i] = pick_doc(w);
+		read_pipeline(w, wanted, PIPELINE, chance(w, 25));
+	}
+	else if (dice < 65)
+		read_sql(w, pick_doc(w));
+	else if (dice < 75)
+		read_transaction(w);
+	else if (dice < 85)
+		read_repeatable(w);
+	else if (dice < 99 || naive)
+		naive ? read_sql(w, pick_doc(w)) : read_many(w);
+	else
+		meddle(w);
+	w->failed = false;
+}
+
+/* On a miss or a marker, as an application does. */
+static void
+read_missing(Worker *w, Doc **missing, int n)
+{
+	if (w->lost)
+		return;
+	if (aside == NOT_ASIDE)
+	{
+		if (n > 0)
+			read_pipeline(w, missing, n < PIPELINE ? n : PIPELINE, false);
 		return;
 	}
-	count(value ? N_MARKERS : N_MISSES);
-	if (chance(w, 50))
-		read_sql(w, key, b);
+	for (int i = 0; i < n && i < 4; i++)
+	{
+		/* the application fills the cache itself */
+		Before		b;
+		PGresult   *res;
+
+		look(missing[i], &b);
+		res = sql(w, read_text(missing[i]), missing[i]->id_text, NULL, NULL);
+		if (res && PQntuples(res) > 0 && !PQgetisnull(res, 0, 0))
+			plain_set(&w->plain[0], missing[i], PQgetvalue(res, 0, 0));
+		if (res)
+			take(w, "SQL (fill)", missing[i], &b, res);
+		count(N_SQL);
+	}
+}
+
+/* Pipelined gets from one server; some of what it does not have is then asked of SQL. */
+static void
+plain_reader(Worker *w)
+{
+	Plain	   *p = &w->plain[pick(w, nservers)];
+	Doc		   *wanted[BATCH];
+	Doc		   *missing[BATCH];
+	Before		b[BATCH];
+	int			n = 0;
+	int			nmissing = 0;
+
+	for (int i = 0; i < 4 * BATCH && n < BATCH; i++)
+	{
+		Doc		   *doc = pick_doc(w);
+
+		if (doc->server == p->server)
+			wanted[n++] = doc;
+	}
+	for (int i = 0; i < n; i++)
+		look(wanted[i], &b[i]);
+	if (!plain_send(p, wanted, n))
+	{
+		usleep(5000);
+		return;
+	}
+	for (int i = 0; i < n; i++)
+	{
+		size_t		len;
+		char	   *value;
+
+		if (!plain_next(p, &value, &len))
+			return;
+		if (value && !(len == 4 && memcmp(value, "null", 4) == 0))
+		{
+			judge(w, BY_PLAIN, "get", wanted[i], &b[i], value, len);
+			count(N_PLAIN_HITS);
+			continue;
+		}
+		count(value ? N_PLAIN_MARKERS : N_PLAIN_MISSES);
+		if (chance(w, 25))
+			missing[nmissing++] = wanted[i];
+	}
+	read_missing(w, missing, nmissing);
+	w->failed = false;
+}
+
+/* Connect again when that is possible, and do without until then. */
+static void
+try_reconnect(Worker *w)
+{
+	unsigned	before = atomic_load(&life);
+
+	if (atomic_load(&gate_closed) || !sql_connect(w))
+		return;
+	count(N_CONNECTIONS_LOST);
+	/* perhaps that was the next life's cluster, before the book was ready */
+	if (atomic_load(&gate_closed) || before != atomic_load(&life))
+		w->lost = true;
+	w->failed = false;
 }
 
 void *
 reader_main(void *arg)
 {
 	Worker	   *w = arg;
+	bool		plain = w->id < nplain;
+	double		next = now();
 
 	while (!atomic_load(&stop))
 	{
-		int			dice = pick(w, 100);
-		int			key = 1 + pick(w, nkeys);
-		Before		b = look(key);
 		double		since = now();
 
-		if (dice < 60)
-			read_plain(w, key, b);
-		else if (dice < 90 || naive)
-			read_sql(w, key, b);
-		else
-			read_many(w);
+		if (w->lost)
+		{
+			try_reconnect(w);
+			if (w->lost && !plain)
+			{
+				usleep(2000);
+				continue;
+			}
+		}
+		if (!plain)
+		{
+			sql_reader(w);
+			note_time(T_READ, since);
+			if (chance(w, 10))
+				think(w);
+			continue;
+		}
+		plain_reader(w);
 		note_time(T_READ, since);
-		if (chance(w, 10))
-			think(w);
+		/* not faster than asked for, nor in one go what was missed meanwhile */
+		next += (double) BATCH * nplain / plain_rate;
+		if (next > now())
+			usleep((next - now()) * 1e6);
+		else if (next < now() - 0.1)
+			next = now();
 	}
 	return NULL;
-}
-
-/* Until the cache is there, SQL reads fill nothing; 10 s are for a worker to bring it back. */
-static void
-wait_available(Worker *w)
-{
-	double		since = now();
-
-	for (;;)
-	{
-		PGresult   *res = sql(w, "SELECT echocache_is_available()", NULL, NULL);
-		bool		available = PQgetvalue(res, 0, 0)[0] == 't';
-
-		PQclear(res);
-		if (available)
-			return;
-		if (now() - since > 10)
-			die("the cache is not available after 10 s");
-		usleep(50000);
-	}
-}
-
-/*
- * Compare every key's cached bytes, and SQL's answer, with the row; and our
- * book with the table, for a checker that is wrong must not pass for an answer.
- */
-void
-check_rest(Worker *w)
-{
-	run(w, "SET TimeZone = 'UTC'");
-	run(w, "SET DateStyle = 'ISO'");
-	if (!naive)
-		wait_available(w);
-	/* as left behind; as the SQL read left it, and then withdrawn; as the SQL read filled it */
-	for (int round = 0; round < 3; round++)
-		for (int key = 1; key <= nkeys; key++)
-		{
-			char		id[12];
-			PGresult   *row;
-			PGresult   *res;
-			char	   *want;
-			size_t		len;
-			char	   *value;
-			uint64_t	floor = atomic_load(&floors[key]);
-
-			snprintf(id, sizeof(id), "%d", key);
-			row = sql(w, "SELECT row_to_json(d), d.version FROM (SELECT id, version, is_deleted,"
-					  " updated_at, body FROM coherence.sessions) d"
-					  " WHERE id = $1 AND NOT is_deleted", id, NULL);
-			want = PQntuples(row) ? PQgetvalue(row, 0, 0) : NULL;
-			if (want && round == 2)
-				count(N_ROWS);
-			if (floor != 0 && (want == NULL) != !(floor & 1))
-				die("key %d: the book says %s, the table does not", key,
-					floor & 1 ? "present" : "absent");
-			if (want && floor >> 1 != (uint64_t) atol(PQgetvalue(row, 0, 1)))
-				die("key %d: the book says %ld, the table %s", key, (long) (floor >> 1),
-					PQgetvalue(row, 0, 1));
-			value = plain_get(&w->plain, key, &len);
-			if (value && strcmp(value, "null") != 0)
-			{
-				if (want == NULL || strcmp(value, want) != 0)
-					found(REST, "key %d: cached as %.150s, its row is %.150s", key, value,
-						  want ? want : "absent");
-				else if (round == 2)
-					count(N_RESTING);
-			}
-			if (round == 1 && !naive)
-				PQclear(sql(w, "SELECT echocache_invalidate_session($1::bigint)", id, NULL));
-			res = sql(w, naive ? "SELECT coherence.get($1::bigint)"
-					  : "SELECT echocache_get_session($1::bigint)", id, NULL);
-			if (PQgetisnull(res, 0, 0) ? want != NULL
-				: want == NULL || strcmp(PQgetvalue(res, 0, 0), want) != 0)
-				found(REST, "key %d: by SQL %.150s, its row is %.150s", key,
-					  PQgetisnull(res, 0, 0) ? "absent" : PQgetvalue(res, 0, 0),
-					  want ? want : "absent");
-			PQclear(res);
-			PQclear(row);
-		}
 }

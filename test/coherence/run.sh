@@ -1,56 +1,46 @@
 #!/bin/bash
 #
-# run.sh [SECONDS]
-#	  The concurrent checker against a running cluster, and the proof that its
-#	  verdict means something: the same run against naive triggers must fail,
+# run.sh [--minutes M] [--seed N] [--faults NAME,...]
+#	  The checker against echocache, quiet and under faults; and the proof that its verdict
+#	  means something: the same checker against caches that people build must find what is wrong,
 #	  and without any cache it must not.
 #
-# The cluster is the one of libpq's environment (PGHOST, PGPORT, ..., a superuser) with
-# echocache preloaded and enabled, its echocache.hosts the one memcached of
-# MEMCACHED_HOST and MEMCACHED_PORT, which must be ours alone: it is flushed between runs.
-# The naive triggers need pgmemcache (Debian: postgresql-15-pgmemcache).
+# Without --minutes a short run with seeds that are fixed (test/run.sh's suite "coherence").  With it,
+# echocache alone for so long under faults, then the controls.  Starts servers of its own (test/lib.sh),
+# and builds the extension unless EC_STAGE has it.  The naive triggers need pgmemcache (Debian:
+# postgresql-15-pgmemcache).
 #
-#   COHERENCE_SEED    the seed (default: the time)
-#   COHERENCE_MODES   which runs (default: all, "echocache uncached naive-set naive-delete")
-#   BUILD             where the checker is built (default: test/build)
+#   CHECK_RUNS   which runs (default: all; see the end)
+#   CHECK_ARGS   further arguments of the checker for echocache, such as "--rate 100000"
 #
-# Prints TAP; exit status 1 if a test failed.
+# Prints TAP, the reports of the runs as its comments, and a table of all; exit status 1 if a
+# test failed.
 #
 # Copyright (c) 2026, echocache developers
 
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-seconds=${1:-10}
-seed=${COHERENCE_SEED:-$(date +%s)}
-modes=${COHERENCE_MODES:-echocache uncached naive-set naive-delete}
-control_seconds=$((seconds < 4 ? seconds : 4))
-export BUILD=${BUILD:-$here/../build}
-export MEMCACHED_HOST=${MEMCACHED_HOST:-127.0.0.1} MEMCACHED_PORT=${MEMCACHED_PORT:-11211}
-admin_db=${PGDATABASE:-postgres}
+PG_CONFIG=${PG_CONFIG:-/usr/lib/postgresql/15/bin/pg_config}
+# shellcheck source-path=SCRIPTDIR source=../lib.sh
+. "$here/../lib.sh"
+unset EC_TMP
+minutes=0
+seed=
+faults=
+while [ $# -gt 0 ]; do
+	case $1 in
+		--minutes) minutes=$2 ;;
+		--seed) seed=$2 ;;
+		--faults) faults=$2 ;;
+		*) ec_die "usage: run.sh [--minutes M] [--seed N] [--faults NAME,...]" ;;
+	esac
+	shift 2
+done
+
 db=echocache_coherence
-out=$(mktemp)
 tests=0
 failed=0
-
-# shellcheck disable=SC2317 # called by trap
-cleanup()
-{
-	rm -f "$out"
-	drop_database
-}
-
-# sql DATABASE [psql argument...]
-sql()
-{
-	psql -X -q -A -t -v ON_ERROR_STOP=1 -d "$@"
-}
-
-drop_database()
-{
-	sql "$admin_db" -c "SET client_min_messages = error" \
-		-c "DROP DATABASE IF EXISTS $db WITH (FORCE)" >/dev/null
-}
 
 # ok CONDITION NAME: one line of TAP.
 ok()
@@ -75,7 +65,7 @@ figure()
 {
 	local n
 
-	n=$(sed -n "1s/.*\"$1\":\([0-9]*\)[,.}].*/\1/p" "$out")
+	n=$(sed -n "s/^{.*\"$1\":\([0-9]*\)[,.}].*/\1/p" "$out")
 	echo "${n:-0}"
 }
 
@@ -85,72 +75,59 @@ more()
 	if [ "$(figure "$1")" -gt "$2" ]; then echo true; else echo false; fi
 }
 
+is()
+{
+	if [ "$1" = "$2" ]; then echo true; else echo false; fi
+}
+
 have_pgmemcache()
 {
-	[ "$(sql "$admin_db" -c "SELECT count(*) FROM pg_available_extensions
-		WHERE name = 'pgmemcache'")" = 1 ]
+	[ "$(ec_sql -c "SELECT count(*) FROM pg_available_extensions WHERE name = 'pgmemcache'")" = 1 ]
 }
 
 flush_memcached()
 {
-	local reply
+	local reply n
 
-	exec 3<>"/dev/tcp/$MEMCACHED_HOST/$MEMCACHED_PORT"
-	printf 'flush_all\r\n' >&3
-	read -r reply <&3
-	exec 3>&-
-	[ "${reply%$'\r'}" = OK ]
+	for n in 0 1; do
+		exec 4<>"/dev/tcp/127.0.0.1/$(ec_memcached_port "$n")"
+		printf 'flush_all\r\n' >&4
+		read -r reply <&4
+		exec 4>&-
+		[ "${reply%$'\r'}" = OK ]
+	done
 }
 
-# What both kinds of run work on.  version comes before body, whose text uses its number.
+# A database with nothing but what setup.sql makes, and memcached empty.
 make_database()
 {
-	drop_database
-	sql "$admin_db" -c "CREATE DATABASE $db"
-	sql "$db" <<-'SQL'
-		CREATE SCHEMA coherence;
-		CREATE SEQUENCE coherence.version;
-		CREATE TABLE coherence.sessions (
-		    id bigint PRIMARY KEY,
-		    version bigint NOT NULL,
-		    is_deleted boolean NOT NULL DEFAULT false,
-		    updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-		    secret text,
-		    body text NOT NULL
-		) WITH (fillfactor = 50);
-	SQL
+	export PGDATABASE=postgres
+	ec_sql -c "SET client_min_messages = error" -c "DROP DATABASE IF EXISTS $db WITH (FORCE)"
+	ec_sql -c "CREATE DATABASE $db"
+	export PGDATABASE=$db
+	# the numbers of checker.h: sessions 1 to keys, then threads of 5 registers each
+	ec_sql -v register="SELECT $keys + (thread - 1) * 5 + slot + 1" -f "$here/setup.sql"
+	flush_memcached
 }
 
 attach_echocache()
 {
-	sql "$db" <<-'SQL' >/dev/null || return 1
+	ec_sql <<-'SQL' >/dev/null || return 1
 		CREATE EXTENSION echocache;
-		SELECT echocache_attach('coherence.sessions', filter => 'NOT is_deleted',
-		                        exclude => '{secret}');
+		SELECT echocache_attach('coherence.sessions', filter => 'NOT is_deleted', exclude => '{secret}');
+		SELECT echocache_attach('coherence.threads', 'thread', document => 'coherence.thread_document');
+		SELECT echocache_attach_dependent('coherence.posts', 'thread', 'thread');
 	SQL
-	# The worker has to find the new database and to purge what an earlier one has left.
-	for _ in $(seq 100); do
-		[ "$(sql "$db" -c "SELECT echocache_is_available()")" = t ] && return
-		sleep 0.1
-	done
-	echo "# no server of echocache is UP after 10 s"
-	return 1
 }
 
-# The triggers that everyone writes first.  naive-set stores the row when the
-# statement runs, naive-delete removes the key then; readers fill by set.
+# The triggers that everyone writes first, as pgmemcache's README has them.  naive-set stores the
+# row when the statement runs, naive-delete removes the key then; readers fill by set.
 attach_naive()
 {
-	sql "$db" -v servers="$MEMCACHED_HOST:$MEMCACHED_PORT" -v store="$([ "$1" = naive-set ] &&
-		echo true || echo false)" <<-'SQL'
+	ec_sql -v servers="127.0.0.1:$(ec_memcached_port 0)" \
+		-v store="$([ "$1" = naive-set ] && echo true || echo false)" <<-'SQL'
 		CREATE EXTENSION pgmemcache;
 		ALTER DATABASE :"DBNAME" SET pgmemcache.default_servers = :'servers';
-		CREATE FUNCTION coherence.document(s coherence.sessions) RETURNS text LANGUAGE sql STABLE
-		AS $$
-		    SELECT row_to_json(d)::text
-		    FROM (SELECT s.id, s.version, s.is_deleted, s.updated_at, s.body) d
-		    WHERE NOT s.is_deleted
-		$$;
 		CREATE FUNCTION coherence.naive() RETURNS trigger LANGUAGE plpgsql AS $$
 		DECLARE
 		    document text;
@@ -159,7 +136,7 @@ attach_naive()
 		        PERFORM memcache_delete('session:' || OLD.id);
 		    END IF;
 		    IF TG_OP <> 'DELETE' THEN
-		        document := coherence.document(NEW);
+		        document := coherence.session_document(NEW);
 		        IF TG_ARGV[0]::boolean AND document IS NOT NULL THEN
 		            PERFORM memcache_set('session:' || NEW.id, document);
 		        ELSE
@@ -175,7 +152,7 @@ attach_naive()
 		    document text := memcache_get('session:' || wanted);
 		BEGIN
 		    IF document IS NULL THEN
-		        SELECT coherence.document(s) INTO document FROM coherence.sessions s
+		        SELECT coherence.session_document(s) INTO document FROM coherence.sessions s
 		        WHERE s.id = wanted;
 		        IF document IS NOT NULL THEN
 		            PERFORM memcache_set('session:' || wanted, document);
@@ -189,76 +166,172 @@ attach_naive()
 # No cache at all.
 attach_nothing()
 {
-	sql "$db" <<-'SQL'
+	ec_sql <<-'SQL'
 		CREATE FUNCTION coherence.get(wanted bigint) RETURNS json LANGUAGE sql AS $$
-		    SELECT row_to_json(d)
-		    FROM (SELECT id, version, is_deleted, updated_at, body FROM coherence.sessions) d
-		    WHERE id = wanted AND NOT is_deleted
+		    SELECT coherence.session_document(s) FROM coherence.sessions s WHERE id = wanted
 		$$;
 	SQL
 }
 
-# check MODE SECONDS: run the checker; its report goes to the TAP stream as diagnostics.
-# The status is the checker's: 0 nothing found, 1 something found, 2 could not tell.
-check()
+# set_conf LINE...: further settings; those in force are not much different from each other.
+set_conf()
 {
-	local status=0
-
-	PGDATABASE=$db "$BUILD/checker" --mode "$1" --seconds "$2" --seed "$seed" \
-		>"$out" 2>&1 || status=$?
-	sed 's/^/# /' "$out"
-	return "$status"
+	printf '%s\n' "$@" >>"$EC_TMP/pg-main/data/postgresql.conf"
+	ec_sql -c "SELECT pg_reload_conf()" >/dev/null
 }
 
-make -s -C "$here"
-trap cleanup EXIT
+# check MODE SECONDS SEED [ARGUMENT...]: run the checker; its report goes to the TAP stream as
+# diagnostics.  Sets status, the checker's: 0 nothing found, 1 something found, 2 could not tell.
+check()
+{
+	local mode=$1 for=$2 with=$3 servers
+
+	shift 3
+	servers=127.0.0.1:$(ec_memcached_port 0)
+	[ "$mode" != echocache ] || servers+=,127.0.0.1:$(ec_memcached_port 1)
+	status=0
+	"$BUILD/checker" --mode "$mode" --servers "$servers" --seconds "$for" --seed "$with" \
+		--keys "$keys" --table "$table" "$@" >"$out" 2>&1 </dev/null || status=$?
+	sed 's/^/# /' "$out"
+}
+
+# echocache_run NAME SECONDS SEED [ARGUMENT...]: what must be so of each run with echocache.
+echocache_run()
+{
+	local name=$1 n few=
+
+	shift
+	make_database
+	attach_echocache
+	# shellcheck disable=SC2086 # several words
+	check echocache "$@" --control "$here/control.sh" ${CHECK_ARGS:-}
+	ok "$(is "$status" 0)" "$name: not one wrong answer, and right at rest (seed $2)"
+	# That would say little if nothing had happened.
+	ok "$([ "$status" != 2 ] && is "$(figure cached_at_rest)" "$(figure rows_at_rest)" || echo false)" \
+		"$name: SQL reads have filled the cache at rest"
+	# That would say little if nothing had happened.
+	for n in committed:100 rolled_back:10 savepoints_rolled_back:10 prepared:5 bulk:1 moved:5 asynchronous:20 \
+		autocommit:50 plain_hits:1000 plain_markers:10 sql_reads:500 sql_in_transactions:100 sql_repeatable:100 \
+		sql_many:100 own_reads:10; do
+		[ "$(more "${n%:*}" "${n#*:}")" = true ] || few+=" ${n%:*}"
+	done
+	ok "$(is "$few" '')" "$name: transactions and reads of every kind${few:+, but too few:$few}"
+}
+
+# Of each fault that was asked for there has been one.
+saw_faults()
+{
+	local name=$1 f missing=
+
+	shift
+	for f in "$@"; do
+		[ "$(more "fault_$f" 0)" = true ] || missing+=" $f"
+	done
+	ok "$(is "$missing" '')" "$name: faults of every kind$missing"
+}
+
+run_quiet()
+{
+	set_conf "echocache.timeout = '1s'"
+	echocache_run quiet "$1" "$2"
+	ok "$(is "$(figure apart)" 0)" "quiet: no old answer to excuse"
+}
+
+run_faults()
+{
+	set_conf "echocache.timeout = '200ms'"
+	echocache_run "faults $2" "$1" "$2" --faults "${faults:-all}" --pause 500
+	# shellcheck disable=SC2086 # several words
+	[ -n "$faults" ] || saw_faults "faults $2" freeze kill flush evict cut hold delay reset terminate crash stop
+}
+
+# With fallback = off nothing commits that cannot be withdrawn: so there is nothing to excuse.
+run_strict()
+{
+	set_conf "echocache.timeout = '200ms'" "echocache.fallback = off"
+	echocache_run "fallback = off" "$1" "$2" --faults freeze,kill,cut,hold,delay --strict --pause 400
+	ok "$(is "$(figure apart)" 0)" "fallback = off: no old answer to excuse"
+	set_conf "echocache.fallback = on"
+}
+
+# The last of all, since the cluster is another one afterwards.
+run_promote()
+{
+	set_conf "echocache.timeout = '500ms'"
+	echocache_run promotion "$1" "$2" --faults promote --pause 500
+	saw_faults promotion promote
+}
+
+run_uncached()
+{
+	make_database
+	attach_nothing
+	check uncached "$1" "$2"
+	ok "$(is "$status" 0)" "uncached: the checker finds nothing where nothing is wrong"
+}
+
+# A control: something must be found, of this kind.
+run_control()
+{
+	local mode=$1 kind=$2
+
+	if [[ $mode = naive-* ]] && ! have_pgmemcache; then
+		skip "$mode: the checker finds what is wrong" "pgmemcache is not installed"
+		return
+	fi
+	make_database
+	[[ $mode != naive-* ]] || attach_naive "$mode"
+	check "$mode" "$3" "$4"
+	ok "$([ "$status" = 1 ] && more "$kind" 0 || echo false)" \
+		"$mode: the checker finds what is wrong, $kind reads among it"
+}
+
+ec_begin
+ec_build
+export BUILD=$EC_TMP/checker.build
+make -s -C "$here" PG_CONFIG="$PG_CONFIG"
+out=$EC_TMP/out
+table=$EC_TMP/table
+keys=120
+export CHECK_MEMCACHED='-m 8 -t 2'
+for n in 0 1; do
+	# shellcheck disable=SC2086 # several words
+	ec_memcached_start "$n" $CHECK_MEMCACHED
+done
+CHECK_PROXY=$(ec_port)
+export CHECK_PROXY
+ec_pg_start main "echocache.enabled = on" "echocache.retry_interval = '100ms'" \
+	"echocache.hosts = '127.0.0.1:$(ec_memcached_port 0):3, 127.0.0.1:$CHECK_PROXY'" \
+	"echocache.marker_ttl = '1s'" "max_prepared_transactions = 50" "max_connections = 100" \
+	"wal_writer_delay = '1s'" "wal_keep_size = '256MB'" "log_min_messages = log" "fsync = off" \
+	"log_min_error_statement = panic" "log_line_prefix = '%m [%p] %a '"
+ec_pg_env main
+
 echo "TAP version 13"
-for mode in $modes; do
-	case $mode in
-		echocache)
-			make_database
-			flush_memcached
-			status=0
-			if attach_echocache; then check "$mode" "$seconds" || status=$?; else status=2; fi
-			ok "$([ "$status" = 0 ] && echo true || echo false)" \
-				"echocache: ${seconds} s without a wrong answer, and right at rest (seed $seed)"
-			# That would say little if nothing had happened.
-			ok "$(more committed 100)" "echocache: transactions committed"
-			ok "$(more rolled_back 10)" "echocache: transactions rolled back"
-			ok "$(more savepoints_rolled_back 10)" "echocache: savepoints rolled back"
-			ok "$(more plain_hits 100)" "echocache: plain clients got documents"
-			ok "$(more sql_reads 100)" "echocache: SQL readers got answers"
-			# A run may end with an empty table; what rows there are have been read.
-			ok "$([ "$(figure cached_at_rest)" = "$(figure rows_at_rest)" ] && [ "$status" != 2 ] &&
-				echo true || echo false)" "echocache: SQL reads have filled the cache at rest"
-			;;
-		uncached)
-			make_database
-			flush_memcached
-			attach_nothing
-			status=0
-			check "$mode" "$control_seconds" || status=$?
-			ok "$([ "$status" = 0 ] && echo true || echo false)" \
-				"uncached: the checker finds nothing where nothing is wrong"
-			;;
-		naive-set | naive-delete)
-			if ! have_pgmemcache; then
-				skip "$mode: the checker finds what is wrong" "pgmemcache is not installed"
-				continue
-			fi
-			make_database
-			flush_memcached
-			attach_naive "$mode"
-			status=0
-			check "$mode" "$control_seconds" || status=$?
-			kind=$([ "$mode" = naive-set ] && echo dirty || echo stale)
-			ok "$([ "$status" = 1 ] && more "$kind" 0 || echo false)" \
-				"$mode: the checker finds what is wrong, $kind reads among it"
-			;;
-		*)
-			ok false "$mode is a mode"
-			;;
+cat >"$table" <<-'EOT'
+	| cache | seed | time | reads checked | commits | faults | violations | stale | deleted | absent | dirty | ahead | backwards | torn | repeat | foreign | own | rest | old answers while cut off (oldest) |
+	|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|
+EOT
+if [ "$minutes" = 0 ]; then
+	runs=${CHECK_RUNS:-quiet faults1 faults2 strict uncached naive-set naive-delete client-delete client-set promote}
+	time=
+else
+	runs=${CHECK_RUNS:-faults1 strict uncached naive-set naive-delete client-delete client-set promote}
+	time=$((minutes * 60))
+fi
+for run in $runs; do
+	case $run in
+		quiet) run_quiet 6 "${seed:-1}" ;;
+		faults1) run_faults "${time:-18}" "${seed:-1}" ;;
+		faults2) run_faults 18 $((${seed:-1} + 1)) ;;
+		strict) run_strict 6 "${seed:-1}" ;;
+		promote) run_promote 6 "${seed:-1}" ;;
+		uncached) run_uncached 2 "${seed:-1}" ;;
+		naive-set) run_control naive-set dirty 3 "${seed:-1}" ;;
+		*) run_control "$run" stale 3 "${seed:-1}" ;;
 	esac
 done
+echo "#"
+sed 's/^/# /' "$table"
 echo "1..$tests"
 exit "$failed"

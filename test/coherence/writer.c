@@ -5,7 +5,9 @@
  *
  * A writer enters each event in the book when its statement has returned, and
  * what becomes of it in the order that the top of checker.h gives: nothing is SENT
- * before COMMIT is on its way, nor COMMITTED before it has returned.
+ * before COMMIT is on its way, nor COMMITTED before it has returned.  When the answer
+ * to COMMIT does not come, the transaction's id tells what has become of it, or, if the
+ * cluster has gone down meanwhile, the rows do (rest.c).
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -14,32 +16,51 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "checker.h"
 
 /* version's expression comes first in the row, so body uses the number it has drawn. */
-#define CHANGE \
-	"version = nextval('coherence.version'), " \
-	"body = 'v' || currval('coherence.version') || ' ' || repeat('x', $2::int), " \
-	"updated_at = clock_timestamp()"
-#define RETURN " RETURNING id, version, is_deleted"
+#define NUMBER	"nextval('coherence.version')"
+#define BODY(size) \
+	"'v' || currval('coherence.version') || ' ' || repeat('x', " size ") || ' v' || " \
+	"currval('coherence.version')"
+#define SESSION_CHANGE "version = " NUMBER ", body = " BODY("$2::int") \
+	", updated_at = clock_timestamp()"
+#define SESSION_RETURN " RETURNING id, version, is_deleted"
+#define THREAD_RETURN " RETURNING coherence.register(id, 0), version, false"
+#define POST_RETURN " RETURNING coherence.register(thread, slot), version, false"
+
+/* ---------------------------------------------------------------- events */
 
 /*
  * A statement of the open transaction has made this event.  Only what leaves a
- * document has a state: a key change is one number for two keys, and the old
- * one's absence must not stand for the new one's document.
+ * row has a state: a key change is one number for two registers, and the old
+ * one's absence must not stand for the new one's row.
  */
 static void
-add_event(Worker *w, int key, long version, bool present)
+add_event(Worker *w, int reg, long version, bool present)
 {
+	int			expected = 0;
+
 	if (w->nevents == MAX_EVENTS)
 		die("too many events in one transaction");
+	if (reg < 1 || reg > nregisters)
+		die("there is no register %d", reg);
+	note_version(version);
 	if (present)
+	{
 		set_state(version, KNOWN);
-	w->events[w->nevents++] = (Event) {.version = version, .key = key, .present = present};
+		/* who has read it already has said the same, or will be found out */
+		if (!atomic_compare_exchange_strong(&owner[version], &expected, reg) && expected != reg)
+			found(FOREIGN, reg, "version %ld of register %d was read as one of %d", version, reg,
+				  expected);
+	}
+	w->events[w->nevents++] = (Event) {.version = version, .reg = reg, .present = present};
+	note(reg, w->name, present ? "written" : "made absent", version);
 }
 
-/* Enter the rows (id, version, is_deleted) of a changing statement; returns how many. */
+/* Enter the rows (register, version, absent) of a changing statement; returns how many. */
 static int
 add_events(Worker *w, PGresult *res)
 {
@@ -52,179 +73,614 @@ add_events(Worker *w, PGresult *res)
 	return n;
 }
 
+/* These events will never be. */
+static void
+abort_events(Worker *w, Event *events, int n, const char *why)
+{
+	for (int i = 0; i < n; i++)
+	{
+		note(events[i].reg, w->name, why, events[i].version);
+		if (events[i].present)
+			set_state(events[i].version, ABORTED);
+	}
+}
+
 /* The events from `mark` on will never be. */
 static void
-undo_to(Worker *w, int mark)
+undo_to(Worker *w, int mark, const char *why)
 {
-	while (w->nevents > mark)
-		if (w->events[--w->nevents].present)
-			set_state(w->events[w->nevents].version, ABORTED);
+	abort_events(w, w->events + mark, w->nevents - mark, why);
+	w->nevents = mark;
 }
 
 /*
- * Events that a later event of the same key in the same transaction has
+ * Events that a later event of the same register in the same transaction has
  * overtaken were never there for others: drop them.
  */
 static void
 keep_last(Worker *w)
 {
+	int			last[MAX_REGISTERS];
 	int			kept = 0;
 
 	for (int i = 0; i < w->nevents; i++)
+		last[w->events[i].reg] = i;
+	for (int i = 0; i < w->nevents; i++)
 	{
-		bool		last = true;
-
-		for (int j = i + 1; j < w->nevents && last; j++)
-			last = w->events[j].key != w->events[i].key;
-		if (last)
+		if (last[w->events[i].reg] == i)
 			w->events[kept++] = w->events[i];
-		else if (w->events[i].present)
-			set_state(w->events[i].version, ABORTED);
+		else
+			abort_events(w, &w->events[i], 1, "overtaken in its transaction");
 	}
 	w->nevents = kept;
+}
+
+/* What these events, of one transaction, do to one document belongs together. */
+static void
+tie(Event *events, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		Doc		   *doc = doc_of(events[i].reg);
+		Together   *t;
+		bool		first = doc->nregs > 1;
+
+		for (int j = 0; j < i && first; j++)
+			first = doc_of(events[j].reg) != doc;
+		if (!first)
+			continue;
+		t = calloc(1, sizeof(Together));
+		if (t == NULL)
+			die("out of memory");
+		for (int j = i; j < n; j++)
+			if (doc_of(events[j].reg) == doc && t->n < PARTS)
+				t->events[t->n++] = events[j];
+		if (t->n < 2)
+		{
+			free(t);
+			continue;
+		}
+		for (int j = 0; j < t->n; j++)
+			if (t->events[j].present)
+				atomic_store(&together[t->events[j].version], t);
+	}
+}
+
+/* COMMIT, or COMMIT PREPARED, is about to be sent. */
+static void
+send_events(Worker *w, Event *events, int n, bool async)
+{
+	tie(events, n);
+	for (int i = 0; i < n; i++)
+	{
+		Event	   *e = &events[i];
+
+		note(e->reg, w->name, "commit sent", e->version);
+		if (!e->present)
+		{
+			raise_to(&vanishing[e->reg], e->version);
+			continue;
+		}
+		if (async)
+		{
+			atomic_store(&beyond[e->version], w->lsn);
+			atomic_fetch_or(&marks[e->version], ASYNC);
+		}
+		set_state(e->version, SENT);
+	}
+}
+
+/* It has returned. */
+static void
+commit_events(Worker *w, Event *events, int n, bool async)
+{
+	for (int i = 0; i < n; i++)
+	{
+		Event	   *e = &events[i];
+
+		if (e->present)
+			set_state(e->version, COMMITTED);
+		/* before it is in the floors, so that overtaken_at() finds it */
+		note(e->reg, w->name, async ? "committed, asynchronously" : "committed", e->version);
+		raise_to(async ? &soft_floors[e->reg] : &floors[e->reg],
+				 (uint64_t) e->version << 1 | e->present);
+	}
+	count(N_COMMITTED);
+	if (async)
+		count(N_ASYNC);
+}
+
+/* ---------------------------------------------------------------- caches that clients keep */
+
+/*
+ * The controls where the application keeps the cache: documents as they are before the commit,
+ * and after it a set or a delete of each.  Only then is the change known committed.
+ */
+typedef struct Aside
+{
+	int			n;
+	Doc		   *docs[MAX_EVENTS];
+	char	   *text[MAX_EVENTS];
+} Aside;
+
+static void
+aside_before(Worker *w, Aside *a)
+{
+	a->n = 0;
+	for (int i = 0; i < w->nevents && aside != NOT_ASIDE; i++)
+	{
+		char	   *text = NULL;
+
+		a->docs[a->n] = doc_of(w->events[i].reg);
+		if (aside == ASIDE_SET && w->events[i].present)
+		{
+			PGresult   *res = row_of(w, a->docs[a->n], &text);
+
+			text = text ? strdup(text) : NULL;
+			PQclear(res);
+		}
+		a->text[a->n++] = text;
+	}
+}
+
+static void
+aside_after(Worker *w, Aside *a, bool committed)
+{
+	for (int i = 0; i < a->n; i++)
+	{
+		if (committed && a->text[i])
+			plain_set(&w->plain[0], a->docs[i], a->text[i]);
+		else if (committed)
+			plain_delete(&w->plain[0], a->docs[i]);
+		free(a->text[i]);
+	}
+}
+
+/* ---------------------------------------------------------------- transactions */
+
+/* Begin; if the answer to COMMIT should be lost, its id will tell. */
+static void
+begin(Worker *w)
+{
+	static const char *const begins[] = {
+		"BEGIN; SELECT pg_current_xact_id()",
+		"BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT pg_current_xact_id()",
+		"BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT pg_current_xact_id()"
+	};
+	int			dice = pick(w, 20);
+	PGresult   *res = sql(w, begins[dice == 0 ? 2 : dice <= 2 ? 1 : 0], NULL, NULL, NULL);
+
+	w->async = false;
+	if (res == NULL)
+		return;
+	snprintf(w->xid, sizeof(w->xid), "%s", PQgetvalue(res, 0, 0));
+	PQclear(res);
+	if (atomic_load(&all_async) || chance(w, 15))
+	{
+		run(w, "SET LOCAL synchronous_commit = off");
+		w->async = true;
+	}
+}
+
+/* The transaction has failed, or its connection is gone before COMMIT was sent. */
+static void
+give_up(Worker *w)
+{
+	undo_to(w, 0, "failed");
+	count(N_FAILED);
+	if (!w->lost)
+		run(w, "ROLLBACK");
+	w->failed = false;
 }
 
 static void
 commit(Worker *w)
 {
+	Aside		a;
 	PGresult   *res;
 	double		since;
+	bool		ok;
 
 	keep_last(w);
-	for (int i = 0; i < w->nevents; i++)
+	aside_before(w, &a);
+	if (w->async)
 	{
-		if (w->events[i].present)
-			set_state(w->events[i].version, SENT);
-		else
-			raise_to(&vanishing[w->events[i].key], w->events[i].version);
+		unsigned	hi;
+		unsigned	lo;
+
+		res = sql(w, "SELECT pg_current_wal_insert_lsn()", NULL, NULL, NULL);
+		if (res && sscanf(PQgetvalue(res, 0, 0), "%X/%X", &hi, &lo) == 2)
+			w->lsn = (uint64_t) hi << 32 | lo;
+		PQclear(res);
 	}
-	since = now();
-	res = sql(w, "COMMIT", NULL, NULL);
-	note_time(T_COMMIT, since);
-	if (res == NULL || strcmp(PQcmdStatus(res), "COMMIT") != 0)
+	if (w->failed)
 	{
-		undo_to(w, 0);
-		count(N_FAILED);
+		aside_after(w, &a, false);
+		give_up(w);
+		return;
+	}
+	w->unsure_life = atomic_load(&life);
+	send_events(w, w->events, w->nevents, w->async);
+	since = now();
+	res = sql(w, "COMMIT", NULL, NULL, NULL);
+	ok = res && strcmp(PQcmdStatus(res), "COMMIT") == 0;
+	PQclear(res);
+	aside_after(w, &a, ok);
+	if (ok)
+	{
+		note_time(T_COMMIT, since);
+		commit_events(w, w->events, w->nevents, w->async);
+	}
+	else if (w->lost)
+	{
+		/* to be found out when we are connected again; the events stay until then */
+		w->unsure = true;
+		count(N_UNSURE);
+		for (int i = 0; i < w->nevents; i++)
+			note(w->events[i].reg, w->name, "its commit's answer is lost", w->events[i].version);
+		return;
 	}
 	else
 	{
-		for (int i = 0; i < w->nevents; i++)
-		{
-			Event	   *e = &w->events[i];
-
-			if (e->present)
-				set_state(e->version, COMMITTED);
-			raise_to(&floors[e->key], (uint64_t) e->version << 1 | e->present);
-		}
-		count(N_COMMITTED);
+		undo_to(w, 0, "its commit failed");
+		count(N_FAILED);
 	}
 	w->nevents = 0;
 	w->failed = false;
-	PQclear(res);
 }
 
 static void
 rollback(Worker *w)
 {
-	undo_to(w, 0);
-	count(w->failed ? N_FAILED : N_ROLLED_BACK);
-	w->failed = false;
+	if (w->failed)
+	{
+		give_up(w);
+		return;
+	}
+	undo_to(w, 0, "rolled back");
+	count(N_ROLLED_BACK);
 	run(w, "ROLLBACK");
+	w->failed = false;
 }
 
-/* Within the open transaction: does it see what it has just done to the key? */
-static void
-check_own(Worker *w, int key)
+/* ---------------------------------------------------------------- two phases */
+
+static bool
+gid_exists(Worker *by, const char *gid)
 {
-	char		id[12];
+	PGresult   *res = sql(by, "SELECT FROM pg_prepared_xacts WHERE gid = $1", gid, NULL, NULL);
+	bool		exists;
+
+	if (res == NULL)
+		return false;
+	exists = PQntuples(res) > 0;
+	PQclear(res);
+	return exists;
+}
+
+static void
+forget_prepared(Prepared *p)
+{
+	free(p->events);
+	p->events = NULL;
+	p->status = FREE;
+}
+
+/* Prepare the open transaction, and leave it for a while. */
+static void
+prepare(Worker *w, Prepared *p)
+{
+	char		text[80];
+
+	keep_last(w);
+	p->nevents = w->nevents;
+	p->events = malloc((w->nevents + 1) * sizeof(Event));
+	if (p->events == NULL)
+		die("out of memory");
+	memcpy(p->events, w->events, w->nevents * sizeof(Event));
+	w->nevents = 0;
+	snprintf(p->gid, sizeof(p->gid), "%s %ld", w->name, ++w->gids);
+	snprintf(text, sizeof(text), "PREPARE TRANSACTION '%s'", p->gid);
+	for (int i = 0; i < p->nevents; i++)
+		note(p->events[i].reg, w->name, "prepare sent", p->events[i].version);
+	p->since = now();
+	p->status = PREPARING;
+	run(w, text);
+	if (!w->failed)
+	{
+		p->status = PREPARED;
+		count(N_PREPARED);
+	}
+	else if (!w->lost)
+	{
+		abort_events(w, p->events, p->nevents, "could not be prepared");
+		forget_prepared(p);
+		run(w, "ROLLBACK");
+		count(N_FAILED);
+	}
+	w->failed = false;
+}
+
+/* And end it. */
+void
+end_prepared(Worker *w, Prepared *p, bool commit)
+{
+	char		text[80];
+	double		since = now();
+
+	snprintf(text, sizeof(text), "%s PREPARED '%s'", commit ? "COMMIT" : "ROLLBACK", p->gid);
+	if (commit)
+	{
+		send_events(w, p->events, p->nevents, false);
+		p->status = COMMITTING;
+	}
+	else
+	{
+		abort_events(w, p->events, p->nevents, "rolled back, prepared");
+		p->status = ROLLING_BACK;
+	}
+	run(w, text);
+	if (w->lost)
+	{
+		w->failed = false;
+		return;
+	}
+	if (w->failed)
+		die("%s failed", text);
+	if (commit)
+	{
+		note_time(T_COMMIT, since);
+		for (int i = 0; i < p->nevents && aside != NOT_ASIDE; i++)
+			plain_delete(&w->plain[0], doc_of(p->events[i].reg));
+		commit_events(w, p->events, p->nevents, false);
+	}
+	else
+		count(N_ROLLED_BACK);
+	forget_prepared(p);
+}
+
+/* ---------------------------------------------------------------- lost answers */
+
+/*
+ * What has become of a writer's transactions whose ends it has not heard of?  by has
+ * a connection, and is the writer itself, or another while the writer is parked.
+ */
+void
+find_out(Worker *w, Worker *by)
+{
+	/* a prepared transaction is there or not, whatever has happened to the cluster */
+	for (int i = 0; i < MAX_PREPARED; i++)
+	{
+		Prepared   *p = &w->prepared[i];
+		bool		exists;
+
+		if (p->status == FREE || p->status == PREPARED)
+			continue;
+		exists = gid_exists(by, p->gid);
+		if (by->lost)
+			return;
+		if (exists && p->status != ROLLING_BACK)
+			p->status = PREPARED;
+		else if (exists)
+			end_prepared(by, p, false);
+		else
+		{
+			if (p->status == COMMITTING)
+				commit_events(w, p->events, p->nevents, false);
+			else if (p->status == PREPARING)
+				abort_events(w, p->events, p->nevents, "was not prepared");
+			forget_prepared(p);
+		}
+		if (by->lost)
+			return;
+	}
+
+	/* of another life, its id may be somebody else's by now: the rows have told */
+	while (w->unsure && w->unsure_life == atomic_load(&life))
+	{
+		PGresult   *res = sql(by, "SELECT pg_xact_status($1::xid8)", w->xid, NULL, NULL);
+		const char *status = res ? PQgetvalue(res, 0, 0) : "";
+
+		if (strcmp(status, "committed") == 0)
+			commit_events(w, w->events, w->nevents, w->async);
+		else if (strcmp(status, "aborted") == 0)
+			abort_events(w, w->events, w->nevents, "had not been committed");
+		else if (strcmp(status, "in progress") != 0 && !by->lost)
+			die("transaction %s is \"%s\"", w->xid, status);
+		w->unsure = strcmp(status, "committed") != 0 && strcmp(status, "aborted") != 0;
+		PQclear(res);
+		if (by->lost)
+			return;
+		if (w->unsure)
+			usleep(5000);
+		else
+			w->nevents = 0;
+	}
+}
+
+/* Connect again, and find out. */
+static void
+reconnect(Worker *w)
+{
+	count(N_CONNECTIONS_LOST);
+	while (w->lost)
+	{
+		unsigned	before;
+
+		park();
+		before = atomic_load(&life);
+		if (atomic_load(&gate_closed) || !sql_connect(w))
+		{
+			usleep(2000);
+			continue;
+		}
+		/* perhaps that was the next life's cluster, before the book was ready */
+		if (atomic_load(&gate_closed) || before != atomic_load(&life))
+		{
+			w->lost = true;
+			continue;
+		}
+		w->failed = false;
+		find_out(w, w);
+	}
+	w->failed = false;
+}
+
+/* ---------------------------------------------------------------- changes */
+
+/* Within the open transaction: does it see what it has just done? */
+static void
+check_own(Worker *w, int reg)
+{
+	Doc		   *doc = doc_of(reg);
+	int			part = reg - doc->reg;
 	PGresult   *res;
 	Event	   *e = NULL;
-	long		version = 0;
+	long		versions[PARTS] = {0};
 
 	for (int i = 0; i < w->nevents; i++)
-		if (w->events[i].key == key)
+		if (w->events[i].reg == reg)
 			e = &w->events[i];
 	if (e == NULL || w->failed)
 		return;
-	snprintf(id, sizeof(id), "%d", key);
-	res = sql(w, "SELECT echocache_get_session($1::bigint)", id, NULL);
+	res = sql(w, read_text(doc), doc->id_text, NULL, NULL);
 	if (res == NULL)
 		return;
 	count(N_OWN);
 	if (!PQgetisnull(res, 0, 0) &&
-		sscanf(PQgetvalue(res, 0, 0), "{\"id\":%*d,\"version\":%ld,", &version) != 1)
-		version = -1;
-	if (version != (e->present ? e->version : 0))
-		found(OWN, "key %d: writer %d reads version %ld after making %s%ld", key, w->id,
-			  version, e->present ? "" : "it absent with ", e->version);
+		!parse(doc, PQgetvalue(res, 0, 0), PQgetlength(res, 0, 0), versions))
+		found(FOREIGN, reg, "%s: %s reads its own %.200s", doc->key, w->name,
+			  PQgetvalue(res, 0, 0));
+	/* a post shows only if its thread does */
+	else if (versions[part] != (e->present ? e->version : 0) && (part == 0 || versions[0] > 0))
+		found(OWN, reg, "%s: %s reads version %ld of register %d after making %s%ld", doc->key,
+			  w->name, versions[part], reg, e->present ? "" : "it absent with ", e->version);
 	PQclear(res);
 }
 
 /* What comes and goes is ordered by this lock; what only changes, by its row's. */
 static void
-lock_key(Worker *w, int key)
+lock_register(Worker *w, int reg)
 {
 	char		id[12];
 
-	snprintf(id, sizeof(id), "%d", key);
-	PQclear(sql(w, "SELECT pg_advisory_xact_lock($1)", id, NULL));
+	snprintf(id, sizeof(id), "%d", reg);
+	PQclear(sql(w, "SELECT pg_advisory_xact_lock($1)", id, NULL, NULL));
 }
 
-/* One change of a key that is locked. */
-static void
-change(Worker *w, int key)
+/* Most are small, some are not. */
+static int
+body_size(Worker *w)
 {
-	char		id[12];
-	char		size[12];
 	int			dice = pick(w, 100);
 
-	snprintf(id, sizeof(id), "%d", key);
-	snprintf(size, sizeof(size), "%d", pick(w, max_body));
-	if (dice < 50)
-		add_events(w, sql(w, "UPDATE coherence.sessions SET " CHANGE " WHERE id = $1" RETURN,
-						  id, size));
-	else if (dice < 60)
-		add_events(w, sql(w, "UPDATE coherence.sessions SET is_deleted = NOT is_deleted, " CHANGE
-						  " WHERE id = $1" RETURN, id, size));
-	else if (dice < 70)
-		add_events(w, sql(w, "DELETE FROM coherence.sessions WHERE id = $1"
-						  " RETURNING id, nextval('coherence.version'), true", id, NULL));
-	else if (dice < 95)
-		add_events(w, sql(w, "INSERT INTO coherence.sessions (id, version, body)"
-						  " VALUES ($1, nextval('coherence.version'),"
-						  " 'v' || currval('coherence.version') || ' ' || repeat('x', $2::int))"
-						  " ON CONFLICT (id) DO UPDATE SET is_deleted = false, " CHANGE RETURN,
-						  id, size));
-	else						/* nothing of the document: no event */
-		PQclear(sql(w, "UPDATE coherence.sessions SET secret = $2 WHERE id = $1", id, size));
-	if (!naive && chance(w, 10))
-		check_own(w, key);
+	return pick(w, dice < 90 ? max_body / 100 + 1 : dice < 99 ? max_body / 10 + 1 : max_body);
 }
 
-/* Change a key, perhaps within savepoints that may be rolled back. */
+/* One change of a session that is locked. */
 static void
-change_in_levels(Worker *w, int key, int level)
+change_session(Worker *w, const char *id, const char *size)
+{
+	int			dice = pick(w, 100);
+
+	if (dice < 50)
+		add_events(w, sql(w, "UPDATE coherence.sessions SET " SESSION_CHANGE " WHERE id = $1"
+						  SESSION_RETURN, id, size, NULL));
+	else if (dice < 57)
+		add_events(w, sql(w, "UPDATE coherence.sessions SET is_deleted = NOT is_deleted, "
+						  SESSION_CHANGE " WHERE id = $1" SESSION_RETURN, id, size, NULL));
+	else if (dice < 62)
+		add_events(w, sql(w, "DELETE FROM coherence.sessions WHERE id = $1"
+						  " RETURNING id, " NUMBER ", true", id, NULL, NULL));
+	else if (dice < 95)
+		add_events(w, sql(w, "INSERT INTO coherence.sessions (id, version, body)"
+						  " VALUES ($1, " NUMBER ", " BODY("$2::int") ")"
+						  " ON CONFLICT (id) DO UPDATE SET is_deleted = false, " SESSION_CHANGE
+						  SESSION_RETURN, id, size, NULL));
+	else						/* nothing of the document: no event */
+		PQclear(sql(w, "UPDATE coherence.sessions SET secret = $2 WHERE id = $1", id, size, NULL));
+}
+
+/* One change of a thread's own row. */
+static void
+change_thread(Worker *w, const char *id, const char *size)
+{
+	int			dice = pick(w, 100);
+
+	if (dice < 45)
+		add_events(w, sql(w, "UPDATE coherence.threads SET version = " NUMBER ", body = "
+						  BODY("$2::int") " WHERE id = $1" THREAD_RETURN, id, size, NULL));
+	else if (dice < 52)
+		add_events(w, sql(w, "DELETE FROM coherence.threads WHERE id = $1"
+						  " RETURNING coherence.register(id, 0), " NUMBER ", true", id, NULL, NULL));
+	else
+		add_events(w, sql(w, "INSERT INTO coherence.threads (id, version, body)"
+						  " VALUES ($1, " NUMBER ", " BODY("$2::int") ")"
+						  " ON CONFLICT (id) DO UPDATE SET version = " NUMBER ", body = "
+						  BODY("$2::int") THREAD_RETURN, id, size, NULL));
+}
+
+/* One change of a post. */
+static void
+change_post(Worker *w, const char *thread, const char *slot)
+{
+	int			dice = pick(w, 100);
+
+	if (dice < 40)
+		add_events(w, sql(w, "UPDATE coherence.posts SET version = " NUMBER
+						  " WHERE thread = $1 AND slot = $2" POST_RETURN, thread, slot, NULL));
+	else if (dice < 60)
+		add_events(w, sql(w, "DELETE FROM coherence.posts WHERE thread = $1 AND slot = $2"
+						  " RETURNING coherence.register(thread, slot), " NUMBER ", true", thread,
+						  slot, NULL));
+	else
+		add_events(w, sql(w, "INSERT INTO coherence.posts (thread, slot, version, body)"
+						  " VALUES ($1, $2, " NUMBER ", 'x')"
+						  " ON CONFLICT (thread, slot) DO UPDATE SET version = " NUMBER POST_RETURN,
+						  thread, slot, NULL));
+}
+
+static void
+change(Worker *w, int reg)
+{
+	Doc		   *doc = doc_of(reg);
+	char		second[12];
+
+	snprintf(second, sizeof(second), "%d", reg == doc->reg ? body_size(w) : reg - doc->reg);
+	if (doc->nregs == 1)
+		change_session(w, doc->id_text, second);
+	else if (reg == doc->reg)
+		change_thread(w, doc->id_text, second);
+	else
+		change_post(w, doc->id_text, second);
+	if (!naive && chance(w, 10))
+		check_own(w, reg);
+}
+
+/* Change a register, perhaps within savepoints that may be rolled back. */
+static void
+change_in_levels(Worker *w, int reg, int level)
 {
 	char		text[60];
-	int			mark = w->nevents;
+	int			mark;
 
-	change(w, key);
-	if (level == 3 || w->failed || !chance(w, 30))
+	change(w, reg);
+	if (level == 3 || w->failed || !chance(w, 25))
 		return;
 	mark = w->nevents;
 	snprintf(text, sizeof(text), "SAVEPOINT level%d", level);
 	run(w, text);
-	change_in_levels(w, key, level + 1);
+	change_in_levels(w, reg, level + 1);
 	if (w->failed)
 		return;
 	if (chance(w, 50))
 	{
-		undo_to(w, mark);
+		undo_to(w, mark, "rolled back to a savepoint");
 		count(N_PARTLY);
 		snprintf(text, sizeof(text), "ROLLBACK TO SAVEPOINT level%d", level);
 		run(w, text);
 		if (!naive)
-			check_own(w, key);
+			check_own(w, reg);
 	}
 	else
 	{
@@ -233,27 +689,40 @@ change_in_levels(Worker *w, int key, int level)
 	}
 }
 
-/* One to four keys, in order so that deadlocks are rare. */
+/* One to four registers, in order so that deadlocks are rare; often of one document. */
 static void
-write_keys(Worker *w)
+write_some(Worker *w)
 {
 	int			n = 1 + (chance(w, 40) ? pick(w, 4) : 0);
-	int			key = 0;
+	Doc		   *doc = pick_doc(w);
+	int			reg = doc->reg - 1;
+	int			last = nregisters;
 
-	for (int i = 0; i < n && key < nkeys && !w->failed; i++)
+	if (doc->nregs > 1 && chance(w, 70))
+		last = doc->reg + doc->nregs - 1;
+	for (int i = 0; i < n && !w->failed; i++)
 	{
-		key += 1 + pick(w, i == 0 ? nkeys : 4);
-		if (key > nkeys)
+		reg += 1 + pick(w, doc->nregs);
+		if (reg > last)
 			break;
-		lock_key(w, key);
+		lock_register(w, reg);
 		if (!w->failed)
-			change_in_levels(w, key, 1);
+			change_in_levels(w, reg, 1);
 	}
+}
+
+/* Lock two registers, in order. */
+static void
+lock_both(Worker *w, int a, int b)
+{
+	lock_register(w, a < b ? a : b);
+	if (!w->failed)
+		lock_register(w, a < b ? b : a);
 }
 
 /* The key itself changes: the old one becomes absent, the new one comes. */
 static void
-write_key_change(Worker *w)
+move_session(Worker *w)
 {
 	int			from = 1 + pick(w, nkeys);
 	int			to = 1 + pick(w, nkeys);
@@ -263,51 +732,109 @@ write_key_change(Worker *w)
 
 	if (from == to)
 		return;
-	lock_key(w, from < to ? from : to);
-	if (!w->failed)
-		lock_key(w, from < to ? to : from);
+	lock_both(w, from, to);
 	if (w->failed)
 		return;
 	snprintf(sfrom, sizeof(sfrom), "%d", from);
 	snprintf(sto, sizeof(sto), "%d", to);
-	res = sql(w, "UPDATE coherence.sessions SET id = $2::bigint,"
-			  " version = nextval('coherence.version'),"
-			  " body = 'v' || currval('coherence.version') || ' moved'"
+	res = sql(w, "UPDATE coherence.sessions SET id = $2::bigint, version = " NUMBER
+			  ", body = " BODY("7")
 			  " WHERE id = $1 AND NOT EXISTS"
-			  " (SELECT FROM coherence.sessions o WHERE o.id = $2::bigint)" RETURN, sfrom, sto);
+			  " (SELECT FROM coherence.sessions o WHERE o.id = $2::bigint)" SESSION_RETURN,
+			  sfrom, sto, NULL);
 	if (res && PQntuples(res) == 1)
+	{
 		add_event(w, from, atol(PQgetvalue(res, 0, 1)), false);
+		count(N_MOVED);
+	}
 	if (add_events(w, res) == 1 && chance(w, 30))
 		change_in_levels(w, to, 1);
 }
 
-/* Every row at once, in one statement. */
+/* A post goes to another thread. */
 static void
-write_all(Worker *w)
+move_post(Worker *w)
 {
-	add_events(w, sql(w, "WITH locked AS (SELECT id FROM coherence.sessions ORDER BY id FOR UPDATE)"
-					  " UPDATE coherence.sessions s SET"
-					  " version = nextval('coherence.version'),"
-					  " body = 'v' || currval('coherence.version') || ' all'"
-					  " FROM locked l WHERE l.id = s.id RETURNING s.id, s.version, s.is_deleted",
-					  NULL, NULL));
+	int			from = 1 + pick(w, nthreads);
+	int			to = 1 + pick(w, nthreads);
+	int			slot = 1 + pick(w, SLOTS);
+	int			reg_from = nkeys + 1 + (from - 1) * PARTS + slot;
+	int			reg_to = nkeys + 1 + (to - 1) * PARTS + slot;
+	char		sfrom[12];
+	char		sto[12];
+	char		sslot[12];
+	PGresult   *res;
+
+	if (from == to)
+		return;
+	lock_both(w, reg_from, reg_to);
+	if (w->failed)
+		return;
+	snprintf(sfrom, sizeof(sfrom), "%d", from);
+	snprintf(sto, sizeof(sto), "%d", to);
+	snprintf(sslot, sizeof(sslot), "%d", slot);
+	res = sql(w, "UPDATE coherence.posts SET thread = $2::bigint, version = " NUMBER
+			  " WHERE thread = $1 AND slot = $3 AND NOT EXISTS"
+			  " (SELECT FROM coherence.posts o WHERE o.thread = $2::bigint AND o.slot = $3)"
+			  POST_RETURN, sfrom, sto, sslot);
+	if (res && PQntuples(res) == 1)
+	{
+		add_event(w, reg_from, atol(PQgetvalue(res, 0, 1)), false);
+		count(N_MOVED);
+	}
+	add_events(w, res);
 }
 
-/* The table is emptied; its lock stands for every key's. */
+/* Many rows in one statement: a range of sessions, all of them, or all posts. */
+static void
+write_many(Worker *w)
+{
+	int			dice = pick(w, 100);
+	char		first[12];
+	char		last[12];
+
+	if (dice < 80 || nthreads == 0)
+	{
+		int			from = 1 + pick(w, nkeys);
+
+		snprintf(first, sizeof(first), "%d", dice < 50 ? from : 1);
+		snprintf(last, sizeof(last), "%d", dice < 50 ? from + 2 + pick(w, 40) : nkeys);
+		add_events(w, sql(w, "WITH locked AS (SELECT id FROM coherence.sessions"
+						  " WHERE id BETWEEN $1 AND $2 ORDER BY id FOR UPDATE)"
+						  " UPDATE coherence.sessions s SET version = " NUMBER ", body = " BODY("3")
+						  " FROM locked l WHERE l.id = s.id RETURNING s.id, s.version, s.is_deleted",
+						  first, last, NULL));
+	}
+	else
+		add_events(w, sql(w, "WITH locked AS (SELECT thread, slot FROM coherence.posts"
+						  " ORDER BY thread, slot FOR UPDATE)"
+						  " UPDATE coherence.posts p SET version = " NUMBER
+						  " FROM locked l WHERE (l.thread, l.slot) = (p.thread, p.slot)"
+						  " RETURNING coherence.register(p.thread, p.slot), p.version, false",
+						  NULL, NULL, NULL));
+	count(N_BULK);
+}
+
+/* A table is emptied; its lock stands for every row's. */
 static void
 write_truncate(Worker *w)
 {
+	bool		posts = nthreads > 0 && chance(w, 50);
 	PGresult   *res;
+	int			from = posts ? nkeys + 1 : 1;
+	int			to = posts ? nregisters : nkeys;
 
-	run(w, "TRUNCATE coherence.sessions");
+	run(w, posts ? "TRUNCATE coherence.posts" : "TRUNCATE coherence.sessions");
 	if (w->failed)
 		return;
-	for (int key = 1; key <= nkeys; key++)
-	{
-		res = sql(w, "SELECT nextval('coherence.version')", NULL, NULL);
-		add_event(w, key, atol(PQgetvalue(res, 0, 0)), false);
-		PQclear(res);
-	}
+	res = sql(w, "SELECT nextval('coherence.version') FROM generate_series(1, $1::int)", "1024",
+			  NULL, NULL);
+	if (res == NULL)
+		return;
+	for (int reg = from; reg <= to; reg++)
+		if (!posts || reg != doc_of(reg)->reg)
+			add_event(w, reg, atol(PQgetvalue(res, reg - from, 0)), false);
+	PQclear(res);
 	count(N_TRUNCATED);
 }
 
@@ -315,61 +842,107 @@ write_truncate(Worker *w)
 static void
 write_autocommit(Worker *w)
 {
-	char		id[12];
-	char		size[12];
+	Doc		   *doc = pick_doc(w);
+	int			reg = doc->reg + pick(w, doc->nregs);
+	char		second[12];
 	PGresult   *res;
 	double		since = now();
 
-	snprintf(id, sizeof(id), "%d", 1 + pick(w, nkeys));
-	snprintf(size, sizeof(size), "%d", pick(w, max_body));
-	res = sql(w, "UPDATE coherence.sessions SET " CHANGE " WHERE id = $1" RETURN, id, size);
-	note_time(T_COMMIT, since);
+	snprintf(second, sizeof(second), "%d", reg == doc->reg ? body_size(w) : reg - doc->reg);
+	if (doc->nregs == 1)
+		res = sql(w, "UPDATE coherence.sessions SET " SESSION_CHANGE " WHERE id = $1"
+				  SESSION_RETURN, doc->id_text, second, NULL);
+	else if (reg == doc->reg)
+		res = sql(w, "UPDATE coherence.threads SET version = " NUMBER ", body = "
+				  BODY("$2::int") " WHERE id = $1" THREAD_RETURN, doc->id_text, second, NULL);
+	else
+		res = sql(w, "UPDATE coherence.posts SET version = " NUMBER
+				  " WHERE thread = $1 AND slot = $2" POST_RETURN, doc->id_text, second, NULL);
+	if (res == NULL && w->lost)
+		note_lost_autocommit(reg);
 	if (res && PQntuples(res) == 1)
 	{
-		long		version = atol(PQgetvalue(res, 0, 1));
+		Event		e = {.version = atol(PQgetvalue(res, 0, 1)), .reg = reg,
+			.present = PQgetvalue(res, 0, 2)[0] == 'f'};
+		int			expected = 0;
 
-		bool		present = PQgetvalue(res, 0, 2)[0] == 'f';
-
-		if (present)
-			set_state(version, COMMITTED);
-		atomic_fetch_or(&marks[version], AUTOCOMMIT);
-		raise_to(&floors[atoi(id)], (uint64_t) version << 1 | present);
-		count(N_COMMITTED);
+		note_time(T_COMMIT, since);
+		if (aside != NOT_ASIDE)
+			plain_delete(&w->plain[0], doc);
+		note_version(e.version);
+		atomic_fetch_or(&marks[e.version], AUTOCOMMIT);
+		atomic_compare_exchange_strong(&owner[e.version], &expected, reg);
+		commit_events(w, &e, 1, false);
+		count(N_AUTOCOMMIT);
 	}
 	PQclear(res);
 	w->failed = false;
+}
+
+/* A whole transaction. */
+static void
+write_transaction(Worker *w)
+{
+	int			dice = pick(w, 10000);
+	Prepared   *slot = NULL;
+
+	begin(w);
+	if (w->failed)
+		;
+	else if (dice < 8600)
+		write_some(w);
+	else if (dice < 9300 || nthreads == 0)
+		move_session(w);
+	else if (dice < 9750)
+		move_post(w);
+	else if (dice < 9996 || naive)
+		write_many(w);
+	else
+		write_truncate(w);
+	think(w);
+
+	for (int i = 0; i < MAX_PREPARED; i++)
+		if (w->prepared[i].status == FREE)
+			slot = &w->prepared[i];
+	if (w->failed || chance(w, 20))
+		rollback(w);
+	else if (slot && !w->async && w->nevents > 0 && w->nevents < 5 && chance(w, 4))
+		prepare(w, slot);
+	else
+		commit(w);
+}
+
+/* End prepared transactions that have been left long enough, or all. */
+static void
+end_some_prepared(Worker *w, bool all)
+{
+	for (int i = 0; i < MAX_PREPARED && !w->lost; i++)
+		if (w->prepared[i].status == PREPARED && (all || !atomic_load(&all_async)) &&
+			(all || (now() - w->prepared[i].since > 0.02 && chance(w, 20)) ||
+			 now() - w->prepared[i].since > 2))
+			end_prepared(w, &w->prepared[i], chance(w, 70));
 }
 
 void *
 writer_main(void *arg)
 {
 	Worker	   *w = arg;
+	bool		done;
 
-	while (!atomic_load(&stop))
+	do
 	{
-		int			dice = pick(w, 1000);
-
-		think(w);
-		if (dice < 300)
-		{
-			write_autocommit(w);
+		done = atomic_load(&stop_writers);
+		park();
+		if (w->lost)
+			reconnect(w);
+		end_some_prepared(w, done);
+		if (done || w->lost)
 			continue;
-		}
-		run(w, "BEGIN");
-		if (dice < 880)
-			write_keys(w);
-		else if (dice < 960)
-			write_key_change(w);
-		else if (dice < 995)
-			write_all(w);
-		else
-			write_truncate(w);
 		think(w);
-		if (w->failed || chance(w, 25))
-			rollback(w);
+		if (chance(w, 30) && !atomic_load(&all_async))
+			write_autocommit(w);
 		else
-			commit(w);
-	}
-	PQfinish(w->conn);
+			write_transaction(w);
+	} while (!done || w->lost || w->unsure);
 	return NULL;
 }

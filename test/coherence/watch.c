@@ -1,0 +1,249 @@
+/*-------------------------------------------------------------------------
+ *
+ * watch.c
+ *	  Which servers does PostgreSQL reach?  And what plain clients may be excused for.
+ *
+ * One thread looks at echocache_servers all the time and keeps the intervals in which
+ * a server was not UP.  An old answer to a plain client is excused if it was read, in
+ * part, within an interval that has seen the server DOWN: then commits went on
+ * without withdrawing it.  An interval begins when the server was last seen UP,
+ * and ends when it became UP, both as PostgreSQL says.  An interval in which it was
+ * RECOVERING only, as after a crash, excuses nothing.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "checker.h"
+
+#define LOOK_US			15000
+#define MAX_INTERVALS	100000
+#define MAX_SUSPECTS	200000
+
+typedef struct Interval
+{
+	double		from;
+	double		to;				/* while it is open: for ever */
+	bool		down;			/* it has been DOWN */
+	Fault		fault;
+} Interval;
+
+typedef struct Server
+{
+	Interval   *interval;
+	int			n;
+	bool		away;			/* the last interval is open */
+	double		seen_up;		/* when last */
+	double		up_since;		/* when it became so, by PostgreSQL's clock */
+	Fault		fault;			/* what is, or was last, done to it */
+} Server;
+
+/* An old answer to a plain client, until we know whether it is excused. */
+typedef struct Suspect
+{
+	Kind		kind;
+	int			reg;
+	int			server;
+	double		begin;
+	double		end;
+	double		staleness;
+	char	   *text;
+} Suspect;
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static Server servers[MAX_SERVERS]; /* under lock */
+static Suspect *suspects;		/* under lock */
+static int	nsuspects;			/* under lock */
+static double looked;			/* when the last look began that saw all; under lock */
+static Worker watcher = {.name = "watch"};
+static bool fresh;				/* connected anew: intervals may be a start's */
+
+/* Before the threads start; waits until PostgreSQL has found the servers. */
+void
+watch_open(void)
+{
+	suspects = calloc(MAX_SUSPECTS, sizeof(Suspect));
+	for (int i = 0; i < nservers; i++)
+	{
+		servers[i].interval = calloc(MAX_INTERVALS, sizeof(Interval));
+		servers[i].seen_up = now();
+		if (!servers[i].interval)
+			die("out of memory");
+	}
+	if (!suspects)
+		die("out of memory");
+}
+
+/* From now on this is why the server is away, if it is. */
+void
+set_fault(int server, Fault fault)
+{
+	pthread_mutex_lock(&lock);
+	servers[server].fault = fault;
+	if (servers[server].away)
+		servers[server].interval[servers[server].n - 1].fault = fault;
+	pthread_mutex_unlock(&lock);
+}
+
+/* A plain client has had something old. */
+void
+suspect(Kind kind, int reg, int server, double begin, double end, const char *text)
+{
+	long		version = 0;
+	const char *p = strstr(text, " version ");
+
+	if (p)
+		version = atol(p + 9);
+	pthread_mutex_lock(&lock);
+	if (nsuspects == MAX_SUSPECTS)
+		found(kind, reg, "%s (and too many to look into)", text);
+	else
+		suspects[nsuspects++] = (Suspect) {
+		.kind = kind,.reg = reg,.server = server,.begin = begin,.end = end,
+			.staleness = end - overtaken_at(reg, version),.text = strdup(text)
+	};
+	pthread_mutex_unlock(&lock);
+}
+
+/* Excuse or report what can be judged by now; in the end, all. */
+void
+judge_suspects(bool all)
+{
+	int			kept = 0;
+
+	pthread_mutex_lock(&lock);
+	for (int i = 0; i < nsuspects; i++)
+	{
+		Suspect    *s = &suspects[i];
+		Server	   *server = &servers[s->server];
+		Interval   *excuse = NULL;
+
+		for (int j = server->n - 1; j >= 0 && !excuse; j--)
+			if (server->interval[j].down && server->interval[j].from < s->end &&
+				s->begin < server->interval[j].to)
+				excuse = &server->interval[j];
+		if (!excuse && !all && (looked <= s->end || server->away))
+		{
+			suspects[kept++] = *s;
+			continue;
+		}
+		/* with fallback = off nothing is committed meanwhile */
+		if (excuse && !strict)
+			count_apart(excuse->fault, s->staleness);
+		else
+			found(s->kind, s->reg, "%s (read from %.6f s before now to %.6f s, %s)", s->text,
+				  now() - s->begin, now() - s->end,
+				  excuse ? "fallback is off" : "the server was not DOWN");
+		free(s->text);
+	}
+	nsuspects = kept;
+	pthread_mutex_unlock(&lock);
+}
+
+/*
+ * One row of echocache_servers: the state, and since when it is so, by PostgreSQL's clock
+ * and by ours, by which the look began.
+ */
+static void
+take_server(int i, const char *server_state, double stamp, double since, double begun)
+{
+	Server	   *s = &servers[i];
+	bool		up = strcmp(server_state, "UP") == 0;
+
+	if (!s->away && (!up || stamp != s->up_since))
+	{
+		if (s->n == MAX_INTERVALS)
+			die("too many intervals");
+		/* one that we have only seen the end of may have been anything */
+		s->interval[s->n++] = (Interval) {
+			.from = s->seen_up,.to = 1e18,.down = up && s->up_since > 0 && !fresh,
+			.fault = s->fault
+		};
+		s->away = true;
+	}
+	if (s->away)
+	{
+		if (strcmp(server_state, "DOWN") == 0)
+			s->interval[s->n - 1].down = true;
+		if (up)
+		{
+			s->interval[s->n - 1].to = since + 0.001;
+			s->away = false;
+		}
+	}
+	if (up)
+	{
+		s->up_since = stamp;
+		s->seen_up = begun;
+	}
+}
+
+/* Look at all servers once. */
+static void
+look_at_servers(void)
+{
+	double		begun = now();
+	PGresult   *res = sql(&watcher, "SELECT state, extract(epoch FROM since),"
+						  " extract(epoch FROM clock_timestamp() - since) FROM echocache_servers", NULL, NULL, NULL);
+	double		at = now();
+
+	if (res == NULL)
+		return;
+	if (PQntuples(res) != nservers)
+		die("PostgreSQL has %d servers", PQntuples(res));
+	pthread_mutex_lock(&lock);
+	for (int i = 0; i < nservers; i++)
+		take_server(i, PQgetvalue(res, i, 0), atof(PQgetvalue(res, i, 1)),
+					at - atof(PQgetvalue(res, i, 2)), begun);
+	looked = begun;
+	fresh = false;
+	pthread_mutex_unlock(&lock);
+	PQclear(res);
+	judge_suspects(false);
+}
+
+void *
+watch_main(void *arg)
+{
+	_Atomic bool *end = arg;
+
+	watcher.lost = true;
+	while (!atomic_load(end))
+	{
+		watcher.failed = false;
+		if (watcher.lost)
+			fresh = sql_connect(&watcher);
+		if (!watcher.lost)
+			look_at_servers();
+		usleep(LOOK_US);
+	}
+	sql_close(&watcher);
+	return NULL;
+}
+
+/* Wait until all servers have been seen UP, at a look that began after now. */
+bool
+wait_all_up(double limit)
+{
+	double		since = now();
+
+	while (now() - since < limit)
+	{
+		bool		all = true;
+
+		pthread_mutex_lock(&lock);
+		for (int i = 0; i < nservers; i++)
+			all &= !servers[i].away && servers[i].seen_up > since;
+		pthread_mutex_unlock(&lock);
+		if (all)
+			return true;
+		usleep(5000);
+	}
+	return false;
+}
