@@ -97,7 +97,7 @@ enum
 	N_PLAIN_HITS, N_PLAIN_MARKERS, N_PLAIN_MISSES, N_SQL, N_SQL_TRANSACTION, N_SQL_REPEATABLE,
 	N_SQL_MANY, N_OWN, N_UNJUDGED, N_COMMITTED, N_ASYNC, N_AUTOCOMMIT, N_PREPARED, N_BULK,
 	N_TRUNCATED, N_MOVED, N_ROLLED_BACK, N_PARTLY, N_FAILED, N_CONNECTIONS_LOST, N_UNSURE,
-	N_COMMITS_LOST, N_RESTS, N_ROWS_AT_REST, N_CACHED_AT_REST, COUNTERS
+	N_COMMITS_LOST, N_PREPARED_KEPT, N_RESTS, N_ROWS_AT_REST, N_CACHED_AT_REST, COUNTERS
 };
 
 enum						/* what is timed */
@@ -308,6 +308,7 @@ extern void sql_close(Worker *w);
 extern const char *prepared(Worker *w, const char *text);
 extern bool excusable(Worker *w, const PGresult *res);
 extern PGresult *sql(Worker *w, const char *text, const char *p1, const char *p2, const char *p3);
+extern const char *value_of(const PGresult *res);
 extern void run(Worker *w, const char *text);
 
 /* judge.c */
@@ -326,7 +327,7 @@ extern bool wait_all_up(double limit);
 extern void judge_suspects(bool all);
 
 /* rest.c */
-extern PGresult *row_of(Worker *w, const Doc *doc, char **text);
+extern PGresult *row_of(Worker *w, const Doc *doc, const char **text);
 extern void settle(Worker *w, bool timeline_changed);
 extern void check_rest(Worker *w, bool final);
 
@@ -335,6 +336,7 @@ extern void control_open(const char *command);
 extern void control_close(void);
 extern void *faults_main(void *arg);
 extern bool choose_faults(const char *list);
+extern bool saw_all_faults(void);
 extern void park(void);
 extern void pause_writers(void);
 extern void resume_writers(void);

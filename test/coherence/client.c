@@ -373,7 +373,14 @@ sql(Worker *w, const char *text, const char *p1, const char *p2, const char *p3)
 	return NULL;
 }
 
-/* The same, for a statement without parameters whose result is of no interest. */
+/* The one value of a result, or NULL if there is none. */
+const char *
+value_of(const PGresult *res)
+{
+	return res && PQntuples(res) > 0 && !PQgetisnull(res, 0, 0) ? PQgetvalue(res, 0, 0) : NULL;
+}
+
+/* Run a statement without parameters whose result is of no interest. */
 void
 run(Worker *w, const char *text)
 {

@@ -12,8 +12,8 @@
 #	standby                     make one, and let it follow
 #	promote                     stop the primary, promote the standby; says how to connect
 #
-# Environment: EC_TMP and EC_STAGE (test/lib.sh), CHECK_PROXY (the proxy's port), CHECK_MEMCACHED
-# (memcached's arguments).  The servers are memcached 0 and 1, and the cluster "main".
+# Environment: EC_TMP and EC_STAGE (test/lib.sh), CHECK_MEMCACHED (memcached's arguments).  The
+# servers are memcached 0 and 1, the cluster "main", and a proxy that run.sh has started.
 #
 # Copyright (c) 2026, echocache developers
 
@@ -26,8 +26,7 @@ exec 3>&1 1>&2
 cluster=main
 standbys=0
 
-coproc PROXY { exec perl "$here/../fault/proxy.pl" "127.0.0.1:$(ec_memcached_port 1)" "$CHECK_PROXY" 3>&-; }
-read -r _ <&"${PROXY[0]}"
+exec 5>"$EC_TMP/proxy.in" 6<"$EC_TMP/proxy.out"
 
 memcached_do()
 {
@@ -37,7 +36,7 @@ memcached_do()
 		kill) ec_memcached_stop "$2" KILL ;;
 		start)
 			# shellcheck disable=SC2086 # several words
-			ec_memcached_start "$2" $CHECK_MEMCACHED 3>&-
+			ec_memcached_start "$2" $CHECK_MEMCACHED 3>&- 5>&- 6<&-
 			;;
 	esac
 }
@@ -46,8 +45,8 @@ proxy_do()
 {
 	local answer
 
-	echo "$*" >&"${PROXY[1]}"
-	read -r answer <&"${PROXY[0]}"
+	echo "$*" >&5
+	read -r answer <&6
 	[ "$answer" = ok ]
 }
 
@@ -64,7 +63,7 @@ make_standby()
 		ec_pg_env "$cluster"
 		ec_as_postgres "$ec_bindir/pg_basebackup" -D "$dir/data" -R -c fast -X stream
 	)
-	ec_pg_start "standby$standbys" "unix_socket_directories = '$dir'" 3>&-
+	ec_pg_start "standby$standbys" "unix_socket_directories = '$dir'" 3>&- 5>&- 6<&-
 }
 
 # The primary is gone for good, with its data.
@@ -88,7 +87,7 @@ while read -r verb rest; do
 			if [ "$rest" = stop ]; then
 				ec_pg_stop "$cluster" immediate
 			else
-				ec_pg_start "$cluster" 3>&-
+				ec_pg_start "$cluster" 3>&- 5>&- 6<&-
 			fi
 			;;
 		standby) make_standby ;;
@@ -100,4 +99,3 @@ while read -r verb rest; do
 	esac
 	echo "ok$answer" >&3
 done
-kill "$PROXY_PID"

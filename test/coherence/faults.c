@@ -31,6 +31,7 @@ static FILE *control_out;		/* from it */
 static pid_t control_pid;
 
 static bool chosen[FAULTS];
+static _Atomic int rounds;		/* all that are chosen have been done so often */
 
 static pthread_mutex_t park_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t park_changed = PTHREAD_COND_INITIALIZER;
@@ -497,6 +498,7 @@ next_fault(void)
 		left += chosen[f] && !done[f];
 	if (left == 0)
 	{
+		atomic_fetch_add(&rounds, 1);
 		memset(done, 0, sizeof(done));
 		for (int f = 1; f < FAULTS; f++)
 			left += chosen[f];
@@ -509,6 +511,13 @@ next_fault(void)
 			return f;
 		}
 	return NO_FAULT;
+}
+
+/* Has there been one of each? */
+bool
+saw_all_faults(void)
+{
+	return atomic_load(&rounds) > 0;
 }
 
 void *

@@ -36,10 +36,12 @@ read_text(const Doc *doc)
 static void
 take(Worker *w, const char *by, const Doc *doc, const Before *b, PGresult *res)
 {
-	if (PQntuples(res) == 0 || PQgetisnull(res, 0, 0))
+	const char *text = value_of(res);
+
+	if (text == NULL)
 		judge_absent(w, by, doc, b);
 	else
-		judge(w, BY_SQL, by, doc, b, PQgetvalue(res, 0, 0), PQgetlength(res, 0, 0));
+		judge(w, BY_SQL, by, doc, b, text, PQgetlength(res, 0, 0));
 	PQclear(res);
 }
 
@@ -188,12 +190,12 @@ read_repeatable(Worker *w)
 	{
 		Doc		   *doc = wanted[i % REPEATED];
 		PGresult   *res = sql(w, read_text(doc), doc->id_text, NULL, NULL);
-		char	   *text;
+		const char *text;
 
 		if (res == NULL)
 			break;
 		count(N_SQL_REPEATABLE);
-		text = PQgetisnull(res, 0, 0) ? "" : PQgetvalue(res, 0, 0);
+		text = value_of(res) ? value_of(res) : "";
 		if (i < REPEATED)
 		{
 			first[i] = strdup(text);
@@ -316,8 +318,8 @@ read_missing(Worker *w, Doc **missing, int n)
 
 		look(missing[i], &b);
 		res = sql(w, read_text(missing[i]), missing[i]->id_text, NULL, NULL);
-		if (res && PQntuples(res) > 0 && !PQgetisnull(res, 0, 0))
-			plain_set(&w->plain[0], missing[i], PQgetvalue(res, 0, 0));
+		if (value_of(res))
+			plain_set(&w->plain[0], missing[i], value_of(res));
 		if (res)
 			take(w, "SQL (fill)", missing[i], &b, res);
 		count(N_SQL);

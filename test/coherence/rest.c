@@ -54,14 +54,14 @@ read_rows(Worker *w, Rows *rows)
 
 /* A document as the table has it: the text of it, NULL if there is none, valid with the result. */
 PGresult *
-row_of(Worker *w, const Doc *doc, char **text)
+row_of(Worker *w, const Doc *doc, const char **text)
 {
 	PGresult   *res = sql(w, doc->nregs > 1
 						  ? "SELECT coherence.thread_document(t) FROM coherence.threads t WHERE id = $1"
 						  : "SELECT coherence.session_document(s) FROM coherence.sessions s WHERE id = $1",
 						  doc->id_text, NULL, NULL);
 
-	*text = res && PQntuples(res) > 0 && !PQgetisnull(res, 0, 0) ? PQgetvalue(res, 0, 0) : NULL;
+	*text = value_of(res);
 	return res;
 }
 
@@ -203,6 +203,10 @@ settle(Worker *w, bool timeline_changed)
 		workers[i].unsure = false;
 		find_out(&workers[i], w);
 	}
+	for (int i = 0; i < nwriters; i++)
+		for (int j = 0; j < MAX_PREPARED; j++)
+			if (workers[i].prepared[j].status == PREPARED)
+				count(N_PREPARED_KEPT);
 	read_rows(w, &rows);
 	for (int reg = 1; reg <= nregisters; reg++)
 	{
@@ -252,7 +256,7 @@ check_rows(const Rows *rows)
 static void
 check_document(Worker *w, Doc *doc, bool withdraw, bool counts)
 {
-	char	   *want;
+	const char *want;
 	PGresult   *row = row_of(w, doc, &want);
 	PGresult   *res;
 	char	   *value = NULL;
@@ -279,7 +283,7 @@ check_document(Worker *w, Doc *doc, bool withdraw, bool counts)
 		w->failed = false;
 		return;
 	}
-	got = PQntuples(res) == 0 || PQgetisnull(res, 0, 0) ? NULL : PQgetvalue(res, 0, 0);
+	got = value_of(res);
 	if (got ? want == NULL || strcmp(got, want) != 0 : want != NULL)
 		found(REST, doc->reg, "%s: by SQL %.200s, its row is %.200s", doc->key,
 			  got ? got : "absent", want ? want : "absent");

@@ -13,8 +13,7 @@
 #   CHECK_RUNS   which runs (default: all; see the end)
 #   CHECK_ARGS   further arguments of the checker for echocache, such as "--rate 100000"
 #
-# Prints TAP, the reports of the runs as its comments, and a table of all; exit status 1 if a
-# test failed.
+# Prints TAP, the reports of the runs as comments, and a table of all; exit status 1 if a test failed.
 #
 # Copyright (c) 2026, echocache developers
 
@@ -41,8 +40,9 @@ done
 db=echocache_coherence
 tests=0
 failed=0
+told=true
 
-# ok CONDITION NAME: one line of TAP.
+# ok CONDITION NAME: one line of TAP, and after the first one the report of the run.
 ok()
 {
 	tests=$((tests + 1))
@@ -51,6 +51,10 @@ ok()
 	else
 		echo "not ok $tests - $2"
 		failed=1
+	fi
+	if [ "$told" = false ]; then
+		sed 's/^/# /' "$out"
+		told=true
 	fi
 }
 
@@ -180,8 +184,7 @@ set_conf()
 	ec_sql -c "SELECT pg_reload_conf()" >/dev/null
 }
 
-# check MODE SECONDS SEED [ARGUMENT...]: run the checker; its report goes to the TAP stream as
-# diagnostics.  Sets status, the checker's: 0 nothing found, 1 something found, 2 could not tell.
+# check MODE SECONDS SEED [ARGUMENT...]: run the checker; ok() shows its report.  Sets status, the checker's: 0 nothing found, 1 something found, 2 could not tell.
 check()
 {
 	local mode=$1 for=$2 with=$3 servers
@@ -192,7 +195,7 @@ check()
 	status=0
 	"$BUILD/checker" --mode "$mode" --servers "$servers" --seconds "$for" --seed "$with" \
 		--keys "$keys" --table "$table" "$@" >"$out" 2>&1 </dev/null || status=$?
-	sed 's/^/# /' "$out"
+	told=false
 }
 
 # echocache_run NAME SECONDS SEED [ARGUMENT...]: what must be so of each run with echocache.
@@ -206,7 +209,6 @@ echocache_run()
 	# shellcheck disable=SC2086 # several words
 	check echocache "$@" --control "$here/control.sh" ${CHECK_ARGS:-}
 	ok "$(is "$status" 0)" "$name: not one wrong answer, and right at rest (seed $2)"
-	# That would say little if nothing had happened.
 	ok "$([ "$status" != 2 ] && is "$(figure cached_at_rest)" "$(figure rows_at_rest)" || echo false)" \
 		"$name: SQL reads have filled the cache at rest"
 	# That would say little if nothing had happened.
@@ -232,7 +234,7 @@ saw_faults()
 
 run_quiet()
 {
-	set_conf "echocache.timeout = '1s'"
+	set_conf "echocache.timeout = '5s'"
 	echocache_run quiet "$1" "$2"
 	ok "$(is "$(figure apart)" 0)" "quiet: no old answer to excuse"
 }
@@ -270,7 +272,7 @@ run_uncached()
 	ok "$(is "$status" 0)" "uncached: the checker finds nothing where nothing is wrong"
 }
 
-# A control: something must be found, of this kind.
+# A control: something must be found, of this kind.  Few documents, so that it is soon.
 run_control()
 {
 	local mode=$1 kind=$2
@@ -281,7 +283,7 @@ run_control()
 	fi
 	make_database
 	[[ $mode != naive-* ]] || attach_naive "$mode"
-	check "$mode" "$3" "$4"
+	check "$mode" "$3" "$4" --keys 8 --think 200 --body 2000
 	ok "$([ "$status" = 1 ] && more "$kind" 0 || echo false)" \
 		"$mode: the checker finds what is wrong, $kind reads among it"
 }
@@ -298,13 +300,16 @@ for n in 0 1; do
 	# shellcheck disable=SC2086 # several words
 	ec_memcached_start "$n" $CHECK_MEMCACHED
 done
-CHECK_PROXY=$(ec_port)
-export CHECK_PROXY
+# It ends when nobody can write to it any more.
+mkfifo "$EC_TMP/proxy.in" "$EC_TMP/proxy.out"
+exec 5<>"$EC_TMP/proxy.in" 6<>"$EC_TMP/proxy.out"
+perl "$here/../fault/proxy.pl" "127.0.0.1:$(ec_memcached_port 1)" <"$EC_TMP/proxy.in" >"$EC_TMP/proxy.out" 5>&- 6>&- &
+read -r _ proxy_port <&6
 ec_pg_start main "echocache.enabled = on" "echocache.retry_interval = '100ms'" \
-	"echocache.hosts = '127.0.0.1:$(ec_memcached_port 0):3, 127.0.0.1:$CHECK_PROXY'" \
+	"echocache.hosts = '127.0.0.1:$(ec_memcached_port 0):3, 127.0.0.1:$proxy_port'" \
 	"echocache.marker_ttl = '1s'" "max_prepared_transactions = 50" "max_connections = 100" \
 	"wal_writer_delay = '1s'" "wal_keep_size = '256MB'" "log_min_messages = log" "fsync = off" \
-	"log_min_error_statement = panic" "log_line_prefix = '%m [%p] %a '"
+	"log_min_error_statement = panic" "log_line_prefix = '%m [%p] %a '" 5>&- 6>&-
 ec_pg_env main
 
 echo "TAP version 13"

@@ -209,17 +209,14 @@ aside_before(Worker *w, Aside *a)
 	a->n = 0;
 	for (int i = 0; i < w->nevents && aside != NOT_ASIDE; i++)
 	{
-		char	   *text = NULL;
+		const char *text = NULL;
+		PGresult   *res = NULL;
 
 		a->docs[a->n] = doc_of(w->events[i].reg);
 		if (aside == ASIDE_SET && w->events[i].present)
-		{
-			PGresult   *res = row_of(w, a->docs[a->n], &text);
-
-			text = text ? strdup(text) : NULL;
-			PQclear(res);
-		}
-		a->text[a->n++] = text;
+			res = row_of(w, a->docs[a->n], &text);
+		a->text[a->n++] = text ? strdup(text) : NULL;
+		PQclear(res);
 	}
 }
 
@@ -547,10 +544,8 @@ check_own(Worker *w, int reg)
 	if (res == NULL)
 		return;
 	count(N_OWN);
-	if (!PQgetisnull(res, 0, 0) &&
-		!parse(doc, PQgetvalue(res, 0, 0), PQgetlength(res, 0, 0), versions))
-		found(FOREIGN, reg, "%s: %s reads its own %.200s", doc->key, w->name,
-			  PQgetvalue(res, 0, 0));
+	if (value_of(res) && !parse(doc, value_of(res), PQgetlength(res, 0, 0), versions))
+		found(FOREIGN, reg, "%s: %s reads its own %.200s", doc->key, w->name, value_of(res));
 	/* a post shows only if its thread does */
 	else if (versions[part] != (e->present ? e->version : 0) && (part == 0 || versions[0] > 0))
 		found(OWN, reg, "%s: %s reads version %ld of register %d after making %s%ld", doc->key,
