@@ -21,7 +21,8 @@
 #include "checker.h"
 
 #define MAX_SAMPLES		3		/* findings of a kind told in full */
-#define HISTORY			64		/* entries kept of a register */
+#define HISTORY			512		/* entries kept of a register */
+#define HISTORY_TOLD	60		/* and told */
 #define SAMPLE_SIZE		8192
 
 const char *const kind_name[KINDS] = {
@@ -171,7 +172,7 @@ tell_history(int reg, char *text, size_t size)
 
 	text[0] = '\0';
 	pthread_mutex_lock(&h->lock);
-	for (long i = h->n > HISTORY ? h->n - HISTORY : 0; i < h->n && used < size; i++)
+	for (long i = h->n > HISTORY_TOLD ? h->n - HISTORY_TOLD : 0; i < h->n && used < size; i++)
 		used += snprintf(text + used, size - used, "\n        %10.6f %-10s %8ld %s",
 						 h->entry[i % HISTORY].time - started, h->entry[i % HISTORY].who,
 						 h->entry[i % HISTORY].version, h->entry[i % HISTORY].what);
@@ -300,9 +301,9 @@ check_book(void)
 		if (s == LOST)
 		{
 			if (m & SEEN_PLAIN)
-				found(AHEAD, reg, "version %ld was read from the cache, and a crash took it back", v);
+				found(AHEAD, reg, "version %ld was read from the cache, and lost in a crash", v);
 			else if (!(m & ASYNC))
-				found(DIRTY, reg, "version %ld was read, and a crash took it back", v);
+				found(DIRTY, reg, "version %ld was read, and lost in a crash", v);
 		}
 		else if (s != COMMITTED)
 			found(DIRTY, reg, "version %ld was read and never committed (%d)", v, s);

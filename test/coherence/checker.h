@@ -37,11 +37,12 @@
  * not reach a server that plain clients do reach, these may have stale, deleted or
  * backwards answers of it: such are counted apart (watch.c).
  *
- * checker.c starts and stops it all, book.c keeps the book, judge.c judges reads, client.c
- * talks to the servers, writer.c and reader.c are the two kinds of threads, faults.c is
- * the thread that breaks things, watch.c the one that sees which servers PostgreSQL
- * reaches, rest.c compares book, table and cache.  The tables are made by setup.sql, the
- * servers by run.sh, and control.sh does to them what faults.c asks for.
+ * checker.c starts and stops it all, book.c keeps the book, judge.c judges reads,
+ * client.c talks to the servers, writer.c (with transaction.c) and reader.c are the
+ * two kinds of threads, faults.c is the thread that breaks things, watch.c the one that
+ * sees which servers PostgreSQL reaches, rest.c compares book, table and cache.  The
+ * tables are made by setup.sql, the servers by run.sh, and control.sh does to them what
+ * faults.c asks for.
  *
  * Exit status: 0 nothing found, 1 something found, 2 could not tell.
  *
@@ -321,7 +322,8 @@ extern void judge_absent(Worker *w, const char *by, const Doc *doc, const Before
 /* watch.c */
 extern void watch_open(void);
 extern void *watch_main(void *arg);
-extern void suspect(Kind kind, int reg, int server, double begin, double end, const char *text);
+extern void suspect(Kind kind, int reg, long version, int server, double begin, double end,
+					const char *text);
 extern void set_fault(int server, Fault fault);
 extern bool wait_all_up(double limit);
 extern void judge_suspects(bool all);
@@ -348,11 +350,22 @@ extern Doc *pick_doc(Worker *w);
 extern void think(Worker *w);
 extern Doc *doc_of(int reg);
 
+/* transaction.c */
+extern void add_event(Worker *w, int reg, long version, bool present);
+extern int	add_events(Worker *w, PGresult *res);
+extern void undo_to(Worker *w, int mark, const char *why);
+extern void commit_events(Worker *w, Event *events, int n, bool async);
+extern void begin(Worker *w);
+extern void commit(Worker *w);
+extern void rollback(Worker *w);
+extern void prepare(Worker *w, Prepared *p);
+extern void end_prepared(Worker *w, Prepared *p, bool commit);
+extern void find_out(Worker *w, Worker *by);
+extern void reconnect(Worker *w);
+
 /* writer.c, reader.c */
 extern void *writer_main(void *worker);
 extern void *reader_main(void *worker);
 extern const char *read_text(const Doc *doc);
-extern void find_out(Worker *w, Worker *by);
-extern void end_prepared(Worker *w, Prepared *p, bool commit);
 
 #endif							/* CHECKER_H */

@@ -306,7 +306,8 @@ excusable(Worker *w, const PGresult *res)
 				return true;
 	if (code && strict && strcmp(code, "08006") == 0)
 		return true;
-	if (faults_on && (PQstatus(w->conn) == CONNECTION_BAD || (code && strncmp(code, "57P0", 4) == 0)))
+	if (faults_on &&
+		(PQstatus(w->conn) == CONNECTION_BAD || (code && strncmp(code, "57P0", 4) == 0)))
 	{
 		w->lost = true;
 		return true;

@@ -30,6 +30,9 @@ static FILE *control_in;		/* to control.sh */
 static FILE *control_out;		/* from it */
 static pid_t control_pid;
 
+/* Backends of the checker's threads, but for those that keep it going. */
+#define VICTIMS "application_name ~ '^coherence [wps][0-9]'"
+
 static bool chosen[FAULTS];
 static _Atomic int rounds;		/* all that are chosen have been done so often */
 
@@ -236,8 +239,7 @@ before_crash(void)
 static void
 crash(void)
 {
-	const char *pid = pick_backend("SELECT pid FROM pg_stat_activity"
-								   " WHERE application_name ~ '^coherence [wps][0-9]' AND pid <> pg_backend_pid()"
+	const char *pid = pick_backend("SELECT pid FROM pg_stat_activity WHERE " VICTIMS
 								   " ORDER BY application_name");
 
 	if (pid[0] == '\0')
@@ -287,9 +289,9 @@ terminate(void)
 {
 	for (int n = 1 + pick(&conductor, 3); n > 0; n--)
 	{
-		const char *pid = pick_backend("SELECT pid FROM pg_stat_activity"
-									   " WHERE (application_name ~ '^coherence [wps][0-9]' AND pid <> pg_backend_pid())"
-									   " OR backend_type LIKE 'echocache%' ORDER BY application_name");
+		const char *pid = pick_backend("SELECT pid FROM pg_stat_activity WHERE " VICTIMS
+									   " OR backend_type LIKE 'echocache%'"
+									   " ORDER BY application_name");
 
 		if (pid[0])
 			PQclear(sql(&conductor, "SELECT pg_terminate_backend($1::int)", pid, NULL, NULL));

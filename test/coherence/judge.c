@@ -65,8 +65,8 @@ parse(const Doc *doc, const char *text, size_t len, long versions[PARTS])
 			p = NULL;
 	}
 	n = snprintf(tail, sizeof(tail), " v%ld\"}", versions[0]);
-	return id == doc->id && versions[0] > 0 && versions[0] < MAX_VERSIONS && p != NULL && len > n &&
-		memcmp(text + len - n, tail, n) == 0;
+	return id == doc->id && versions[0] > 0 && versions[0] < MAX_VERSIONS && p != NULL &&
+		len > n && memcmp(text + len - n, tail, n) == 0;
 }
 
 /* Note what is known of a document, before a read of it begins. */
@@ -92,9 +92,12 @@ newer(uint64_t hard, uint64_t soft, bool same_life)
 	return same_life && soft > hard ? soft : hard;
 }
 
-/* What may be excused for plain clients, and what may not. */
+/*
+ * A finding; or a suspicion, if it may be excused for a plain client.  version is what
+ * was read of the register.
+ */
 static void
-report_read(Worker *w, How how, Kind kind, const Doc *doc, int reg, const Before *b,
+report_read(Worker *w, How how, Kind kind, const Doc *doc, int reg, const Before *b, long version,
 			const char *fmt,...)
 {
 	char		text[600];
@@ -104,10 +107,10 @@ report_read(Worker *w, How how, Kind kind, const Doc *doc, int reg, const Before
 	va_start(args, fmt);
 	vsnprintf(text, sizeof(text), fmt, args);
 	va_end(args);
-	note(reg, w->name, kind_name[kind], 0);
+	note(reg, w->name, kind_name[kind], version);
 	if (how == BY_PLAIN && !naive &&
 		(kind == STALE || kind == DELETED || kind == BACKWARDS || kind == ABSENT))
-		suspect(kind, reg, doc->server, b->time, t, text);
+		suspect(kind, reg, version, doc->server, b->time, t, text);
 	else
 		found(kind, reg, "%s", text);
 }
@@ -134,9 +137,10 @@ check_flushed(Worker *w, const Doc *doc, int reg, const Before *b, long version)
 
 		raise_to(&flushed, at);
 		if (at <= lsn && b->life == atomic_load(&life) && !atomic_load(&gate_closed))
-			report_read(w, BY_PLAIN, AHEAD, doc, reg, b,
-						"%s: %s gets version %ld, whose commit is after %X/%X, and %X/%X is flushed",
-						doc->key, w->name, version, (unsigned) (lsn >> 32), (unsigned) lsn, hi, lo);
+			report_read(w, BY_PLAIN, AHEAD, doc, reg, b, version,
+						"%s: %s gets version %ld, whose commit is after %X/%X; flushed is %X/%X",
+						doc->key, w->name, version, (unsigned) (lsn >> 32), (unsigned) lsn,
+						hi, lo);
 	}
 	PQclear(res);
 }
@@ -159,27 +163,30 @@ judge_version(Worker *w, How how, const char *by, const Doc *doc, int part, cons
 						(s == UNKNOWN ? SEEN_UNKNOWN : 0));
 	if (expected != 0 && expected != reg)
 	{
-		report_read(w, how, FOREIGN, doc, reg, b, "%s: %s gets by %s version %ld of register %d",
-					doc->key, w->name, by, version, expected);
+		report_read(w, how, FOREIGN, doc, reg, b, version,
+					"%s: %s gets by %s version %ld of register %d", doc->key, w->name, by, version,
+					expected);
 		return;
 	}
 	if (s == KNOWN || s == ABORTED || (s == LOST && (how == BY_SQL || same)))
 	{
 		atomic_fetch_or(&marks[version], TOLD);
-		report_read(w, how, s == LOST ? AHEAD : DIRTY, doc, reg, b,
+		report_read(w, how, s == LOST ? AHEAD : DIRTY, doc, reg, b, version,
 					"%s: %s gets by %s version %ld, which is %s", doc->key, w->name, by, version,
 					s == KNOWN ? "not committed yet" : s == ABORTED ? "rolled back" :
 					"of another life");
 	}
 	else if (version < (long) (floor >> 1) && !(floor & 1))
-		report_read(w, how, DELETED, doc, reg, b, "%s: %s gets by %s version %ld, deleted by %ld",
-					doc->key, w->name, by, version, (long) (floor >> 1));
+		report_read(w, how, DELETED, doc, reg, b, version,
+					"%s: %s gets by %s version %ld, deleted by %ld", doc->key, w->name, by,
+					version, (long) (floor >> 1));
 	else if (version < (long) (floor >> 1))
-		report_read(w, how, STALE, doc, reg, b, "%s: %s gets by %s version %ld, %ld is committed",
-					doc->key, w->name, by, version, (long) (floor >> 1));
+		report_read(w, how, STALE, doc, reg, b, version,
+					"%s: %s gets by %s version %ld, %ld is committed", doc->key, w->name, by,
+					version, (long) (floor >> 1));
 	else if (version < (long) (sight >> 1) || version < w->last[reg])
-		report_read(w, how, BACKWARDS, doc, reg, b, "%s: %s gets by %s version %ld, %s %ld",
-					doc->key, w->name, by, version,
+		report_read(w, how, BACKWARDS, doc, reg, b, version,
+					"%s: %s gets by %s version %ld, %s %ld", doc->key, w->name, by, version,
 					version < w->last[reg] ? "and has had" : "somebody has had",
 					version < w->last[reg] ? w->last[reg] : (long) (sight >> 1));
 	else
@@ -207,11 +214,13 @@ judge_missing(Worker *w, How how, const char *by, const Doc *doc, int part, cons
 	uint64_t	gone = atomic_load(&vanishing[reg]);
 
 	if ((floor & 1) && gone <= floor >> 1)
-		report_read(w, how, ABSENT, doc, reg, b, "%s: %s gets by %s no post %d, %ld is committed",
-					doc->key, w->name, by, part, (long) (floor >> 1));
+		report_read(w, how, ABSENT, doc, reg, b, (long) (floor >> 1) - 1,
+					"%s: %s gets by %s no post %d, %ld is committed", doc->key, w->name, by, part,
+					(long) (floor >> 1));
 	else if ((sight & 1) && gone <= sight >> 1 && floor <= sight)
-		report_read(w, how, BACKWARDS, doc, reg, b, "%s: %s gets by %s no post %d, %ld was read",
-					doc->key, w->name, by, part, (long) (sight >> 1));
+		report_read(w, how, BACKWARDS, doc, reg, b, (long) (sight >> 1) - 1,
+					"%s: %s gets by %s no post %d, %ld was read", doc->key, w->name, by, part,
+					(long) (sight >> 1));
 }
 
 /* What one transaction did to a document shows all at once. */
@@ -232,9 +241,9 @@ judge_together(Worker *w, How how, const char *by, const Doc *doc, const Before 
 				continue;
 			if (versions[part] > 0 ? versions[part] < e->version
 				: e->present && atomic_load(&vanishing[e->reg]) <= (uint64_t) e->version)
-				report_read(w, how, TORN, doc, e->reg, b,
-							"%s: %s gets by %s register %d with version %ld, without %s%ld of the same"
-							" transaction", doc->key, w->name, by, doc->reg + i, versions[i],
+				report_read(w, how, TORN, doc, e->reg, b, versions[part],
+							"%s: %s gets by %s register %d with version %ld, without %s%ld of the"
+							" same transaction", doc->key, w->name, by, doc->reg + i, versions[i],
 							e->present ? "" : "the deletion ", e->version);
 		}
 	}
@@ -260,7 +269,7 @@ judge(Worker *w, How how, const char *by, const Doc *doc, const Before *b, const
 	}
 	if (!parse(doc, text, len, versions))
 	{
-		report_read(w, how, FOREIGN, doc, doc->reg, b, "%s: %s gets by %s %.200s", doc->key,
+		report_read(w, how, FOREIGN, doc, doc->reg, b, 0, "%s: %s gets by %s %.200s", doc->key,
 					w->name, by, text);
 		return;
 	}
@@ -282,6 +291,7 @@ judge_absent(Worker *w, const char *by, const Doc *doc, const Before *b)
 	uint64_t	floor = newer(b->floor[0], b->soft_floor[0], same);
 
 	if ((floor & 1) && atomic_load(&vanishing[doc->reg]) <= floor >> 1)
-		report_read(w, BY_SQL, ABSENT, doc, doc->reg, b, "%s: %s gets by %s nothing, %ld is committed",
-					doc->key, w->name, by, (long) (floor >> 1));
+		report_read(w, BY_SQL, ABSENT, doc, doc->reg, b, 0,
+					"%s: %s gets by %s nothing, %ld is committed", doc->key, w->name, by,
+					(long) (floor >> 1));
 }

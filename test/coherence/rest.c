@@ -57,8 +57,10 @@ PGresult *
 row_of(Worker *w, const Doc *doc, const char **text)
 {
 	PGresult   *res = sql(w, doc->nregs > 1
-						  ? "SELECT coherence.thread_document(t) FROM coherence.threads t WHERE id = $1"
-						  : "SELECT coherence.session_document(s) FROM coherence.sessions s WHERE id = $1",
+						  ? "SELECT coherence.thread_document(t) FROM coherence.threads t"
+						  " WHERE id = $1"
+						  : "SELECT coherence.session_document(s) FROM coherence.sessions s"
+						  " WHERE id = $1",
 						  doc->id_text, NULL, NULL);
 
 	*text = value_of(res);
@@ -248,7 +250,8 @@ check_rows(const Rows *rows)
 		/* a statement whose answer was lost has a version that the book does not */
 		if (version > 0 && (version < (long) (floor >> 1) ||
 							(version > (long) (floor >> 1) && state[version] != UNKNOWN)))
-			die("register %d: the book says %ld, the table %ld", reg, (long) (floor >> 1), version);
+			die("register %d: the book says %ld, the table %ld", reg, (long) (floor >> 1),
+				version);
 	}
 }
 
@@ -275,7 +278,8 @@ check_document(Worker *w, Doc *doc, bool withdraw, bool counts)
 			count(N_CACHED_AT_REST);
 	}
 	if (withdraw)
-		PQclear(sql(w, "SELECT echocache_invalidate($2, $1::bigint)", doc->id_text, doc->name, NULL));
+		PQclear(sql(w, "SELECT echocache_invalidate($2, $1::bigint)", doc->id_text, doc->name,
+					NULL));
 	res = sql(w, read_text(doc), doc->id_text, NULL, NULL);
 	if (res == NULL)
 	{

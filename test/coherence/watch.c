@@ -91,23 +91,20 @@ set_fault(int server, Fault fault)
 	pthread_mutex_unlock(&lock);
 }
 
-/* A plain client has had something old. */
+/* A plain client has had something old, this version of the register. */
 void
-suspect(Kind kind, int reg, int server, double begin, double end, const char *text)
+suspect(Kind kind, int reg, long version, int server, double begin, double end, const char *text)
 {
-	long		version = 0;
-	const char *p = strstr(text, " version ");
+	double		staleness = end - overtaken_at(reg, version);
 
-	if (p)
-		version = atol(p + 9);
 	pthread_mutex_lock(&lock);
 	if (nsuspects == MAX_SUSPECTS)
 		found(kind, reg, "%s (and too many to look into)", text);
 	else
 		suspects[nsuspects++] = (Suspect) {
-		.kind = kind,.reg = reg,.server = server,.begin = begin,.end = end,
-			.staleness = end - overtaken_at(reg, version),.text = strdup(text)
-	};
+			.kind = kind,.reg = reg,.server = server,.begin = begin,.end = end,
+			.staleness = staleness,.text = strdup(text)
+		};
 	pthread_mutex_unlock(&lock);
 }
 
@@ -190,7 +187,8 @@ look_at_servers(void)
 {
 	double		begun = now();
 	PGresult   *res = sql(&watcher, "SELECT state, extract(epoch FROM since),"
-						  " extract(epoch FROM clock_timestamp() - since) FROM echocache_servers", NULL, NULL, NULL);
+						  " extract(epoch FROM clock_timestamp() - since) FROM echocache_servers",
+						  NULL, NULL, NULL);
 	double		at = now();
 
 	if (res == NULL)
