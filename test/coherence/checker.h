@@ -211,6 +211,7 @@ typedef struct Worker
 	unsigned	unsure_life;
 	Prepared	prepared[MAX_PREPARED];
 	long		gids;			/* used so far */
+	long		transactions;
 } Worker;
 
 /* Settings: set by main before any thread starts. */

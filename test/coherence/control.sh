@@ -10,6 +10,7 @@
 #	kill9 PID
 #	pg stop|start               stop: immediate
 #	standby                     make one, and let it follow
+#	detach                      the standby receives no more
 #	promote                     stop the primary, promote the standby; says how to connect
 #
 # Environment: EC_TMP and EC_STAGE (test/lib.sh), CHECK_MEMCACHED (memcached's arguments).  The
@@ -66,6 +67,20 @@ make_standby()
 	ec_pg_start "standby$standbys" "unix_socket_directories = '$dir'" 3>&- 5>&- 6<&-
 }
 
+# What the primary commits from here on is not for the standby.
+detach_standby()
+{
+	(
+		ec_pg_env "standby$standbys"
+		ec_sql -c "ALTER SYSTEM SET primary_conninfo = ''" -c "SELECT pg_reload_conf()" >/dev/null
+		for _ in $(seq 100); do
+			[ "$(ec_sql -c "SELECT count(*) FROM pg_stat_wal_receiver")" != 0 ] || exit 0
+			sleep 0.02
+		done
+		exit 1
+	)
+}
+
 # The primary is gone for good, with its data.
 promote_standby()
 {
@@ -91,6 +106,7 @@ while read -r verb rest; do
 			fi
 			;;
 		standby) make_standby ;;
+		detach) detach_standby ;;
 		promote)
 			promote_standby
 			answer=" host=$EC_TMP/pg-$cluster port=$(cat "$EC_TMP/pg-$cluster.port")"

@@ -273,6 +273,8 @@ promote(void)
 {
 	(void) control("standby");
 	nap(300, 800);
+	(void) control("detach");
+	nap(20, 300);
 	atomic_store(&gate_closed, true);
 	atomic_fetch_add(&plain_era, 1);
 	atomic_store(&conninfo, strdup(control("promote")));

@@ -179,7 +179,10 @@ settle_versions(const Rows *rows, bool timeline_changed)
 			die("register %d: version %ld was committed for certain, the table has %ld", reg, v,
 				rows->version[reg]);
 		set_state(v, LOST);
-		note(reg, "checker", "lost in a crash", v);
+		/* on the other timeline it was committed, and could be read */
+		if (timeline_changed)
+			atomic_fetch_or(&marks[v], TOLD);
+		note(reg, "checker", timeline_changed ? "lost in a promotion" : "lost in a crash", v);
 		if (s == COMMITTED)
 			count(N_COMMITS_LOST);
 	}

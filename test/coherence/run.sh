@@ -212,7 +212,7 @@ echocache_run()
 	ok "$([ "$status" != 2 ] && is "$(figure cached_at_rest)" "$(figure rows_at_rest)" || echo false)" \
 		"$name: SQL reads have filled the cache at rest"
 	# That would say little if nothing had happened.
-	for n in committed:100 rolled_back:10 savepoints_rolled_back:10 prepared:5 bulk:1 moved:5 asynchronous:20 \
+	for n in committed:100 rolled_back:10 savepoints_rolled_back:10 prepared:5 bulk:1 truncated:0 moved:5 asynchronous:20 \
 		autocommit:50 plain_hits:1000 plain_markers:10 sql_reads:500 sql_in_transactions:100 sql_repeatable:100 \
 		sql_many:100 own_reads:10; do
 		[ "$(more "${n%:*}" "${n#*:}")" = true ] || few+=" ${n%:*}"

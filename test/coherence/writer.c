@@ -379,22 +379,22 @@ write_autocommit(Worker *w)
 static void
 write_transaction(Worker *w)
 {
-	int			dice = pick(w, 10000);
+	int			dice = pick(w, 1000);
 	Prepared   *slot = NULL;
 
 	begin(w);
 	if (w->failed)
 		;
-	else if (dice < 8600)
+	else if (++w->transactions % 1500 == 40 + 100 * w->id && !naive)
+		write_truncate(w);			/* rarely, but in a short run too */
+	else if (dice < 860)
 		write_some(w);
-	else if (dice < 9300 || nthreads == 0)
+	else if (dice < 930 || nthreads == 0)
 		move_session(w);
-	else if (dice < 9750)
+	else if (dice < 975)
 		move_post(w);
-	else if (dice < 9996 || naive)
-		write_many(w);
 	else
-		write_truncate(w);
+		write_many(w);
 	think(w);
 
 	for (int i = 0; i < MAX_PREPARED; i++)
