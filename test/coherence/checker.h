@@ -98,7 +98,7 @@ enum
 	N_PLAIN_HITS, N_PLAIN_MARKERS, N_PLAIN_MISSES, N_SQL, N_SQL_TRANSACTION, N_SQL_REPEATABLE,
 	N_SQL_MANY, N_OWN, N_UNJUDGED, N_COMMITTED, N_ASYNC, N_AUTOCOMMIT, N_PREPARED, N_BULK,
 	N_TRUNCATED, N_MOVED, N_ROLLED_BACK, N_PARTLY, N_FAILED, N_CONNECTIONS_LOST, N_UNSURE,
-	N_COMMITS_LOST, N_PREPARED_KEPT, N_RESTS, N_ROWS_AT_REST, N_CACHED_AT_REST, COUNTERS
+	N_COMMITS_LOST, N_PREPARED_KEPT, N_TWO_ROWS, N_RESTS, N_ROWS_AT_REST, N_CACHED_AT_REST, COUNTERS
 };
 
 enum						/* what is timed */
@@ -204,8 +204,9 @@ typedef struct Worker
 	/* a writer's */
 	Event		events[MAX_EVENTS]; /* of its open transaction, or of one with unknown end */
 	int			nevents;
-	bool		async;			/* the open transaction commits so */
-	uint64_t	lsn;			/* and its commit record is beyond this */
+	bool		old_snapshot;	/* the open transaction keeps its snapshot */
+	bool		async;			/* and commits so */
+	uint64_t	lsn;			/* its commit record is beyond this */
 	char		xid[24];		/* of the open transaction */
 	bool		unsure;			/* the answer to COMMIT has been lost */
 	unsigned	unsure_life;

@@ -106,6 +106,11 @@ flush_memcached()
 make_database()
 {
 	export PGDATABASE=postgres
+	# of a run that was cut short
+	ec_sql -c "SELECT format('ROLLBACK PREPARED %L', gid) FROM pg_prepared_xacts" |
+		while read -r end; do
+			ec_sql -d "$db" -c "$end" </dev/null
+		done
 	ec_sql -c "SET client_min_messages = error" -c "DROP DATABASE IF EXISTS $db WITH (FORCE)"
 	ec_sql -c "CREATE DATABASE $db"
 	export PGDATABASE=$db

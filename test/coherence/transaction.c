@@ -237,6 +237,7 @@ begin(Worker *w)
 	PGresult   *res = sql(w, begins[dice == 0 ? 2 : dice <= 2 ? 1 : 0], NULL, NULL, NULL);
 
 	w->async = false;
+	w->old_snapshot = dice <= 2;
 	if (res == NULL)
 		return;
 	snprintf(w->xid, sizeof(w->xid), "%s", PQgetvalue(res, 0, 0));

@@ -24,6 +24,30 @@
 #define THREAD_RETURN " RETURNING coherence.register(id, 0), version, false"
 #define POST_RETURN " RETURNING coherence.register(thread, slot), version, false"
 
+/*
+ * In REPEATABLE READ and above, who inserts a row in place of one that others have deleted
+ * since its snapshot sees both, with one key: that is PostgreSQL's way, by the table alone.
+ */
+static bool
+sees_two_rows(Worker *w, const Doc *doc)
+{
+	PGresult   *res;
+	bool		two;
+
+	if (!w->old_snapshot)
+		return false;
+	res = sql(w, doc->nregs == 1
+			  ? "SELECT FROM coherence.sessions WHERE id = $1 HAVING count(*) > 1"
+			  : "SELECT FROM coherence.threads WHERE id = $1 HAVING count(*) > 1 UNION ALL"
+			  " SELECT FROM coherence.posts WHERE thread = $1 GROUP BY slot HAVING count(*) > 1",
+			  doc->id_text, NULL, NULL);
+	two = res && PQntuples(res) > 0;
+	PQclear(res);
+	if (two)
+		count(N_TWO_ROWS);
+	return two;
+}
+
 /* Within the open transaction: does it see what it has just done? */
 static void
 check_own(Worker *w, int reg)
@@ -37,7 +61,7 @@ check_own(Worker *w, int reg)
 	for (int i = 0; i < w->nevents; i++)
 		if (w->events[i].reg == reg)
 			e = &w->events[i];
-	if (e == NULL || w->failed)
+	if (e == NULL || w->failed || sees_two_rows(w, doc) || w->failed)
 		return;
 	res = sql(w, read_text(doc), doc->id_text, NULL, NULL);
 	if (res == NULL)
