@@ -107,7 +107,8 @@ report_read(Worker *w, How how, Kind kind, const Doc *doc, int reg, const Before
 	va_start(args, fmt);
 	vsnprintf(text, sizeof(text), fmt, args);
 	va_end(args);
-	note(reg, w->name, kind_name[kind], version);
+	if (!naive)
+		note(reg, w->name, kind_name[kind], version);
 	if (how == BY_PLAIN && !naive &&
 		(kind == STALE || kind == DELETED || kind == BACKWARDS || kind == ABSENT))
 		suspect(kind, reg, version, doc->server, b->time, t, text);

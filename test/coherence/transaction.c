@@ -417,8 +417,6 @@ end_prepared(Worker *w, Prepared *p, bool commit)
 	if (commit)
 	{
 		note_time(T_COMMIT, since);
-		for (int i = 0; i < p->nevents && aside != NOT_ASIDE; i++)
-			plain_delete(&w->plain[0], doc_of(p->events[i].reg));
 		commit_events(w, p->events, p->nevents, false);
 	}
 	else
