@@ -352,7 +352,7 @@ flush(int server)
 	(void) plain_command(&conductor.plain[server], "flush_all\r\n", 11, answer, sizeof(answer));
 }
 
-/* Items of every size, more than there is room for. */
+/* Items of every size, more than there is room for; most as small as markers, which go, too. */
 static void
 evict(int server)
 {
@@ -362,9 +362,10 @@ evict(int server)
 	char		answer[40];
 
 	memset(value, 'e', sizeof(value));
-	for (int i = 0; i < 15000; i++)
+	for (int i = 0; i < 30000; i++)
 	{
-		int			size = i % 10 == 0 ? pick(&conductor, 8000) : 4 + pick(&conductor, 600);
+		int			size = i % 20 == 0 ? pick(&conductor, 8000)
+			: 4 + pick(&conductor, i % 3 ? 20 : 600);
 		int			n = snprintf(request, sizeof(request), "set filler:%ld 0 0 %d%s\r\n%.*s\r\n",
 								 filler++, size, i % 100 ? " noreply" : "", size, value);
 
