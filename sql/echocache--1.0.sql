@@ -748,7 +748,7 @@ COMMENT ON VIEW echocache_stats IS 'what has happened to each document since sta
 -- ---------------------------------------------------------------- privileges
 
 REVOKE ALL ON FUNCTION echocache_health(), echocache_connect(), echocache_disconnect(), echocache_stats_reset(),
-    echocache.servers(), echocache.stats() FROM PUBLIC;
+    echocache.servers(), echocache.stats(), echocache.document_trigger() FROM PUBLIC;
 REVOKE ALL ON FUNCTION echocache_warm(text, bigint), echocache_purge(text), echocache_verify(text, bigint, boolean),
     echocache.warming() FROM PUBLIC;
 REVOKE ALL ON FUNCTION

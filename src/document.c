@@ -101,6 +101,7 @@ static void resolve(EcDocument *doc);
 static bool triggers_fire(Oid relid, const char *name, const char *row, const char *truncate);
 static bool all_triggers_fire(EcDocument *doc);
 static EcRowMap *row_map(Oid relid);
+static bool is_part(Oid relid, Oid whole);
 static bool is_family(Oid relid, Oid other);
 static void resolve_column(EcDocument *doc, EcColumn *column);
 static bool type_contains(Oid type, Oid rowtype);
@@ -722,12 +723,19 @@ depends_on_type(EcDocument *doc, Oid rowtype)
 	return depends;
 }
 
+/* Is the table the whole one, or its partition at some level? */
+static bool
+is_part(Oid relid, Oid whole)
+{
+	return relid == whole ||
+		(get_rel_relispartition(relid) && list_member_oid(get_partition_ancestors(relid), whole));
+}
+
 /* Is one of the tables the other, or its partition or child at some level? */
 static bool
 is_family(Oid relid, Oid other)
 {
-	return relid == other ||
-		(get_rel_relispartition(relid) && list_member_oid(get_partition_ancestors(relid), other)) ||
+	return is_part(relid, other) ||
 		list_member_oid(find_all_inheritors(relid, NoLock, NULL), other);
 }
 
@@ -885,7 +893,8 @@ ec_document_claim_slots(void)
 
 /*
  * How rows of rel, the attached table or a partition of it, map to the
- * document of that name; NULL when it is not attached (any more).
+ * document of that name; NULL when it is not attached (any more).  Anybody may create
+ * a trigger with our function and any name on a table of his own, whose columns are others.
  */
 EcRowMap *
 ec_document_row_map(Relation rel, const char *name)
@@ -902,7 +911,7 @@ ec_document_row_map(Relation rel, const char *name)
 		return map;
 
 	doc = ec_document_by_name(name);
-	if (doc == NULL)
+	if (doc == NULL || !is_part(relid, doc->relid))
 		return NULL;
 	old = MemoryContextSwitchTo(doc->context);
 	map = row_map(relid);

@@ -6,7 +6,7 @@
  * They are ENABLE ALWAYS, so that logical replication's apply and
  * session_replication_role = replica do not slip past, and carry the document's
  * name as their argument, which survives dump and restore.  A trigger whose
- * document is not attached (any more) does nothing.
+ * document is not attached (any more), or on a table that is no part of it, does nothing.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -144,14 +144,14 @@ echocache_dependent_trigger(PG_FUNCTION_ARGS)
 	return PointerGetDatum(NULL);
 }
 
-/* BEFORE TRUNCATE, FOR EACH STATEMENT. */
+/* BEFORE TRUNCATE, FOR EACH STATEMENT.  On a table that is nothing to the document: not ours. */
 Datum
 echocache_truncate_trigger(PG_FUNCTION_ARGS)
 {
 	TriggerData *data = trigger_data(fcinfo, TRIGGER_EVENT_BEFORE);
 	EcDocument *doc = ec_document_by_name(data->tg_trigger->tgargs[0]);
 
-	if (doc != NULL)
+	if (doc != NULL && ec_document_role(doc, RelationGetRelid(data->tg_relation)) != 0)
 		ec_fence_note_whole(doc->relid);
 	return PointerGetDatum(NULL);
 }
