@@ -287,7 +287,7 @@ check_filter(Attachment *a)
 	Bitmapset  *attnos = NULL;
 	int			attno = -1;
 
-	expr = ec_filter_parse(a->rel, a->filter);
+	expr = ec_filter_parse(a->rel, a->filter, false);
 	if (contain_mutable_functions(expr))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),

@@ -563,7 +563,7 @@ begin_rename(RenameStmt *stmt, Oid relid)
 		{
 			Relation	rel = relation_open(doc->relid, AccessShareLock);
 
-			rename->filter = ec_filter_parse(rel, doc->filter);
+			rename->filter = ec_filter_parse(rel, doc->filter, true);
 			relation_close(rel, NoLock);
 		}
 		renames = lappend(renames, rename);

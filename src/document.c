@@ -18,6 +18,7 @@
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
+#include "access/transam.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_attribute.h"
 #include "catalog/partition.h"
@@ -988,13 +989,21 @@ ec_document_dependent_map(Relation rel, const char *name)
 /*
  * What comes back from the column's own type for this text, under the settings
  * that documents are rendered with.  Throws what the type's input function throws.
+ * A type that is not built in may be a domain, whose checks are the table owner's code.
  */
 char *
 ec_column_canonical(EcDocument *doc, EcColumn *column, const char *input)
 {
-	int			nestlevel = column->plain ? 0 : ec_render_begin(doc);
-	char	   *text = OutputFunctionCall(&column->out, ec_column_datum(column, input));
+	bool		built_in = column->type < FirstNormalObjectId;
+	int			nestlevel = built_in && !column->plain ? ec_render_begin(doc) : 0;
+	EcActing	before;
+	char	   *text;
 
+	if (!built_in)
+		ec_act_begin(doc, true, &before);
+	text = OutputFunctionCall(&column->out, ec_column_datum(column, input));
+	if (!built_in)
+		ec_act_end(&before);
 	ec_render_end(nestlevel);
 	return text;
 }

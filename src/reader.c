@@ -129,15 +129,12 @@ ec_reader_check(EcDocument *doc)
 				 errmsg("function %s of document \"%s\" does not exist any more",
 						doc->function_name, doc->name),
 				 errhint("Create it again, or detach the document and attach the table again.")));
+	if (pg_class_aclcheck(doc->relid, user, ACL_SELECT) != ACLCHECK_OK)
+		while ((attno = bms_next_member(doc->columns, attno)) >= 0)
+			if (pg_attribute_aclcheck(doc->relid, attno, user, ACL_SELECT) != ACLCHECK_OK)
+				aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, get_rel_name(doc->relid));
 	if (doc->function_name && ec_proc_aclcheck(doc->function, user, ACL_EXECUTE) != ACLCHECK_OK)
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FUNCTION, get_func_name(doc->function));
-	if (pg_class_aclcheck(doc->relid, user, ACL_SELECT) == ACLCHECK_OK)
-		return;
-	while ((attno = bms_next_member(doc->columns, attno)) >= 0)
-	{
-		if (pg_attribute_aclcheck(doc->relid, attno, user, ACL_SELECT) != ACLCHECK_OK)
-			aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, get_rel_name(doc->relid));
-	}
 }
 
 static void

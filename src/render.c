@@ -20,6 +20,7 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/tupconvert.h"
+#include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_operator.h"
 #include "catalog/pg_type.h"
@@ -41,6 +42,8 @@
 #include "utils/json.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "utils/rls.h"
 #include "utils/ruleutils.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
@@ -50,8 +53,24 @@
 #include "compat.h"
 #include "render.h"
 
+/* What SQL means, and what functions return, depends on these too; see ec_act_begin(). */
+static const char *const act_settings[][2] = {
+	{"array_nulls", "on"},
+	{"default_text_search_config", "pg_catalog.simple"},
+	{"gin_fuzzy_search_limit", "0"},
+	{"lc_numeric", "C"},
+	{"lc_time", "C"},
+	{"standard_conforming_strings", "on"},
+	{"timezone_abbreviations", "Default"},
+	{"transform_null_equals", "off"},
+	{"xmlbinary", "base64"},
+	{"xmloption", "content"},
+};
+
 static const char *convert(const char *s, size_t *len, int from, int to);
 static void set_setting(const char *name, const char *value);
+static void set_rendering(EcDocument *doc);
+static int	begin_canonical(void);
 static SPIPlanPtr make_plan(EcDocument *doc, bool many);
 static int	compare_rows(const void *a, const void *b);
 static void take_results(EcDocument *doc, EcRow **sorted, int n, MemoryContext context);
@@ -118,23 +137,16 @@ set_setting(const char *name, const char *value)
 							 true, 0, false);
 }
 
-/*
- * From here to ec_render_end() text output does not depend on the session's
- * settings, as far as this document needs it.  An error in between restores
- * them, too.  (postgres_fdw's set_transmission_modes() is the precedent.)
- */
-int
-ec_render_begin(EcDocument *doc)
+/* What text output depends on, as far as this document needs it. */
+static void
+set_rendering(EcDocument *doc)
 {
-	int			nestlevel;
-
 	if (!doc->render_all && !doc->render_timezone)
-		return 0;
-	nestlevel = NewGUCNestLevel();
+		return;
 	if (strcmp(pg_get_timezone_name(session_timezone), "UTC") != 0)
 		set_setting("TimeZone", "UTC");
 	if (!doc->render_all)
-		return nestlevel;
+		return;
 	if (DateStyle != USE_ISO_DATES || DateOrder != DATEORDER_MDY)
 		set_setting("datestyle", "ISO, MDY");
 	if (IntervalStyle != INTSTYLE_POSTGRES)
@@ -146,9 +158,24 @@ ec_render_begin(EcDocument *doc)
 		set_setting("extra_float_digits", "1");
 	if (bytea_output != BYTEA_OUTPUT_HEX)
 		set_setting("bytea_output", "hex");
-	set_setting("search_path", "pg_catalog, pg_temp");
-	if (doc->function_name && !XactReadOnly)
-		set_setting("transaction_read_only", "on");
+	set_setting("search_path", EC_SEARCH_PATH);
+}
+
+/*
+ * From here to ec_render_end() text output does not depend on the session's
+ * settings, as far as this document needs it.  An error in between restores
+ * them, too.  (postgres_fdw's set_transmission_modes() is the precedent.)
+ * For output and built-in types only: where code of a user's may run, see ec_act_begin().
+ */
+int
+ec_render_begin(EcDocument *doc)
+{
+	int			nestlevel;
+
+	if (!doc->render_all && !doc->render_timezone)
+		return 0;
+	nestlevel = NewGUCNestLevel();
+	set_rendering(doc);
 	return nestlevel;
 }
 
@@ -160,9 +187,125 @@ ec_render_end(int nestlevel)
 }
 
 /*
+ * From here to ec_act_end(), or an error, code of the table's owner may run: a
+ * filter, the function that makes the document, what checks the values of a
+ * domain or casts a type.  Whoever reads or writes (a superuser, perhaps) must come
+ * to no harm by it, nor the owner by them:
+ *
+ * - It runs as the owner, in a security-restricted operation, as CREATE INDEX
+ *   would run it: nothing of it outlives the call, no setting, no trigger that is still to
+ *   fire, no cursor, no temporary table.  It does not write.
+ * - Names in it, and in our own queries, mean the same whoever calls: what he has
+ *   planted in a schema of his is not found, and in pg_temp last.  Nor do the settings on
+ *   which the meaning of SQL depends.
+ *
+ * Without as_owner, under row-level security, all that holds but for the role: the
+ * caller reads by himself, as policies' functions run.
+ */
+void
+ec_act_begin(EcDocument *doc, bool as_owner, EcActing *before)
+{
+	GetUserIdAndSecContext(&before->user, &before->sec_context);
+	SetUserIdAndSecContext(as_owner ? doc->relowner : before->user,
+						   before->sec_context | SECURITY_LOCAL_USERID_CHANGE |
+						   SECURITY_RESTRICTED_OPERATION | (as_owner ? SECURITY_NOFORCE_RLS : 0));
+	before->nestlevel = NewGUCNestLevel();
+	set_rendering(doc);
+	if (!doc->render_all && !doc->filter)
+		return;					/* built-in types only, and names that are qualified */
+	if (!doc->render_all)
+		set_setting("search_path", EC_SEARCH_PATH);
+	for (int i = 0; i < lengthof(act_settings); i++)
+		if (strcmp(GetConfigOption(act_settings[i][0], false, false), act_settings[i][1]) != 0)
+			set_setting(act_settings[i][0], act_settings[i][1]);
+	if (as_owner && !row_security)
+		set_setting("row_security", "on");
+	if (!XactReadOnly)
+		set_setting("transaction_read_only", "on");
+}
+
+void
+ec_act_end(const EcActing *before)
+{
+	AtEOXact_GUC(false, before->nestlevel); /* whatever it has set */
+	SetUserIdAndSecContext(before->user, before->sec_context);
+}
+
+/* What the text of a stored filter depends on.  Returns the level for AtEOXact_GUC(). */
+static int
+begin_canonical(void)
+{
+	int			nestlevel = NewGUCNestLevel();
+
+	set_setting("search_path", EC_SEARCH_PATH);
+	set_setting("standard_conforming_strings", "on");
+	set_setting("transform_null_equals", "off");
+	return nestlevel;
+}
+
+/*
+ * Do something that may throw for what some stranger has put into the cache;
+ * returns whether it did not.  It must not write.  What is no fault of the input is
+ * thrown all the same.
+ */
+bool
+ec_guarded(void (*work) (void *arg), void *arg)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	volatile bool ok = true;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		work(arg);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		switch (ERRCODE_TO_CATEGORY(error->sqlerrcode))
+		{
+			case ERRCODE_TRANSACTION_ROLLBACK:
+			case ERRCODE_INSUFFICIENT_RESOURCES:
+			case ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE:
+			case ERRCODE_OPERATOR_INTERVENTION:
+			case ERRCODE_SYSTEM_ERROR:
+			case ERRCODE_INTERNAL_ERROR:
+				PG_RE_THROW();
+		}
+		FlushErrorState();
+		FreeErrorData(error);
+		RollbackAndReleaseCurrentSubTransaction();
+		ok = false;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return ok;
+}
+
+/* The document's table, qualified for a query.  Throws 42P01 when it is gone. */
+char *
+ec_document_table(EcDocument *doc)
+{
+	char	   *name = get_rel_name(doc->relid);
+
+	if (name == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("the table of document \"%s\" does not exist any more", doc->name)));
+	return quote_qualified_identifier(get_namespace_name(get_rel_namespace(doc->relid)), name);
+}
+
+/*
  * The query for rows by id: key, JSON (or the row, if a function makes the document
- * of it), owner.  Every name in it is qualified, so it does not depend on the search path.  A plain table's children are not
- * part of its documents: triggers do not reach them.
+ * of it), owner.  Every name in it is qualified, but for those of pg_catalog in the
+ * filter.  A plain table's children are not part of its documents: triggers do not reach them.
  */
 static SPIPlanPtr
 make_plan(EcDocument *doc, bool many)
@@ -171,8 +314,7 @@ make_plan(EcDocument *doc, bool many)
 	TypeCacheEntry *type = lookup_type_cache(doc->key.type, TYPECACHE_EQ_OPR);
 	Oid			argtype = many ? get_array_type(doc->key.type) : doc->key.type;
 	const char *key = quote_identifier(NameStr(doc->key.name));
-	const char *table = quote_qualified_identifier(get_namespace_name(get_rel_namespace(doc->relid)),
-												   get_rel_name(doc->relid));
+	const char *table = ec_document_table(doc);
 	HeapTuple	operator;
 	SPIPlanPtr	plan;
 
@@ -332,11 +474,13 @@ filter_error(void *arg)
 
 /*
  * The filter as an expression over the row: one boolean expression, or a syntax
- * error.  The relation is open and locked.
+ * error.  canonical: it is what ec_filter_deparse() has made, else names in it are the
+ * caller's.  The relation is open and locked.
  */
 Node *
-ec_filter_parse(Relation rel, const char *filter)
+ec_filter_parse(Relation rel, const char *filter, bool canonical)
 {
+	int			nestlevel = canonical ? begin_canonical() : 0;
 	ParseState *pstate = make_parsestate(NULL);
 	ErrorContextCallback context = {error_context_stack, filter_error,
 	unconstify(char *, filter)};
@@ -370,6 +514,8 @@ ec_filter_parse(Relation rel, const char *filter)
 	assign_expr_collations(pstate, expr);
 	free_parsestate(pstate);
 	error_context_stack = context.previous;
+	if (nestlevel > 0)
+		AtEOXact_GUC(true, nestlevel);
 	return expr;
 }
 
@@ -377,10 +523,9 @@ ec_filter_parse(Relation rel, const char *filter)
 char *
 ec_filter_deparse(Oid relid, Node *expr)
 {
-	int			nestlevel = NewGUCNestLevel();
+	int			nestlevel = begin_canonical();
 	char	   *filter;
 
-	set_setting("search_path", "pg_catalog");
 	filter = deparse_expression(expr, deparse_context_for(get_rel_name(relid), relid),
 								false, false);
 	AtEOXact_GUC(true, nestlevel);
@@ -418,7 +563,7 @@ make_shape(EcDocument *doc, Relation rel)
 	while ((attno = bms_next_member(doc->columns, attno)) >= 0)
 		TupleDescCopyEntry(shape, ++n, RelationGetDescr(rel), attno);
 	doc->key_unique = is_unique(rel, get_attnum(doc->relid, NameStr(doc->key.name)));
-	doc->filter_expr = doc->filter ? (Expr *) ec_filter_parse(rel, doc->filter) : NULL;
+	doc->filter_expr = doc->filter ? (Expr *) ec_filter_parse(rel, doc->filter, true) : NULL;
 	doc->shape = BlessTupleDesc(shape);
 	MemoryContextSwitchTo(old);
 }
@@ -491,16 +636,11 @@ ec_document_written(EcDocument *doc, EcRow *rows, int n, Snapshot snapshot)
 	Relation	root;
 	EState	   *estate = NULL;
 	ExprState  *filter = NULL;
-	Oid			user;
-	int			sec_context;
-	int			nestlevel;
+	EcActing	before;
 
 	if (n == 0)
 		return;
-	GetUserIdAndSecContext(&user, &sec_context);
-	SetUserIdAndSecContext(doc->relowner, sec_context | SECURITY_LOCAL_USERID_CHANGE |
-						   SECURITY_NOFORCE_RLS);
-	nestlevel = ec_render_begin(doc);
+	ec_act_begin(doc, true, &before);
 	PushActiveSnapshot(snapshot);
 	root = table_open(doc->relid, NoLock);
 	if (doc->shape == NULL)
@@ -553,8 +693,7 @@ ec_document_written(EcDocument *doc, EcRow *rows, int n, Snapshot snapshot)
 		FreeExecutorState(estate);
 	table_close(root, NoLock);
 	PopActiveSnapshot();
-	ec_render_end(nestlevel);
-	SetUserIdAndSecContext(user, sec_context);
+	ec_act_end(&before);
 }
 
 /*
@@ -567,17 +706,11 @@ void
 ec_document_fetch(EcDocument *doc, EcRow *rows, int n, Snapshot snapshot, bool as_owner)
 {
 	EcRow	  **asked;
-	Oid			user;
-	int			sec_context;
-	int			nestlevel;
+	EcActing	before;
 
 	if (n == 0)
 		return;
-	GetUserIdAndSecContext(&user, &sec_context);
-	if (as_owner)
-		SetUserIdAndSecContext(doc->relowner, sec_context | SECURITY_LOCAL_USERID_CHANGE |
-							   SECURITY_NOFORCE_RLS);
-	nestlevel = ec_render_begin(doc);
+	ec_act_begin(doc, as_owner, &before);
 	PushActiveSnapshot(snapshot);
 
 	asked = palloc(n * sizeof(EcRow *));
@@ -593,8 +726,7 @@ ec_document_fetch(EcDocument *doc, EcRow *rows, int n, Snapshot snapshot, bool a
 	pfree(asked);
 
 	PopActiveSnapshot();
-	ec_render_end(nestlevel);
-	SetUserIdAndSecContext(user, sec_context);
+	ec_act_end(&before);
 }
 
 /*
@@ -670,23 +802,20 @@ ec_document_any_id(EcDocument *doc)
 	MemoryContext context = CurrentMemoryContext;
 	const char *key = quote_identifier(NameStr(doc->key.name));
 	char	   *id = NULL;
-	int			nestlevel;
+	EcActing	before;
 
+	ec_act_begin(doc, true, &before);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	if (SPI_execute(psprintf("SELECT t.%s FROM %s%s AS t WHERE t.%s IS NOT NULL AND (%s) LIMIT 1", key,
-							 doc->partitioned ? "" : "ONLY ",
-							 quote_qualified_identifier(get_namespace_name(doc->namespace),
-														get_rel_name(doc->relid)),
-							 key, doc->filter ? doc->filter : "true"), true, 1) != SPI_OK_SELECT)
+							 doc->partitioned ? "" : "ONLY ", ec_document_table(doc), key, doc->filter ? doc->filter : "true"), true, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not read a row of \"%s\"", doc->name);
-	nestlevel = ec_render_begin(doc);
 	if (SPI_processed > 0)
 	{
 		id = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
 		id = MemoryContextStrdup(context, id);
 	}
-	ec_render_end(nestlevel);
 	SPI_finish();
+	ec_act_end(&before);
 	return id;
 }

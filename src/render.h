@@ -25,13 +25,28 @@ typedef struct EcRow
 	char	   *owner;			/* the owner column's text, NULL: none */
 } EcRow;
 
+/* Where code that makes documents finds what it does not qualify. */
+#define EC_SEARCH_PATH	"pg_catalog, pg_temp"
+
+/* Who somebody was before he acted for another. */
+typedef struct EcActing
+{
+	Oid			user;
+	int			sec_context;
+	int			nestlevel;
+} EcActing;
+
 extern const char *ec_to_utf8(const char *s, size_t *len);
 extern const char *ec_from_utf8(const char *s, size_t *len);
 
-extern Node *ec_filter_parse(Relation rel, const char *filter);
+extern Node *ec_filter_parse(Relation rel, const char *filter, bool canonical);
 extern char *ec_filter_deparse(Oid relid, Node *expr);
 extern int	ec_render_begin(EcDocument *doc);
 extern void ec_render_end(int nestlevel);
+extern void ec_act_begin(EcDocument *doc, bool as_owner, EcActing *before);
+extern void ec_act_end(const EcActing *before);
+extern bool ec_guarded(void (*work) (void *arg), void *arg);
+extern char *ec_document_table(EcDocument *doc);
 
 extern void ec_document_fetch(EcDocument *doc, EcRow *rows, int n, Snapshot snapshot,
 							  bool as_owner);

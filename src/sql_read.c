@@ -13,15 +13,18 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/parallel.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
+#include "utils/typcache.h"
 
 #include "admin.h"
 #include "reader.h"
@@ -50,7 +53,7 @@ static char *id_argument(FunctionCallInfo fcinfo, int arg);
 static Datum get(FunctionCallInfo fcinfo, const char *name, int arg);
 static Datum get_many(FunctionCallInfo fcinfo, const char *name, int arg);
 static EcDocument *document_of_row(FunctionCallInfo fcinfo);
-static void put_row(EcDocument *doc, text *json, Tuplestorestate *rows);
+static void put_row(void *arg);
 static Datum touch(FunctionCallInfo fcinfo, const char *name, int arg);
 
 /* The type that an argument is declared with: which overload was called. */
@@ -111,6 +114,7 @@ get(FunctionCallInfo fcinfo, const char *name, int arg)
 	EcDocument *doc = ec_document_require(name);
 	EcItem		item;
 
+	ec_reader_check(doc);
 	item.id = ec_column_canonical(doc, &doc->key, id_argument(fcinfo, arg));
 	ec_read(name, &item, 1, PG_NARGS() > arg + 1 ? id_argument(fcinfo, arg + 1) : NULL);
 	if (item.json == NULL)
@@ -179,6 +183,7 @@ read_many(FunctionCallInfo fcinfo, const char *name, int arg, const char *owner)
 	bool		byval;
 	char		align;
 
+	ec_reader_check(doc);
 	get_typlenbyvalalign(type, &len, &byval, &align);
 	deconstruct_array(array, type, len, byval, align, &elems, &nulls, &many->n);
 	many->ids = palloc0((many->n + 1) * sizeof(char *));
@@ -263,7 +268,7 @@ static EcDocument *
 document_of_row(FunctionCallInfo fcinfo)
 {
 	Oid			type = get_fn_expr_argtype(fcinfo->flinfo, 0);
-	Oid			relid = get_typ_typrelid(getBaseType(type));
+	Oid			relid = get_typ_typrelid(type);
 	EcDocument *doc;
 
 	ec_require_preload();
@@ -283,23 +288,44 @@ document_of_row(FunctionCallInfo fcinfo)
 	return doc;
 }
 
-/* Add the row that this document shows; the columns that it does not show are NULL. */
-static void
-put_row(EcDocument *doc, text *json, Tuplestorestate *rows)
+/* A document, and where the row that it shows goes. */
+typedef struct RowSink
 {
-	Datum		argument = PointerGetDatum(json);
-	int			nestlevel = ec_render_begin(doc);
+	EcDocument *doc;
+	text	   *json;
+	TupleDesc	desc;			/* what the caller expects */
+	Tuplestorestate *rows;
+} RowSink;
+
+/*
+ * Add the row that this document shows; the columns that it does not show are NULL.
+ * The table is locked.  Throws what the types of the columns throw for what the document
+ * says, which may be a stranger's.  As the table's owner, whose code checks domains.
+ */
+static void
+put_row(void *arg)
+{
+	RowSink    *sink = arg;
+	EcDocument *doc = sink->doc;
+	Datum		argument = PointerGetDatum(sink->json);
+	TupleDesc	now = lookup_rowtype_tupdesc_copy(sink->desc->tdtypeid, sink->desc->tdtypmod);
+	EcActing	before;
 	HeapTupleData tuple = {0};
 	bool		isnull;
 
+	if (!equalTupleDescs(now, sink->desc))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the table of document \"%s\" was altered meanwhile", doc->name),
+				 errhint("Read the row again.")));
+	ec_act_begin(doc, true, &before);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	if (doc->plan_row == NULL)
 	{
 		Oid			type = JSONOID;
 		char	   *sql = psprintf("SELECT pg_catalog.json_populate_record(NULL::%s, $1)",
-								   quote_qualified_identifier(get_namespace_name(doc->namespace),
-															  get_rel_name(doc->relid)));
+								   ec_document_table(doc));
 		SPIPlanPtr	plan = SPI_prepare(sql, 1, &type);
 
 		if (plan == NULL || SPI_keepplan(plan) != 0)
@@ -312,27 +338,46 @@ put_row(EcDocument *doc, text *json, Tuplestorestate *rows)
 	tuple.t_data = DatumGetHeapTupleHeader(SPI_getbinval(SPI_tuptable->vals[0],
 														 SPI_tuptable->tupdesc, 1, &isnull));
 	tuple.t_len = HeapTupleHeaderGetDatumLength(tuple.t_data);
-	tuplestore_puttuple(rows, &tuple);
+	tuplestore_puttuple(sink->rows, &tuple);
 	SPI_finish();
-	ec_render_end(nestlevel);
+	ec_act_end(&before);
 }
 
-/* One row, or none; not STRICT, since the first argument is there for its type only. */
+/*
+ * One row, or none; not STRICT, since the first argument is there for its type only.
+ * Cached bytes that are no row of the table are withdrawn, and the table answers.
+ */
 Datum
 echocache_get_row(PG_FUNCTION_ARGS)
 {
-	EcDocument *doc = document_of_row(fcinfo);
-	TupleDesc	desc;
-	Tuplestorestate *rows = ec_begin_rows(fcinfo, &desc);
+	RowSink		sink;
+	const char *owner;
 	EcItem		item;
 
+	sink.doc = document_of_row(fcinfo);
+	sink.rows = ec_begin_rows(fcinfo, &sink.desc);
 	if (PG_ARGISNULL(1) || (PG_NARGS() > 2 && PG_ARGISNULL(2)))
 		return (Datum) 0;
-	item.id = ec_column_canonical(doc, &doc->key, id_argument(fcinfo, 1));
-	ec_read(doc->name, &item, 1, PG_NARGS() > 2 ? id_argument(fcinfo, 2) : NULL);
-	if (item.json != NULL)
-		put_row(doc, item.json, rows);
-	return (Datum) 0;
+	ec_reader_check(sink.doc);
+	owner = PG_NARGS() > 2 ? id_argument(fcinfo, 2) : NULL;
+	item.id = ec_column_canonical(sink.doc, &sink.doc->key, id_argument(fcinfo, 1));
+	for (int tries = 1;; tries++)
+	{
+		ec_read(sink.doc->name, &item, 1, owner);
+		if (item.json == NULL)
+			return (Datum) 0;
+		/* the row has the types that the table has now, and is handed on as the caller's */
+		LockRelationOid(sink.doc->relid, AccessShareLock);
+		sink.json = item.json;
+		if (tries > 1 || IsInParallelMode())
+		{
+			put_row(&sink);
+			return (Datum) 0;
+		}
+		if (ec_guarded(put_row, &sink))
+			return (Datum) 0;
+		(void) ec_reader_invalidate(sink.doc, item.id);
+	}
 }
 
 /* Not STRICT: a TTL that is NULL is the document's own. */

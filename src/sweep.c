@@ -236,33 +236,6 @@ ec_sweep_fetch(EcSweep *sweep, EcRow *rows, int n)
 	return true;
 }
 
-/* To end_as_owner(), or an error, the table's owner acts, under the document's settings. */
-typedef struct AsOwner
-{
-	MemoryContext context;
-	Oid			user;
-	int			sec_context;
-	int			nestlevel;
-} AsOwner;
-
-static void
-begin_as_owner(EcSweep *sweep, AsOwner *before)
-{
-	before->context = CurrentMemoryContext;
-	GetUserIdAndSecContext(&before->user, &before->sec_context);
-	SetUserIdAndSecContext(sweep->doc->relowner, before->sec_context |
-						   SECURITY_LOCAL_USERID_CHANGE | SECURITY_NOFORCE_RLS);
-	before->nestlevel = ec_render_begin(sweep->doc);
-}
-
-static void
-end_as_owner(AsOwner *before)
-{
-	ec_render_end(before->nestlevel);
-	SetUserIdAndSecContext(before->user, before->sec_context);
-	MemoryContextSwitchTo(before->context); /* SPI has left us in its own */
-}
-
 /*
  * Prepare a query of ours, for as long as the caller is connected to SPI.  It is
  * planned for its values each time: what is good for a few rows behind some key is
@@ -271,12 +244,14 @@ end_as_owner(AsOwner *before)
 SPIPlanPtr
 ec_sweep_prepare(EcSweep *sweep, const char *sql, int nargs, Oid *argtypes)
 {
-	AsOwner		before;
+	MemoryContext context = CurrentMemoryContext;
+	EcActing	before;
 	SPIPlanPtr	plan;
 
-	begin_as_owner(sweep, &before);
+	ec_act_begin(sweep->doc, true, &before);
 	plan = SPI_prepare_cursor(sql, nargs, argtypes, CURSOR_OPT_CUSTOM_PLAN);
-	end_as_owner(&before);
+	ec_act_end(&before);
+	MemoryContextSwitchTo(context); /* SPI has left us in its own */
 	if (plan == NULL)
 		elog(ERROR, "could not prepare \"%s\": %s", sql, SPI_result_code_string(SPI_result));
 	return plan;
@@ -289,14 +264,16 @@ ec_sweep_prepare(EcSweep *sweep, const char *sql, int nargs, Oid *argtypes)
 uint64
 ec_sweep_query(EcSweep *sweep, SPIPlanPtr plan, Datum *values, const char *nulls)
 {
-	AsOwner		before;
+	MemoryContext context = CurrentMemoryContext;
+	EcActing	before;
 
-	begin_as_owner(sweep, &before);
+	ec_act_begin(sweep->doc, true, &before);
 	PushActiveSnapshot(GetLatestSnapshot());
 	if (SPI_execute_plan(plan, values, nulls, true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read the table of document \"%s\"", sweep->name);
 	PopActiveSnapshot();
-	end_as_owner(&before);
+	ec_act_end(&before);
+	MemoryContextSwitchTo(context);
 	return SPI_processed;
 }
 
@@ -305,9 +282,7 @@ char *
 ec_sweep_from(EcDocument *doc)
 {
 	return psprintf("FROM %s%s AS t WHERE t.%s IS NOT NULL%s%s%s",
-					doc->partitioned ? "" : "ONLY ",
-					quote_qualified_identifier(get_namespace_name(get_rel_namespace(doc->relid)),
-											   get_rel_name(doc->relid)),
+					doc->partitioned ? "" : "ONLY ", ec_document_table(doc),
 					quote_identifier(NameStr(doc->key.name)),
 					doc->filter ? " AND (" : "", doc->filter ? doc->filter : "",
 					doc->filter ? ")" : "");

@@ -18,7 +18,6 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "executor/tuptable.h"
@@ -27,7 +26,6 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
-#include "utils/resowner.h"
 #include "utils/tuplestore.h"
 
 #include "admin.h"
@@ -103,7 +101,6 @@ static bool collect(const EcReply *line, void *arg);
 static void collect_all(Verify *verify);
 static bool next_key(Verify *verify, VerifyKey *key);
 static int	compare_keys(const void *a, const void *b);
-static bool guarded(void (*work) (void *arg), void *arg);
 static void find_ids(Verify *verify, VerifyKey *keys, int n);
 static int	look(Verify *verify, VerifyKey *keys, int n);
 static void verify_slice(Verify *verify, VerifyKey *keys, int n);
@@ -242,52 +239,6 @@ compare_keys(const void *a, const void *b)
 	return order != 0 ? order : x->server - y->server;
 }
 
-/*
- * Do something that may throw for what some stranger has put into the cache;
- * returns whether it did not.  It must not write.  What is no fault of the input is
- * thrown all the same.
- */
-static bool
-guarded(void (*work) (void *arg), void *arg)
-{
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	volatile bool ok = true;
-
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		work(arg);
-		ReleaseCurrentSubTransaction();
-	}
-	PG_CATCH();
-	{
-		ErrorData  *error;
-
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		switch (ERRCODE_TO_CATEGORY(error->sqlerrcode))
-		{
-			case ERRCODE_TRANSACTION_ROLLBACK:
-			case ERRCODE_INSUFFICIENT_RESOURCES:
-			case ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE:
-			case ERRCODE_OPERATOR_INTERVENTION:
-			case ERRCODE_SYSTEM_ERROR:
-			case ERRCODE_INTERNAL_ERROR:
-				PG_RE_THROW();
-		}
-		FlushErrorState();
-		FreeErrorData(error);
-		RollbackAndReleaseCurrentSubTransaction();
-		ok = false;
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
-	return ok;
-}
-
 typedef struct IdRange
 {
 	Verify	   *verify;
@@ -334,13 +285,13 @@ find_ids(Verify *verify, VerifyKey *keys, int n)
 {
 	IdRange		range = {verify, keys, n};
 
-	if (guarded(find_ids_of, &range))
+	if (ec_guarded(find_ids_of, &range))
 		return;
 	range.n = 1;
 	for (int i = 0; i < n; i++)
 	{
 		range.keys = &keys[i];
-		if (!guarded(find_ids_of, &range))
+		if (!ec_guarded(find_ids_of, &range))
 			keys[i].id = NULL;
 	}
 }
@@ -545,13 +496,16 @@ classify(void *arg)
 	size_t		len = c->op->found_len;
 	const char *value = ec_from_utf8(VARDATA(c->op->found), &len);
 	Datum		values[3];
+	EcActing	before;
 	bool		isnull;
 
 	if (value == NULL || memchr(value, '\0', len) != NULL)
 		return;
 	values[0] = PointerGetDatum(cstring_to_text_with_len(value, (int) len));
 	values[1] = CStringGetTextDatum(NameStr(doc->key.name));
+	ec_act_begin(doc, true, &before);
 	values[2] = ec_column_datum(&doc->key, c->key->id);
+	ec_act_end(&before);
 	if (ec_sweep_query(&verify->sweep, verify->plan, values, NULL) == 1)
 		c->ours = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1,
 											 &isnull)) && !isnull;
@@ -581,7 +535,7 @@ is_ours(Verify *verify, VerifyKey *key, EcOp *op)
 										3, argtypes);
 		verify->planned = verify->sweep.doc;
 	}
-	return guarded(classify, &c) && c.ours;
+	return ec_guarded(classify, &c) && c.ours;
 }
 
 /* Count a value that should not have been there. */

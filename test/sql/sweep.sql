@@ -187,7 +187,7 @@ CREATE OR REPLACE FUNCTION check_bad(n int) RETURNS boolean LANGUAGE plpgsql IMM
 BEGIN
 	IF n IS NULL THEN
 		RAISE EXCEPTION 'progress: %', (SELECT format('%s of %s, %s stored, by us: %s, since: %s', warm_done, warm_total, warm_stored, warm_pid = pg_backend_pid(),
-			warm_started BETWEEN now() AND clock_timestamp()) FROM echocache_documents WHERE name = 'bad');
+			warm_started BETWEEN now() AND clock_timestamp()) FROM public.echocache_documents WHERE name = 'bad');
 	END IF;
 	RETURN true;
 END $$;
