@@ -32,6 +32,7 @@
 #include "common/hashfn.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "nodes/nodes.h"
 #include "optimizer/optimizer.h"
 #include "storage/lmgr.h"
 #include "tcop/utility.h"
@@ -658,14 +659,18 @@ echocache_detach(PG_FUNCTION_ARGS)
 
 	ec_require_preload();
 	PreventCommandIfReadOnly("echocache_detach()");
-	tables = ec_document_tables(name);
-	if (tables == NIL)
-		(void) ec_document_require(name);	/* throws */
-	relid = linitial_oid(tables);
-	if (!superuser() && !ec_owns_relation(relid, GetUserId()))
-		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE, get_rel_name(relid));
-	foreach(lc, tables)
-		LockRelationOid(lfirst_oid(lc), AccessExclusiveLock);	/* as DROP TRIGGER will */
+	/* while we wait for the locks the name may become that of another's table */
+	do
+	{
+		tables = ec_document_tables(name);
+		if (tables == NIL)
+			(void) ec_document_require(name);	/* throws */
+		relid = linitial_oid(tables);
+		if (!superuser() && !ec_owns_relation(relid, GetUserId()))
+			aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE, get_rel_name(relid));
+		foreach(lc, tables)
+			LockRelationOid(lfirst_oid(lc), AccessExclusiveLock);	/* as DROP TRIGGER will */
+	} while (!equal(tables, ec_document_tables(name)));
 	removed = ec_attach_withdraw(name, relid, false);
 	ec_attach_forget(name);
 	foreach(lc, tables)

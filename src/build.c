@@ -6,7 +6,8 @@
  * The function runs as the owner of the attached table, whoever reads or writes,
  * in a read-only, security-restricted context with a search path of pg_catalog, and
  * under the settings that all documents are rendered with: so its result depends
- * on nothing but the data.  That must show the key, and the owner if there is one,
+ * on nothing but the data.  (If it sets a search path of its own, that must name pg_temp, or
+ * temporary tables of whoever reads or writes would come before all others.)  That must show the key, and the owner if there is one,
  * at top level, as the row has them: ownership is checked on the cached bytes.
  *
  * It reads tables that we know nothing of, while we hold the locks of the fence.
@@ -29,6 +30,7 @@
 #include "miscadmin.h"
 #include "storage/proc.h"
 #include "utils/acl.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/json.h"
@@ -37,6 +39,7 @@
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
+#include "utils/varlena.h"
 
 #include "build.h"
 #include "compat.h"
@@ -54,13 +57,55 @@ typedef struct Call
 
 static Call *calls = NULL;
 
+static void check_own_path(HeapTuple tuple, const char *name);
 static void check_member(EcDocument *doc, text *json, EcColumn *column, Datum value, bool isnull);
 static void function_error(void *arg);
 static Datum call(EcDocument *doc, FmgrInfo *function, Datum row, bool *isnull);
 
 /*
- * May the function make documents of the table's rows?  Returns its qualified
- * name, which the configuration keeps: an OID would not survive dump or pg_upgrade.
+ * A function's own search path without pg_temp has it before all others: whoever reads
+ * could put a temporary table there, and have what is in it cached for everybody.
+ */
+static void
+check_own_path(HeapTuple tuple, const char *name)
+{
+	Datum		config;
+	bool		isnull;
+	Datum	   *settings;
+	int			n;
+
+	config = SysCacheGetAttr(PROCOID, tuple, Anum_pg_proc_proconfig, &isnull);
+	if (isnull)
+		return;
+	deconstruct_array(DatumGetArrayTypeP(config), TEXTOID, -1, false, TYPALIGN_INT, &settings,
+					  NULL, &n);
+	for (int i = 0; i < n; i++)
+	{
+		const char *prefix = "search_path=";
+		char	   *setting = TextDatumGetCString(settings[i]);
+		List	   *schemas = NIL;
+		bool		has_temp = false;
+		ListCell   *lc;
+
+		if (strncmp(setting, prefix, strlen(prefix)) != 0)
+			continue;
+		(void) SplitIdentifierString(setting + strlen(prefix), ',', &schemas);
+		foreach(lc, schemas)
+			has_temp |= strcmp(lfirst(lc), "pg_temp") == 0;
+		if (!has_temp)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_FUNCTION_DEFINITION),
+					 errmsg("the search_path of function %s lacks pg_temp", name),
+					 errdetail("So temporary tables of whoever reads or writes would come before "
+							   "all others."),
+					 errhint("Put it last: ALTER FUNCTION %s SET search_path = ..., pg_temp.",
+							 name)));
+	}
+}
+
+/*
+ * May the function make documents of the table's rows, and the table's owner execute it?
+ * Throws 42P13 or 42501 if not.  Returns its qualified name, which the configuration keeps: an OID would not survive dump or pg_upgrade.
  */
 char *
 ec_build_check_function(Oid function, Relation rel)
@@ -91,6 +136,9 @@ ec_build_check_function(Oid function, Relation rel)
 				 errdetail_internal("%s", why),
 				 errhint("Write a function f(%s) RETURNS json STABLE.",
 						 RelationGetRelationName(rel))));
+	if (ec_proc_aclcheck(function, rel->rd_rel->relowner, ACL_EXECUTE) != ACLCHECK_OK)
+		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FUNCTION, NameStr(proc->proname));
+	check_own_path(tuple, name);
 	if (proc->provolatile == PROVOLATILE_VOLATILE)
 		ereport(WARNING,
 				(errmsg("function %s is declared VOLATILE", name),
@@ -144,17 +192,23 @@ function_error(void *arg)
 
 	if (geterrcode() == ERRCODE_UNDEFINED_TABLE || geterrcode() == ERRCODE_UNDEFINED_FUNCTION)
 		errhint("It runs with search_path = pg_catalog: qualify names with their schema, or add "
-				"SET search_path to the function.");
+				"SET search_path = ..., pg_temp to the function.");
 	errcontext("function %s of document \"%s\"", doc->function_name, doc->name);
 }
 
 /*
- * The function, as the table's owner may call it.  Made anew for each query: it is not
+ * The function, if the table's owner may call it as it is now.  Made anew for each query: it is not
  * reentrant, and it may read documents itself.
  */
 void
 ec_build_begin(EcDocument *doc, FmgrInfo *function)
 {
+	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(doc->function));
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for function %u", doc->function);
+	check_own_path(tuple, doc->function_name);
+	ReleaseSysCache(tuple);
 	if (ec_proc_aclcheck(doc->function, doc->relowner, ACL_EXECUTE) != ACLCHECK_OK)
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FUNCTION, get_func_name(doc->function));
 	fmgr_info(doc->function, function);

@@ -54,6 +54,7 @@ typedef void (*shmem_request_hook_type) (void);
 
 #if PG_VERSION_NUM < 160000
 #define ec_owns_relation(relid, role)	pg_class_ownercheck((relid), (role))
+#define ec_owns_database(oid, role)		pg_database_ownercheck((oid), (role))
 #define ec_namespace_aclcheck			pg_namespace_aclcheck
 #define ec_proc_aclcheck				pg_proc_aclcheck
 #else
@@ -63,6 +64,8 @@ typedef void (*shmem_request_hook_type) (void);
 	object_aclcheck(ProcedureRelationId, (oid), (role), (mode))
 #define ec_owns_relation(relid, role) \
 	object_ownercheck(RelationRelationId, (relid), (role))
+#define ec_owns_database(oid, role) \
+	object_ownercheck(DatabaseRelationId, (oid), (role))
 #endif
 
 /* Is the column computed when it is read?  Then no stored row, nor a trigger's, has it. */

@@ -28,7 +28,9 @@
 #include "catalog/namespace.h"
 #include "catalog/objectaccess.h"
 #include "catalog/partition.h"
+#include "catalog/pg_authid.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_database.h"
 #include "catalog/pg_extension.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_proc.h"
@@ -48,6 +50,7 @@
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/regproc.h"
+#include "utils/syscache.h"
 
 #include "attach.h"
 #include "compat.h"
@@ -98,6 +101,7 @@ static void follow_makers(List *makers);
 static void check_drop_function(DropStmt *stmt);
 static void update_configuration(List *renames, RenameStmt *stmt, List *makers);
 static void enum_value_renamed(AlterEnumStmt *stmt);
+static bool may_have_database(Oid dboid, bool copy);
 static bool leave_database(Node *stmt);
 static Oid	altered_table(Node *stmt);
 static const char *needed_for(EcDocument *doc, Oid relid, const char *column);
@@ -151,7 +155,7 @@ process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 
 	left = leave_database(stmt);
 	relid = altered_table(stmt);
-	if (OidIsValid(relid) && IsA(stmt, AlterTableStmt))
+	if (OidIsValid(relid) && IsA(stmt, AlterTableStmt) && ec_owns_relation(relid, GetUserId()))
 		check_alter((AlterTableStmt *) stmt, relid);
 	else if (OidIsValid(relid) && IsA(stmt, RenameStmt))
 		renames = begin_rename((RenameStmt *) stmt, relid);
@@ -340,7 +344,29 @@ enum_value_renamed(AlterEnumStmt *stmt)
 		ec_fence_note_whole(((EcDocument *) lfirst(lc))->relid);
 }
 
-/* A command that wants a database for itself?  Then its worker must not be in the way. */
+/* May the current role have this database for itself, to copy it or for anything else? */
+static bool
+may_have_database(Oid dboid, bool copy)
+{
+	HeapTuple	tuple;
+	bool		createdb;
+
+	if (ec_owns_database(dboid, GetUserId()))
+		return true;
+	if (!copy)
+		return false;
+	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(GetUserId()));
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	createdb = ((Form_pg_authid) GETSTRUCT(tuple))->rolcreatedb;
+	ReleaseSysCache(tuple);
+	return createdb;
+}
+
+/*
+ * A command that wants a database for itself, and may be permitted to?  Then its worker
+ * must not be in the way.
+ */
 static bool
 leave_database(Node *stmt)
 {
@@ -377,7 +403,7 @@ leave_database(Node *stmt)
 	if (name == NULL || !IsTransactionState())
 		return false;
 	dboid = get_database_oid(name, true);
-	if (!OidIsValid(dboid))
+	if (!OidIsValid(dboid) || !may_have_database(dboid, IsA(stmt, CreatedbStmt)))
 		return false;
 	ec_worker_leave_database(dboid);
 	return true;
@@ -750,11 +776,19 @@ static void
 detach_now(EcDocument *doc)
 {
 	char	   *name = pstrdup(doc->name);
-	List	   *tables = ec_document_tables(name);
+	Oid			relid = doc->relid;
+	List	   *tables;
 	ListCell   *lc;
 
-	foreach(lc, tables)
-		LockRelationOid(lfirst_oid(lc), AccessExclusiveLock);
+	/* while we wait for the locks the name may become that of another table */
+	do
+	{
+		tables = ec_document_tables(name);
+		if (tables == NIL || linitial_oid(tables) != relid)
+			return;
+		foreach(lc, tables)
+			LockRelationOid(lfirst_oid(lc), AccessExclusiveLock);
+	} while (!equal(tables, ec_document_tables(name)));
 	detach(name, linitial_oid(tables), false);
 	leave_triggers(name, tables);
 }

@@ -142,6 +142,8 @@ AS $$BEGIN RETURN (SELECT row_to_json(x) FROM session x WHERE x.id = s.id); END$
 SELECT echocache_attach('session', document => 'unqualified');
 ALTER FUNCTION unqualified SET search_path = documents;
 SELECT echocache_attach('session', document => 'unqualified');
+ALTER FUNCTION unqualified SET search_path = documents, pg_temp;
+SELECT echocache_attach('session', document => 'unqualified');
 SELECT echocache_get_session(1);
 SELECT echocache_detach();
 DROP FUNCTION unqualified;
