@@ -6,9 +6,9 @@
  * The function runs as the owner of the attached table, whoever reads or writes,
  * in a read-only, security-restricted context with a search path of pg_catalog, and
  * under the settings that all documents are rendered with: so its result depends
- * on nothing but the data.  (If it sets a search path of its own, that must name pg_temp, or
- * temporary tables of whoever reads or writes would come before all others.)  That must show the key, and the owner if there is one,
- * at top level, as the row has them: ownership is checked on the cached bytes.
+ * on nothing but the data (see ec_build_may_store() for one way in which it may not).  It must
+ * show the key, and the owner if there is one, at top level, as the row has them: ownership
+ * is checked on the cached bytes.
  *
  * It reads tables that we know nothing of, while we hold the locks of the fence.
  * Somebody who holds such a table exclusively and commits a change of the same
@@ -24,6 +24,7 @@
 
 #include "access/htup_details.h"
 #include "access/xact.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
@@ -57,18 +58,16 @@ typedef struct Call
 
 static Call *calls = NULL;
 
-static void check_own_path(HeapTuple tuple, const char *name);
+static bool lacks_temp(HeapTuple tuple);
 static void check_member(EcDocument *doc, text *json, EcColumn *column, Datum value, bool isnull);
 static void function_error(void *arg);
 static Datum call(EcDocument *doc, FmgrInfo *function, Datum row, bool *isnull);
 
-/*
- * A function's own search path without pg_temp has it before all others: whoever reads
- * could put a temporary table there, and have what is in it cached for everybody.
- */
-static void
-check_own_path(HeapTuple tuple, const char *name)
+/* Has the function a search path of its own, without pg_temp?  Then that comes before all others. */
+static bool
+lacks_temp(HeapTuple tuple)
 {
+	const char *prefix = "search_path=";
 	Datum		config;
 	bool		isnull;
 	Datum	   *settings;
@@ -76,12 +75,11 @@ check_own_path(HeapTuple tuple, const char *name)
 
 	config = SysCacheGetAttr(PROCOID, tuple, Anum_pg_proc_proconfig, &isnull);
 	if (isnull)
-		return;
+		return false;
 	deconstruct_array(DatumGetArrayTypeP(config), TEXTOID, -1, false, TYPALIGN_INT, &settings,
 					  NULL, &n);
 	for (int i = 0; i < n; i++)
 	{
-		const char *prefix = "search_path=";
 		char	   *setting = TextDatumGetCString(settings[i]);
 		List	   *schemas = NIL;
 		bool		has_temp = false;
@@ -93,19 +91,40 @@ check_own_path(HeapTuple tuple, const char *name)
 		foreach(lc, schemas)
 			has_temp |= strcmp(lfirst(lc), "pg_temp") == 0;
 		if (!has_temp)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_FUNCTION_DEFINITION),
-					 errmsg("the search_path of function %s lacks pg_temp", name),
-					 errdetail("So temporary tables of whoever reads or writes would come before "
-							   "all others."),
-					 errhint("Put it last: ALTER FUNCTION %s SET search_path = ..., pg_temp.",
-							 name)));
+			return true;
 	}
+	return false;
+}
+
+/*
+ * May what this session builds be cached for everybody?  Not what may come from its own
+ * temporary tables.
+ */
+bool
+ec_build_may_store(EcDocument *doc)
+{
+	Oid			temp;
+	Oid			toast;
+	HeapTuple	tuple;
+	bool		may;
+
+	if (!doc->function_name)
+		return true;
+	GetTempNamespaceState(&temp, &toast);
+	if (!OidIsValid(temp))
+		return true;
+	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(doc->function));
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	may = !lacks_temp(tuple);
+	ReleaseSysCache(tuple);
+	return may;
 }
 
 /*
  * May the function make documents of the table's rows, and the table's owner execute it?
- * Throws 42P13 or 42501 if not.  Returns its qualified name, which the configuration keeps: an OID would not survive dump or pg_upgrade.
+ * Throws 42P13 or 42501 if not.  Returns its qualified name, which the configuration
+ * keeps: an OID would not survive dump or pg_upgrade.
  */
 char *
 ec_build_check_function(Oid function, Relation rel)
@@ -138,7 +157,12 @@ ec_build_check_function(Oid function, Relation rel)
 						 RelationGetRelationName(rel))));
 	if (ec_proc_aclcheck(function, rel->rd_rel->relowner, ACL_EXECUTE) != ACLCHECK_OK)
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FUNCTION, NameStr(proc->proname));
-	check_own_path(tuple, name);
+	if (lacks_temp(tuple))
+		ereport(WARNING,
+				(errmsg("the search_path of function %s lacks pg_temp", name),
+				 errdetail("So temporary tables of whoever reads or writes come before all "
+						   "others: what is built in a session that has any is not cached."),
+				 errhint("Put it last: ALTER FUNCTION %s SET search_path = ..., pg_temp.", name)));
 	if (proc->provolatile == PROVOLATILE_VOLATILE)
 		ereport(WARNING,
 				(errmsg("function %s is declared VOLATILE", name),
@@ -197,18 +221,12 @@ function_error(void *arg)
 }
 
 /*
- * The function, if the table's owner may call it as it is now.  Made anew for each query: it is not
+ * The function, if the table's owner may call it.  Made anew for each query: it is not
  * reentrant, and it may read documents itself.
  */
 void
 ec_build_begin(EcDocument *doc, FmgrInfo *function)
 {
-	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(doc->function));
-
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for function %u", doc->function);
-	check_own_path(tuple, doc->function_name);
-	ReleaseSysCache(tuple);
 	if (ec_proc_aclcheck(doc->function, doc->relowner, ACL_EXECUTE) != ACLCHECK_OK)
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FUNCTION, get_func_name(doc->function));
 	fmgr_info(doc->function, function);

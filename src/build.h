@@ -20,6 +20,7 @@ typedef enum EcBuilt
 } EcBuilt;
 
 extern char *ec_build_check_function(Oid function, Relation rel);
+extern bool ec_build_may_store(EcDocument *doc);
 extern void ec_build_try(EcDocument *doc);
 extern void ec_build_begin(EcDocument *doc, FmgrInfo *function);
 extern text *ec_build(EcDocument *doc, FmgrInfo *function, Datum row, bool *isnull);

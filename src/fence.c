@@ -541,7 +541,7 @@ pre_commit_keys(bool prepare)
 		 * changed that since has withdrawn it.
 		 */
 		docs[d].share = !prepare && doc->policy == EC_WRITE_THROUGH && !doc->suspended &&
-			!(doc->function_name && IsolationUsesXactSnapshot()) &&
+			!(doc->function_name && IsolationUsesXactSnapshot()) && ec_build_may_store(doc) &&
 			ConditionalLockRelationOid(doc->relid, AccessShareLock) &&
 			ec_lock_class(doc->relid, EC_LOCK_CLASS_SHARE, false) &&
 			ec_document_by_relid(doc->relid) == doc;

@@ -343,7 +343,7 @@ static bool
 may_fill(EcDocument *doc)
 {
 	return doc->slot != NULL && !doc->suspended && !RecoveryInProgress() &&
-		!TransactionIdIsValid(GetTopTransactionIdIfAny());
+		!TransactionIdIsValid(GetTopTransactionIdIfAny()) && ec_build_may_store(doc);
 }
 
 /* Take the class in share mode and the key in store mode, neither with waiting. */

@@ -807,8 +807,9 @@ ec_document_any_id(EcDocument *doc)
 	ec_act_begin(doc, true, &before);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	if (SPI_execute(psprintf("SELECT t.%s FROM %s%s AS t WHERE t.%s IS NOT NULL AND (%s) LIMIT 1", key,
-							 doc->partitioned ? "" : "ONLY ", ec_document_table(doc), key, doc->filter ? doc->filter : "true"), true, 1) != SPI_OK_SELECT)
+	if (SPI_execute(psprintf("SELECT t.%s FROM %s%s AS t WHERE t.%s IS NOT NULL AND (%s) LIMIT 1",
+							 key, doc->partitioned ? "" : "ONLY ", ec_document_table(doc), key,
+							 doc->filter ? doc->filter : "true"), true, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not read a row of \"%s\"", doc->name);
 	if (SPI_processed > 0)
 	{

@@ -231,7 +231,8 @@ bool
 ec_sweep_fetch(EcSweep *sweep, EcRow *rows, int n)
 {
 	if (n > 0 && sweep->doc->function_name)
-		return ec_build_guarded(sweep->doc, rows, n, false) == EC_BUILT;
+		return ec_build_may_store(sweep->doc) &&
+			ec_build_guarded(sweep->doc, rows, n, false) == EC_BUILT;
 	ec_document_fetch(sweep->doc, rows, n, GetLatestSnapshot(), true);
 	return true;
 }

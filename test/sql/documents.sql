@@ -142,9 +142,14 @@ AS $$BEGIN RETURN (SELECT row_to_json(x) FROM session x WHERE x.id = s.id); END$
 SELECT echocache_attach('session', document => 'unqualified');
 ALTER FUNCTION unqualified SET search_path = documents;
 SELECT echocache_attach('session', document => 'unqualified');
-ALTER FUNCTION unqualified SET search_path = documents, pg_temp;
-SELECT echocache_attach('session', document => 'unqualified');
+-- What comes from a temporary table of the reader's is not for others.
+CREATE TEMP TABLE session AS SELECT 1 AS id, 'planted' AS title;
 SELECT echocache_get_session(1);
+SELECT plain('session:1');
+DROP TABLE pg_temp.session;
+ALTER FUNCTION unqualified SET search_path = documents, pg_temp;
+SELECT echocache_get_session(1);
+SELECT plain('session:1');
 SELECT echocache_detach();
 DROP FUNCTION unqualified;
 -- An empty table tries nothing; the first change shows what is wrong, to the reader as an error.
