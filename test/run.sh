@@ -281,9 +281,11 @@ suite_tap()
 	done
 }
 
-#	clients    test/clients: other clients of memcached, in many languages
-#	coherence  the concurrent checker, short runs, quiet and under faults; and that it finds what
-#	           is wrong with caches that others build
+suite_clients()
+{
+	suite_tap "$here/clients/clients.pl"
+}
+
 suite_coherence()
 {
 	local log=$EC_TMP/coherence.log status=0
