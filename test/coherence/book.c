@@ -23,6 +23,7 @@
 #define MAX_SAMPLES		3		/* findings of a kind told in full */
 #define HISTORY			512		/* entries kept of a register */
 #define HISTORY_TOLD	60		/* and told */
+#define FAULTS_TOLD		12		/* with it; register 0 stands for the servers */
 #define SAMPLE_SIZE		8192
 
 const char *const kind_name[KINDS] = {
@@ -82,6 +83,7 @@ static pthread_mutex_t samples_lock = PTHREAD_MUTEX_INITIALIZER;
 static char *samples[KINDS][MAX_SAMPLES];	/* under samples_lock */
 static int	nsamples[KINDS];	/* under samples_lock */
 static double started;
+double		clock_offset;
 
 /* Statements without a transaction around them, whose answers were lost: of each
  * register, how many.  The version is in no one's hands. */
@@ -91,6 +93,8 @@ static _Atomic int lost_autocommits[MAX_REGISTERS];
 void
 book_open(void)
 {
+	struct timespec ts;
+
 	state = calloc(MAX_VERSIONS, sizeof(*state));
 	marks = calloc(MAX_VERSIONS, sizeof(*marks));
 	owner = calloc(MAX_VERSIONS, sizeof(*owner));
@@ -101,6 +105,8 @@ book_open(void)
 	for (int i = 0; i < MAX_REGISTERS; i++)
 		pthread_mutex_init(&history[i].lock, NULL);
 	started = now();
+	clock_gettime(CLOCK_REALTIME, &ts);
+	clock_offset = ts.tv_sec + ts.tv_nsec / 1e9 - started;
 }
 
 /* Seconds, of a clock that nobody sets. */
@@ -163,16 +169,16 @@ overtaken_at(int reg, long version)
 	return at;
 }
 
-/* The history of a register as text. */
+/* The end of a register's history as text. */
 static int
-tell_history(int reg, char *text, size_t size)
+tell_history(int reg, int told, char *text, size_t size)
 {
 	History    *h = &history[reg];
 	size_t		used = 0;
 
 	text[0] = '\0';
 	pthread_mutex_lock(&h->lock);
-	for (long i = h->n > HISTORY_TOLD ? h->n - HISTORY_TOLD : 0; i < h->n && used < size; i++)
+	for (long i = h->n > told ? h->n - told : 0; i < h->n && used < size; i++)
 		used += snprintf(text + used, size - used, "\n        %10.6f %-10s %8ld %s",
 						 h->entry[i % HISTORY].time - started, h->entry[i % HISTORY].who,
 						 h->entry[i % HISTORY].version, h->entry[i % HISTORY].what);
@@ -200,7 +206,9 @@ found(Kind kind, int reg, const char *fmt,...)
 		n += vsnprintf(text + n, sizeof(text) - n, fmt, args);
 		va_end(args);
 		if (reg > 0 && n < sizeof(text))
-			tell_history(reg, text + n, sizeof(text) - n);
+			n += tell_history(reg, HISTORY_TOLD, text + n, sizeof(text) - n);
+		if (n < sizeof(text))
+			tell_history(0, FAULTS_TOLD, text + n, sizeof(text) - n);
 		samples[kind][nsamples[kind]++] = strdup(text);
 	}
 	pthread_mutex_unlock(&samples_lock);
@@ -212,10 +220,10 @@ count(int which)
 	atomic_fetch_add_explicit(&counters[which], 1, memory_order_relaxed);
 }
 
-long
-counted(int which)
+void
+forget_count(int which)
 {
-	return atomic_load(&counters[which]);
+	atomic_store(&counters[which], 0);
 }
 
 /* A maximum. */
@@ -345,9 +353,9 @@ report(const char *table)
 			longest = apart_us[i];
 	}
 
-	printf("{\"mode\":\"%s\",\"seed\":%llu,\"seconds\":%.1f,\"documents\":%d,\"writers\":%d,"
-		   "\"readers\":%d,\"reads\":%ld", mode, (unsigned long long) seed, took, ndocs, nwriters,
-		   nplain + nsql, reads());
+	printf("{\"mode\":\"%s\",\"seed\":%llu,\"started\":%.3f,\"seconds\":%.1f,\"documents\":%d,"
+		   "\"writers\":%d,\"readers\":%d,\"reads\":%ld", mode, (unsigned long long) seed,
+		   started + clock_offset, took, ndocs, nwriters, nplain + nsql, reads());
 	for (int i = 0; i < COUNTERS; i++)
 		printf(",\"%s\":%ld", counter_name[i], counters[i]);
 	printf(",\"max_read_ms\":%.1f,\"max_commit_ms\":%.1f", max_us[T_READ] / 1e3,

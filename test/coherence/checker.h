@@ -98,7 +98,8 @@ enum
 	N_PLAIN_HITS, N_PLAIN_MARKERS, N_PLAIN_MISSES, N_SQL, N_SQL_TRANSACTION, N_SQL_REPEATABLE,
 	N_SQL_MANY, N_OWN, N_UNJUDGED, N_COMMITTED, N_ASYNC, N_AUTOCOMMIT, N_PREPARED, N_BULK,
 	N_TRUNCATED, N_MOVED, N_ROLLED_BACK, N_PARTLY, N_FAILED, N_CONNECTIONS_LOST, N_UNSURE,
-	N_COMMITS_LOST, N_PREPARED_KEPT, N_TWO_ROWS, N_RESTS, N_ROWS_AT_REST, N_CACHED_AT_REST, COUNTERS
+	N_COMMITS_LOST, N_PREPARED_KEPT, N_TWO_ROWS, N_RESTS, N_ROWS_AT_REST, N_CACHED_AT_REST,
+	COUNTERS
 };
 
 enum						/* what is timed */
@@ -240,6 +241,9 @@ extern int	ndocs;
 extern int	nregisters;			/* they are numbered from 1 */
 extern const char *server_host[MAX_SERVERS];	/* where plain clients find them */
 extern const char *server_port[MAX_SERVERS];
+extern const char *server_name[MAX_SERVERS];	/* as PostgreSQL has them */
+extern const char *server_log;	/* PostgreSQL's; its lines begin with the time, by %n */
+extern double clock_offset;		/* that clock less now() */
 extern _Atomic(const char *) conninfo;
 extern Worker *workers;			/* the writers first */
 extern int	nworkers;
@@ -289,7 +293,7 @@ extern void found(Kind kind, int reg, const char *fmt,...) __attribute__((format
 extern void count(int which);
 extern void count_apart(Fault fault, double staleness);
 extern void count_fault(Fault fault);
-extern long counted(int which);
+extern void forget_count(int which);
 extern void note_time(int which, double since);
 extern void note_lost_autocommit(int reg);
 extern void check_book(void);
@@ -328,6 +332,7 @@ extern void suspect(Kind kind, int reg, long version, int server, double begin, 
 					const char *text);
 extern void set_fault(int server, Fault fault);
 extern bool wait_all_up(double limit);
+extern bool was_away(double since);
 extern void judge_suspects(bool all);
 
 /* rest.c */

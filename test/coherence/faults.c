@@ -295,6 +295,7 @@ terminate(void)
 									   " OR backend_type LIKE 'echocache%'"
 									   " ORDER BY application_name");
 
+		note(0, "faults", "terminate pid", atol(pid));
 		if (pid[0])
 			PQclear(sql(&conductor, "SELECT pg_terminate_backend($1::int)", pid, NULL, NULL));
 		nap(0, 50);
@@ -310,16 +311,19 @@ perhaps_crash(void)
 	if (dice < 8 && chosen[F_CRASH])
 	{
 		count_fault(F_CRASH);
+		note(0, "faults", "crash meanwhile", 0);
 		crash();
 	}
 	else if (dice < 16 && chosen[F_STOP])
 	{
 		count_fault(F_STOP);
+		note(0, "faults", "stop meanwhile", 0);
 		stop_and_start();
 	}
 	else if (dice < 24 && chosen[F_TERMINATE])
 	{
 		count_fault(F_TERMINATE);
+		note(0, "faults", "terminate meanwhile", 0);
 		terminate();
 	}
 }
@@ -431,6 +435,7 @@ inflict(Fault fault)
 	if (fault == F_CUT || fault == F_HOLD || fault == F_DELAY || fault == F_RESET)
 		server = PROXIED;
 	count_fault(fault);
+	note(0, "faults", fault_name[fault], server);
 	set_fault(server, fault);
 	switch (fault)
 	{
@@ -477,6 +482,7 @@ inflict(Fault fault)
 	if (!wait_all_up(60))
 		die("a server is not UP a minute after %s", fault_name[fault]);
 	set_fault(server, NO_FAULT);
+	note(0, "faults", "mended, and all servers UP", server);
 }
 
 /* Let the writers rest, and compare everything. */

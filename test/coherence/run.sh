@@ -199,7 +199,7 @@ check()
 	[ "$mode" != echocache ] || servers+=,127.0.0.1:$(ec_memcached_port 1)
 	status=0
 	"$BUILD/checker" --mode "$mode" --servers "$servers" --seconds "$for" --seed "$with" \
-		--keys "$keys" --table "$table" "$@" >"$out" 2>&1 </dev/null || status=$?
+		--keys "$keys" --table "$table" --log "$EC_TMP/pg-main/log" "$@" >"$out" 2>&1 </dev/null || status=$?
 	told=false
 }
 
@@ -314,7 +314,7 @@ ec_pg_start main "echocache.enabled = on" "echocache.retry_interval = '100ms'" \
 	"echocache.hosts = '127.0.0.1:$(ec_memcached_port 0):3, 127.0.0.1:$proxy_port'" \
 	"echocache.marker_ttl = '1s'" "max_prepared_transactions = 50" "max_connections = 100" \
 	"wal_writer_delay = '1s'" "wal_keep_size = '256MB'" "log_min_messages = log" "fsync = off" \
-	"log_min_error_statement = panic" "log_line_prefix = '%m [%p] %a '" 5>&- 6>&-
+	"log_min_error_statement = panic" "log_line_prefix = '%n [%p] %a '" 5>&- 6>&-
 ec_pg_env main
 
 echo "TAP version 13"

@@ -8,7 +8,8 @@
  * part, within an interval that has seen the server DOWN: then commits went on
  * without withdrawing it.  An interval begins when the server was last seen UP,
  * and ends when it became UP, both as PostgreSQL says.  An interval in which it was
- * RECOVERING only, as after a crash, excuses nothing.
+ * RECOVERING only, as after a crash, excuses nothing.  DOWN may last for less time than
+ * there is between two looks; PostgreSQL's log has every one.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -23,6 +24,8 @@
 #include "checker.h"
 
 #define LOOK_US			15000
+#define LOG_DELAY		1.0		/* seconds, after which a line is in the log for sure */
+#define LOG_ROUNDING	0.002	/* its times are in whole milliseconds */
 #define MAX_INTERVALS	100000
 #define MAX_SUSPECTS	200000
 
@@ -108,6 +111,28 @@ suspect(Kind kind, int reg, long version, int server, double begin, double end, 
 	pthread_mutex_unlock(&lock);
 }
 
+/* Does the log say that the server became DOWN in this interval? */
+static bool
+logged_down(int server, const Interval *interval)
+{
+	FILE	   *f = server_log ? fopen(server_log, "r") : NULL;
+	char		line[1000];
+	char		what[300];
+	bool		logged = false;
+
+	snprintf(what, sizeof(what), "echocache: server \"%s\" is down: ", server_name[server]);
+	while (f && !logged && fgets(line, sizeof(line), f))
+	{
+		double		at = strtod(line, NULL) - clock_offset;
+
+		logged = strstr(line, what) && at > interval->from - LOG_ROUNDING &&
+			at < interval->to + LOG_ROUNDING;
+	}
+	if (f)
+		fclose(f);
+	return logged;
+}
+
 /* Excuse or report what can be judged by now; in the end, all. */
 void
 judge_suspects(bool all)
@@ -122,10 +147,18 @@ judge_suspects(bool all)
 		Interval   *excuse = NULL;
 
 		for (int j = server->n - 1; j >= 0 && !excuse; j--)
-			if (server->interval[j].down && server->interval[j].from < s->end &&
-				s->begin < server->interval[j].to)
-				excuse = &server->interval[j];
-		if (!excuse && !all && (looked <= s->end || server->away))
+		{
+			Interval   *interval = &server->interval[j];
+
+			if (interval->from >= s->end || s->begin >= interval->to)
+				continue;
+			if (!interval->down)
+				interval->down = logged_down(s->server, interval);
+			if (interval->down)
+				excuse = interval;
+		}
+		if (!excuse && !all &&
+			(looked <= s->end || server->away || now() < s->end + LOG_DELAY))
 		{
 			suspects[kept++] = *s;
 			continue;
@@ -163,6 +196,7 @@ take_server(int i, const char *server_state, double stamp, double since, double 
 			.fault = s->fault
 		};
 		s->away = true;
+		note(0, "watch", up ? "was away" : "is away", i);
 	}
 	if (s->away)
 	{
@@ -172,6 +206,7 @@ take_server(int i, const char *server_state, double stamp, double since, double 
 		{
 			s->interval[s->n - 1].to = since + 0.001;
 			s->away = false;
+			note(0, "watch", "is UP", i);
 		}
 	}
 	if (up)
@@ -193,8 +228,14 @@ look_at_servers(void)
 
 	if (res == NULL)
 		return;
-	if (PQntuples(res) != nservers)
+	/* right after a start, before echocache's launcher has told of them, there are none */
+	if (PQntuples(res) != nservers && (PQntuples(res) > 0 || !faults_on))
 		die("PostgreSQL has %d servers", PQntuples(res));
+	if (PQntuples(res) == 0)
+	{
+		PQclear(res);
+		return;
+	}
 	pthread_mutex_lock(&lock);
 	for (int i = 0; i < nservers; i++)
 		take_server(i, PQgetvalue(res, i, 0), atof(PQgetvalue(res, i, 1)),
@@ -244,4 +285,17 @@ wait_all_up(double limit)
 		usleep(5000);
 	}
 	return false;
+}
+
+/* Since then, has a server been away? */
+bool
+was_away(double since)
+{
+	bool		away = false;
+
+	pthread_mutex_lock(&lock);
+	for (int i = 0; i < nservers; i++)
+		away |= servers[i].n > 0 && servers[i].interval[servers[i].n - 1].to > since;
+	pthread_mutex_unlock(&lock);
+	return away;
 }
