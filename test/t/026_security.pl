@@ -542,14 +542,10 @@ $s->run('RESET search_path');
 $s->run(q{SET search_path = planted, pg_catalog; ALTER TABLE app.plain RENAME title TO heading; ALTER TABLE app.plain RENAME heading TO title; RESET search_path});
 is($s->run(q{SELECT filter FROM echocache_documents WHERE name = 'plain'}), q{((title <> 'gone'::text) AND (lower(title) <> 'a\b'::text) AND (title = title))}, 'a filter is stored as it was');
 
-# A function whose own search path has the reader's temporary tables first is refused, whenever it gets it.
-$as{owner}->run(q{CREATE TABLE app.late (id text PRIMARY KEY); CREATE FUNCTION app.late(l app.late) RETURNS json LANGUAGE sql STABLE SET search_path = app AS
-		$$SELECT json_build_object('id', l.id, 'parts', (SELECT count(*) FROM part))$$});
-like($as{owner}->error(q{SELECT echocache_attach('app.late', 'late', document => 'app.late(app.late)'::regprocedure::regproc)}),
-	qr/^42P13: the search_path of function app\.late lacks pg_temp\nDETAIL:.*\nHINT:  Put it last/, 'a search path without pg_temp');
+# A function whose own search path has the reader's temporary tables first: what it makes of them is for him alone.
 $as{owner}->run('ALTER FUNCTION app.path(app.path) SET search_path = app');
-like($planter->error(q{SELECT public.echocache_get('path', '1')}), qr/^42P13: the search_path of function app\.path lacks pg_temp/, 'or one that comes later');
-withdrawn($memcached, 'path:1', 'and nothing is cached');
+isnt($planter->run(q{SELECT public.echocache_get('path', '1')}), undef, 'with a search path without pg_temp he may read what he has planted');
+withdrawn($memcached, 'path:1', 'but it is not cached');
 $as{owner}->run('ALTER FUNCTION app.path(app.path) SET search_path = app, pg_temp');
 is($planter->run(q{SELECT public.echocache_get('path', '1')}), $honest{'path:1'}, 'gone, it is as before');
 $planter->quit;
