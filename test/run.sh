@@ -40,13 +40,8 @@ failed=0
 #
 packages=(
 	postgresql-15 postgresql-server-dev-15 postgresql-15-pgmemcache libpq-dev libipc-run-perl
-<<<<<<< HEAD
-	memcached libmemcached-dev libssl-dev openssl
-	gcc make libc6-dev clang libclang-rt-14-dev spin
-=======
 	memcached libmemcached-dev libssl-dev openssl sqlsmith
-	gcc make libc6-dev clang libclang-rt-14-dev
->>>>>>> 802bbde (Test: sqlsmith on attached tables while memcached is killed and frozen)
+	gcc make libc6-dev clang libclang-rt-14-dev spin
 )
 if [ $# = 0 ] || [[ " $* " == *' clients '* ]]; then
 	packages+=(
