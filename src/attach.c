@@ -54,6 +54,7 @@
 #include "dependent.h"
 #include "document.h"
 #include "fence.h"
+#include "outbox.h"
 #include "render.h"
 
 PG_FUNCTION_INFO_V1(echocache_attach);
@@ -519,7 +520,14 @@ ec_attach_withdraw(const char *name, Oid relid, bool extension)
 
 	ec_fence_detached(relid);
 	(void) ec_lock_class(relid, EC_LOCK_CLASS_WITHDRAW, true);
-	if (ec_cluster_enter())
+	if (!ec_cluster_enter_always())
+	{
+		/* when the cache is on again, its purge will not know the name */
+		for (int i = 0; i < ec_cluster_size() && !extension; i++)
+			ec_outbox_add(ec_cluster_name(i), name, NULL, 0);
+		ec_topology_leave();
+	}
+	else
 	{
 		bool		confirmed = ec_document_purge(name, &removed, !extension);
 

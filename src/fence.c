@@ -482,13 +482,13 @@ add_key(const EcPendingKey *pending, void *arg)
 		return;
 	key->pending = pending;
 	key->id = pnstrdup(pending->id, pending->idlen);
+	key->hash = ec_key_hash(pending->relid, pending->id, pending->idlen);
+	list->n++;
 	key->keylen = ec_document_key(docs[key->doc].doc, key->id, key->key);
 	if (key->keylen == 0)
-		return;					/* never cached */
-	key->hash = ec_key_hash(pending->relid, pending->id, pending->idlen);
+		return;					/* too long to be cached; under another prefix it may not be */
 	key->server = ec_cluster_place(key->key, key->keylen);
 	docs[key->doc].keys++;
-	list->n++;
 }
 
 /* In the order in which everybody locks them. */
@@ -527,6 +527,7 @@ static void
 pre_commit_keys(bool prepare)
 {
 	KeyList		list = collect_keys();
+	int			cached = 0;
 	EcOp	   *ops;
 
 	/* a bulk writer holds the class: then we withdraw, and store nothing */
@@ -559,6 +560,12 @@ pre_commit_keys(bool prepare)
 		key->store = share && ec_lock_key(key->hash, EC_LOCK_STORE, false);
 	}
 	ec_wait_point("after-locks");
+
+	/* from here on only those that have a key */
+	for (int i = 0; i < list.n; i++)
+		if (list.keys[i].keylen > 0)
+			list.keys[cached++] = list.keys[i];
+	list.n = cached;
 
 	ops = palloc0(list.n * sizeof(EcOp));
 	for (int i = 0; i < list.n; i++)

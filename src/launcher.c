@@ -332,12 +332,22 @@ ec_worker_free_slot(Oid dboid)
 {
 	LWLockAcquire(ec_shared->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < EC_MAX_DATABASES; i++)
-		if (ec_shared->database[i].dboid == dboid)
-			ec_shared->database[i].dboid = InvalidOid;
+	{
+		EcDatabase *db = &ec_shared->database[i];
+
+		if (db->dboid != dboid)
+			continue;
+		db->dboid = InvalidOid;
+		db->has_next_prefix = db->has_old_prefix = false;
+		/* whoever claims one next may have another prefix, and backends have this one's */
+		ec_shared->republish = true;
+	}
 	for (int i = 0; i < EC_MAX_DOCUMENTS; i++)
 		if (ec_shared->document[i].dboid == dboid)
 			ec_shared->document[i].dboid = InvalidOid;
 	LWLockRelease(ec_shared->lock);
+	if (ec_shared->republish)
+		ec_wake(ec_shared->launcher_pid);
 }
 
 /* Bring the list of databases up to date. */

@@ -537,9 +537,14 @@ echocache_worker_main(Datum arg)
 		ec_worker_free_slot(my_dboid);
 		proc_exit(0);
 	}
-	/* one worker of an earlier launcher may still be about to go */
-	while (has_other_worker())
+	/*
+	 * One worker of an earlier launcher may still be about to go; and a generation about
+	 * to come, in which nobody has the prefix of a slot any more that was given up.
+	 */
+	while (has_other_worker() || ec_shared->republish)
 	{
+		if (ec_shared->launcher_pid != MyBgworkerEntry->bgw_notify_pid)
+			proc_exit(0);
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 WAIT_FOR_LOCK_MS, PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);
