@@ -399,8 +399,8 @@ $two->freeze;
 go_on($other, $s);
 $s->run(q{SELECT echocache_warm('num')});
 $two->thaw;
-wait_state($s, 'UP');
-warm('num');
+# its end may be noticed only now
+wait_for('all to be cached again', sub { warm('num'); return verify('num') =~ /^99 checked, 99 cached,/ });
 is(verify('num'), '99 checked, 99 cached, 99 matching, 0 stale, 0 foreign, 0 busy, 0 withdrawn', 'all is well again');
 
 # Purge: what is away is withdrawn when it is back, before anybody reads there.
