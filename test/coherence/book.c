@@ -41,7 +41,7 @@ static const char *const counter_name[COUNTERS] = {
 	"sql_repeatable", "sql_many", "own_reads", "unjudged", "committed", "asynchronous",
 	"autocommit", "prepared", "bulk", "truncated", "moved", "rolled_back",
 	"savepoints_rolled_back", "failed", "connections_lost", "unsure", "commits_lost",
-	"prepared_across_crash", "two_rows_in_snapshot", "rests", "rows_at_rest", "cached_at_rest"
+	"prepared_across_crash", "two_rows_in_snapshot", "down_only_in_log", "rests", "rows_at_rest", "cached_at_rest"
 };
 
 _Atomic uint8_t *state;

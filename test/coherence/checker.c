@@ -208,12 +208,14 @@ be_patient(Worker *w, bool patient)
 }
 
 /*
- * Everything is to be right at rest, and SQL reads have filled the cache.  If a server
- * was away meanwhile they cannot have: then once more.
+ * Everything is to be right at rest, and SQL reads have filled the cache; which they do
+ * only when all commits are flushed (G4), so that is seen to.  If a server was away
+ * meanwhile they cannot have: then once more.
  */
 static void
 check_rest_finally(Worker *w)
 {
+	run(w, "SELECT pg_logical_emit_message(true, 'coherence', 'flush')");
 	for (int try = 0; try < 5; try++)
 	{
 		double		since = now();

@@ -152,8 +152,8 @@ judge_suspects(bool all)
 
 			if (interval->from >= s->end || s->begin >= interval->to)
 				continue;
-			if (!interval->down)
-				interval->down = logged_down(s->server, interval);
+			if (!interval->down && (interval->down = logged_down(s->server, interval)))
+				count(N_BRIEFLY_DOWN);
 			if (interval->down)
 				excuse = interval;
 		}
