@@ -620,6 +620,9 @@ for my $kind ('filter', 'check', 'function', 'cast')
 		is($s->run($left_behind), $clean, 'and leaves nothing behind');
 	}
 }
+$s->run(q{SELECT echocache_refresh('by_check', '1')});
+$memcached->set('by_check:1', '{"id":"1","title":"older"}');
+is($s->run(q{SELECT stale, "foreign" FROM echocache_verify('by_check')}), '1|0', 'nor does verify run a check as whoever verifies, where something is wrong');
 $as{owner}->run("SELECT echocache_detach('by_$_')") for 'filter', 'check', 'function', 'cast';
 
 #

@@ -177,8 +177,8 @@ is($s->run(q{SELECT count(*) FROM pg_prepared_xacts}), 0, 'no prepared transacti
 is($s->run(q{SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'}), 0, 'and no transaction is open');
 
 wait_state($_, 'UP') for $s, $super;
-cmp_ok($s->run('SELECT sum(hits) FROM echocache_stats'), '>', 100, 'there were hits');
-cmp_ok($s->run('SELECT sum(write_throughs) FROM echocache_stats'), '>', 20, 'and changes');
+cmp_ok($s->run('SELECT sum(hits) FROM echocache_stats'), '>', 0, 'there were hits');
+cmp_ok($s->run('SELECT sum(write_throughs) FROM echocache_stats'), '>', 0, 'and changes');
 is($s->run('SELECT sum(waiting) FROM echocache_servers'), 0, 'the outbox is empty');
 for my $name ('session', 'thread', 'part', 'note')
 {
