@@ -77,10 +77,11 @@ static void collapse(EcDatabase *db, int server);
 static void clear_late_rows(EcDatabase *db);
 static void watch(EcDatabase *db, int server);
 
-/* Nobody need wake us any more. */
+/* Nobody need wake us any more, nor wait for us, should we end in the middle of an exchange. */
 static void
 worker_exit(int code, Datum arg)
 {
+	ec_topology_at_end(0);
 	LWLockAcquire(ec_shared->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < EC_MAX_DATABASES; i++)
 		if (ec_shared->database[i].dboid == my_dboid)
