@@ -329,7 +329,12 @@ memcached_get()
 # cache: do so with the story's key, and show it.
 cache()
 {
-	memcached_get "$key"
+	# when COMMIT returns the document is on its way, and the marker there for an instant
+	for _ in {1..10}; do
+		memcached_get "$key"
+		[ "$SEEN" = marker ] || break
+		sleep 0.02
+	done
 	printf '  %scache>%s get %s\n' "$cyan" "$plain" "$key"
 	case $SEEN in
 		value)
