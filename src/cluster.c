@@ -446,6 +446,32 @@ ec_exchange_meanwhile(EcOp *ops, int nops, EcDeadline deadline, int flags,
 }
 
 /*
+ * The same for requests to set markers, with which the caller withdraws documents: those that
+ * are not EC_FAILED afterwards carry a marker, or are gone.  Returns whether all do.
+ */
+bool
+ec_mark(EcOp *ops, int nops, EcDeadline deadline, void (*meanwhile) (void *arg), void *arg)
+{
+	bool		ok = ec_exchange_meanwhile(ops, nops, deadline, 0, meanwhile, arg);
+
+	/* a server out of memory may refuse even a marker; then the key must go */
+	for (int i = 0; i < nops; i++)
+	{
+		EcOp		op = ops[i];
+
+		if (op.skip || op.result != EC_REFUSED)
+			continue;
+		op.kind = EC_OP_DELETE;
+		op.value = NULL;
+		(void) ec_exchange(&op, 1, deadline, 0);
+		if (op.result == EC_FAILED)
+			ops[i].result = EC_FAILED;
+		ok &= op.result != EC_FAILED;
+	}
+	return ok;
+}
+
+/*
  * One request that must not be carried out twice, so that it is never asked anew
  * on another connection.  That would be for a kept connection that was closed
  * meanwhile; so where it may have been, or where it still owes answers to ec_send(),

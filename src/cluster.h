@@ -48,6 +48,7 @@ typedef struct EcOp
 	EcOpKind	kind;
 	int			server;
 	bool		skip;			/* leave this one out, and its result as it is */
+	bool		quiet;			/* MARK: the token is not wanted */
 	bool		once;			/* private: see ec_exchange_once() */
 	const char *key;
 	int			keylen;
@@ -95,6 +96,8 @@ extern int	ec_remaining(EcDeadline deadline);
 extern bool ec_exchange(EcOp *ops, int nops, EcDeadline deadline, int flags);
 extern bool ec_exchange_meanwhile(EcOp *ops, int nops, EcDeadline deadline, int flags,
 								  void (*meanwhile) (void *arg), void *arg);
+extern bool ec_mark(EcOp *ops, int nops, EcDeadline deadline,
+					void (*meanwhile) (void *arg), void *arg);
 extern void ec_exchange_once(EcOp *op);
 extern void ec_send(EcOp *ops, int nops, EcDeadline deadline);
 extern EcOpResult ec_command(int server, const char *request, size_t len,

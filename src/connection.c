@@ -45,8 +45,20 @@ static void conn_stage(Conn *c, EcOp *ops);
 static bool conn_answer(Conn *c, EcOp *ops, const EcReply *reply);
 static bool conn_command_line(Conn *c, EcOp *op, const EcReply *reply);
 static bool conn_quiet_answer(Conn *c, const EcReply *reply);
+static bool is_quiet(const Conn *c, const EcOp *op);
+static void conn_skip_quiet(Conn *c, EcOp *ops, const EcReply *reply);
 static void conn_answered(Conn *c, const EcOp *op);
 static bool conn_read(Conn *c, EcOp *ops);
+
+/*
+ * Is all that there will be of an answer to this request, if it is carried out, the answer to
+ * a later one?  The server works in order, and tells what goes wrong.
+ */
+static bool
+is_quiet(const Conn *c, const EcOp *op)
+{
+	return op->quiet && op->next >= 0 && !c->loud;
+}
 
 /* Fill the output buffer with as many requests as fit, whole ones. */
 static void
@@ -90,7 +102,7 @@ conn_stage(Conn *c, EcOp *ops)
 				value = op->value;
 				c->out_len += ec_wire_set(dst, op->key, op->keylen, op->valuelen, op->mode,
 										  op->kind == EC_OP_STORE ? op->token : 0,
-										  op->ttl, c->quiet, opaque);
+										  op->ttl, c->quiet || is_quiet(c, op), opaque);
 				break;
 			case EC_OP_REMOVE:
 			case EC_OP_DELETE:
@@ -183,19 +195,45 @@ is_unauthenticated(const EcReply *reply)
 }
 
 /*
+ * This answer is to a request that has been sent.  If those before it that are
+ * not answered yet are quiet ones, they have been carried out.
+ */
+static void
+conn_skip_quiet(Conn *c, EcOp *ops, const EcReply *reply)
+{
+	uint32		ahead = reply->opaque - c->opaque_recv;
+	int			to = c->recv_op;
+
+	if (!reply->has_opaque || ahead >= c->opaque_send - c->opaque_recv)
+		return;
+	for (; ahead > 0 && is_quiet(c, &ops[to]); ahead--)
+		to = ops[to].next;
+	while (ahead == 0 && c->recv_op != to)
+	{
+		ops[c->recv_op].result = EC_DONE;
+		conn_answered(c, &ops[c->recv_op]);
+	}
+}
+
+/*
  * Take one answer: it must be the one to recv_op.  false: it is not, or it is
  * nothing that may follow such a request.
  */
 static bool
 conn_answer(Conn *c, EcOp *ops, const EcReply *reply)
 {
-	EcOp	   *op = &ops[c->recv_op];
-	bool		arithmetic = op->kind == EC_OP_INCREMENT || op->kind == EC_OP_DECREMENT;
+	EcOp	   *op;
+	bool		arithmetic;
 
-	if (reply->kind == EC_REPLY_SERVER_ERROR && c->opaque_quiet != c->opaque_recv)
+	conn_skip_quiet(c, ops, reply);
+	op = &ops[c->recv_op];
+	arithmetic = op->kind == EC_OP_INCREMENT || op->kind == EC_OP_DECREMENT;
+	if (reply->kind == EC_REPLY_SERVER_ERROR &&
+		(c->opaque_quiet != c->opaque_recv || is_quiet(c, op)))
 	{
 		/* to which of the requests?  find out on a new connection */
-		ec_conn_fail(c, false, "an error that may belong to an earlier request");
+		ec_conn_fail(c, false, "an error that may belong to another request");
+		c->suspect = true;
 		return false;
 	}
 	if (op->kind == EC_OP_COMMAND || op->kind == EC_OP_FLUSH)
@@ -504,8 +542,8 @@ ec_conn_begin(Conn *c, int server)
 	if (c->state != CONN_CLOSED && !ec_conn_is_ready(c))
 		ec_conn_close(c);
 	c->server = server;
-	c->reused = c->state == CONN_READY;
-	c->retried = c->failed = c->timed_out = false;
+	c->suspect = c->state == CONN_READY;
+	c->retried = c->loud = c->failed = c->timed_out = false;
 	c->progress = 0;
 	conn_reset(c);
 	if (c->state == CONN_CLOSED)
@@ -534,9 +572,9 @@ bool
 ec_conn_retry(Conn *c)
 {
 	ec_conn_close(c);
-	if (!c->reused || c->retried)
+	if (!c->suspect || c->retried)
 		return false;
-	c->retried = true;
+	c->retried = c->loud = true;
 	c->failed = false;
 	conn_reset(c);
 	c->busy = true;

@@ -46,7 +46,7 @@ typedef struct Conn
 	uint32		settings;		/* ec_transport_serial when it was opened */
 	bool		kept;			/* counted against pool_size */
 	bool		busy;			/* an exchange is (or was left) under way */
-	bool		reused;			/* has served an exchange before this one */
+	bool		suspect;		/* what fails may be for what was before: ask anew on another */
 	bool		announced;		/* its first answer is logged */
 	int			address;		/* which of the server's addresses */
 	WaitEventSet *set;			/* latch, postmaster, this socket */
@@ -72,6 +72,7 @@ typedef struct Conn
 	char	   *value;			/* GET: where the value goes, and how much is missing */
 	size_t		value_missing;
 	bool		retried;
+	bool		loud;			/* every request wants an answer */
 	size_t		progress;		/* bytes that have arrived */
 	bool		failed;			/* and why: */
 	bool		timed_out;

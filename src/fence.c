@@ -117,8 +117,6 @@ static void pre_commit_off(bool bulk);
 static void pre_commit_bulk(void);
 static void pre_commit_keys(bool prepare);
 static void set_markers(EcOp *ops, int n, void (*meanwhile) (void *arg), void *arg);
-static void send_markers(EcOp *ops, int n, EcDeadline deadline,
-						 void (*meanwhile) (void *arg), void *arg);
 static void count_failure(void);
 static void lock_outbox(int server);
 static void note_keys(EcOp *ops, int n, int server);
@@ -215,15 +213,14 @@ check_not_fenced(void)
 }
 
 /*
- * The document with this id changes in this transaction; its row is at tid of
- * the table written, if that is not InvalidOid.  No network here.
+ * The document with this id changes in this transaction; its row is at that place now.
+ * No network here.
  */
 void
-ec_fence_note_key(EcDocument *doc, const char *id, Oid written, ItemPointer tid)
+ec_fence_note_key(EcDocument *doc, const char *id, const EcPlace *place)
 {
 	check_not_fenced();
-	ec_pending_key(doc->relid, id, (int) strlen(id), GetCurrentTransactionNestLevel(),
-				   written, tid);
+	ec_pending_key(doc->relid, id, (int) strlen(id), GetCurrentTransactionNestLevel(), place);
 }
 
 /* Every document of this table changes in this transaction. */
@@ -417,6 +414,7 @@ mark_one(const EcPendingKey *key, void *arg)
 		return;
 	ec_op_mark(op, ec_cluster_place(batch->keys[batch->n], keylen), batch->keys[batch->n],
 			   keylen);
+	op->quiet = true;
 	op->arg = docs[d].doc->name;
 	docs[d].keys++;
 	if (++batch->n == EC_BATCH)
@@ -603,7 +601,7 @@ set_markers(EcOp *ops, int n, void (*meanwhile) (void *arg), void *arg)
 		ops[i].skip = ec_server_state(ops[i].server) == EC_DOWN;
 		ops[i].result = EC_FAILED;
 	}
-	send_markers(ops, n, deadline, meanwhile, arg);
+	(void) ec_mark(ops, n, deadline, meanwhile, arg);
 	for (int i = 0; i < n; i++)
 	{
 		if (ops[i].result != EC_FAILED)
@@ -623,7 +621,7 @@ set_markers(EcOp *ops, int n, void (*meanwhile) (void *arg), void *arg)
 			/* no longer DOWN, and it was not we who made it so: then as usual */
 			for (int i = 0; i < n; i++)
 				ops[i].skip = ops[i].server != server || ops[i].result != EC_FAILED;
-			send_markers(ops, n, deadline, NULL, NULL);
+			(void) ec_mark(ops, n, deadline, NULL, NULL);
 		}
 		note_keys(ops, n, server);
 	}
@@ -638,27 +636,6 @@ count_failure(void)
 	(void) ec_cluster_last_failure(&timed_out);
 	for (int d = 0; d < ndocs; d++)
 		ec_count(docs[d].doc->slot, timed_out ? EC_TIMEOUTS : EC_ERRORS, 1);
-}
-
-/* Send the markers that are not to be skipped; those not confirmed are EC_FAILED. */
-static void
-send_markers(EcOp *ops, int n, EcDeadline deadline, void (*meanwhile) (void *arg), void *arg)
-{
-	(void) ec_exchange_meanwhile(ops, n, deadline, 0, meanwhile, arg);
-
-	/* a server out of memory may refuse even a marker; then the key must go */
-	for (int i = 0; i < n; i++)
-	{
-		EcOp		op = ops[i];
-
-		if (op.skip || op.result != EC_REFUSED)
-			continue;
-		op.kind = EC_OP_DELETE;
-		op.value = NULL;
-		(void) ec_exchange(&op, 1, deadline, 0);
-		if (op.result == EC_FAILED)
-			ops[i].result = EC_FAILED;
-	}
 }
 
 /* On the way to a server's outbox: the lock, unless fallback is off. */
@@ -733,8 +710,7 @@ render(void *arg)
 			if (key->doc != d || !key->store || ec_server_state(key->server) == EC_DOWN)
 				continue;
 			key->row = &rows[used];
-			rows[used].written = key->pending->written;
-			rows[used].tid = key->pending->tid;
+			rows[used].place = key->pending->place;
 			rows[used++].id = key->id;
 		}
 		if (!doc->function_name)

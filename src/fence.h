@@ -11,7 +11,7 @@
 #define ECHOCACHE_FENCE_H
 
 #include "document.h"
-#include "storage/itemptr.h"
+#include "pending.h"
 #include "storage/lock.h"
 
 /* In a lock tag's fourth field; SQL's advisory locks have 1 and 2 there. */
@@ -40,7 +40,7 @@ extern void ec_unlock_key(uint64 hash, LOCKMODE mode);
 extern bool ec_lock_class(Oid relid, LOCKMODE mode, bool wait);
 extern void ec_unlock_class(Oid relid, LOCKMODE mode);
 
-extern void ec_fence_note_key(EcDocument *doc, const char *id, Oid written, ItemPointer tid);
+extern void ec_fence_note_key(EcDocument *doc, const char *id, const EcPlace *place);
 extern void ec_fence_note_whole(Oid relid);
 extern void ec_fence_attaching(Oid relid);
 extern void ec_fence_detached(Oid relid);

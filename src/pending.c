@@ -65,8 +65,7 @@ typedef struct Moved
 {
 	EcPendingKey *key;
 	int			seen_level;
-	Oid			written;
-	ItemPointerData tid;
+	EcPlace		place;
 	struct Moved *next;
 } Moved;
 
@@ -137,11 +136,10 @@ ec_pending_any(void)
 
 /*
  * Note that the document with this id has changed at this nesting level; its
- * row is now at tid of the table written, which is InvalidOid when there is none.
- * Throws only out of memory.
+ * row is there now.  Throws only out of memory.
  */
 void
-ec_pending_key(Oid relid, const char *id, int idlen, int level, Oid written, ItemPointer tid)
+ec_pending_key(Oid relid, const char *id, int idlen, int level, const EcPlace *place)
 {
 	EcPendingTable *table;
 	EcPendingKey *key;
@@ -175,16 +173,13 @@ ec_pending_key(Oid relid, const char *id, int idlen, int level, Oid written, Ite
 
 			moved->key = key;
 			moved->seen_level = key->seen_level;
-			moved->written = key->written;
-			moved->tid = key->tid;
+			moved->place = key->place;
 			moved->next = levels[level].moved;
 			levels[level].moved = moved;
 		}
 	}
 	key->seen_level = level;
-	key->written = written;
-	if (OidIsValid(written))
-		ItemPointerCopy(tid, &key->tid);
+	key->place = *place;
 	if (found)
 		return;
 	entry->key = key;
@@ -317,8 +312,7 @@ ec_pending_subabort(int level)
 	{
 		levels[level].moved = moved->next;
 		moved->key->seen_level = moved->seen_level;
-		moved->key->written = moved->written;
-		moved->key->tid = moved->tid;
+		moved->key->place = moved->place;
 		pfree(moved);
 	}
 	while ((key = levels[level].keys) != NULL)

@@ -20,14 +20,21 @@
  */
 #define EC_PENDING_MAX		100000
 
+/* Where a row was seen, which is a hint: it may have moved. */
+typedef struct EcPlace
+{
+	Oid			table;			/* InvalidOid: nowhere */
+	Oid			filenode;		/* the file that the table was in */
+	ItemPointerData tid;
+} EcPlace;
+
 typedef struct EcPendingKey
 {
 	Oid			relid;			/* the attached table */
 	int			level;			/* outermost nesting level that it stands for */
 	struct EcPendingKey *next;	/* of the same level */
 	int			seen_level;		/* the level at which its row was seen last, */
-	Oid			written;		/* and where: a hint, InvalidOid for none */
-	ItemPointerData tid;
+	EcPlace		place;			/* and where */
 	int			idlen;
 	char		id[FLEXIBLE_ARRAY_MEMBER];	/* the key column's text */
 } EcPendingKey;
@@ -42,7 +49,7 @@ typedef struct EcPendingTable
 
 extern bool ec_pending_any(void);
 extern void ec_pending_key(Oid relid, const char *id, int idlen, int level,
-						   Oid written, ItemPointer tid);
+						   const EcPlace *place);
 extern void ec_pending_whole(Oid relid, int level);
 extern bool ec_pending_has(Oid relid, const char *id, int idlen);
 extern int	ec_pending_count(void);

@@ -76,7 +76,8 @@ static int	compare_rows(const void *a, const void *b);
 static void take_results(EcDocument *doc, EcRow **sorted, int n, MemoryContext context);
 static void fetch_by_query(EcDocument *doc, EcRow **rows, int n, bool as_owner,
 						   MemoryContext context);
-static bool fetch_version(Relation rel, EcRow *row, Snapshot snapshot, TupleTableSlot *slot);
+static bool fetch_version(Relation rel, EcPlace *place, Snapshot snapshot,
+						  TupleTableSlot *slot);
 static void render_row(EcDocument *doc, EcRow *row, TupleTableSlot *slot, ExprState *filter,
 					   ExprContext *econtext);
 static void filter_error(void *arg);
@@ -570,23 +571,24 @@ make_shape(EcDocument *doc, Relation rel)
 
 /*
  * The version of a row that this transaction has written last: where its trigger
- * saw it, or where that was moved on to by a trigger within a trigger.  There may be
- * no such place any more, if the table was rewritten since (CLUSTER).
+ * saw it, or where that was moved on to by a trigger within a trigger.  If the table was
+ * rewritten since (CLUSTER), there may be no such place any more, which takes a system
+ * call to find out; in the file that the row was written to there is.
  */
 static bool
-fetch_version(Relation rel, EcRow *row, Snapshot snapshot, TupleTableSlot *slot)
+fetch_version(Relation rel, EcPlace *place, Snapshot snapshot, TupleTableSlot *slot)
 {
-	TableScanDesc scan = table_beginscan_tid(rel, snapshot);
 	bool		found = false;
+	TableScanDesc scan;
 
-	if (table_tuple_tid_valid(scan, &row->tid))
+	if (rel->rd_rel->relfilenode == place->filenode &&
+		table_tuple_fetch_row_version(rel, &place->tid, snapshot, slot))
+		return true;
+	scan = table_beginscan_tid(rel, snapshot);
+	if (table_tuple_tid_valid(scan, &place->tid))
 	{
-		found = table_tuple_fetch_row_version(rel, &row->tid, snapshot, slot);
-		if (!found)
-		{
-			table_tuple_get_latest_tid(scan, &row->tid);
-			found = table_tuple_fetch_row_version(rel, &row->tid, snapshot, slot);
-		}
+		table_tuple_get_latest_tid(scan, &place->tid);
+		found = table_tuple_fetch_row_version(rel, &place->tid, snapshot, slot);
 	}
 	table_endscan(scan);
 	return found;
@@ -667,11 +669,11 @@ ec_document_written(EcDocument *doc, EcRow *rows, int n, Snapshot snapshot)
 		row->same_id = false;
 		row->json = NULL;
 		/* a virtual column would take a query */
-		if (!OidIsValid(row->written) || doc->has_virtual)
+		if (!OidIsValid(row->place.table) || doc->has_virtual)
 			continue;
-		rel = table_open(row->written, NoLock);
+		rel = table_open(row->place.table, NoLock);
 		slot = table_slot_create(rel, NULL);
-		if (fetch_version(rel, row, GetActiveSnapshot(), slot))
+		if (fetch_version(rel, &row->place, GetActiveSnapshot(), slot))
 		{
 			TupleTableSlot *mine = slot;
 			TupleConversionMap *map = NULL;

@@ -11,14 +11,13 @@
 #define ECHOCACHE_RENDER_H
 
 #include "document.h"
-#include "storage/itemptr.h"
+#include "pending.h"
 
 /* A row that somebody wants, and what came of it. */
 typedef struct EcRow
 {
 	const char *id;				/* the key column's text, server encoding */
-	Oid			written;		/* for ec_document_written(): the table, or InvalidOid, */
-	ItemPointerData tid;		/* and where in it */
+	EcPlace		place;			/* for ec_document_written() */
 	int			matches;		/* rows found with it: none, one, or (an error) more */
 	bool		same_id;		/* the row's own id is the same text, not merely equal */
 	text	   *json;			/* server encoding */

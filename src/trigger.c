@@ -32,7 +32,8 @@ PG_FUNCTION_INFO_V1(echocache_document_trigger);
 
 static TriggerData *trigger_data(FunctionCallInfo fcinfo, TriggerEvent when);
 static bool same(TupleTableSlot *old, TupleTableSlot *new, AttrNumber attno);
-static void note(EcDocument *doc, TupleTableSlot *slot, AttrNumber key, FmgrInfo *out, Oid written);
+static void note(EcDocument *doc, TupleTableSlot *slot, AttrNumber key, FmgrInfo *out,
+				 Relation written);
 
 /* Guards: called as the trigger that it is? */
 static TriggerData *
@@ -67,11 +68,12 @@ same(TupleTableSlot *old, TupleTableSlot *new, AttrNumber attno)
 
 /*
  * The document whose key this row has in that column changes.  written: the table
- * where the slot's row is the document's own now, if it is.  NULL is nobody's key.
+ * where the slot's row is the document's own now; NULL, if it is not.  A NULL is nobody's key.
  */
 static void
-note(EcDocument *doc, TupleTableSlot *slot, AttrNumber key, FmgrInfo *out, Oid written)
+note(EcDocument *doc, TupleTableSlot *slot, AttrNumber key, FmgrInfo *out, Relation written)
 {
+	EcPlace		place = {InvalidOid};
 	bool		isnull;
 	Datum		value = slot_getattr(slot, key, &isnull);
 	char	   *id;
@@ -82,7 +84,13 @@ note(EcDocument *doc, TupleTableSlot *slot, AttrNumber key, FmgrInfo *out, Oid w
 	nestlevel = doc->key.plain ? 0 : ec_render_begin(doc);
 	id = OutputFunctionCall(out, value);
 	ec_render_end(nestlevel);
-	ec_fence_note_key(doc, id, written, &slot->tts_tid);
+	if (written)
+	{
+		place.table = RelationGetRelid(written);
+		place.filenode = written->rd_rel->relfilenode;
+		place.tid = slot->tts_tid;
+	}
+	ec_fence_note_key(doc, id, &place);
 	pfree(id);
 }
 
@@ -97,11 +105,11 @@ echocache_row_trigger(PG_FUNCTION_ARGS)
 		return PointerGetDatum(NULL);
 	if (!TRIGGER_FIRED_BY_UPDATE(data->tg_event))
 		note(map->doc, data->tg_trigslot, map->key, &map->doc->key.out,
-			 TRIGGER_FIRED_BY_INSERT(data->tg_event) ? map->relid : InvalidOid);
+			 TRIGGER_FIRED_BY_INSERT(data->tg_event) ? data->tg_relation : NULL);
 	else if (!same(data->tg_trigslot, data->tg_newslot, map->key))
 	{
-		note(map->doc, data->tg_trigslot, map->key, &map->doc->key.out, InvalidOid);
-		note(map->doc, data->tg_newslot, map->key, &map->doc->key.out, map->relid);
+		note(map->doc, data->tg_trigslot, map->key, &map->doc->key.out, NULL);
+		note(map->doc, data->tg_newslot, map->key, &map->doc->key.out, data->tg_relation);
 	}
 	else
 	{
@@ -109,7 +117,7 @@ echocache_row_trigger(PG_FUNCTION_ARGS)
 		{
 			if (same(data->tg_trigslot, data->tg_newslot, map->depends[i]))
 				continue;
-			note(map->doc, data->tg_newslot, map->key, &map->doc->key.out, map->relid);
+			note(map->doc, data->tg_newslot, map->key, &map->doc->key.out, data->tg_relation);
 			break;
 		}
 	}
@@ -137,9 +145,9 @@ echocache_dependent_trigger(PG_FUNCTION_ARGS)
 			!same(old, new, attno);
 	for (int i = 0; changed && i < map->nkeys; i++)
 	{
-		note(map->doc, old, map->keys[i], &map->out[i], InvalidOid);
+		note(map->doc, old, map->keys[i], &map->out[i], NULL);
 		if (new != NULL && !same(old, new, map->keys[i]))
-			note(map->doc, new, map->keys[i], &map->out[i], InvalidOid);
+			note(map->doc, new, map->keys[i], &map->out[i], NULL);
 	}
 	return PointerGetDatum(NULL);
 }

@@ -316,14 +316,15 @@ withdraw(EcDatabase *db, int server, List *rows, bool purge, int64 *removed)
 			continue;
 		}
 		ec_op_mark(&ops[n], server, row->key, (int) strlen(row->key));
+		ops[n].quiet = true;
 		if (++n == EC_BATCH)
 		{
-			ok = ok && ec_exchange(ops, n, ec_deadline(ec_timeout), 0);
+			ok = ok && ec_mark(ops, n, ec_deadline(ec_timeout), NULL, NULL);
 			*removed += n;
 			n = 0;
 		}
 	}
-	ok = ok && ec_exchange(ops, n, ec_deadline(ec_timeout), 0);
+	ok = ok && ec_mark(ops, n, ec_deadline(ec_timeout), NULL, NULL);
 	*removed += n;
 	pfree(ops);
 	return ok && (ec_purge(server, whole, removed) || flush_instead(db, server));

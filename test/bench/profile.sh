@@ -1,0 +1,165 @@
+#!/bin/bash
+#
+# profile.sh [--functions] [--keep FOLDER]
+#	  Where the time of a hit and of a commit goes: instructions and system calls of one.
+#
+# Counts, unlike times, come out the same on a busy machine.  A private PostgreSQL runs
+# under callgrind; sessions that do the same thing 200 and 400 times differ by 200 of
+# it, so that start and end of a session do not count.  Instructions are the
+# backend's in user space; system calls are seen by strace in a server without callgrind.
+#
+#	--functions      with what the functions of the extension take, callees included
+#	--keep FOLDER    leave callgrind's files there, for callgrind_annotate or kcachegrind
+#
+# Needs valgrind and strace.
+#
+# Copyright (c) 2026, echocache developers
+
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=../lib.sh
+. "$here/../lib.sh"
+export LC_ALL=C
+
+functions=0
+keep=
+while [ $# -gt 0 ]; do
+	case $1 in
+		--functions) functions=1 ;;
+		--keep) keep=${2:-}; shift ;;
+		*) ec_die "usage: profile.sh [--functions] [--keep FOLDER]" ;;
+	esac
+	shift
+done
+for tool in valgrind callgrind_annotate strace; do
+	command -v $tool >/dev/null || ec_die "there is no $tool"
+done
+
+# What is measured: a name, and the statement that is executed for $1.
+names=("select 1" "hit, 1 KB" "by primary key, 1 KB" "UPDATE, no trigger" "UPDATE, write-through"
+	"UPDATE, invalidate")
+update="SET updated_at = clock_timestamp() WHERE id = \$1"
+statements=("SELECT 1 WHERE \$1 > 0" "SELECT echocache_get('hit', \$1)"
+	"SELECT row_to_json(h) FROM hits h WHERE id = \$1" "UPDATE updates_bare $update"
+	"UPDATE updates_through $update" "UPDATE updates_invalidate $update")
+
+start_postgres()
+{
+	ec_pg_start profile "autovacuum = off" "jit = off" "echocache.timeout = '10s'" \
+		"echocache.hosts = '127.0.0.1:$(ec_memcached_port main)'" "echocache.enabled = on"
+	ec_pg_env profile
+}
+
+wait_up()
+{
+	for _ in $(seq 600); do
+		[ "$(ec_sql -c "SELECT min(state) FROM echocache_servers")" != UP ] || return 0
+		sleep 0.1
+	done
+	ec_die "the server does not come UP"
+}
+
+# session I N: do statement I N times in one session, and print the backend's PID.
+session()
+{
+	{
+		echo "SELECT pg_backend_pid();"
+		echo "PREPARE p(bigint) AS ${statements[$1]};"
+		echo "\\o /dev/null"
+		yes "EXECUTE p(7);" | head -n "$2"
+	} | ec_sql
+}
+
+# instructions I N
+instructions()
+{
+	local pid file
+
+	pid=$(session "$1" "$2")
+	file=$folder/callgrind.$pid
+	for _ in $(seq 600); do
+		grep -q '^totals:' "$file" 2>/dev/null && break
+		sleep 0.1
+	done
+	sed -n 's/^totals: //p' "$file"
+	echo "$pid" >"$folder/last"
+}
+
+# calls I N: "NUMBER NAME" for each system call of the session's backend.
+calls()
+{
+	local pid
+
+	rm -f "$folder"/{strace,pid,attached}
+	# shellcheck disable=SC2016 # the inner shell expands it
+	{
+		echo "SELECT pg_backend_pid();"
+		echo "PREPARE p(bigint) AS ${statements[$1]};"
+		echo "\\o /dev/null"
+		echo "EXECUTE p(7);"
+		# until strace is attached
+		echo "\\! while [ ! -s $folder/attached ]; do sleep 0.05; done"
+		yes "EXECUTE p(7);" | head -n "$2"
+	} | ec_sql >"$folder/pid" &
+	while [ ! -s "$folder/pid" ]; do sleep 0.05; done
+	pid=$(cat "$folder/pid")
+	ec_as_postgres strace -c -o "$folder/strace" -p "$pid" 2>"$folder/attached" || true
+	wait
+	awk 'seen && $1 ~ /^[0-9.]+$/ { print $4, $NF } /^---/ { seen = 1 }' "$folder/strace" | grep -v total
+}
+
+ec_begin
+ec_build
+folder=$EC_TMP/callgrind
+mkdir "$folder"
+chmod 777 "$folder"
+ec_memcached_start main
+start_postgres
+ec_sql >/dev/null <<'SQL'
+CREATE EXTENSION echocache;
+CREATE TABLE hits (id bigint PRIMARY KEY, body text);
+INSERT INTO hits SELECT i, repeat('x', 1004) FROM generate_series(1, 100) i;
+CREATE TABLE updates_bare (id bigint PRIMARY KEY, user_id bigint NOT NULL, updated_at timestamptz, body text);
+CREATE INDEX ON updates_bare (user_id, updated_at);
+CREATE TABLE updates_through (LIKE updates_bare INCLUDING ALL);
+CREATE TABLE updates_invalidate (LIKE updates_bare INCLUDING ALL);
+INSERT INTO updates_bare SELECT i, i, now(), repeat('x', 900) FROM generate_series(1, 100) i;
+INSERT INTO updates_through SELECT * FROM updates_bare;
+INSERT INTO updates_invalidate SELECT * FROM updates_bare;
+SELECT echocache_attach('hits', 'hit'), echocache_attach('updates_through', 'through'),
+    echocache_attach('updates_invalidate', 'invalidate', policy => 'invalidate');
+SQL
+wait_up
+declare -a syscalls
+for i in "${!statements[@]}"; do
+	syscalls[i]=$(calls "$i" 1000 | awk '$1 >= 500 { printf "%s%g %s", sep, int($1 / 1000 + 0.5), $2; sep = ", " }')
+done
+ec_pg_stop profile
+
+EC_PIN="valgrind --quiet --tool=callgrind --trace-children=yes --callgrind-out-file=$folder/callgrind.%p"
+start_postgres
+wait_up
+echo "| one | instructions | system calls |"
+echo "|---|---|---|"
+for i in "${!statements[@]}"; do
+	few=$(instructions "$i" 200)
+	many=$(instructions "$i" 400)
+	cp "$folder/callgrind.$(cat "$folder/last")" "$folder/$i"
+	printf '| %s | %d | %s |\n' "${names[i]}" $(((many - few) / 200)) "${syscalls[i]}"
+done
+ec_pg_stop profile immediate
+if [ $functions = 1 ]; then
+	for i in 1 4; do
+		echo
+		echo "${names[i]}: instructions with callees, of 400"
+		callgrind_annotate --inclusive=yes --threshold=100 "$folder/$i" 2>/dev/null |
+			sed -n '/echocache\.so/ { s| \[.*||; s|/[^ ]*/||; p }' | sed -n 1,60p
+	done
+fi
+if [ -n "$keep" ]; then
+	mkdir -p "$keep"
+	for i in "${!statements[@]}"; do
+		cp "$folder/$i" "$keep/callgrind.out.$(tr -cs 'a-zA-Z0-9\n' - <<<"${names[i]}")"
+	done
+fi
