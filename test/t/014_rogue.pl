@@ -25,12 +25,12 @@ my $slack = 1.5;
 my ($sound, $real) = map { memcached() } 1 .. 2;
 my $proxy = proxy($real);
 my $node = new_node('main', hosts => [$sound],
-	conf => "echocache.timeout = '500ms'\nechocache.retry_interval = '10ms'\nlog_statement = none\n");
+	conf => "echocache.timeout = '500ms'\nechocache.retry_interval = '10ms'\nechocache.max_write_through = 12\nlog_statement = none\n");
 my $s = session($node, sql => q{
 	CREATE EXTENSION echocache;
 	CREATE TABLE session (id bigint PRIMARY KEY, title text);
 	SELECT echocache_attach('session');
-	INSERT INTO session SELECT g, 'first' FROM generate_series(1, 12) g});
+	INSERT INTO session SELECT g, 'first' FROM generate_series(1, 13) g});
 my $judge = session($node);
 my $round = 0;
 my $longest;
@@ -78,10 +78,14 @@ sub bearable
 			push @wrong, "session:$id is $read, not " . row($id) if $read ne row($id);
 		}
 	}
-	$round++;
-	timed("UPDATE session SET title = 'round $round'");
-	my $read = timed('SELECT session FROM echocache_get_sessions(ARRAY(SELECT id FROM session ORDER BY id))');
-	push @wrong, "get_sessions: $read" if $read ne join "\n", map { row($_) } 1 .. 12;
+	# A bulk, whose markers are quiet, and a commit that writes through.
+	for my $which ('true', 'id <= 12')
+	{
+		$round++;
+		timed("UPDATE session SET title = 'round $round' WHERE $which");
+		my $read = timed('SELECT session FROM echocache_get_sessions(ARRAY(SELECT generate_series(1, 12)))');
+		push @wrong, "get_sessions: $read" if $read ne join "\n", map { row($_) } 1 .. 12;
+	}
 	is_deeply(\@wrong, [], "$what: every read is right");
 	cmp_ok($longest, '<', $timeout + $slack, 'and no statement waits beyond the deadline');
 	# None at all would mean that nothing is cached any more.
@@ -155,6 +159,10 @@ for my $case (
 	[ 'refuses every set', ['ms'], sub { "NS O$_[0]\r\n" } ],
 	[ 'says that nothing is found', [qw(ms md)], sub { "NF O$_[0]\r\n" } ],
 	[ 'is out of memory', ['ms'], sub { "SERVER_ERROR out of memory storing object\r\n" } ],
+	[ 'refuses what is quiet', ['ms'], sub { my ($opaque, $quiet) = @_; $quiet ? "NS O$opaque\r\n" : "HD c1 O$opaque\r\n" } ],
+	[ 'is out of memory for what is quiet', ['ms'],
+		sub { my ($opaque, $quiet) = @_; $quiet ? "SERVER_ERROR out of memory storing object\r\n" : "HD c1 O$opaque\r\n" } ],
+	[ 'answers what is quiet, out of turn', ['ms'], sub { my ($opaque) = @_; 'HD c1 O' . ($opaque + 3) . "\r\nHD c1 O$opaque\r\n" } ],
 	[ 'knows no command of ours', [qw(mg ms md)], sub { "ERROR\r\n" } ],
 	[ 'blames us', [qw(mg ms md)], sub { "CLIENT_ERROR bad command line format\r\n" } ],
 	[ 'hides its keys', ['lru_crawler'], sub { "ERROR lru crawler disabled\r\n" } ],

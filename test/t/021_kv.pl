@@ -233,6 +233,13 @@ wait_state($s, 'UP', $small);
 like($s->error(q{SELECT echocache_kv_set('full' || i, repeat('x', 100000)) FROM generate_series(1, 100) i}),
 	qr/^53200: cache server "\Q${\$small->address}\E" does not store key "full\d+"\nDETAIL:  .*out of memory/, 'a memcached that is full');
 is($s->run('SELECT state FROM echocache_servers'), 'UP', 'is none that is down');
+# Not even a marker finds room there: then the document must go.
+$small->set("session:$_", '{}') for 2 .. 5;
+like($s->error(q{SELECT echocache_kv_set('small' || i, 'null', ttl => '0') FROM generate_series(1, 100000) i}), qr/^53200: /, 'full of small items');
+$s->run(q{INSERT INTO session SELECT i, 'bulk' FROM generate_series(2, 100) i});
+is(join(' ', map { $small->get("session:$_") // '-' } 2 .. 5), '- - - -', 'a bulk withdraws documents where no marker is stored');
+is($s->run('SELECT state FROM echocache_servers'), 'UP', 'from a server that is not down');
+$s->run('DELETE FROM session WHERE id > 1');
 
 #
 # A server that does not tell its keys cannot be purged: it stays RECOVERING until
