@@ -34,6 +34,7 @@ OBJS = \
 	src/sql_read.o \
 	src/sweep.o \
 	src/tls.o \
+	src/topology.o \
 	src/trigger.o \
 	src/verify.o \
 	src/waitpoint.o \

@@ -180,7 +180,7 @@ ec_cluster_enter_always(void)
 		load_prefix();
 		LWLockRelease(ec_shared->lock);
 	}
-	return ec_topology.enabled;
+	return ec_topology.enabled && ec_topology_is_served(ec_topology.generation);
 }
 
 bool

@@ -10,7 +10,7 @@
 #ifndef ECHOCACHE_CLUSTER_H
 #define ECHOCACHE_CLUSTER_H
 
-#include "shmem.h"
+#include "topology.h"
 #include "wire.h"
 
 typedef enum EcOpKind

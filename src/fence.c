@@ -358,7 +358,6 @@ pre_commit(bool prepare)
 	}
 	qsort(docs, ndocs, sizeof(Touched), compare_docs);
 
-	ec_topology_await_first();
 	if (ndocs > 0)
 	{
 		bool		on = ec_cluster_enter_always();

@@ -138,7 +138,6 @@ static void
 enter(void)
 {
 	ec_require_preload();
-	ec_topology_await_first();
 	if (!ec_cluster_enter())
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

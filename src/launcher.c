@@ -1,21 +1,16 @@
 /*-------------------------------------------------------------------------
  *
  * launcher.c
- *	  The launcher: publishes the topology, keeps a worker in every database.
+ *	  The launcher: has the topology published, keeps a worker in every database.
  *
- * It alone turns echocache.hosts and echocache.enabled into shared memory, and
- * resolves names, which can block for long.  Every database is looked at once, and
- * again when CREATE EXTENSION has run anywhere; where the extension is, there is
- * a worker (worker.c).
+ * Every database is looked at once, and again when CREATE EXTENSION has run anywhere;
+ * where the extension is, there is a worker (worker.c).
  *
  * Copyright (c) 2026, echocache developers
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
-
-#include <netdb.h>
-#include <sys/un.h>
 
 #include "access/genam.h"
 #include "access/htup_details.h"
@@ -37,7 +32,7 @@
 
 #include "compat.h"
 #include "guc.h"
-#include "shmem.h"
+#include "topology.h"
 #include "worker.h"
 
 #define LAUNCHER_NAP_MS		1000
@@ -47,9 +42,6 @@
 #define BAN_MS				10000	/* a database about to be dropped gets no worker */
 #define BACKOFF_MAX_MS		60000
 
-static void resolve_server(EcServer *s, bool numeric);
-static void publish(void);
-static void resolve_names(void);
 static bool any_down(void);
 static void scan_databases(HTAB *known);
 static void mind_workers(HTAB *known);
@@ -139,155 +131,6 @@ ec_worker_is_banned(Oid dboid)
 	banned = ec_shared->banned == dboid && GetCurrentTimestamp() < ec_shared->banned_until;
 	LWLockRelease(ec_shared->lock);
 	return banned;
-}
-
-/* ---------------------------------------------------------------- launcher: topology */
-
-/* The addresses of a server; with numeric, only what needs no resolver. */
-static void
-resolve_server(EcServer *s, bool numeric)
-{
-	struct addrinfo hints = {0};
-	struct addrinfo *list;
-	char		port[16];
-
-	s->naddresses = 0;
-	if (s->port == 0)
-	{
-		struct sockaddr_un *un = (struct sockaddr_un *) &s->address[0].addr;
-
-		memset(&s->address[0], 0, sizeof(EcAddress));
-		un->sun_family = AF_UNIX;
-		strlcpy(un->sun_path, s->host, sizeof(un->sun_path));
-		s->address[0].len = sizeof(struct sockaddr_un);
-		s->naddresses = 1;
-		return;
-	}
-	hints.ai_socktype = SOCK_STREAM;
-	hints.ai_flags = AI_NUMERICSERV;
-	if (numeric && strcmp(s->host, "localhost") != 0)
-		hints.ai_flags |= AI_NUMERICHOST;
-	snprintf(port, sizeof(port), "%d", s->port);
-	if (getaddrinfo(s->host, port, &hints, &list) != 0)
-		return;
-	for (struct addrinfo *a = list; a && s->naddresses < EC_MAX_ADDRESSES; a = a->ai_next)
-	{
-		EcAddress  *address = &s->address[s->naddresses];
-
-		if (a->ai_addrlen > sizeof(address->addr))
-			continue;
-		memset(address, 0, sizeof(EcAddress));
-		memcpy(&address->addr, a->ai_addr, a->ai_addrlen);
-		address->len = a->ai_addrlen;
-		s->naddresses++;
-	}
-	freeaddrinfo(list);
-}
-
-/*
- * Publish what the settings say as a new generation.  Every server begins as
- * RECOVERING: keys may have moved, and what was left where they were before is
- * purged before anybody reads.  Names keep the addresses that are known.
- */
-static void
-publish(void)
-{
-	EcServer   *servers = palloc0(sizeof(EcServer) * EC_MAX_SERVERS);
-	int			n = ec_host_list->n;
-
-	for (int i = 0; i < n; i++)
-	{
-		const EcHost *h = &ec_host_list->host[i];
-		EcServer   *s = &servers[i];
-
-		strlcpy(s->host, h->host, sizeof(s->host));
-		s->port = h->port;
-		s->weight = h->weight;
-		if (h->port == 0)
-			strlcpy(s->name, h->host, sizeof(s->name));
-		else
-			snprintf(s->name, sizeof(s->name), strchr(h->host, ':') ? "[%s]:%d" : "%s:%d",
-					 h->host, h->port);
-		resolve_server(s, true);
-		for (int old = 0; s->naddresses == 0 && old < ec_shared->nservers; old++)
-		{
-			if (strcmp(ec_shared->server[old].name, s->name) != 0)
-				continue;
-			s->naddresses = ec_shared->server[old].naddresses;
-			memcpy(s->address, ec_shared->server[old].address, sizeof(s->address));
-		}
-		pg_atomic_init_u32(&s->connections, 0);
-		pg_atomic_init_u32(&s->kept, 0);
-		pg_atomic_init_u64(&s->item_max, 0);
-	}
-
-	LWLockAcquire(ec_shared->lock, LW_EXCLUSIVE);
-	for (int d = 0; d < EC_MAX_DATABASES; d++)
-	{
-		EcDatabase *db = &ec_shared->database[d];
-
-		ec_states_reset(db);
-		db->standby = false;
-		if (!db->has_next_prefix)
-			continue;
-		strlcpy(db->old_prefix, db->prefix, sizeof(db->old_prefix));
-		strlcpy(db->prefix, db->next_prefix, sizeof(db->prefix));
-		db->old_prefix_generation = pg_atomic_read_u64(&ec_shared->generation);
-		db->has_old_prefix = true;
-		db->has_next_prefix = false;
-	}
-	memcpy(ec_shared->server, servers, n * sizeof(EcServer));
-	ec_shared->nservers = n;
-	ec_shared->enabled = ec_enabled;
-	ec_shared->republish = false;
-	pg_atomic_fetch_add_u64(&ec_shared->generation, 1);
-	LWLockRelease(ec_shared->lock);
-
-	ereport(LOG,
-			(errmsg_plural("echocache: the cache is %s, with %d server",
-						   "echocache: the cache is %s, with %d servers", n,
-						   ec_enabled ? "on" : "off", n)));
-	for (int d = 0; d < EC_MAX_DATABASES; d++)
-		ec_wake(ec_shared->database[d].worker_pid);
-	pfree(servers);
-}
-
-/*
- * Resolve the names again.  A server that gets its first addresses can be used
- * now; other addresses than before are other servers, and a new topology.
- */
-static void
-resolve_names(void)
-{
-	bool		changed = false;
-
-	for (int i = 0; i < ec_shared->nservers; i++)
-	{
-		EcServer   *shared = &ec_shared->server[i];
-		EcServer   *s = palloc(sizeof(EcServer));
-
-		*s = *shared;
-		resolve_server(s, true);
-		if (s->naddresses == 0)
-		{
-			/* a name; may block for as long as the resolver likes */
-			resolve_server(s, false);
-			if (s->naddresses > 0 &&
-				(s->naddresses != shared->naddresses ||
-				 memcmp(s->address, shared->address, s->naddresses * sizeof(EcAddress)) != 0))
-			{
-				changed |= shared->naddresses > 0;
-				LWLockAcquire(ec_shared->lock, LW_EXCLUSIVE);
-				memcpy(shared->address, s->address, sizeof(s->address));
-				shared->naddresses = s->naddresses;
-				LWLockRelease(ec_shared->lock);
-			}
-		}
-		pfree(s);
-		CHECK_FOR_INTERRUPTS();
-	}
-	if (changed)
-		publish();
 }
 
 /* Is any server DOWN, for any database? */
@@ -514,7 +357,7 @@ echocache_launcher_main(Datum arg)
 	for (int d = 0; d < EC_MAX_DATABASES; d++)
 		ec_wake(ec_shared->database[d].worker_pid); /* of a launcher before us */
 	standby = RecoveryInProgress();
-	publish();
+	ec_topology_publish();
 
 	for (;;)
 	{
@@ -531,7 +374,7 @@ echocache_launcher_main(Datum arg)
 			ProcessConfigFile(PGC_SIGHUP);
 			if (was_enabled != ec_enabled || strcmp(hosts, ec_hosts) != 0)
 			{
-				publish();
+				ec_topology_publish();
 				resolved_at = 0;
 			}
 			pfree(hosts);
@@ -541,7 +384,7 @@ echocache_launcher_main(Datum arg)
 		{
 			/* promoted: the cache may hold what this timeline does not have */
 			standby = false;
-			publish();
+			ec_topology_publish();
 		}
 
 		LWLockAcquire(ec_shared->lock, LW_EXCLUSIVE);
@@ -554,7 +397,7 @@ echocache_launcher_main(Datum arg)
 		}
 		LWLockRelease(ec_shared->lock);
 		if (ec_shared->republish)
-			publish();
+			ec_topology_publish();
 		if (rescan)
 		{
 			HASH_SEQ_STATUS status;
@@ -577,7 +420,7 @@ echocache_launcher_main(Datum arg)
 		if (TimestampDifferenceExceeds(resolved_at, now, any_down() ? RESOLVE_DOWN_MS
 									   : RESOLVE_INTERVAL_MS))
 		{
-			resolve_names();
+			ec_topology_resolve_names();
 			resolved_at = GetCurrentTimestamp();
 		}
 

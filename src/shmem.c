@@ -1,8 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * shmem.c
- *	  Shared state: allocation, the topology's generations, server states,
- *	  documents' counters.  The rules are in shmem.h.
+ *	  Shared state: allocation, server states, documents' counters.  The rules are in
+ *	  shmem.h.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -10,7 +10,6 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "access/xlog.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
@@ -20,29 +19,21 @@
 
 #include "compat.h"
 #include "guc.h"
-#include "shmem.h"
+#include "topology.h"
 
 /* Backends, autovacuum and background workers, auxiliary processes. */
 #define EC_PROC_SLOTS	(MaxBackends + NUM_AUXILIARY_PROCS)
 
-/* By then the launcher has published something, or will not. */
-#define FIRST_TOPOLOGY_MS	5000
-
 EcShared   *ec_shared = NULL;
-
-/*
- * How often this process has entered the topology (a read within a read, or
- * within what renders a document at commit), and at which nesting level first.
- */
-static int	entered_depth = 0;
-static int	entered_level = 0;
 
 static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
 static shmem_request_hook_type prev_shmem_request_hook = NULL;
 
 static Size shmem_size(int nprocs);
 static void shmem_request(void);
+static void init_states(EcDatabase *db);
 static void shmem_startup(void);
+static bool make_down(EcDatabase *db, int server);
 
 /* With room for the processes that there can be when MaxBackends is not known yet. */
 static Size
@@ -75,6 +66,18 @@ shmem_request(void)
 	RequestNamedLWLockTranche("echocache", 1);
 }
 
+/* Every server is RECOVERING, and must be purged. */
+static void
+init_states(EcDatabase *db)
+{
+	for (int i = 0; i < EC_MAX_SERVERS; i++)
+	{
+		pg_atomic_init_u64(&db->state[i], EC_STATE_WORD(1, true, EC_RECOVERING));
+		pg_atomic_init_u64(&db->whole_noted[i], 0);
+		pg_atomic_init_u64(&db->may_flush[i], 0);
+	}
+}
+
 static void
 shmem_startup(void)
 {
@@ -90,21 +93,9 @@ shmem_startup(void)
 	{
 		memset(ec_shared, 0, size);
 		ec_shared->lock = &GetNamedLWLockTranche("echocache")->lock;
-		pg_atomic_init_u64(&ec_shared->generation, EC_FIRST_GENERATION);
-		for (int i = 0; i < EC_MAX_SERVERS; i++)
-		{
-			pg_atomic_init_u32(&ec_shared->server[i].connections, 0);
-			pg_atomic_init_u32(&ec_shared->server[i].kept, 0);
-			pg_atomic_init_u64(&ec_shared->server[i].item_max, 0);
-		}
 		for (int d = 0; d < EC_MAX_DATABASES; d++)
-			for (int i = 0; i < EC_MAX_SERVERS; i++)
-			{
-				pg_atomic_init_u64(&ec_shared->database[d].state[i],
-								   EC_STATE_WORD(1, true, EC_RECOVERING));
-				pg_atomic_init_u64(&ec_shared->database[d].whole_noted[i], 0);
-				pg_atomic_init_u64(&ec_shared->database[d].may_flush[i], 0);
-			}
+			init_states(&ec_shared->database[d]);
+		init_states(&ec_shared->unclaimed);
 		for (int d = 0; d < EC_MAX_DOCUMENTS; d++)
 		{
 			pg_atomic_init_u64(&ec_shared->document[d].async_lsn, 0);
@@ -119,7 +110,8 @@ shmem_startup(void)
 		ec_shared->nprocs = EC_PROC_SLOTS;
 		for (int i = 0; i < ec_shared->nprocs; i++)
 			pg_atomic_init_u64(&ec_shared->entered[i], 0);
-		ec_shared->started_at = ec_shared->stats_reset = GetCurrentTimestamp();
+		ec_shared->stats_reset = GetCurrentTimestamp();
+		ec_topology_init();
 	}
 	LWLockRelease(AddinShmemInitLock);
 }
@@ -151,101 +143,6 @@ ec_require_preload(void)
 }
 
 /*
- * Right after a start a commit may come before the launcher has published the
- * first topology, and must withdraw what an earlier life left in the cache: wait
- * a moment, but not for a launcher that does not come.
- */
-void
-ec_topology_await_first(void)
-{
-	for (int waited = 0; waited < ec_timeout; waited++)
-	{
-		if (pg_atomic_read_u64(&ec_shared->generation) != EC_FIRST_GENERATION || !ec_enabled ||
-			TimestampDifferenceExceeds(ec_shared->started_at, GetCurrentTimestamp(),
-									   FIRST_TOPOLOGY_MS))
-			return;
-		pg_usleep(1000);
-		CHECK_FOR_INTERRUPTS();
-	}
-}
-
-/*
- * Enter the current topology: from here to ec_topology_leave() it stays the
- * one that counts for us, since nobody trusts a later one before we have left.
- * Returns its generation.  Never throws.
- */
-uint64
-ec_topology_enter(void)
-{
-	pg_atomic_uint64 *mine = &ec_shared->entered[ec_my_proc_slot()];
-	uint64		generation;
-
-	if (entered_depth > 0)
-	{
-		entered_depth++;
-		return pg_atomic_read_u64(mine);
-	}
-	for (;;)
-	{
-		generation = pg_atomic_read_u64(&ec_shared->generation);
-		pg_atomic_write_u64(mine, generation);
-		pg_memory_barrier();	/* the entry is seen before the check is made */
-		if (pg_atomic_read_u64(&ec_shared->generation) == generation)
-			break;
-	}
-	entered_depth = 1;
-	entered_level = GetCurrentTransactionNestLevel();
-	return generation;
-}
-
-/* Leave it again. */
-void
-ec_topology_leave(void)
-{
-	Assert(entered_depth > 0);
-	if (--entered_depth > 0)
-		return;
-	pg_memory_barrier();
-	pg_atomic_write_u64(&ec_shared->entered[ec_my_proc_slot()], 0);
-}
-
-/* Is there none newer? */
-bool
-ec_topology_is_current(uint64 generation)
-{
-	return pg_atomic_read_u64(&ec_shared->generation) == generation;
-}
-
-/*
- * What was entered first in the (sub)transaction at this level, or below it, is
- * left with its end.  Deeper entries that an error has skipped stay counted until
- * the first one goes, which errs on the safe side.
- */
-void
-ec_topology_at_end(int level)
-{
-	if (entered_depth == 0 || entered_level < level)
-		return;
-	entered_depth = 1;
-	ec_topology_leave();
-}
-
-/* Has everybody left the generations before this one? */
-bool
-ec_topology_all_left(uint64 before)
-{
-	pg_memory_barrier();
-	for (int i = 0; i < ec_shared->nprocs; i++)
-	{
-		uint64		in = pg_atomic_read_u64(&ec_shared->entered[i]);
-
-		if (in != 0 && in < before)
-			return false;
-	}
-	return true;
-}
-
-/*
  * This database's slot, or NULL when its worker has not claimed one yet; the
  * launcher is then told.  Slots are claimed and freed under the lock; the oid
  * is checked without it, which at worst sees a slot a moment too late.
@@ -269,15 +166,17 @@ ec_my_database(void)
 }
 
 /*
- * A server's state for this database.  Without a slot it is RECOVERING: what
- * an earlier life left in the cache must be withdrawn, and nothing be read.
+ * A server's state for this database.  Without a slot nobody makes it UP: what an
+ * earlier life left in the cache must be withdrawn, and nothing be read.
  */
 EcState
 ec_server_state(int server)
 {
 	EcDatabase *db = ec_my_database();
 
-	if (db == NULL || (db->standby && !RecoveryInProgress()))
+	if (db == NULL)
+		db = &ec_shared->unclaimed;
+	if (db->standby && !RecoveryInProgress())
 		return EC_RECOVERING;	/* just promoted: the launcher has not seen it yet */
 	return EC_STATE(pg_atomic_read_u64(&db->state[server]));
 }
@@ -353,6 +252,33 @@ ec_all_noted(int server)
 	return EC_STATE(word) == EC_DOWN && pg_atomic_read_u64(&db->whole_noted[server]) == word;
 }
 
+/* Make a server DOWN for this database, unless it is.  Returns whether it was not. */
+static bool
+make_down(EcDatabase *db, int server)
+{
+	uint64		word;
+
+	do
+	{
+		word = ec_state_word(db, server);
+		if (EC_STATE(word) == EC_DOWN)
+			return false;
+	} while (!ec_state_swap(db, server, &word, EC_DOWN, EC_MUST_PURGE(word)));
+	if (db->worker_pid != MyProcPid)
+		ec_wake(db->worker_pid);
+	return true;
+}
+
+/* A server that is UP for a database is worth a try for those that have no slot, too. */
+void
+ec_unclaimed_retry(int server)
+{
+	uint64		word = ec_state_word(&ec_shared->unclaimed, server);
+
+	if (EC_STATE(word) == EC_DOWN)
+		(void) ec_state_swap(&ec_shared->unclaimed, server, &word, EC_RECOVERING, true);
+}
+
 /*
  * An exchange with this server has failed: it is DOWN for every database, and
  * nobody waits for it again until a worker has brought it back.  Logged once,
@@ -361,33 +287,16 @@ ec_all_noted(int server)
 void
 ec_server_down(uint64 generation, int server, const char *reason)
 {
-	bool		changed = false;
+	bool		changed;
 	EcServer   *s = &ec_shared->server[server];
 
 	if (!ec_topology_is_current(generation))
 		return;					/* no server of the present topology */
 
+	changed = make_down(&ec_shared->unclaimed, server);
 	for (int d = 0; d < EC_MAX_DATABASES; d++)
-	{
-		EcDatabase *db = &ec_shared->database[d];
-
-		if (db->dboid == InvalidOid)
-			continue;
-		for (;;)
-		{
-			uint64		word = ec_state_word(db, server);
-
-			if (EC_STATE(word) == EC_DOWN)
-				break;
-			if (ec_state_swap(db, server, &word, EC_DOWN, EC_MUST_PURGE(word)))
-			{
-				changed = true;
-				if (db->worker_pid != MyProcPid)
-					ec_wake(db->worker_pid);
-				break;
-			}
-		}
-	}
+		if (OidIsValid(ec_shared->database[d].dboid))
+			changed |= make_down(&ec_shared->database[d], server);
 
 	ec_server_error(server, reason);
 	if (changed)

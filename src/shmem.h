@@ -4,7 +4,8 @@
  *	  Shared state: the topology, server states, documents' counters.
  *
  * The topology (which servers there are, whether the cache is enabled, what each
- * database's keys begin with) has one writer, the launcher, and a generation.  Whoever
+ * database's keys begin with) has one writer, the postmaster and then the launcher, and a generation.
+ * Whoever
  * places a key does so under the generation that it has entered (ec_topology_enter) and
  * leaves it afterwards; after publishing a new one nothing is purged, and no server
  * becomes UP, before everybody has left the old one.  So two backends never
@@ -155,22 +156,24 @@ typedef struct EcDocumentSlot
 	pg_atomic_uint64 warm_stored;	/* documents stored */
 } EcDocumentSlot;
 
-/* The generation that there is from the start: the cache is off. */
+/* The generation that there is from the start, by the postmaster. */
 #define EC_FIRST_GENERATION	1
 
 typedef struct EcShared
 {
 	LWLock	   *lock;			/* topology, slots, errors; held for memory copies only */
 
-	TimestampTz started_at;		/* of this life of the cluster */
-
 	/* by the launcher, under the lock; read without it, then verified */
-	pg_atomic_uint64 generation;	/* EC_FIRST_GENERATION: nothing published yet */
+	pg_atomic_uint64 generation;
 	bool		enabled;
 	int			nservers;
 	EcServer	server[EC_MAX_SERVERS];
 
+	/* an atomic, by who is the first to enter the first generation: when; a TimestampTz */
+	pg_atomic_uint64 first_entered;
+
 	EcDatabase	database[EC_MAX_DATABASES];
+	EcDatabase	unclaimed;		/* its states are those of databases without a slot */
 	EcDocumentSlot document[EC_MAX_DOCUMENTS];
 
 	/* under the lock */
@@ -193,14 +196,7 @@ extern void ec_shmem_init(void);
 /* Throws 55000 with the line to add when the library was not preloaded. */
 extern void ec_require_preload(void);
 
-/* Topology. */
-extern void ec_topology_await_first(void);
-extern uint64 ec_topology_enter(void);
-extern void ec_topology_leave(void);
-extern bool ec_topology_is_current(uint64 generation);
-extern void ec_topology_at_end(int level);
-extern bool ec_topology_all_left(uint64 before);
-
+/* Databases, and the states of servers there. */
 /* This database's slot, or NULL when no worker has claimed one yet. */
 extern EcDatabase *ec_my_database(void);
 extern EcState ec_server_state(int server);
@@ -210,6 +206,7 @@ extern bool ec_state_swap(EcDatabase *db, int server, uint64 *word, EcState to, 
 extern void ec_states_reset(EcDatabase *db);
 extern bool ec_all_noted(int server);
 extern void ec_server_down(uint64 generation, int server, const char *reason);
+extern void ec_unclaimed_retry(int server);
 extern void ec_server_error(int server, const char *reason);
 extern char *ec_server_reason(int server);
 extern void ec_wake(int pid);

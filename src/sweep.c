@@ -79,7 +79,6 @@ ec_sweep_begin(EcSweep *sweep, const char *function, const char *name)
 	(void) ec_document_require(name);
 	PreventCommandDuringRecovery(function);
 	check_transaction(function);
-	ec_topology_await_first();
 	ec_sweep_document(sweep);
 	ec_sweep_topology(function);	/* is there one? */
 	ec_topology_leave();
@@ -312,7 +311,6 @@ echocache_purge(PG_FUNCTION_ARGS)
 		(void) ec_document_require(name);	/* throws */
 	relid = linitial_oid(tables);
 	PreventCommandDuringRecovery(function);
-	ec_topology_await_first();
 	(void) ec_lock_class(relid, EC_LOCK_CLASS_WITHDRAW, true);
 	ec_sweep_topology(function);
 	if (ec_document_purge(name, &removed, true))

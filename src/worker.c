@@ -415,6 +415,7 @@ recover(EcDatabase *db, int server, int *retry_ms)
 	pgstat_report_activity(STATE_IDLE, NULL);
 	if (!ec_state_swap(db, server, &word, EC_UP, false))
 		return false;
+	ec_unclaimed_retry(server);
 	ereport(LOG,
 			(errmsg_plural("echocache: server \"%s\" is up, %lld old key was withdrawn",
 						   "echocache: server \"%s\" is up, %lld old keys were withdrawn",

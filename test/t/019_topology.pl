@@ -1,6 +1,6 @@
 # Hosts, prefix and toggle change under those who still go by what was before: a
-# commit that found the cache off, or not published yet, and becomes visible when it is on;
-# one that is prepared then; a worker that waits for a server of the old list;
+# commit that found the cache off and becomes visible when it is on; one that is prepared
+# then; the same right after a start, when there is no launcher and no worker yet; a worker that waits for a server of the old list;
 # TRUNCATE by a list whose server is gone; a prefix that is not published yet.
 #
 # Each was a counterexample of test/model/topology.pml before it was a test.
@@ -251,10 +251,15 @@ for my $case ([ 'a commit', 'session', $few ], [ 'a bulk commit', 'many', $bulk 
 coherent($s, \@used, 'the cache is what the table is', filled => 1);
 
 #
-# The same right after a start, before the launcher has published anything.  It is held
-# up as it starts, by PostgreSQL's own means, for long enough to be stopped.
+# The same right after a start, before there is a launcher: by what the postmaster has
+# published.  The launcher is held up as it starts, by PostgreSQL's own means, for long enough
+# to be stopped.
 #
-$_->set('session:1', row(1, 'stale')) for @used;
+my $left = sub {
+	for my $id (1 .. 40) { defined $_->get("session:$id") and $_->set("session:$id", row($id, 'stale')) for @used }
+};
+my $timeouts = sub { return $s->run(q{SELECT timeouts FROM echocache_stats WHERE name = 'session'}) };
+$left->();
 $node->append_conf('postgresql.conf', "post_auth_delay = 2\nechocache.timeout = '200ms'\n");
 $node->restart;
 my $launcher;
@@ -264,15 +269,32 @@ stop_process($launcher);
 	local $ENV{PGOPTIONS} = '-c post_auth_delay=0';
 	sessions();
 }
-is($s->run('SELECT count(*) FROM echocache_servers'), 0, 'PostgreSQL has started, and no server is published');
+is($s->run('SELECT DISTINCT state FROM echocache_servers'), 'RECOVERING', 'PostgreSQL has started, and no server is used yet');
+is(plain('session:1'), row(1, 'stale'), 'a plain client reads what earlier times have left');
+is(readable('session', 1), row(1, 'in flight'), 'SQL reads the table');
+$s->run(q{UPDATE session SET title = 'at once' WHERE id BETWEEN 4 AND 9});
+is_deeply([ grep { /stale/ } map { plain("session:$_") } 4 .. 9 ], [], 'who commits then withdraws it');
+$s->run(q{UPDATE session SET title = 'at once' WHERE id >= 10});
+is(join('', map { plain("session:$_") } 10 .. 40), '', 'and so does a bulk');
+$a->freeze;
+$s->run(q{UPDATE session SET title = 'frozen' WHERE id BETWEEN 4 AND 9});
+is($timeouts->(), 1, 'a server that does not answer then is waited for');
+$s->run(q{UPDATE session SET title = 'frozen' WHERE id BETWEEN 4 AND 9});
+is($timeouts->(), 1, 'once');
+$a->thaw;
 $writer->run(sprintf "BEGIN; $few; PREPARE TRANSACTION 'few'", 'prepared early');
 commit_slowly(sprintf $bulk, 'early');
-is($s->run('SELECT count(*) FROM echocache_servers'), 0, 'nor when a transaction is prepared and another one commits');
+# After five seconds nobody counts on a launcher any more.
+sleep 5;
+$left->();
+$s->run(q{UPDATE session SET title = 'nobody comes' WHERE id = 9});
+is(plain('session:9'), row(9, 'stale'), 'without a launcher the cache is as good as off');
+is(readable('session', 9), row(9, 'nobody comes'), 'and SQL reads the table');
 $node->append_conf('postgresql.conf', "post_auth_delay = 0\nechocache.timeout = '5s'\n");
 $node->reload;
 kill 'CONT', $launcher;
-wait_for('the servers', sub { return $s->run('SELECT count(*) FROM echocache_servers') == 2; });
-none_up('they are published, but the commit is not visible yet: none is used');
+wait_for('a worker', sub { return $s->run(q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'echocache worker'}) == 1; });
+none_up('there are a launcher and a worker, but the commit is not visible yet: none is used');
 is(readable('many', 1), row(1, 'in flight'), 'SQL reads the old document');
 commit_now();
 is(readable('many', 1), row(1, 'early'), 'it is visible: SQL reads what it has done');
