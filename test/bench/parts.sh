@@ -7,31 +7,41 @@
 #
 # Copyright (c) 2026, echocache developers
 
-# one_read PART CACHE CASE DOCUMENT ID SQL: of this document, by everyone; all get the same bytes.
+# one_read PART CACHE CASE DOCUMENT TYPE ID SQL: of this document, by everyone; all get the same bytes.
 one_read()
 {
 	run_turns "$1" "$3" 1 -m "$hosts" -p "$(ec_memcached_pid "$2")" \
 		-e "plain client,echocache,pgmemcache,PostgreSQL" $reads_rounds $reads_calls \
 		"select 1" 1 "" "SELECT 1" \
-		"plain client" 1 "$4:$5" get \
-		echocache 1 "$5" "SELECT echocache_get('$4', \$1::bigint)" \
-		pgmemcache 1 "$4:$5" "SELECT memcache_get(\$1::text)" \
-		PostgreSQL 1 "$5" "$6"
+		"plain client" 1 "$4:$6" get \
+		echocache 1 "$6" "SELECT echocache_get('$4', \$1::$5)" \
+		pgmemcache 1 "$4:$6" "SELECT memcache_get(\$1::text)" \
+		PostgreSQL 1 "$6" "$7"
 }
 
 part_reads()
 {
-	local part cache via kb
+	local part cache via kb chat=5c2e1a54-0f9e-4f6e-9c0b-6a1f0e2d7b11
 
 	start_servers
 	start_unix_memcached
-	# Documents of exactly 1, 10 and 100 KB, and one of 21 rows.
+	# Documents of exactly 1, 10 and 100 KB, a chat session as jsonb, and one of 21 rows.
 	ec_sql <<-'SQL' >/dev/null
 		CREATE TABLE hits (id bigint PRIMARY KEY, body text);
 		INSERT INTO hits
 		SELECT i, text_of(kb * 1024 - length('{"id":1001,"body":""}'), i)
 		FROM (VALUES (1001, 1), (1010, 10), (1100, 100)) v (i, kb);
+		INSERT INTO hits SELECT i, text_of(1000, i) FROM generate_series(1, 100) i;
 		SELECT echocache_attach('hits', 'hit');
+
+		CREATE TABLE chats (
+		    session_id uuid PRIMARY KEY, user_id bigint NOT NULL, title text, messages jsonb NOT NULL,
+		    is_deleted boolean NOT NULL DEFAULT false, updated_at timestamptz NOT NULL DEFAULT 'epoch');
+		INSERT INTO chats SELECT CASE s WHEN 1 THEN '5c2e1a54-0f9e-4f6e-9c0b-6a1f0e2d7b11' ELSE gen_random_uuid() END,
+		    s / 10, 'Chat ' || s, (SELECT jsonb_agg(jsonb_build_object('role', CASE i % 2 WHEN 0 THEN 'user' ELSE 'assistant' END,
+		        'content', text_of(200, s * 100 + i), 'tokens', i * 7)) FROM generate_series(1, 38) i)
+		FROM generate_series(1, 100) s;
+		SELECT echocache_attach('chats', 'chat', filter => 'NOT is_deleted', exclude => '{is_deleted}');
 
 		CREATE TABLE sessions (id bigint PRIMARY KEY, user_id bigint NOT NULL, title text);
 		CREATE TABLE messages (
@@ -54,16 +64,23 @@ part_reads()
 		[ $part = reads ] || cache=unix via=$EC_TMP/pg-bench
 		use_hosts $cache
 		ec_sql -c "ALTER DATABASE postgres SET pgmemcache.default_servers = '$hosts'"
-		ec_sql -c "SELECT echocache_get('hit', id) FROM hits" -c "SELECT echocache_get('thread', 1)" >/dev/null
+		ec_sql -c "SELECT echocache_get('hit', id) FROM hits" -c "SELECT echocache_get('thread', 1)" \
+			-c "SELECT echocache_get('chat', '$chat')" >/dev/null
 		pin "$one_cpu"
 		for kb in 1 10 100; do
-			one_read $part $cache "$kb KB" hit $((1000 + kb)) \
+			one_read $part $cache "$kb KB" hit bigint $((1000 + kb)) \
 				"SELECT row_to_json(h) FROM hits h WHERE id = \$1::bigint"
 		done
-		one_read $part $cache "session with 20 messages" thread 1 \
+		one_read $part $cache "chat of 10 KB" chat uuid $chat \
+			"SELECT row_to_json(d) FROM (SELECT session_id, user_id, title, messages, updated_at FROM chats
+			WHERE session_id = \$1::uuid AND NOT is_deleted) d"
+		one_read $part $cache "session with 20 messages" thread bigint 1 \
 			"SELECT json_build_object('id', s.id, 'user_id', s.user_id, 'title', s.title, 'messages',
 			(SELECT json_agg(json_build_object('author', m.author, 'body', m.body) ORDER BY m.id)
 			FROM messages m WHERE m.session_id = s.id)) FROM sessions s WHERE s.id = \$1::bigint"
+		run_turns $part-many "1 KB" 1 $reads_rounds $((reads_calls / 40)) \
+			"one call" 1 "{$(seq -s, 1 100)}" "SELECT id, document FROM echocache_get_many('hit', \$1::bigint[])" \
+			"100 calls" 100 "" "SELECT echocache_get('hit', \$1::bigint)"
 	done
 	emit_faults reads
 }
@@ -417,13 +434,4 @@ part_stampede()
 		done
 	done
 	emit_faults stampede
-}
-
-# core.sh has servers of its own.
-part_core()
-{
-	local options=()
-
-	[ $size != quick ] || options=(--quick)
-	bash "$here/core.sh" "${options[@]}" | tee "$work/core.txt" >&2
 }

@@ -168,10 +168,16 @@ function targets(    r, n, v, part, at, client, c, i, name, way) {
 	for (r = 1; has("bulk", 50000, "echocache", "us", r); r++)
 		v[r] = get("bulk", 50000, "echocache", "us", r) / get("bulk", 50000, "no trigger", "us", r)
 	target("UPDATE of 50,000 rows, to no trigger", "≤", 1.4, v, r - 1)
-	for (i = 1; i <= 4; i++) {
-		part = i <= 2 ? "reads" : "reads-unix"
+	for (i = 1; i <= 2; i++) {
+		part = i == 1 ? "reads-many" : "reads-unix-many"
+		for (r = 1; has(part, "1 KB", "one call", "us", r); r++)
+			v[r] = get(part, "1 KB", "100 calls", "us", r) / get(part, "1 KB", "one call", "us", r)
+		target("100 calls to one for 100 documents, " way[i], "≥", 10, v, r - 1)
+	}
+	for (i = 1; i <= 8; i++) {
+		part = i <= 4 ? "reads" : "reads-unix"
 		client = i % 2
-		at = "10 KB"
+		at = int((i - 1) / 2) % 2 ? "chat of 10 KB" : "10 KB"
 		n = 0
 		# Kernels without CPU times of threads give 0.
 		for (r = 1; has(part, at, "plain client", "cpu_servers", r); r++)
@@ -180,8 +186,8 @@ function targets(    r, n, v, part, at, client, c, i, name, way) {
 					client * get(part, at, "PostgreSQL", "cpu_client", r)) / \
 					(get(part, at, "plain client", "cpu_servers", r) + \
 					client * get(part, at, "plain client", "cpu_client", r))
-		target("plain reads of 10 KB to SELECTs by primary key, for a CPU second of " \
-			(client ? "clients and servers" : "the servers alone") ", " way[i <= 2 ? 1 : 2], "≥", 5, v, n)
+		target("plain reads to SELECTs by primary key, " at ", for a CPU second of " \
+			(client ? "clients and servers" : "the servers alone") ", " way[i <= 4 ? 1 : 2], "≥", 5, v, n)
 	}
 	for (c = 1; c <= ncases["ycsb-open"]; c++) {
 		at = cases["ycsb-open", c]
@@ -211,6 +217,8 @@ END {
 		table(part, "cpu_servers", "CPU time of a read in PostgreSQL and memcached, µs", "document",
 			"PostgreSQL", 1)
 		table(part, "cpu_client", "CPU time of a read in the client, µs", "document", "", 1)
+		table(part "-many", "us", "Time of 100 documents by `echocache_get_many` and by `echocache_get`, µs", "document",
+			"one call", 1)
 	}
 	if (ncases["commit"]) print "\n## Commits\n\nAn UPDATE of one row by primary key, in a transaction of its own."
 	table("commit", "throughput", "Commits in a second", "", "no trigger", 1)

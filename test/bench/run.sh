@@ -9,7 +9,6 @@
 #	ycsb       YCSB A, B, C, D and F, throughput and open-loop latencies
 #	scale      1 to 4 memcached servers, 1 to 200 connections, 10 to 1,000,000 keys
 #	stampede   200 clients miss one slow document at once
-#	core       core.sh, on its own; only when named
 #
 # Writes to FOLDER (results/ beside this file; after --quick or --only
 # test/build/bench/) raw.tsv, every number of every round; summary.tsv; report.md, tables;
@@ -58,7 +57,7 @@ if [ -z "$out" ]; then
 fi
 [ ${#parts[@]} -gt 0 ] || parts=("${all_parts[@]}")
 for part in "${parts[@]}"; do
-	[[ " ${all_parts[*]} core " = *" $part "* ]] || ec_die "there is no part \"$part\""
+	[[ " ${all_parts[*]} " = *" $part "* ]] || ec_die "there is no part \"$part\""
 done
 
 # How much of everything.
@@ -374,7 +373,7 @@ fi
 report
 mkdir -p "$out"
 # Nothing of an earlier run beside this one.
-(cd "$out" && rm -f raw.tsv summary.tsv report.md core.txt \
+(cd "$out" && rm -f raw.tsv summary.tsv report.md \
 	{reads,commit,bulk,ycsb-throughput,ycsb-latency,scale,stampede}.svg)
 cp "$work"/* "$out/"
 cat "$out/report.md"
