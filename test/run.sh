@@ -16,7 +16,7 @@
 #
 # A test/t/NAME.pl instead of a suite runs that file alone.
 #
-# Works from a clean clone on Debian 12: as root it installs the packages that are
+# Works from a clean clone on Debian 12, with PG_MAJOR=17 on 13: as root it installs the packages that are
 # missing, without creating a PostgreSQL cluster or starting a service.  It builds
 # in a copy, installs nothing, and starts servers of its own on free ports in a
 # temporary folder (EC_KEEP=1 leaves that behind).
@@ -29,7 +29,8 @@
 set -euo pipefail
 
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
-export PG_CONFIG=${PG_CONFIG:-/usr/lib/postgresql/15/bin/pg_config}
+major=${PG_MAJOR:-15}
+export PG_CONFIG=${PG_CONFIG:-/usr/lib/postgresql/$major/bin/pg_config}
 export LC_ALL=C
 fuzz_seconds=${FUZZ_SECONDS:-60}
 passed=0
@@ -39,9 +40,9 @@ failed=0
 # Packages.
 #
 packages=(
-	postgresql-15 postgresql-server-dev-15 postgresql-15-pgmemcache libpq-dev libipc-run-perl
+	"postgresql-$major" "postgresql-server-dev-$major" "postgresql-$major-pgmemcache" libpq-dev libipc-run-perl
 	memcached libmemcached-dev libssl-dev openssl sqlsmith
-	gcc make libc6-dev clang libclang-rt-14-dev spin
+	gcc make libc6-dev clang libclang-rt-dev spin
 )
 if [ $# = 0 ] || [[ " $* " == *' clients '* ]]; then
 	packages+=(
