@@ -15,6 +15,14 @@
 #include "storage/proc.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
+#if PG_VERSION_NUM >= 160000
+/* for what object_aclcheck() and object_ownercheck() want to know below */
+#include "catalog/pg_class.h"
+#include "catalog/pg_database.h"
+#include "catalog/pg_namespace.h"
+#include "catalog/pg_proc.h"
+#include "varatt.h"				/* which was part of postgres.h */
+#endif
 
 #if PG_VERSION_NUM < 140000
 #error "echocache needs PostgreSQL 14 or later"

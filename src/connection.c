@@ -21,6 +21,7 @@
 
 #include "pgstat.h"
 
+#include "compat.h"
 #include "connection.h"
 #include "guc.h"
 

@@ -211,6 +211,7 @@ ec_act_begin(EcDocument *doc, bool as_owner, EcActing *before)
 						   before->sec_context | SECURITY_LOCAL_USERID_CHANGE |
 						   SECURITY_RESTRICTED_OPERATION | (as_owner ? SECURITY_NOFORCE_RLS : 0));
 	before->nestlevel = NewGUCNestLevel();
+	before->read_only = XactReadOnly;
 	set_rendering(doc);
 	if (!doc->render_all && !doc->filter)
 		return;					/* built-in types only, and names that are qualified */
@@ -221,14 +222,19 @@ ec_act_begin(EcDocument *doc, bool as_owner, EcActing *before)
 			set_setting(act_settings[i][0], act_settings[i][1]);
 	if (as_owner && !row_security)
 		set_setting("row_security", "on");
-	if (!XactReadOnly)
-		set_setting("transaction_read_only", "on");
+
+	/*
+	 * From 16 on this setting cannot be saved, so not as a setting.  After an error the end of the
+	 * (sub)transaction restores it.
+	 */
+	XactReadOnly = true;
 }
 
 void
 ec_act_end(const EcActing *before)
 {
 	AtEOXact_GUC(false, before->nestlevel); /* whatever it has set */
+	XactReadOnly = before->read_only;
 	SetUserIdAndSecContext(before->user, before->sec_context);
 }
 

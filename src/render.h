@@ -33,6 +33,7 @@ typedef struct EcActing
 	Oid			user;
 	int			sec_context;
 	int			nestlevel;
+	bool		read_only;
 } EcActing;
 
 extern const char *ec_to_utf8(const char *s, size_t *len);
