@@ -341,6 +341,10 @@ UPDATE chat SET subject = 'subject';
 SELECT plain('session:1');
 -- The key has another name, which the function does not know.
 ALTER TABLE chat RENAME id TO chat_id;
+-- Not by what this session has cached of it.
+\c -
+SET search_path = documents, public;
+SET DateStyle = 'ISO, MDY';
 CALL fails('SELECT echocache_get_session(1)');
 ALTER TABLE chat RENAME chat_id TO id;
 SELECT echocache_get_session(1);

@@ -203,7 +203,7 @@ for my $line (split /\n/, $s->run(q{
 	FROM pg_extension e JOIN pg_depend d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid AND d.deptype = 'e'
 		CROSS JOIN LATERAL pg_identify_object(d.classid, d.objid, d.objsubid) i
 		LEFT JOIN pg_proc p ON i.type = 'function' AND p.oid = d.objid
-	WHERE e.extname = 'echocache'
+	WHERE e.extname = 'echocache' AND d.classid <> 'pg_type'::regclass -- of rows, from 17 on
 	UNION ALL SELECT 'extension|echocache' ORDER BY 1}))
 {
 	my ($type, $name, $signature, $arguments) = split /\|/, $line;
