@@ -70,7 +70,7 @@ main(int argc, char **argv)
 	{
 		char		key[40];
 		int			len = snprintf(key, sizeof(key), "session:%ld", i);
-		memcached_return_t rc;
+		memcached_return_t rc = MEMCACHED_SUCCESS;	/* it is set for an error only */
 		const memcached_instance_st *server = memcached_server_by_key(mc, key, len, &rc);
 
 		check(mc, rc, key);

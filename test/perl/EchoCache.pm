@@ -548,9 +548,13 @@ sub exchange
 	$self->{sent} += length $request;
 	until (ref $whole eq 'CODE' ? $whole->($answer) : $answer =~ $whole)
 	{
-		die "no answer to $request from " . $self->address
-		  unless IO::Select->new($connection)->can_read($end - time);
+		my $left = $end - time;
+
+		die "no answer to $request from " . $self->address if $left <= 0;
+		# A child of ours that ends interrupts it.
+		IO::Select->new($connection)->can_read($left) or next;
 		sysread($connection, $answer, 65536, length $answer)
+		  or $!{EINTR}
 		  or die 'connection closed by ' . $self->address;
 	}
 	return $answer;

@@ -54,7 +54,7 @@ sub certificate
 authority($_) for qw(ours theirs);
 certificate('server', 'ours', 'IP:127.0.0.1,DNS:localhost');
 certificate('elsewhere', 'ours', 'DNS:cache.example.org,IP:127.0.0.2');
-certificate('expired', 'ours', 'IP:127.0.0.1', -1);
+certificate('expired', 'ours', 'IP:127.0.0.1', 0);	# long before it is used
 certificate('client', 'ours', 'DNS:client');
 
 #
