@@ -13,6 +13,8 @@ OBJS = \
 	src/auth.o \
 	src/build.o \
 	src/cluster.o \
+	src/concern.o \
+	src/configuration.o \
 	src/connection.o \
 	src/ddl.o \
 	src/dependent.o \
@@ -24,10 +26,12 @@ OBJS = \
 	src/key.o \
 	src/kv.o \
 	src/launcher.o \
+	src/object.o \
 	src/outbox.o \
 	src/pending.o \
 	src/purge.o \
 	src/reader.o \
+	src/rename.o \
 	src/render.o \
 	src/shmem.o \
 	src/socket.o \

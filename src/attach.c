@@ -51,6 +51,7 @@
 #include "build.h"
 #include "cluster.h"
 #include "compat.h"
+#include "configuration.h"
 #include "dependent.h"
 #include "document.h"
 #include "fence.h"
@@ -120,6 +121,8 @@ check_relation(Relation rel)
 		why = "Other sessions do not see a temporary table's rows.";
 	else if (why == NULL && rel->rd_rel->relpersistence == RELPERSISTENCE_UNLOGGED)
 		why = "A crash empties an unlogged table without any trigger being told.";
+	else if (why == NULL && OidIsValid(rel->rd_rel->reloftype))
+		why = "A typed table's columns change with its type.";
 	if (why)
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),

@@ -95,41 +95,56 @@ typedef struct EcDependentMap
 	FmgrInfo   *out;			/* their output functions */
 } EcDependentMap;
 
-/* How the rows of one table (a partition, say) map to their documents. */
-typedef struct EcRowMap
+/* How rows of the attached table, or of a partition of it, map to the document. */
+typedef struct EcOwnMap
 {
-	Oid			relid;			/* hash key */
-	EcDocument *doc;			/* NULL: not attached */
+	EcDocument *doc;
 	AttrNumber	key;
 	int			ndepends;
 	AttrNumber *depends;		/* the key's not among them */
+} EcOwnMap;
+
+/* How the rows of one table map to documents: to two, if a partition is attached itself. */
+typedef struct EcRowMap
+{
+	Oid			relid;			/* hash key */
+	List	   *own;			/* of EcOwnMap */
 	List	   *dependents;		/* of EcDependentMap */
 } EcRowMap;
-
-/* What a table is to a document: ec_document_role(). */
-#define EC_ROLE_OWN			1	/* the attached table, or above or below it */
-#define EC_ROLE_DEPENDENT	2	/* the same for a dependent one */
 
 extern void ec_document_init(void);
 extern Oid	ec_document_catalog(bool missing_ok);
 extern EcDocument *ec_document_by_name(const char *name);
 extern EcDocument *ec_document_require(const char *name);
 extern EcDocument *ec_document_by_relid(Oid relid);
-extern EcRowMap *ec_document_row_map(Relation rel, const char *name);
-extern EcDependentMap *ec_document_dependent_map(Relation rel, const char *name);
-extern Oid	ec_document_function(EcDocument *doc);
-extern List *ec_documents_with_function(void);
-extern bool ec_documents_suspended(void);
-extern int	ec_document_role(EcDocument *doc, Oid relid);
 extern List *ec_document_names(void);
 extern void ec_document_claim_slots(void);
-extern List *ec_documents_touching(Oid relid);
-extern List *ec_documents_showing(Oid type);
 extern List *ec_document_tables(const char *name);
 extern Oid	ec_relation(const char *name);
-extern List *ec_name_list(Datum array);
 extern void ec_document_reload(void);
 extern void ec_document_at_xact_end(void);
+
+/*
+ * All attached documents, as of now; they may be unresolved.  The list, too, stays valid to
+ * the end of the transaction.  Loads the configuration if it has changed: throws what
+ * reading the extension's tables throws, and locks these only while it does.
+ */
+extern List *ec_documents(void);
+
+/*
+ * This table's entry among the row maps; NULL when nobody has made it since the
+ * configuration was loaded, which is done as above.  It stays valid as a document does.
+ */
+extern EcRowMap *ec_row_map(Oid relid);
+
+/*
+ * The same, made if need be, and then empty.  It belongs to the configuration that was
+ * loaded last, since this loads nothing: only documents of that one may go into it, so
+ * nothing may be looked up in between.  Throws when memory is out; once it is made, any
+ * invalidation of the table drops the configuration.  Neither expects a lock on the table,
+ * nor takes one.
+ */
+extern EcRowMap *ec_row_map_make(Oid relid);
 
 extern Datum ec_column_datum(EcColumn *column, const char *text);
 extern char *ec_column_canonical(EcDocument *doc, EcColumn *column, const char *input);

@@ -16,6 +16,7 @@
 #include "document.h"
 #include "fence.h"
 #include "guc.h"
+#include "object.h"
 #include "shmem.h"
 #include "worker.h"
 
@@ -34,5 +35,6 @@ _PG_init(void)
 	ec_document_init();
 	ec_fence_init();
 	ec_ddl_init();
+	ec_object_init();
 	ec_launcher_init();
 }

@@ -21,6 +21,7 @@
 #include "utils/inval.h"
 #include "utils/rel.h"
 
+#include "concern.h"
 #include "document.h"
 #include "fence.h"
 #include "render.h"
@@ -99,7 +100,7 @@ Datum
 echocache_row_trigger(PG_FUNCTION_ARGS)
 {
 	TriggerData *data = trigger_data(fcinfo, TRIGGER_EVENT_ROW | TRIGGER_EVENT_AFTER);
-	EcRowMap   *map = ec_document_row_map(data->tg_relation, data->tg_trigger->tgargs[0]);
+	EcOwnMap   *map = ec_document_own_map(data->tg_relation, data->tg_trigger->tgargs[0]);
 
 	if (map == NULL)
 		return PointerGetDatum(NULL);

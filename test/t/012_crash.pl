@@ -129,7 +129,7 @@ for my $i (1 .. 2)
 #
 # synchronous_commit = off: what is in no log yet is in no cache.
 #
-$node->append_conf('postgresql.conf', "wal_writer_delay = '10s'\nwal_writer_flush_after = 0\nautovacuum = off\n");
+$node->append_conf('postgresql.conf', "wal_writer_delay = '10s'\nwal_writer_flush_after = '1GB'\nautovacuum = off\n");
 for my $how ('immediate stop', 'kill of the postmaster')
 {
 	my $lost = 0;

@@ -276,7 +276,7 @@ eventually('a worker that waits for a server says so', sub {
 	$activity = $s->run(q{SELECT state || ' ' || query FROM pg_stat_activity WHERE backend_type = 'echocache worker' AND datname = 'five'});
 	return $activity =~ /^active .*\Q$address\E/;
 }) or diag($activity);
-is($s->run(q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'echocache worker' AND (xact_start IS NOT NULL OR backend_xmin IS NOT NULL)}), 0,
+is($s->run(q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'echocache worker' AND datname = 'five' AND (xact_start IS NOT NULL OR backend_xmin IS NOT NULL)}), 0,
 	'and is in no transaction');
 at_once($s, 'DROP DATABASE five', 'DROP DATABASE while its worker waits for a server');
 at_once($s, 'ALTER DATABASE four RENAME TO vier', 'ALTER DATABASE RENAME while its worker waits for a server');

@@ -346,6 +346,20 @@ $s->run('DROP TABLE part');
 is($s->run('SELECT count(*) FROM echocache_documents'), 0, 'DROP TABLE of a partitioned table: it is no document any more');
 
 #
+# A type within others.
+#
+$s->run(q{CREATE TYPE grade AS ENUM ('low', 'high'); CREATE TYPE grades AS RANGE (subtype = grade);
+	CREATE TABLE pupil (id bigint PRIMARY KEY, one grades, many grades_multirange[]);
+	INSERT INTO pupil SELECT g, '[low,high]', ARRAY['{[low,high)}'::grades_multirange] FROM generate_series(1, 3) g;
+	SELECT echocache_attach('pupil')});
+($shape, $change) = ('SELECT * FROM pupil', 'UPDATE pupil SET one = NULL WHERE id = 2');
+ddl('RENAME VALUE of what a range is of', q{ALTER TYPE grade RENAME VALUE 'low' TO 'poor'});
+$change = 'UPDATE pupil SET many = NULL WHERE id = 3';
+$s->run('ALTER TABLE pupil DROP COLUMN one');
+ddl('RENAME VALUE of what a multirange is of', q{ALTER TYPE grade RENAME VALUE 'high' TO 'good'});
+$s->run('DROP TABLE pupil');
+
+#
 # In one transaction with changes of rows, and with an attach.
 #
 $s->run(q{CREATE TABLE talk (id bigint PRIMARY KEY, n int); INSERT INTO talk SELECT g, g FROM generate_series(1, 3) g;

@@ -1,0 +1,409 @@
+/*-------------------------------------------------------------------------
+ *
+ * object.c
+ *	  Objects that documents depend on are dropped, truncated or changed.
+ *
+ * Whatever drops them, a statement or a CASCADE from anywhere, no document outlives
+ * what it needs: the hook detaches it, and withdraws what it had, before the object is
+ * gone.  A statement that drops such a column or function is refused, unless it says
+ * CASCADE.  Documents that merely look different afterwards are withdrawn at the commit.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/objectaccess.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_extension.h"
+#include "catalog/pg_proc.h"
+#include "miscadmin.h"
+#include "parser/parse_func.h"
+#include "storage/lmgr.h"
+#include "utils/acl.h"
+#include "utils/lsyscache.h"
+#include "utils/regproc.h"
+
+#include "attach.h"
+#include "compat.h"
+#include "concern.h"
+#include "configuration.h"
+#include "dependent.h"
+#include "document.h"
+#include "fence.h"
+#include "object.h"
+#include "worker.h"
+
+/* Triggers that a document leaves behind on its tables. */
+typedef struct Leftover
+{
+	char	   *name;			/* the document's */
+	List	   *tables;			/* OIDs */
+} Leftover;
+
+static List *leftovers = NIL;
+
+static object_access_hook_type prev_object_access_hook = NULL;
+
+static List *made_by(Oid function);
+static const char *needed_for(EcDocument *doc, Oid relid, const char *column);
+static void object_access(ObjectAccessType access, Oid classId, Oid objectId, int subId,
+						  void *arg);
+static void detach(const char *name, Oid relid, bool extension);
+static void detach_now(EcDocument *doc);
+static void leave_triggers(const char *name, List *tables);
+static void forget_leftovers(XactEvent event, void *arg);
+static void keep_leftovers(SubXactEvent event, SubTransactionId mySubid,
+						   SubTransactionId parentSubid, void *arg);
+static void leave_dependent(const char *name, Oid relid);
+static void function_changed(Oid function);
+static void function_dropped(Oid function);
+static void relation_dropped(Oid relid);
+static void column_dropped(Oid relid, AttrNumber attno);
+
+/* Once, from ec_ddl_init(). */
+void
+ec_object_init(void)
+{
+	prev_object_access_hook = object_access_hook;
+	object_access_hook = object_access;
+	RegisterXactCallback(forget_leftovers, NULL);
+	RegisterSubXactCallback(keep_leftovers, NULL);
+}
+
+/* ---------------------------------------------------------------- before the command */
+
+/* The documents that this function makes. */
+static List *
+made_by(Oid function)
+{
+	List	   *found = NIL;
+	ListCell   *lc;
+
+	foreach(lc, ec_documents_with_function())
+		if (ec_document_function(lfirst(lc)) == function)
+			found = lappend(found, lfirst(lc));
+	return found;
+}
+
+/* Refuse to drop a function that makes documents; with CASCADE they are detached. */
+void
+ec_check_drop_function(DropStmt *stmt)
+{
+	ListCell   *lc;
+
+	if ((stmt->removeType != OBJECT_FUNCTION && stmt->removeType != OBJECT_ROUTINE) ||
+		stmt->behavior == DROP_CASCADE || !OidIsValid(ec_document_catalog(true)))
+		return;
+	foreach(lc, stmt->objects)
+	{
+		Oid			function = LookupFuncWithArgs(stmt->removeType,
+												  lfirst_node(ObjectWithArgs, lc), true);
+		List	   *docs = OidIsValid(function) ? made_by(function) : NIL;
+
+		if (docs != NIL)
+			ereport(ERROR,
+					(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+					 errmsg("cannot drop function %s because document \"%s\" depends on it",
+							format_procedure(function),
+							((EcDocument *) linitial(docs))->name),
+					 errhint("Run SELECT echocache_detach('%s') first, or use DROP ... CASCADE to "
+							 "detach the table too.", ((EcDocument *) linitial(docs))->name)));
+	}
+}
+
+/* What a document needs this column of this table for, or NULL. */
+static const char *
+needed_for(EcDocument *doc, Oid relid, const char *column)
+{
+	int			role = ec_document_role(doc, relid);
+	ListCell   *lc;
+
+	if (role & EC_ROLE_OWN)
+	{
+		if (strcmp(NameStr(doc->key.name), column) == 0)
+			return "key";
+		if (doc->has_owner && strcmp(NameStr(doc->owner.name), column) == 0)
+			return "owner";
+		foreach(lc, doc->filter_columns)
+			if (strcmp(lfirst(lc), column) == 0)
+				return "filter";
+	}
+	if (role & EC_ROLE_DEPENDENT)
+		foreach(lc, doc->dependents)
+		{
+			EcDependent *dependent = lfirst(lc);
+			ListCell   *lk;
+
+			if (dependent->relid != relid)
+				continue;
+			foreach(lk, dependent->keys)
+				if (strcmp(lfirst(lk), column) == 0)
+					return "key in a dependent table";
+		}
+	return NULL;
+}
+
+/* The same for a column that a document needs; with CASCADE it is detached at once. */
+void
+ec_check_drop_column(EcDocument *doc, Oid relid, AlterTableCmd *cmd)
+{
+	const char *what = needed_for(doc, relid, cmd->name);
+
+	if (what == NULL)
+		return;
+	if (cmd->behavior != DROP_CASCADE)
+		ereport(ERROR,
+				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+				 errmsg("cannot drop column \"%s\" because document \"%s\" depends on it",
+						cmd->name, doc->name),
+				 errdetail("It is the document's %s.", what),
+				 errhint("Run SELECT echocache_detach('%s') first, or use DROP ... CASCADE to "
+						 "detach the table too.", doc->name)));
+	detach_now(doc);
+}
+
+/* ---------------------------------------------------------------- objects */
+
+/*
+ * An object is created, dropped, truncated.  DROP TABLE of an attached table detaches
+ * it; DROP EXTENSION, which drops the configuration table, detaches all.  TRUNCATE
+ * reaches partitions that have no trigger of ours.
+ */
+static void
+object_access(ObjectAccessType access, Oid classId, Oid objectId, int subId, void *arg)
+{
+	if (prev_object_access_hook)
+		prev_object_access_hook(access, classId, objectId, subId, arg);
+
+	if (access == OAT_DROP && classId == RelationRelationId && subId == 0)
+		relation_dropped(objectId);
+	else if (access == OAT_DROP && classId == RelationRelationId && subId > 0)
+		column_dropped(objectId, subId);
+	else if (access == OAT_DROP && classId == ProcedureRelationId)
+		function_dropped(objectId);
+	else if ((access == OAT_POST_CREATE || access == OAT_POST_ALTER) &&
+			 classId == ProcedureRelationId)
+		function_changed(objectId);
+	else if (access == OAT_TRUNCATE && OidIsValid(ec_document_catalog(true)))
+		ec_relation_changed(objectId);
+	else if (access == OAT_POST_CREATE && classId == ExtensionRelationId)
+		ec_worker_rescan_at_commit();
+}
+
+/* Withdraw the documents and say so; the triggers are gone or about to go. */
+static void
+detach(const char *name, Oid relid, bool extension)
+{
+	char	   *document = pstrdup(name);
+	char	   *table = get_rel_name(relid);
+	int64		removed = ec_attach_withdraw(document, relid, extension);
+
+	ereport(NOTICE,
+			(errmsg("document \"%s\" of table \"%s\" is detached", document, table ? table : "?"),
+			 errdetail_plural("%lld cached document was withdrawn.",
+							  "%lld cached documents were withdrawn.", removed,
+							  (long long) removed)));
+	if (!extension)
+		ec_attach_forget(document);
+}
+
+/* Detach a table that stays. */
+static void
+detach_now(EcDocument *doc)
+{
+	char	   *name = pstrdup(doc->name);
+	Oid			relid = doc->relid;
+	List	   *tables;
+	ListCell   *lc;
+
+	/* while we wait for the locks the name may become that of another table */
+	do
+	{
+		tables = ec_document_tables(name);
+		if (tables == NIL || linitial_oid(tables) != relid)
+			return;
+		foreach(lc, tables)
+			LockRelationOid(lfirst_oid(lc), AccessExclusiveLock);
+	} while (!equal(tables, ec_document_tables(name)));
+	detach(name, linitial_oid(tables), false);
+	leave_triggers(name, tables);
+}
+
+/*
+ * Triggers for this document are of no use any more.  They cannot be dropped while the
+ * command drops other objects, which may be the very tables that they are on.
+ */
+static void
+leave_triggers(const char *name, List *tables)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
+	Leftover   *leftover = palloc(sizeof(Leftover));
+
+	leftover->name = pstrdup(name);
+	leftover->tables = list_copy(tables);
+	leftovers = lappend(leftovers, leftover);
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * After the command: drop them, but not from another owner's table, where they do nothing
+ * until they go with the extension, nor where an event trigger has attached it again.
+ */
+void
+ec_drop_leftovers(void)
+{
+	List	   *list = leftovers;
+	ListCell   *lc;
+
+	leftovers = NIL;
+	foreach(lc, list)
+	{
+		Leftover   *leftover = lfirst(lc);
+		ListCell   *lt;
+
+		foreach(lt, leftover->tables)
+			if (get_rel_relkind(lfirst_oid(lt)) != '\0' &&
+				ec_owns_relation(lfirst_oid(lt), GetUserId()) &&
+				!list_member_oid(ec_document_tables(leftover->name), lfirst_oid(lt)))
+				ec_attach_drop_triggers(lfirst_oid(lt), leftover->name, false);
+	}
+}
+
+/* They were in TopTransactionContext. */
+static void
+forget_leftovers(XactEvent event, void *arg)
+{
+	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
+		leftovers = NIL;
+}
+
+/* The command has failed; what was to be dropped is attached. */
+static void
+keep_leftovers(SubXactEvent event, SubTransactionId mySubid, SubTransactionId parentSubid,
+			   void *arg)
+{
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+		leftovers = NIL;
+}
+
+/* A dependent table goes. */
+static void
+leave_dependent(const char *name, Oid relid)
+{
+	ereport(NOTICE,
+			(errmsg("table \"%s\" is not part of document \"%s\" any more",
+					get_rel_name(relid), name)));
+	ec_fence_note_whole(linitial_oid(ec_document_tables(name)));
+	ec_dependent_forget(name, relid);
+}
+
+/* A table goes: its document with it. */
+static void
+relation_dropped(Oid relid)
+{
+	Oid			catalog = ec_document_catalog(true);
+	ListCell   *lc;
+
+	if (!OidIsValid(catalog))
+		return;
+	foreach(lc, ec_document_names())
+	{
+		const char *name = lfirst(lc);
+		List	   *tables = ec_document_tables(name);
+
+		if (relid == catalog)
+			detach(name, linitial_oid(tables), true);
+		else if (linitial_oid(tables) == relid)
+		{
+			detach(name, relid, false);
+			leave_triggers(name, list_delete_first(tables));
+		}
+		else if (list_member_oid(tables, relid))
+			leave_dependent(name, relid);
+	}
+	if (relid == catalog)
+		ec_worker_rescan_at_commit();
+	else
+	{
+		ec_relation_changed(relid);	/* a partition, perhaps */
+		/* or one that inherits from what is part of a document */
+		if (ec_documents_suspended())
+			ec_document_reload();
+	}
+}
+
+/*
+ * A column goes, perhaps with a type or a function by CASCADE: a document that
+ * needs it goes too, others change.
+ */
+static void
+column_dropped(Oid relid, AttrNumber attno)
+{
+	List	   *needing = NIL;
+	char	   *column = get_attname(relid, attno, true);
+	ListCell   *lc;
+
+	if (column == NULL || !OidIsValid(ec_document_catalog(true)))
+		return;
+	foreach(lc, ec_documents_touching(relid))
+	{
+		EcDocument *doc = lfirst(lc);
+
+		if (needed_for(doc, relid, column))
+			needing = lappend(needing, doc);
+		else
+			ec_fence_note_whole(doc->relid);
+	}
+	foreach(lc, needing)
+		detach_now(lfirst(lc));
+}
+
+/*
+ * All documents that depend on this table change with this transaction, and every
+ * backend looks anew whether their triggers see all.
+ */
+void
+ec_relation_changed(Oid relid)
+{
+	List	   *relids = NIL;
+	ListCell   *lc;
+
+	foreach(lc, ec_documents_touching(relid))
+		relids = lappend_oid(relids, ((EcDocument *) lfirst(lc))->relid);
+	foreach(lc, relids)
+		ec_fence_note_whole(lfirst_oid(lc));
+	if (relids != NIL)
+		ec_document_reload();
+}
+
+/*
+ * A function is created, replaced or altered: perhaps it makes documents, or is one that
+ * was missed.
+ */
+static void
+function_changed(Oid function)
+{
+	ListCell   *lc;
+
+	if (!OidIsValid(ec_document_catalog(true)))
+		return;
+	if (made_by(InvalidOid) != NIL)
+		ec_document_reload();
+	foreach(lc, made_by(function))
+		ec_fence_note_whole(((EcDocument *) lfirst(lc))->relid);
+}
+
+/* A function goes, and the documents that it made with it. */
+static void
+function_dropped(Oid function)
+{
+	ListCell   *lc;
+
+	if (!OidIsValid(ec_document_catalog(true)))
+		return;
+	foreach(lc, made_by(function))
+		detach_now(lfirst(lc));
+}
