@@ -30,6 +30,15 @@
 /* A long answer has a deadline for each so many bytes; a trickle is a dead server. */
 #define RENEW_BYTES		(16 * 1024)
 
+/*
+ * So much free memory a backend keeps that reads or writes documents.  glibc returns what is
+ * above 128 kB to the kernel, and memory for the next document of some size, and for all
+ * copies of it on its way to the client, is faulted in again page by page, which takes most of
+ * the time.  It keeps as much as twice the largest block that it had from mmap() and that
+ * was freed; so we have and free one of half the size, once.
+ */
+#define EC_KEEP_FREE	(2 * 1024 * 1024)
+
 EcTopology	ec_topology;
 
 static memcached_st *placement = NULL;	/* NULL: a single server */
@@ -104,7 +113,10 @@ load_topology(uint64 generation)
 	int			n;
 
 	if (ec_topology.server == NULL)
+	{
 		before_shmem_exit(disconnect_at_exit, (Datum) 0);
+		pfree(MemoryContextAlloc(TopMemoryContext, EC_KEEP_FREE / 2));
+	}
 	ec_cluster_disconnect();
 
 	servers = MemoryContextAlloc(TopMemoryContext, sizeof(EcServer) * EC_MAX_SERVERS);
@@ -448,26 +460,35 @@ ec_exchange_meanwhile(EcOp *ops, int nops, EcDeadline deadline, int flags,
 /*
  * The same for requests to set markers, with which the caller withdraws documents: those that
  * are not EC_FAILED afterwards carry a marker, or are gone.  Returns whether all do.
+ * Throws out of memory, too.
  */
 bool
 ec_mark(EcOp *ops, int nops, EcDeadline deadline, void (*meanwhile) (void *arg), void *arg)
 {
 	bool		ok = ec_exchange_meanwhile(ops, nops, deadline, 0, meanwhile, arg);
+	bool		refused = false;
+	EcOp	   *deletes;
+
+	for (int i = 0; i < nops; i++)
+		refused |= !ops[i].skip && ops[i].result == EC_REFUSED;
+	if (!refused)
+		return ok;
 
 	/* a server out of memory may refuse even a marker; then the key must go */
+	deletes = palloc(nops * sizeof(EcOp));
+	memcpy(deletes, ops, nops * sizeof(EcOp));
 	for (int i = 0; i < nops; i++)
 	{
-		EcOp		op = ops[i];
-
-		if (op.skip || op.result != EC_REFUSED)
-			continue;
-		op.kind = EC_OP_DELETE;
-		op.value = NULL;
-		(void) ec_exchange(&op, 1, deadline, 0);
-		if (op.result == EC_FAILED)
-			ops[i].result = EC_FAILED;
-		ok &= op.result != EC_FAILED;
+		deletes[i].skip |= ops[i].result != EC_REFUSED;
+		deletes[i].kind = EC_OP_DELETE;
+		deletes[i].quiet = false;
+		deletes[i].value = NULL;
 	}
+	ok &= ec_exchange(deletes, nops, ec_deadline(ec_timeout), 0);
+	for (int i = 0; i < nops; i++)
+		if (!deletes[i].skip && deletes[i].result == EC_FAILED)
+			ops[i].result = EC_FAILED;
+	pfree(deletes);
 	return ok;
 }
 

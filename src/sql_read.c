@@ -44,9 +44,6 @@ PG_FUNCTION_INFO_V1(echocache_refresh_session);
 
 #define SESSION "session"
 
-/* See get_many(). */
-#define EC_MANY_BLOCK	(512 * 1024)
-
 static Oid	declared_type(FunctionCallInfo fcinfo, int arg);
 static char *id_text(Oid type, Datum value);
 static char *id_argument(FunctionCallInfo fcinfo, int arg);
@@ -213,11 +210,6 @@ read_many(FunctionCallInfo fcinfo, const char *name, int arg, const char *owner)
 /*
  * A row for each id asked for, in that order and as often; an id that is NULL
  * gives a row of NULLs, one without a document none.
- *
- * What is needed on the way has a context of its own, with one large block: glibc
- * keeps as much free memory as twice the largest block that was freed, and gives
- * the rest back to the kernel.  Without it, getting that again for each call
- * (page faults) takes most of the time.
  */
 static Datum
 get_many(FunctionCallInfo fcinfo, const char *name, int arg)
@@ -225,7 +217,7 @@ get_many(FunctionCallInfo fcinfo, const char *name, int arg)
 	TupleDesc	desc;
 	Tuplestorestate *rows = ec_begin_rows(fcinfo, &desc);
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "echocache ids",
-												  0, EC_MANY_BLOCK, ALLOCSET_DEFAULT_MAXSIZE);
+												  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(context);
 	Many	   *many = read_many(fcinfo, name, arg,
 								 PG_NARGS() > arg + 1 ? id_argument(fcinfo, arg + 1) : NULL);
