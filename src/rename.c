@@ -20,6 +20,7 @@
 #include "access/table.h"
 #include "access/xact.h"
 #include "catalog/indexing.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
@@ -102,6 +103,11 @@ ec_begin_rename(RenameStmt *stmt, Oid relid)
 	if (!ec_owns_relation(relid, GetUserId()))
 		return NIL;				/* the command says so */
 	LockRelationOid(relid, AccessExclusiveLock);
+	if (RangeVarGetRelid(stmt->relation, NoLock, true) != relid)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("table \"%s\" was renamed or dropped meanwhile", stmt->relation->relname),
+				 errhint("Run the command again.")));
 	foreach(lc, ec_documents_touching(relid))
 	{
 		EcDocument *doc = lfirst(lc);

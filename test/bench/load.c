@@ -6,9 +6,9 @@
  *		load turns [-m SERVERS] [-p PID]... [-e NAME,NAME...]
  *			ROUNDS CALLS {NAME TIMES PARAMETER SQL}...
  *
- * One connection, statements in turns: what does one cost? (turns.c)  Prints,
+ * One client, statements in turns: what does one cost? (turns.c)  Prints,
  * for each round and name, a line of round, name, median µs of a call, its 99th
- * percentile, CPU µs of a call in the servers (our backend and each PID of -p), and
+ * percentile, CPU µs of a call in the servers (our backends and each PID of -p), and
  * in this program.
  *
  *		load run [-c CONNECTIONS] [-t SECONDS] [-r RATE | -b] [-S SEED]

@@ -35,7 +35,7 @@ bars = "plot for [i = 1:columns(name)] name . '.dat' " . \
 if (there("reads")) {
 	set terminal svg size 900,700
 	set output "reads.svg"
-	set multiplot layout 2,1 title "Reading a document, one connection, one CPU"
+	set multiplot layout 2,1 title "Reading a document, one client, one CPU"
 	set ylabel "µs, logarithmic"
 	set logscale y
 	set yrange [1:*]

@@ -211,7 +211,7 @@ END {
 		part = i == 1 ? "reads" : "reads-unix"
 		if (!ncases[part]) continue
 		print "\n## Reads over " (i == 1 ? "TCP" : "unix sockets")
-		print "\nOne connection; everything on one CPU. All clients come over " (i == 1 ? "TCP." : "unix sockets.")
+		print "\nOne client; everything on one CPU. All connections are over " (i == 1 ? "TCP." : "unix sockets.")
 		table(part, "us", "Time of a read, µs", "document", "PostgreSQL", 1)
 		table(part, "p99", "99th percentile, µs", "document", "", 1)
 		table(part, "cpu_servers", "CPU time of a read in PostgreSQL and memcached, µs", "document",

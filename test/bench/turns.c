@@ -3,8 +3,9 @@
  * turns.c
  *	  How long do statements take, one against the other?
  *
- * One connection, statements prepared, $1 the only parameter (an empty PARAMETER:
- * none).  In every round each statement is called CALLS times, in the order given,
+ * One client; each statement has a connection of its own, since what one system does to its
+ * backend is not the others' (echocache keeps memory, say).  They are prepared, $1 is the only
+ * parameter (an empty PARAMETER: none).  In every round each statement is called CALLS times, in the order given,
  * so that whatever disturbs the machine disturbs them all.
  *
  *	TIMES over 1   a call is that many executions with $1 = 1, 2, ... TIMES
@@ -28,20 +29,18 @@
 #include "load.h"
 
 #define MAX_STATEMENTS	16
-#define MAX_PIDS		8
+#define MAX_PIDS		(MAX_STATEMENTS + 8)
 
 typedef struct Statement
 {
 	const char *name;
 	int			times;
 	const char *parameter;		/* or NULL */
-	bool		plain;			/* by the memcached client */
-	char		prepared[16];
+	PGconn	   *conn;			/* NULL: by the memcached client */
 } Statement;
 
-static PGconn *conn;
 static Cache *cache;
-static int	pids[MAX_PIDS];		/* whose CPU time is the servers': memcached's, our backend's */
+static int	pids[MAX_PIDS];		/* whose CPU time is the servers': memcached's, our backends' */
 static int	npids;
 
 /* CPU time that all threads of the servers have had, in ns; 0 where the kernel does not say. */
@@ -94,7 +93,7 @@ one_call(const Statement *s, char **result)
 	char	   *value = NULL;
 	size_t		len;
 
-	if (s->plain)
+	if (s->conn == NULL)
 	{
 		value = cache_get(cache, s->parameter, &len);
 		if (value == NULL)
@@ -114,7 +113,7 @@ one_call(const Statement *s, char **result)
 			snprintf(number, sizeof(number), "%d", i);
 			param = number;
 		}
-		res = sql_run(conn, s->prepared, param ? 1 : 0, &param);
+		res = sql_run(s->conn, "s", param ? 1 : 0, &param);
 		if (result && i == s->times && PQntuples(res) > 0)
 			*result = strdup(PQgetvalue(res, 0, 0));
 		PQclear(res);
@@ -175,7 +174,7 @@ turns_main(int argc, char **argv)
 				cache = cache_open(optarg);
 				break;
 			case 'p':
-				if (npids == MAX_PIDS - 1)
+				if (npids == MAX_PIDS - MAX_STATEMENTS)
 					die("too many processes");
 				pids[npids++] = atoi(optarg);
 				break;
@@ -195,18 +194,17 @@ turns_main(int argc, char **argv)
 		die("wrong arguments; see load.c");
 
 	times = get_memory(calls * sizeof(double));
-	conn = sql_open();
-	pids[npids++] = PQbackendPID(conn);
 	for (int i = 0; i < n; i++)
 	{
 		char	  **arg = argv + 2 + 4 * i;
 		Statement  *s = &statements[i];
 
 		*s = (Statement) {.name = arg[0], .times = atoi(arg[1]), .parameter = *arg[2] ? arg[2] : NULL};
-		s->plain = strcmp(arg[3], "get") == 0;
-		snprintf(s->prepared, sizeof(s->prepared), "s%d", i);
-		if (!s->plain)
-			sql_prepare(conn, s->prepared, arg[3]);
+		if (strcmp(arg[3], "get") == 0)
+			continue;
+		s->conn = sql_open();
+		sql_prepare(s->conn, "s", arg[3]);
+		pids[npids++] = PQbackendPID(s->conn);
 	}
 	if (equal)
 		check_equal(statements, n, equal);
@@ -232,7 +230,8 @@ turns_main(int argc, char **argv)
 			printf("%d\t%s\t%.2f\t%.2f\t%.2f\t%.2f\n", round, s->name, times[calls / 2] / 1e3,
 				   times[(int) (calls * 0.99)] / 1e3, servers / 1e3 / calls, own / 1e3 / calls);
 		}
-	PQfinish(conn);
+	for (int i = 0; i < n; i++)
+		PQfinish(statements[i].conn);
 	if (cache)
 		cache_close(cache);
 	return 0;

@@ -370,6 +370,19 @@ ddl('detach, DDL and attach', q{SELECT echocache_detach(); ALTER TABLE talk DROP
 	shape => 'SELECT id FROM talk', change => 'UPDATE talk SET n = n + 1');
 ddl('ADD and DROP of the same column', 'ALTER TABLE talk ADD COLUMN extra int; ALTER TABLE talk DROP COLUMN extra');
 
+# The name that a command waits for becomes another table's.
+$s->run('CREATE TABLE other_talk (id bigint PRIMARY KEY)');
+$s->run('BEGIN; ALTER TABLE talk RENAME TO old_talk; ALTER TABLE other_talk RENAME TO talk');
+$reader->send('ALTER TABLE talk RENAME COLUMN id TO key');
+wait_for('the command to wait', sub {
+	return $s->run(q{SELECT wait_event_type FROM pg_stat_activity WHERE pid = } . $reader->pid) eq 'Lock';
+});
+$s->run('COMMIT');
+is($reader->finish, undef, 'RENAME COLUMN, and the table gets another name meanwhile');
+like($reader->messages, qr/^55006: table "talk" was renamed or dropped meanwhile/, 'is refused');
+$s->run('DROP TABLE talk; ALTER TABLE old_talk RENAME TO talk');
+ddl('RENAME COLUMN after that', 'ALTER TABLE talk RENAME COLUMN id TO key; ALTER TABLE talk RENAME COLUMN key TO id');
+
 # While the server is away, and keeps what it has.
 cached('before DDL with the server frozen');
 $memcached->freeze;
