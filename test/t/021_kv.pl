@@ -254,7 +254,7 @@ my $recovering = sub {
 	sleep 0.5;
 	return is($silent_state->(), 'RECOVERING', 'and stays so');
 };
-setting($s, 'echocache.timeout' => '100ms');
+setting($s, 'echocache.timeout' => '500ms');
 $silent->set('session:1', '{"id":1,"title":"of an earlier life"}');
 setting($s, 'echocache.hosts' => $silent->address);
 $recovering->('a server that does not tell its keys');
