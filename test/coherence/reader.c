@@ -419,10 +419,11 @@ reader_main(void *arg)
 		note_time(T_READ, since);
 		/* not faster than asked for, nor in one go what was missed meanwhile */
 		next += (double) BATCH * nplain / plain_rate;
-		if (next > now())
-			usleep((next - now()) * 1e6);
-		else if (next < now() - 0.1)
-			next = now();
+		since = now();
+		if (next > since)
+			usleep((next - since) * 1e6);
+		else if (next < since - 0.1)
+			next = since;
 	}
 	return NULL;
 }
