@@ -514,8 +514,8 @@ read_and_fill(EcDocument *doc, EcItem *items, int n, const char *owner, bool as_
 					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 					 errmsg("could not serialize access to document \"%s\" with %s \"%s\"",
 							doc->name, NameStr(doc->key.name), item->id),
-					 errdetail("Others have deleted its row after this transaction's snapshot, which "
-							   "still shows it beside the one that was inserted here."),
+					 errdetail("Others have deleted its row after this transaction's snapshot, "
+							   "which still shows it beside the one that was inserted here."),
 					 errhint("The transaction might succeed if retried.")));
 		if (rows[r].matches > 1)
 			ereport(ERROR,

@@ -32,8 +32,8 @@ extern void ec_follow_makers(List *makers);
  * does not own the table, which the command then says; else it locks the table in
  * AccessExclusiveLock, as the command will, and those of the documents in AccessShareLock
  * for their filters, all to the end of the transaction, waiting; throws what opening them
- * and parsing a filter throw, and 55006 if the name is another table's after that wait.  The second expects these locks, and writes
- * echocache.dependent as well, in the same way.
+ * and parsing a filter throw, and 55006 if the name is another table's after that wait.
+ * The second expects these locks, and writes echocache.dependent as well, in the same way.
  */
 extern List *ec_begin_rename(RenameStmt *stmt, Oid relid);
 extern void ec_follow_renames(List *renames, RenameStmt *stmt);

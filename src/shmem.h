@@ -4,11 +4,10 @@
  *	  Shared state: the topology, server states, documents' counters.
  *
  * The topology (which servers there are, whether the cache is enabled, what each
- * database's keys begin with) has one writer, the postmaster and then the launcher, and a generation.
- * Whoever
- * places a key does so under the generation that it has entered (ec_topology_enter) and
- * leaves it afterwards; after publishing a new one nothing is purged, and no server
- * becomes UP, before everybody has left the old one.  So two backends never
+ * database's keys begin with) has one writer, the postmaster and then the launcher, and
+ * a generation.  Whoever places a key does so under the generation that it has entered
+ * (ec_topology_enter) and leaves it afterwards; after publishing a new one nothing is purged,
+ * and no server becomes UP, before everybody has left the old one.  So two backends never
  * trust two different placements of one key.  Who commits changes while the cache is off
  * enters as well: he may still be about it when it is on.
  *

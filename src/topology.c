@@ -39,7 +39,10 @@ static int	make_servers(EcServer *servers);
 
 /* ---------------------------------------------------------------- publishing */
 
-/* The addresses of a server; with numeric, only what needs no resolver. */
+/*
+ * The addresses of a server; with numeric, only what needs no resolver.  (localhost is in the
+ * hosts file, and the postmaster looks it up for listen_addresses as well.)
+ */
 static void
 resolve_server(EcServer *s, bool numeric)
 {
