@@ -66,6 +66,9 @@ typedef struct EcOp
 	int			next;			/* private: the next one on the same connection */
 } EcOp;
 
+/* Markers in one exchange of many; each exchange has a deadline of its own. */
+#define EC_BATCH		1000
+
 /* A flag of ec_exchange */
 #define EC_RENEW_DEADLINE	0x01	/* with every piece that arrives; one server only */
 

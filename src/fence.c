@@ -57,9 +57,6 @@
 #include "sweep.h"
 #include "waitpoint.h"
 
-/* Keys in one exchange of a large batch; each has a deadline of its own. */
-#define EC_BATCH			1000
-
 /* Outbox rows of one transaction and server; above, whole documents are noted. */
 #define EC_OUTBOX_KEYS		1000
 

@@ -63,7 +63,7 @@ static void function_dropped(Oid function);
 static void relation_dropped(Oid relid);
 static void column_dropped(Oid relid, AttrNumber attno);
 
-/* Once, from ec_ddl_init(). */
+/* Once, from _PG_init. */
 void
 ec_object_init(void)
 {

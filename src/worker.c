@@ -53,7 +53,6 @@
 
 #define WORKER_NAP_MS		10000	/* when all is well */
 #define WAIT_FOR_LOCK_MS	50		/* how often the outbox lock is tried */
-#define EC_BATCH			1000
 
 /* Rows of a server that is DOWN, above which whole documents are noted instead. */
 #define COLLAPSE_ROWS		10000

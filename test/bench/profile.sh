@@ -60,13 +60,14 @@ wait_up()
 	ec_die "the server does not come UP"
 }
 
-# session I N: do statement I N times in one session, and print the backend's PID.
+# session I N [PSQL COMMAND]: print the backend's PID, run the command, then statement I N times.
 session()
 {
 	{
 		echo "SELECT pg_backend_pid();"
 		echo "PREPARE p(bigint) AS ${statements[$1]};"
 		echo "\\o /dev/null"
+		echo "${3:-}"
 		yes "EXECUTE p(7);" | head -n "$2"
 	} | ec_sql
 }
@@ -92,16 +93,8 @@ calls()
 	local pid
 
 	rm -f "$folder"/{strace,pid,attached}
-	# shellcheck disable=SC2016 # the inner shell expands it
-	{
-		echo "SELECT pg_backend_pid();"
-		echo "PREPARE p(bigint) AS ${statements[$1]};"
-		echo "\\o /dev/null"
-		echo "EXECUTE p(7);"
-		# until strace is attached
-		echo "\\! while [ ! -s $folder/attached ]; do sleep 0.05; done"
-		yes "EXECUTE p(7);" | head -n "$2"
-	} | ec_sql >"$folder/pid" &
+	# it begins when strace is attached
+	session "$1" "$2" "\\! while [ ! -s $folder/attached ]; do sleep 0.05; done" >"$folder/pid" &
 	while [ ! -s "$folder/pid" ]; do sleep 0.05; done
 	pid=$(cat "$folder/pid")
 	ec_as_postgres strace -c -o "$folder/strace" -p "$pid" 2>"$folder/attached" || true

@@ -5,8 +5,9 @@
  *
  * One client; each statement has a connection of its own, since what one system does to its
  * backend is not the others' (echocache keeps memory, say).  They are prepared, $1 is the only
- * parameter (an empty PARAMETER: none).  In every round each statement is called CALLS times, in the order given,
- * so that whatever disturbs the machine disturbs them all.
+ * parameter (an empty PARAMETER: none).
+ *
+ * In every round each statement is called CALLS times, in the order given, so that whatever disturbs the machine disturbs them all.
  *
  *	TIMES over 1   a call is that many executions with $1 = 1, 2, ... TIMES
  *	NAME is "-"    run once a round and not timed
