@@ -171,7 +171,7 @@ ec_placement_enter_always(void)
 		load_prefix();
 		LWLockRelease(ec_shmem->lock);
 	}
-	return ec_placement.enabled && ec_topology_is_served(ec_placement.generation);
+	return ec_placement.enabled;
 }
 
 bool

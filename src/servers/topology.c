@@ -3,9 +3,9 @@
  * topology.c
  *	  Which servers there are, and who goes by which list of them.
  *
- * The topology is published as a generation, and used by those who have entered it;
- * the rules are in shmem.h.  The postmaster publishes the first one, all others the launcher,
- * which also resolves names: that can block for long.
+ * The topology is published as a generation, and used by processes that have entered it; the
+ * rules are in shmem.h.  The postmaster publishes the first generation, the launcher all
+ * others.  The launcher also resolves names, which can block for long.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -29,8 +29,8 @@
 #include "servers/topology.h"
 #include "shmem.h"
 
-/* By then the launcher has taken over from the postmaster, or will not. */
-#define FIRST_TOPOLOGY_MS	5000
+/* How often a commit without a launcher is logged. */
+#define NO_LAUNCHER_MS	60000
 
 static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
 
@@ -51,8 +51,9 @@ static void shmem_startup(void);
 /* ---------------------------------------------------------------- publishing */
 
 /*
- * The addresses of a server; with numeric, only what needs no resolver.  (localhost is in the
- * hosts file, and the postmaster looks it up for listen_addresses as well.)
+ * Set the addresses of a server; with numeric, only those that need no resolver.  (localhost
+ * is in the hosts file, and the postmaster looks it up for listen_addresses as well.)  Never
+ * throws; a name that does not resolve has no address.
  */
 static void
 resolve_server(EcServer *s, bool numeric)
@@ -148,9 +149,9 @@ ec_topology_init(void)
 }
 
 /*
- * Publish what the settings say as a new generation.  Every server begins as
- * RECOVERING: keys may have moved, and what was left where they were before is
- * purged before anybody reads.  Names keep the addresses that are known.
+ * Publish what the settings say as a new generation.  Every server begins as RECOVERING: keys
+ * may have moved, and what was left in their old places is purged before anybody reads.  Names
+ * keep the addresses that are known.  By the launcher only; throws out of memory.
  */
 void
 ec_topology_publish(void)
@@ -204,8 +205,9 @@ ec_topology_publish(void)
 }
 
 /*
- * Resolve the names again.  A server that gets its first addresses can be used
- * now; other addresses than before are other servers, and a new topology.
+ * Resolve the names again.  A server that gets its first addresses can be used from now on;
+ * other addresses than before mean another server, and a new generation.  By the launcher
+ * only; may block for as long as the resolver likes.
  */
 void
 ec_topology_resolve_names(void)
@@ -298,19 +300,25 @@ ec_topology_is_entered(void)
 }
 
 /*
- * Is there a launcher that goes on from this generation?  Without one (for want of
- * max_worker_processes) no server comes UP, nothing clears the outbox, and the cache is as
- * good as off: after a moment nobody who commits shall ask for it.
+ * A commit has entered the first generation: the launcher has not taken over from the
+ * postmaster yet.  The commit sends its markers as any other does, but no server becomes UP and
+ * the outbox is not needed, since the launcher's first generation has every server purged.  A
+ * launcher that does not come (for want of max_worker_processes) is logged once a minute.
  */
-bool
-ec_topology_is_served(uint64 generation)
+void
+ec_topology_without_launcher(void)
 {
-	uint64		now = GetCurrentTimestamp();
-	uint64		since = 0;
+	uint64		now = (uint64) GetCurrentTimestamp();
+	uint64		logged = pg_atomic_read_u64(&ec_shmem->no_launcher_logged);
 
-	return generation != EC_FIRST_GENERATION ||
-		pg_atomic_compare_exchange_u64(&ec_shmem->first_entered, &since, now) ||
-		!TimestampDifferenceExceeds(since, now, FIRST_TOPOLOGY_MS);
+	if (!TimestampDifferenceExceeds((TimestampTz) logged, (TimestampTz) now, NO_LAUNCHER_MS) ||
+		!pg_atomic_compare_exchange_u64(&ec_shmem->no_launcher_logged, &logged, now))
+		return;
+	ereport(LOG,
+			(errmsg("echocache: the launcher has not started"),
+			 errdetail("No document is cached.  Commits invalidate what memcached still has."),
+			 errhint("Perhaps max_worker_processes is too small."),
+			 errhidestmt(true), errhidecontext(true)));
 }
 
 /*
