@@ -3,7 +3,7 @@
  * batch.c
  *	  What goes over all documents of a name shares this: warm and verify.
  *
- * A sweep is one statement, in batches.  Of each it keeps nothing but counts, and
+ * A batch is one statement, in batches.  Of each it keeps nothing but counts, and
  * between two of them it holds no lock of ours and is in no topology, so that
  * nobody waits for more than one batch.  What it stores goes by the fence as a fill
  * does: class in share mode, keys in store mode, neither with waiting; marker; a
@@ -72,18 +72,18 @@ check_transaction(const char *function)
 
 /*
  * Begin to go over the documents of a name, which must stay where it is.  Throws
- * where that cannot be: see the function's entry in README.md.
+ * where that cannot be: see the function's entry in doc/functions.md.
  */
 void
-ec_batch_begin(EcBatch *sweep, const char *function, const char *name)
+ec_batch_begin(EcBatch *batch, const char *function, const char *name)
 {
-	memset(sweep, 0, sizeof(EcBatch));
-	sweep->function = function;
-	sweep->name = name;
+	memset(batch, 0, sizeof(EcBatch));
+	batch->function = function;
+	batch->name = name;
 	(void) ec_attachment_require(name);
 	PreventCommandDuringRecovery(function);
 	check_transaction(function);
-	ec_batch_attachment(sweep);
+	ec_batch_attachment(batch);
 	ec_batch_topology(function);	/* is there one? */
 	ec_topology_leave();
 }
@@ -93,24 +93,24 @@ ec_batch_begin(EcBatch *sweep, const char *function, const char *name)
  * for these; the caller holds nothing of ours.
  */
 void
-ec_batch_attachment(EcBatch *sweep)
+ec_batch_attachment(EcBatch *batch)
 {
 	EcAttachment *att;
 
-	while ((att = ec_attachment_require(sweep->name)) != sweep->att)
+	while ((att = ec_attachment_require(batch->name)) != batch->att)
 	{
-		if (sweep->att != NULL && sweep->att->relid != att->relid)
+		if (batch->att != NULL && batch->att->relid != att->relid)
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					 errmsg("document \"%s\" was attached to another table meanwhile",
-							sweep->name)));
+							batch->name)));
 		ec_fill_lock_tables(att);
-		sweep->att = att;
+		batch->att = att;
 	}
 	if (att->suspended)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("document \"%s\" is not cached", sweep->name),
+				 errmsg("document \"%s\" is not cached", batch->name),
 				 errdetail("A trigger of echocache on its table is disabled or gone, or another "
 						   "database uses its keys.")));
 }
@@ -135,40 +135,40 @@ ec_batch_topology(const char *function)
  * a way that we do not see takes that lock first.
  */
 bool
-ec_batch_enter(EcBatch *sweep)
+ec_batch_enter(EcBatch *batch)
 {
 	for (int tries = 1;; tries++)
 	{
 		EcAttachment *att;
 
 		CHECK_FOR_INTERRUPTS();
-		check_transaction(sweep->function);
-		ec_batch_attachment(sweep);
-		att = sweep->att;
-		ec_batch_topology(sweep->function);
+		check_transaction(batch->function);
+		ec_batch_attachment(batch);
+		att = batch->att;
+		ec_batch_topology(batch->function);
 		if (ec_locks_attachment(att->relid, EC_LOCK_ATTACHMENT_SHARE, false))
 		{
-			if (ec_attachment_by_name(sweep->name) == att)
+			if (ec_attachment_by_name(batch->name) == att)
 			{
-				sweep->class_busy = false;
+				batch->lock_busy = false;
 				return true;
 			}
 			ec_locks_release_attachment(att->relid, EC_LOCK_ATTACHMENT_SHARE);
 		}
 		ec_topology_leave();
-		if (sweep->class_busy || tries == CLASS_TRIES)
+		if (batch->lock_busy || tries == CLASS_TRIES)
 			break;
 		ec_deadline_nap(CLASS_NAP_MS);
 	}
-	sweep->class_busy = true;
+	batch->lock_busy = true;
 	return false;
 }
 
 /* The batch is over; its keys are unlocked. */
 void
-ec_batch_leave(EcBatch *sweep)
+ec_batch_leave(EcBatch *batch)
 {
-	ec_locks_release_attachment(sweep->att->relid, EC_LOCK_ATTACHMENT_SHARE);
+	ec_locks_release_attachment(batch->att->relid, EC_LOCK_ATTACHMENT_SHARE);
 	ec_topology_leave();
 }
 
@@ -190,7 +190,7 @@ ec_batch_exchange(EcRequest *reqs, int n)
 		for (end = first; end < n && (end == first || bytes + reqs[end].valuelen <= PIECE_BYTES);
 			 end++)
 		{
-			EcRequest	   *req = &reqs[end];
+			EcRequest  *req = &reqs[end];
 
 			if (req->skip)
 				continue;
@@ -210,12 +210,12 @@ ec_batch_exchange(EcRequest *reqs, int n)
  * query, or that function, throws.
  */
 bool
-ec_batch_fetch(EcBatch *sweep, EcRow *rows, int n)
+ec_batch_fetch(EcBatch *batch, EcRow *rows, int n)
 {
-	if (n > 0 && sweep->att->function_name)
-		return ec_build_may_store(sweep->att) &&
-			ec_fetch_guarded(sweep->att, rows, n, false) == EC_FETCH_DONE;
-	ec_fetch(sweep->att, rows, n, GetLatestSnapshot(), true);
+	if (n > 0 && batch->att->function_name)
+		return ec_build_may_store(batch->att) &&
+			ec_fetch_guarded(batch->att, rows, n, false) == EC_FETCH_DONE;
+	ec_fetch(batch->att, rows, n, GetLatestSnapshot(), true);
 	return true;
 }
 
@@ -225,13 +225,13 @@ ec_batch_fetch(EcBatch *sweep, EcRow *rows, int n)
  * not what an unknown limit would get.
  */
 SPIPlanPtr
-ec_batch_prepare(EcBatch *sweep, const char *sql, int nargs, Oid *argtypes)
+ec_batch_prepare(EcBatch *batch, const char *sql, int nargs, Oid *argtypes)
 {
 	MemoryContext context = CurrentMemoryContext;
 	EcActing	before;
 	SPIPlanPtr	plan;
 
-	ec_act_begin(sweep->att, true, &before);
+	ec_act_begin(batch->att, true, &before);
 	plan = SPI_prepare_cursor(sql, nargs, argtypes, CURSOR_OPT_CUSTOM_PLAN);
 	ec_act_end(&before);
 	MemoryContextSwitchTo(context); /* SPI has left us in its own */
@@ -245,15 +245,15 @@ ec_batch_prepare(EcBatch *sweep, const char *sql, int nargs, Oid *argtypes)
  * rows it gives, which are in SPI_tuptable.
  */
 uint64
-ec_batch_query(EcBatch *sweep, SPIPlanPtr plan, Datum *values, const char *nulls)
+ec_batch_query(EcBatch *batch, SPIPlanPtr plan, Datum *values, const char *nulls)
 {
 	MemoryContext context = CurrentMemoryContext;
 	EcActing	before;
 
-	ec_act_begin(sweep->att, true, &before);
+	ec_act_begin(batch->att, true, &before);
 	PushActiveSnapshot(GetLatestSnapshot());
 	if (SPI_execute_plan(plan, values, nulls, true, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not read the table of document \"%s\"", sweep->name);
+		elog(ERROR, "could not read the table of document \"%s\"", batch->name);
 	PopActiveSnapshot();
 	ec_act_end(&before);
 	MemoryContextSwitchTo(context);

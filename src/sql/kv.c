@@ -178,9 +178,10 @@ lifetime_argument(FunctionCallInfo fcinfo, int arg)
 	if (argument_types(fcinfo)[arg] == TEXTOID)
 	{
 		/* what an untyped parameter or literal resolves to */
-		Datum		interval = DirectFunctionCall3(interval_in,
-												   CStringGetDatum(text_to_cstring(PG_GETARG_TEXT_PP(arg))),
-												   ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
+		char	   *text = text_to_cstring(PG_GETARG_TEXT_PP(arg));
+		Datum		interval = DirectFunctionCall3(interval_in, CStringGetDatum(text),
+												   ObjectIdGetDatum(InvalidOid),
+												   Int32GetDatum(-1));
 
 		return ec_request_ttl(ec_support_seconds(DatumGetIntervalP(interval)));
 	}
@@ -226,7 +227,7 @@ value_datum(const EcRequest *req, bool binary)
 static Datum
 get(FunctionCallInfo fcinfo, bool binary, int64 ttl)
 {
-	EcRequest		req = {.ttl = ttl};
+	EcRequest	req = {.ttl = ttl};
 
 	run(&req, EC_REQUEST_GET, PG_GETARG_TEXT_PP(0), false);
 	if (req.result != EC_DONE)
@@ -273,7 +274,7 @@ gets(FunctionCallInfo fcinfo, bool binary)
 {
 	TupleDesc	desc;
 	Tuplestorestate *rows = ec_support_begin_rows(fcinfo, &desc);
-	EcRequest		req = {.ttl = -1};
+	EcRequest	req = {.ttl = -1};
 	Datum		values[2];
 	bool		nulls[2] = {false, false};
 
@@ -313,7 +314,7 @@ get_multi(FunctionCallInfo fcinfo, bool binary)
 	Datum	   *keys;
 	bool	   *absent;
 	int			n;
-	EcRequest	   *reqs;
+	EcRequest  *reqs;
 
 	deconstruct_array(PG_GETARG_ARRAYTYPE_P(0), TEXTOID, -1, false, TYPALIGN_INT, &keys, &absent,
 					  &n);
@@ -415,7 +416,7 @@ store(FunctionCallInfo fcinfo, EcRequest *req, EcRequestKind kind, int ttl_arg)
 static Datum
 store_mode(FunctionCallInfo fcinfo, char mode)
 {
-	EcRequest		req = {.mode = mode};
+	EcRequest	req = {.mode = mode};
 
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
 		PG_RETURN_NULL();
@@ -455,7 +456,7 @@ echocache_kv_prepend(PG_FUNCTION_ARGS)
 Datum
 echocache_kv_cas(PG_FUNCTION_ARGS)
 {
-	EcRequest		req = {0};
+	EcRequest	req = {0};
 
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1) || PG_ARGISNULL(2))
 		PG_RETURN_NULL();
@@ -472,7 +473,7 @@ echocache_kv_cas(PG_FUNCTION_ARGS)
 Datum
 echocache_kv_touch(PG_FUNCTION_ARGS)
 {
-	EcRequest		req = {0};
+	EcRequest	req = {0};
 
 	if (PG_ARGISNULL(0))
 		PG_RETURN_NULL();
@@ -484,7 +485,7 @@ echocache_kv_touch(PG_FUNCTION_ARGS)
 Datum
 echocache_kv_delete(PG_FUNCTION_ARGS)
 {
-	EcRequest		req = {0};
+	EcRequest	req = {0};
 
 	run(&req, EC_REQUEST_DELETE, PG_GETARG_TEXT_PP(0), true);
 	PG_RETURN_BOOL(req.result == EC_DONE);
@@ -494,7 +495,7 @@ echocache_kv_delete(PG_FUNCTION_ARGS)
 static Datum
 arithmetic(FunctionCallInfo fcinfo, EcRequestKind kind)
 {
-	EcRequest		req = {0};
+	EcRequest	req = {0};
 	int64		delta = PG_GETARG_INT64(1);
 	uint64		number;
 	char	   *digits;

@@ -93,8 +93,8 @@ ec_kv_keys_check(const char *key, int len)
 
 /* Is one of the keys a document's of this prefix and name?  head gets what it begins with. */
 static bool
-find_key(const EcRequest *reqs, int n, const char *prefix, const char *name, const EcRequest **found,
-		 char *head)
+find_key(const EcRequest *reqs, int n, const char *prefix, const char *name,
+		 const EcRequest **found, char *head)
 {
 	size_t		len = ec_key_head(head, prefix, name);
 
@@ -136,7 +136,7 @@ refuse_documents(const EcRequest *reqs, int n)
 	LWLockAcquire(ec_shmem->lock, LW_SHARED);
 	for (int i = 0; i < EC_MAX_ATTACHMENTS && !found; i++)
 	{
-		EcSlot *slot = &ec_shmem->slot[i];
+		EcSlot	   *slot = &ec_shmem->slot[i];
 
 		for (int d = 0; d < EC_MAX_DATABASES && !found && OidIsValid(slot->dboid); d++)
 		{
@@ -193,7 +193,7 @@ ec_kv_keys_begin(EcRequest *reqs, int n)
 	refuse_documents(reqs, n);
 	for (int i = 0; i < n; i++)
 	{
-		EcRequest	   *req = &reqs[i];
+		EcRequest  *req = &reqs[i];
 
 		if (req->skip)
 			continue;
@@ -203,7 +203,8 @@ ec_kv_keys_begin(EcRequest *reqs, int n)
 					(errcode(ERRCODE_CONNECTION_FAILURE),
 					 errmsg("cache server \"%s\" is not available", ec_placement_name(req->server)),
 					 errdetail("It is known to be down: %s.", ec_state_error(req->server))));
-		if (req->valuelen > EC_VALUE_MAX || !ec_placement_fits(req->server, req->keylen, req->valuelen))
+		if (req->valuelen > EC_VALUE_MAX ||
+			!ec_placement_fits(req->server, req->keylen, req->valuelen))
 			ec_kv_keys_too_large(req, "The request was not sent.");
 	}
 }
