@@ -302,6 +302,7 @@ $s->quit;
 # ---------------------------------------------------------------- the whole way out
 
 run_page('doc/upgrading.md');
+is(`find '$stage' -type f`, '', 'no file is left');
 
 # ---------------------------------------------------------------- what holds for all pages
 
