@@ -85,8 +85,6 @@ sub run_sql
 		$result = 'ERROR:  ' . $session->messages =~ s/\n.*//sr unless defined $result;
 		# as the reader has the server
 		$result =~ s/\Q${\$memcached->address}\E/localhost:11211/g;
-		# until the message has the word of the glossary
-		$result =~ s/could not withdraw cached documents from/could not invalidate cached documents on/;
 		is($result, join("\n", map { s/^ //r } $expected =~ /^-->(.*)$/mg), "$page: " . $sql =~ s/\s+/ /gr);
 		wait_up($database) if $sql =~ /CREATE EXTENSION/;
 		$statements{$page} .= $sql;
@@ -276,8 +274,6 @@ for my $column ((split /\n/, $s->run(q{SELECT DISTINCT attrelid::regclass || '.'
 {
 	my ($object, $name) = split /\./, $column;
 
-	# until the SQL has the words of the glossary
-	$name = { withdrawals => 'invalidations', withdrawn => 'invalidated' }->{$name} // $name;
 	my ($entry) = $reference =~ /^##+ $object\n(.*?)^##/ms;
 	like($entry, qr/`"?$name"?`/, "doc has $object.$name");
 }
