@@ -100,9 +100,6 @@ PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
 
-# PGXS does not track headers.
-$(OBJS) $(OBJS:.o=.bc): $(wildcard $(srcdir)/src/*.h $(srcdir)/src/*/*.h)
-
 # DOCS would put our pages into one folder with those of all extensions, where their names
 # (clients.md, security.md) are anybody's.  They get a folder of their own, laid out as here, so
 # that their links hold.
@@ -121,3 +118,6 @@ uninstall-doc-pages:
 	rm -rf '$(docpagesdir)'
 
 .PHONY: install-doc-pages uninstall-doc-pages
+
+# PGXS does not track headers.
+$(OBJS) $(OBJS:.o=.bc): $(wildcard $(srcdir)/src/*.h $(srcdir)/src/*/*.h)
