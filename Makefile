@@ -100,5 +100,24 @@ PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
 
+# DOCS would put our pages into one folder with those of all extensions, where their names
+# (clients.md, security.md) are anybody's.  They get a folder of their own, laid out as here, so
+# that their links hold.
+DOC_PAGES = README.md CHANGELOG.md LICENSE $(patsubst $(srcdir)/%,%,$(wildcard $(srcdir)/doc/*.md))
+docpagesdir = $(DESTDIR)$(docdir)/$(docmoduledir)/echocache
+
+install: install-doc-pages
+install-doc-pages:
+	$(MKDIR_P) '$(docpagesdir)/doc'
+	for page in $(DOC_PAGES); do \
+		$(INSTALL_DATA) $(srcdir)/$$page '$(docpagesdir)'/$$page || exit 1; \
+	done
+
+uninstall: uninstall-doc-pages
+uninstall-doc-pages:
+	rm -rf '$(docpagesdir)'
+
+.PHONY: install-doc-pages uninstall-doc-pages
+
 # PGXS does not track headers.
 $(OBJS) $(OBJS:.o=.bc): $(wildcard $(srcdir)/src/*.h $(srcdir)/src/*/*.h)

@@ -1,5 +1,5 @@
 # The key/value client where several servers, faults, other databases and other
-# clients come in; what echocache_flush_all() is good for; README's examples.
+# clients come in; what echocache_flush_all() is good for.
 #
 # Copyright (c) 2026, echocache developers
 
@@ -311,34 +311,5 @@ like($s->error('SELECT echocache_flush_all()'), qr/^0A000: cache server "\Q${\$s
 is($memcached->get('mine'), undef, 'the others have been');
 sleep 0.5;
 is($s->run(q{SELECT state FROM echocache_servers WHERE server = '} . $stubborn->address . q{'}), 'RECOVERING', 'and it stays RECOVERING');
-
-#
-# README's section: every example gives what is written below it.
-#
-setting($s, 'echocache.hosts' => $memcached->address);
-wait_state($s, 'UP', $memcached);
-$s->run('SELECT echocache_flush_all()');
-$s->run('\pset null NULL
-	SELECT 1');
-my ($section) = slurp_file("$FindBin::RealBin/../../README.md") =~ /^## Key\/value client\n(.*?)^## /ms;
-my $examples = 0;
-for my $block ($section =~ /^```sql\n(.*?)^```/msg)
-{
-	while ($block =~ /\G((?:(?!-->).*\n)*?.*;\n)((?:--> .*\n)*)/g)
-	{
-		my ($sql, $expected) = ($1, $2);
-		my $result = $s->attempt($sql);
-
-		$result = 'ERROR:  ' . $s->messages =~ s/\n.*//sr unless defined $result;
-		is($result, join("\n", $expected =~ /^--> (.*)$/mg), 'README: ' . $sql =~ s/\s+/ /gr);
-		$examples++;
-	}
-}
-cmp_ok($examples, '>=', 20, 'README has examples');
-# and a line for each function
-for my $function (split /\n/, $s->run(q{SELECT DISTINCT proname FROM pg_proc WHERE proname ~ '^echocache_(kv_|flush)'}))
-{
-	like($section, qr/`$function\(/, "README: $function");
-}
 
 done_testing();
