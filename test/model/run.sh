@@ -105,6 +105,7 @@ fails lease '-DREADD_AS_LEASE -DCRASHES' 'a late addition is found after a resta
 fails lease '-DOWN_CLAIM_IS_A_LEASE -DCRASHES' 'a claim of before a restart is taken for a lease'
 fails lease '-DWITHOUT_TOKEN' 'a late request overwrites the lease of a new owner'
 fails lease '-DCOUNTED_FROM_ANSWER' 'the answer comes late, and the owner trusts for too long'
+fails lease '-DVALID=3' 'an owner trusts its lease for longer than others wait'
 fails lease '-DWITHOUT_DEADLINE' 'the worker stands still, and the backends go on'
 fails lease '-DLOST_BUT_UP -DSTORES=0' 'the lease comes back, and what was stored meanwhile is read'
 fails lease '-DUP_WITHOUT_PURGE -DSTORES=0' 'the new owner reads what the old one has left'
