@@ -178,8 +178,8 @@ lifetime_argument(FunctionCallInfo fcinfo, int arg)
 	if (argument_types(fcinfo)[arg] == TEXTOID)
 	{
 		/* what an untyped parameter or literal resolves to */
-		char	   *text = text_to_cstring(PG_GETARG_TEXT_PP(arg));
-		Datum		interval = DirectFunctionCall3(interval_in, CStringGetDatum(text),
+		char	   *lifetime = text_to_cstring(PG_GETARG_TEXT_PP(arg));
+		Datum		interval = DirectFunctionCall3(interval_in, CStringGetDatum(lifetime),
 												   ObjectIdGetDatum(InvalidOid),
 												   Int32GetDatum(-1));
 
