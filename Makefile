@@ -60,14 +60,33 @@ endif
 
 REGRESS = $(sort $(notdir $(basename $(wildcard test/sql/*.sql))))
 REGRESS_OPTS = --inputdir=test --outputdir=. --encoding=UTF8
-ISOLATION = $(sort $(notdir $(basename $(wildcard test/isolation/specs/*.spec))))
 ISOLATION_OPTS = --inputdir=test/isolation --outputdir=output_iso
-TAP_TESTS = 1
 PROVE_TESTS = test/t/*.pl
 
+# `make installcheck` runs the regression tests on a running server, and the isolation tests if
+# that was built with wait points; `make installcheck TAP_TESTS=1` the TAP tests as well, which
+# start servers of their own.  On a temporary instance, as test/run.sh has it, nothing is asked.
 PG_CONFIG ?= pg_config
+ISOLATION = $(sort $(notdir $(basename $(wildcard test/isolation/specs/*.spec))))
+ifneq (,$(filter installcheck,$(MAKECMDGOALS)))
+ifeq (,$(findstring --temp-instance,$(EXTRA_REGRESS_OPTS)))
+READY = PG_CONFIG='$(PG_CONFIG)' EXTRA_REGRESS_OPTS='$(EXTRA_REGRESS_OPTS)' bash test/installcheck.sh
+REGRESS_PREP = installcheck-ready
+ISOLATION := $(if $(shell $(READY) wait-points),$(ISOLATION))
+endif
+endif
+# Each of them needs what "prepare" does.
+ifneq (,$(strip $(ISOLATION)))
+override ISOLATION := prepare $(filter-out prepare,$(ISOLATION))
+endif
+
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
 
 # PGXS does not track headers.
 $(OBJS) $(OBJS:.o=.bc): $(wildcard $(srcdir)/src/*.h)
+
+.PHONY: installcheck-ready
+installcheck-ready:
+	$(if $(TAP_TESTS),@$(READY) tap)
+	$(if $(strip $(REGRESS)$(ISOLATION)),@$(READY) $(if $(strip $(ISOLATION)),isolation))
