@@ -90,3 +90,22 @@ $(OBJS) $(OBJS:.o=.bc): $(wildcard $(srcdir)/src/*.h)
 installcheck-ready:
 	$(if $(TAP_TESTS),@$(READY) tap)
 	$(if $(strip $(REGRESS)$(ISOLATION)),@$(READY) $(if $(strip $(ISOLATION)),isolation))
+
+# PGXN's archive of what is committed.
+DISTVERSION = $(shell perl -MJSON::PP -0777 -ne 'print decode_json($$_)->{version}' META.json)
+DISTNAME = $(EXTENSION)-$(DISTVERSION)
+
+.PHONY: dist distcheck
+dist:
+	@case '$(DISTVERSION)' in $(EXTVERSION).*) ;; *) echo 'META.json has version "$(DISTVERSION)", $(EXTENSION).control "$(EXTVERSION)"' >&2; exit 1 ;; esac
+	@test -z "$$(git status --porcelain)" || echo 'warning: what is not committed is not in $(DISTNAME).zip' >&2
+	git archive --format=zip --prefix=$(DISTNAME)/ -o $(DISTNAME).zip HEAD
+
+# It builds and installs, and has what it says.
+distcheck: dist
+	PG_CONFIG='$(PG_CONFIG)' bash test/distcheck.sh $(DISTNAME).zip
+
+# The names of our types, for pgindent.
+.PHONY: typedefs.list
+typedefs.list:
+	perl test/typedefs.pl $(wildcard src/*.[ch] src/*/*.[ch] test/*/*.[ch]) >$@
