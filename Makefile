@@ -97,7 +97,7 @@ DISTNAME = $(EXTENSION)-$(DISTVERSION)
 
 .PHONY: dist distcheck
 dist:
-	@case '$(DISTVERSION)' in $(EXTVERSION).*) ;; *) echo 'META.json has version "$(DISTVERSION)", $(EXTENSION).control "$(EXTVERSION)"' >&2; exit 1 ;; esac
+	@case '$(DISTVERSION)' in $(EXTVERSION) | $(EXTVERSION).*) ;; *) echo 'META.json has version "$(DISTVERSION)", $(EXTENSION).control "$(EXTVERSION)"' >&2; exit 1 ;; esac
 	@test -z "$$(git status --porcelain)" || echo 'warning: what is not committed is not in $(DISTNAME).zip' >&2
 	git archive --format=zip --prefix=$(DISTNAME)/ -o $(DISTNAME).zip HEAD
 
