@@ -31,10 +31,10 @@ PG_FUNCTION_INFO_V1(echocache_servers_internal);
 PG_FUNCTION_INFO_V1(echocache_stats_internal);
 PG_FUNCTION_INFO_V1(echocache_stats_reset);
 
-static bool try_op(EcOp *op);
+static bool try_op(EcRequest *req);
 
 int64
-ec_ttl_from_interval(const Interval *interval)
+ec_support_seconds(const Interval *interval)
 {
 	int64		seconds;
 
@@ -55,12 +55,12 @@ ec_ttl_from_interval(const Interval *interval)
 }
 
 Tuplestorestate *
-ec_begin_rows(FunctionCallInfo fcinfo, TupleDesc *desc)
+ec_support_begin_rows(FunctionCallInfo fcinfo, TupleDesc *desc)
 {
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	MemoryContext old;
 
-	ec_require_preload();
+	ec_shmem_require();
 	if (rsinfo == NULL || !IsA(rsinfo, ReturnSetInfo) ||
 		!(rsinfo->allowedModes & SFRM_Materialize))
 		ereport(ERROR,
@@ -82,21 +82,21 @@ echocache_is_available(PG_FUNCTION_ARGS)
 {
 	bool		up = false;
 
-	ec_require_preload();
-	if (!ec_cluster_enter())
+	ec_shmem_require();
+	if (!ec_placement_enter())
 		PG_RETURN_BOOL(false);
-	for (int i = 0; i < ec_cluster_size(); i++)
-		up |= ec_server_state(i) == EC_UP;
+	for (int i = 0; i < ec_placement_size(); i++)
+		up |= ec_state_of(i) == EC_UP;
 	ec_topology_leave();
 	PG_RETURN_BOOL(up);
 }
 
 static bool
-try_op(EcOp *op)
+try_op(EcRequest *req)
 {
-	op->token = 0;
-	(void) ec_exchange(op, 1, ec_deadline(ec_timeout), 0);
-	return op->result == EC_DONE;
+	req->token = 0;
+	(void) ec_exchange(req, 1, ec_deadline_in(ec_guc_timeout), 0);
+	return req->result == EC_DONE;
 }
 
 /*
@@ -107,44 +107,44 @@ Datum
 echocache_health(PG_FUNCTION_ARGS)
 {
 	TupleDesc	desc;
-	Tuplestorestate *rows = ec_begin_rows(fcinfo, &desc);
+	Tuplestorestate *rows = ec_support_begin_rows(fcinfo, &desc);
 	char		key[64];
 	const char	value[] = "{\"echocache\":\"health\"}";
 
 	snprintf(key, sizeof(key), "_echocache_health:%d", MyProcPid);
-	if (!ec_cluster_enter())
+	if (!ec_placement_enter())
 		return (Datum) 0;
-	for (int i = 0; i < ec_cluster_size(); i++)
+	for (int i = 0; i < ec_placement_size(); i++)
 	{
 		Datum		values[7] = {0};
 		bool		nulls[7] = {0};
-		EcOp		op = {.server = i,.key = key,.keylen = (int) strlen(key)};
-		int64		start = ec_deadline(0);
+		EcRequest		req = {.server = i,.key = key,.keylen = (int) strlen(key)};
+		int64		start = ec_deadline_in(0);
 		bool		got;
 
-		values[0] = CStringGetTextDatum(ec_cluster_name(i));
+		values[0] = CStringGetTextDatum(ec_placement_name(i));
 
-		op.kind = EC_OP_SET;
-		op.value = value;
-		op.valuelen = strlen(value);
-		op.ttl = ec_marker_ttl;
-		values[2] = BoolGetDatum(try_op(&op));
+		req.kind = EC_REQUEST_SET;
+		req.value = value;
+		req.valuelen = strlen(value);
+		req.ttl = ec_guc_marker_ttl;
+		values[2] = BoolGetDatum(try_op(&req));
 
-		op.kind = EC_OP_GET;
-		op.value = NULL;
-		op.ttl = -1;
-		got = DatumGetBool(values[2]) && try_op(&op) && op.found_len == strlen(value) &&
-			memcmp(VARDATA(op.found), value, op.found_len) == 0;
+		req.kind = EC_REQUEST_GET;
+		req.value = NULL;
+		req.ttl = -1;
+		got = DatumGetBool(values[2]) && try_op(&req) && req.found_len == strlen(value) &&
+			memcmp(VARDATA(req.found), value, req.found_len) == 0;
 		values[3] = BoolGetDatum(got);
 
-		op.kind = EC_OP_DELETE;
-		values[4] = BoolGetDatum(got && try_op(&op));
+		req.kind = EC_REQUEST_DELETE;
+		values[4] = BoolGetDatum(got && try_op(&req));
 
-		values[1] = CStringGetTextDatum(ec_state_name(ec_server_state(i)));
-		values[5] = Float8GetDatum((ec_deadline(0) - start) / 1000.0);
+		values[1] = CStringGetTextDatum(ec_state_name(ec_state_of(i)));
+		values[5] = Float8GetDatum((ec_deadline_in(0) - start) / 1000.0);
 		nulls[6] = DatumGetBool(values[4]);
 		if (!nulls[6])
-			values[6] = CStringGetTextDatum(ec_cluster_last_failure(NULL));
+			values[6] = CStringGetTextDatum(ec_exchange_last_failure(NULL));
 		tuplestore_putvalues(rows, desc, values, nulls);
 	}
 	ec_topology_leave();
@@ -159,12 +159,12 @@ echocache_connect(PG_FUNCTION_ARGS)
 	size_t		len = ec_wire_barrier(request);
 	int			n = 0;
 
-	ec_require_preload();
-	if (!ec_cluster_enter())
+	ec_shmem_require();
+	if (!ec_placement_enter())
 		PG_RETURN_INT32(0);
-	for (int i = 0; i < ec_cluster_size(); i++)
-		if (ec_server_state(i) != EC_DOWN)
-			n += ec_command(i, request, len, NULL, NULL) == EC_DONE;
+	for (int i = 0; i < ec_placement_size(); i++)
+		if (ec_state_of(i) != EC_DOWN)
+			n += ec_exchange_command(i, request, len, NULL, NULL) == EC_DONE;
 	ec_topology_leave();
 	PG_RETURN_INT32(n);
 }
@@ -173,8 +173,8 @@ echocache_connect(PG_FUNCTION_ARGS)
 Datum
 echocache_disconnect(PG_FUNCTION_ARGS)
 {
-	ec_require_preload();
-	PG_RETURN_INT32(ec_cluster_disconnect());
+	ec_shmem_require();
+	PG_RETURN_INT32(ec_exchange_disconnect());
 }
 
 /* Behind the view echocache_servers: a row for each server of the topology. */
@@ -182,17 +182,17 @@ Datum
 echocache_servers_internal(PG_FUNCTION_ARGS)
 {
 	TupleDesc	desc;
-	Tuplestorestate *rows = ec_begin_rows(fcinfo, &desc);
-	EcDatabase *db = ec_my_database();
+	Tuplestorestate *rows = ec_support_begin_rows(fcinfo, &desc);
+	EcDatabase *db = ec_state_database();
 	EcServer   *servers = palloc(sizeof(EcServer) * EC_MAX_SERVERS);
 	bool		enabled;
 	int			n;
 
-	LWLockAcquire(ec_shared->lock, LW_SHARED);
-	enabled = ec_shared->enabled;
-	n = ec_shared->nservers;
-	memcpy(servers, ec_shared->server, n * sizeof(EcServer));
-	LWLockRelease(ec_shared->lock);
+	LWLockAcquire(ec_shmem->lock, LW_SHARED);
+	enabled = ec_shmem->enabled;
+	n = ec_shmem->nservers;
+	memcpy(servers, ec_shmem->server, n * sizeof(EcServer));
+	LWLockRelease(ec_shmem->lock);
 
 	for (int i = 0; i < n; i++)
 	{
@@ -202,7 +202,7 @@ echocache_servers_internal(PG_FUNCTION_ARGS)
 
 		values[0] = CStringGetTextDatum(s->name);
 		values[1] = Int32GetDatum(s->weight);
-		values[2] = CStringGetTextDatum(!enabled ? "OFF" : ec_state_name(ec_server_state(i)));
+		values[2] = CStringGetTextDatum(!enabled ? "OFF" : ec_state_name(ec_state_of(i)));
 		nulls[3] = db == NULL || db->since[i] == 0;
 		values[3] = TimestampTzGetDatum(nulls[3] ? 0 : db->since[i]);
 		values[4] = Int32GetDatum(pg_atomic_read_u32(&s->connections));
@@ -223,11 +223,11 @@ Datum
 echocache_stats_internal(PG_FUNCTION_ARGS)
 {
 	TupleDesc	desc;
-	Tuplestorestate *rows = ec_begin_rows(fcinfo, &desc);
+	Tuplestorestate *rows = ec_support_begin_rows(fcinfo, &desc);
 
-	for (int i = 0; i < EC_MAX_DOCUMENTS; i++)
+	for (int i = 0; i < EC_MAX_ATTACHMENTS; i++)
 	{
-		EcDocumentSlot *slot = &ec_shared->document[i];
+		EcSlot *slot = &ec_shmem->slot[i];
 		Datum		values[EC_NCOUNTERS + 2];
 		bool		nulls[EC_NCOUNTERS + 2] = {0};
 
@@ -236,7 +236,7 @@ echocache_stats_internal(PG_FUNCTION_ARGS)
 		values[0] = ObjectIdGetDatum(slot->relid);
 		for (int c = 0; c < EC_NCOUNTERS; c++)
 			values[c + 1] = Int64GetDatum((int64) pg_atomic_read_u64(&slot->counter[c]));
-		values[EC_NCOUNTERS + 1] = TimestampTzGetDatum(ec_shared->stats_reset);
+		values[EC_NCOUNTERS + 1] = TimestampTzGetDatum(ec_shmem->stats_reset);
 		tuplestore_putvalues(rows, desc, values, nulls);
 	}
 	return (Datum) 0;
@@ -246,16 +246,16 @@ echocache_stats_internal(PG_FUNCTION_ARGS)
 Datum
 echocache_stats_reset(PG_FUNCTION_ARGS)
 {
-	ec_require_preload();
-	for (int i = 0; i < EC_MAX_DOCUMENTS; i++)
+	ec_shmem_require();
+	for (int i = 0; i < EC_MAX_ATTACHMENTS; i++)
 	{
-		if (ec_shared->document[i].dboid != MyDatabaseId)
+		if (ec_shmem->slot[i].dboid != MyDatabaseId)
 			continue;
 		for (int c = 0; c < EC_NCOUNTERS; c++)
-			pg_atomic_write_u64(&ec_shared->document[i].counter[c], 0);
+			pg_atomic_write_u64(&ec_shmem->slot[i].counter[c], 0);
 	}
-	LWLockAcquire(ec_shared->lock, LW_EXCLUSIVE);
-	ec_shared->stats_reset = GetCurrentTimestamp();
-	LWLockRelease(ec_shared->lock);
+	LWLockAcquire(ec_shmem->lock, LW_EXCLUSIVE);
+	ec_shmem->stats_reset = GetCurrentTimestamp();
+	LWLockRelease(ec_shmem->lock);
 	PG_RETURN_VOID();
 }

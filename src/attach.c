@@ -79,14 +79,14 @@ typedef struct Attachment
 	bool		touch_on_read;
 } Attachment;
 
-static void check_relation(Relation rel);
+static void check_kind(Relation rel);
 static void warn_shared_keys(const char *name);
 static char *find_key(Relation rel);
 static void check_key(Relation rel, const char *key);
 static bool unique_on(Relation index, Relation rel, AttrNumber attno);
 static void check_columns(Attachment *a);
 static void check_filter(Attachment *a);
-static Datum names_datum(List *names);
+static Datum ec_catalog_names_datum(List *names);
 static void insert_configuration(Attachment *a);
 static void run(const char *fmt,...) pg_attribute_printf(1, 2);
 
@@ -94,7 +94,7 @@ static void run(const char *fmt,...) pg_attribute_printf(1, 2);
 
 /* Only where triggers see every change, and a crash forgets nothing else. */
 static void
-check_relation(Relation rel)
+check_kind(Relation rel)
 {
 	const char *why = NULL;
 
@@ -177,10 +177,10 @@ unique_on(Relation index, Relation rel, AttrNumber attno)
 		return false;
 	for (int i = 0; i < index->rd_index->indnkeyatts; i++)
 	{
-		AttrNumber	att = index->rd_index->indkey.values[i];
+		AttrNumber	attr = index->rd_index->indkey.values[i];
 		bool		partition_key = false;
 
-		if (att == attno)
+		if (attr == attno)
 		{
 			has = true;
 			continue;
@@ -190,7 +190,7 @@ unique_on(Relation index, Relation rel, AttrNumber attno)
 			PartitionKey key = RelationGetPartitionKey(rel);
 
 			for (int p = 0; p < get_partition_natts(key); p++)
-				partition_key |= get_partition_col_attnum(key, p) == att && att != 0;
+				partition_key |= get_partition_col_attnum(key, p) == attr && attr != 0;
 		}
 		if (!partition_key)
 			return false;
@@ -317,18 +317,18 @@ check_filter(Attachment *a)
 
 /* Can triggers follow this table, which is open and locked?  So must its partitions be. */
 void
-ec_attach_check_relation(Relation rel)
+ec_check_relation(Relation rel)
 {
 	ListCell   *lc;
 
-	check_relation(rel);
+	check_kind(rel);
 	if (rel->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
 		return;
 	foreach(lc, find_all_inheritors(RelationGetRelid(rel), AccessShareLock, NULL))
 	{
 		Relation	partition = relation_open(lfirst_oid(lc), NoLock);
 
-		check_relation(partition);
+		check_kind(partition);
 		relation_close(partition, NoLock);
 	}
 }
@@ -336,7 +336,7 @@ ec_attach_check_relation(Relation rel)
 /* ---------------------------------------------------------------- catalog and triggers */
 
 static Datum
-names_datum(List *names)
+ec_catalog_names_datum(List *names)
 {
 	Datum	   *elems = palloc((list_length(names) + 1) * sizeof(Datum));
 	int			n = 0;
@@ -356,7 +356,7 @@ names_datum(List *names)
 static void
 insert_configuration(Attachment *a)
 {
-	Relation	rel = table_open(ec_document_catalog(false), RowExclusiveLock);
+	Relation	rel = table_open(ec_catalog_document(false), RowExclusiveLock);
 	Datum		values[Natts_ec_document] = {0};
 	bool		nulls[Natts_ec_document] = {0};
 	HeapTuple	tuple;
@@ -372,8 +372,8 @@ insert_configuration(Attachment *a)
 	nulls[Anum_ec_document_filter - 1] = a->filter == NULL;
 	if (a->filter)
 		values[Anum_ec_document_filter - 1] = CStringGetTextDatum(a->filter);
-	values[Anum_ec_document_filter_columns - 1] = names_datum(a->filter_columns);
-	values[Anum_ec_document_exclude - 1] = names_datum(a->exclude);
+	values[Anum_ec_document_filter_columns - 1] = ec_catalog_names_datum(a->filter_columns);
+	values[Anum_ec_document_exclude - 1] = ec_catalog_names_datum(a->exclude);
 	nulls[Anum_ec_document_ttl - 1] = a->ttl < 0;
 	values[Anum_ec_document_ttl - 1] = Int32GetDatum((int32) a->ttl);
 	values[Anum_ec_document_policy - 1] = CStringGetTextDatum(a->policy);
@@ -418,7 +418,7 @@ run(const char *fmt,...)
  * them along.
  */
 void
-ec_attach_create_triggers(Oid relid, const char *name, const char *schema, bool dependent)
+ec_triggers_create(Oid relid, const char *name, const char *schema, bool dependent)
 {
 	const char *functions = quote_identifier(schema);
 	const char *rel = quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
@@ -438,7 +438,7 @@ ec_attach_create_triggers(Oid relid, const char *name, const char *schema, bool 
 	run("CREATE TRIGGER %s AFTER INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW "
 		"EXECUTE FUNCTION %s.echocache_%s_trigger('%s')", trigger[n++], rel, functions, kind, name);
 	/* a table that is its own dependent has one already */
-	if (!dependent || linitial_oid(ec_document_tables(name)) != relid)
+	if (!dependent || linitial_oid(ec_attachment_tables(name)) != relid)
 	{
 		snprintf(trigger[n], NAMEDATALEN, "echocache_truncate_%s%s",
 				 dependent ? "dependent_" : "", suffix);
@@ -461,12 +461,12 @@ ec_attach_create_triggers(Oid relid, const char *name, const char *schema, bool 
  * a table that is its own dependent, with dependent only those that make it one.
  */
 void
-ec_attach_drop_triggers(Oid relid, const char *name, bool dependent)
+ec_triggers_drop(Oid relid, const char *name, bool dependent)
 {
 	Relation	rel = table_open(relid, AccessShareLock);
 	const char *qualified = quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),
 													   RelationGetRelationName(rel));
-	bool		own = dependent && linitial_oid(ec_document_tables(name)) == relid;
+	bool		own = dependent && linitial_oid(ec_attachment_tables(name)) == relid;
 	List	   *found = NIL;
 	ListCell   *lc;
 
@@ -490,9 +490,9 @@ ec_attach_drop_triggers(Oid relid, const char *name, bool dependent)
 
 /* Take the document out of the configuration, and what is part of it. */
 void
-ec_attach_forget(const char *name)
+ec_catalog_forget(const char *name)
 {
-	Relation	rel = table_open(ec_document_catalog(false), RowExclusiveLock);
+	Relation	rel = table_open(ec_catalog_document(false), RowExclusiveLock);
 	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
 	HeapTuple	tuple;
 
@@ -508,36 +508,36 @@ ec_attach_forget(const char *name)
 	systable_endscan(scan);
 	CacheInvalidateRelcache(rel);
 	table_close(rel, RowExclusiveLock);
-	ec_dependent_forget(name, InvalidOid);
+	ec_catalog_forget_dependent(name, InvalidOid);
 }
 
 /*
- * Withdraw every document of a table that is being detached, and keep anybody
+ * Invalidate every document of a table that is being detached, and keep anybody
  * from storing another until this transaction has ended.  Returns how many keys
  * there were.  What cannot be reached now goes into the outbox.
  */
 int64
-ec_attach_withdraw(const char *name, Oid relid, bool extension)
+ec_detach_invalidate(const char *name, Oid relid, bool extension)
 {
 	int64		removed = 0;
 
-	ec_fence_detached(relid);
-	(void) ec_lock_class(relid, EC_LOCK_CLASS_WITHDRAW, true);
-	if (!ec_cluster_enter_always())
+	ec_slot_note_detach(relid);
+	(void) ec_locks_attachment(relid, EC_LOCK_ATTACHMENT_INVALIDATE, true);
+	if (!ec_placement_enter_always())
 	{
 		/* when the cache is on again, its purge will not know the name */
-		for (int i = 0; i < ec_cluster_size() && !extension; i++)
-			ec_outbox_add(ec_cluster_name(i), name, NULL, 0);
+		for (int i = 0; i < ec_placement_size() && !extension; i++)
+			ec_outbox_add(ec_placement_name(i), name, NULL, 0);
 		ec_topology_leave();
 	}
 	else
 	{
-		bool		confirmed = ec_document_purge(name, &removed, !extension);
+		bool		confirmed = ec_invalidate_all(name, &removed, !extension);
 
 		ec_topology_leave();
 		if (extension && !confirmed)
 			ereport(WARNING,
-					(errmsg("cached documents of \"%s\" could not be withdrawn from every server",
+					(errmsg("cached documents of \"%s\" could not be invalidated from every server",
 							name),
 					 errdetail("They can be read there until they expire.")));
 	}
@@ -548,11 +548,11 @@ ec_attach_withdraw(const char *name, Oid relid, bool extension)
 static void
 warn_shared_keys(const char *name)
 {
-	EcDatabase *mine = ec_my_database();
+	EcDatabase *mine = ec_state_database();
 
 	for (int i = 0; mine != NULL && i < EC_MAX_DATABASES; i++)
 	{
-		EcDatabase *db = &ec_shared->database[i];
+		EcDatabase *db = &ec_shmem->database[i];
 
 		if (db == mine || !OidIsValid(db->dboid) || strcmp(db->prefix, mine->prefix) != 0)
 			continue;
@@ -572,9 +572,9 @@ echocache_attach(PG_FUNCTION_ARGS)
 {
 	Attachment	a = {0};
 	Oid			relid;
-	EcDocument *attached;
+	EcAttachment *attached;
 
-	ec_require_preload();
+	ec_shmem_require();
 	PreventCommandIfReadOnly("echocache_attach()");
 	for (int i = 0; i < 2; i++)
 		if (PG_ARGISNULL(i))
@@ -594,14 +594,14 @@ echocache_attach(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
 				 errmsg("relation with OID %u does not exist", relid)));
-	if (!ec_owns_relation(relid, GetUserId()))
+	if (!ec_compat_owns_relation(relid, GetUserId()))
 		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE, get_rel_name(relid));
 
 	/* as CREATE TRIGGER locks it: no writer is under way without our trigger */
 	a.rel = relation_open(relid, ShareRowExclusiveLock);
-	ec_attach_check_relation(a.rel);
+	ec_check_relation(a.rel);
 
-	attached = ec_document_by_relid(relid);
+	attached = ec_attachment_by_relid(relid);
 	if (attached != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
@@ -609,7 +609,7 @@ echocache_attach(PG_FUNCTION_ARGS)
 						RelationGetRelationName(a.rel), attached->name),
 				 errhint("To attach it anew, run SELECT echocache_detach('%s') first.",
 						 attached->name)));
-	attached = ec_document_by_name(a.name);
+	attached = ec_attachment_by_name(a.name);
 	if (attached != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
@@ -621,14 +621,14 @@ echocache_attach(PG_FUNCTION_ARGS)
 	check_key(a.rel, a.key);
 	a.owner = PG_ARGISNULL(3) ? NULL : pstrdup(NameStr(*PG_GETARG_NAME(3)));
 	if (!PG_ARGISNULL(5))
-		a.exclude = ec_name_list(PG_GETARG_DATUM(5));
+		a.exclude = ec_catalog_names(PG_GETARG_DATUM(5));
 	check_columns(&a);
 	if (!PG_ARGISNULL(4))
 	{
 		a.filter = text_to_cstring(PG_GETARG_TEXT_PP(4));
 		check_filter(&a);
 	}
-	a.ttl = PG_ARGISNULL(6) ? -1 : ec_ttl_from_interval(PG_GETARG_INTERVAL_P(6));
+	a.ttl = PG_ARGISNULL(6) ? -1 : ec_support_seconds(PG_GETARG_INTERVAL_P(6));
 	a.policy = PG_ARGISNULL(7) ? "write-through" : text_to_cstring(PG_GETARG_TEXT_PP(7));
 	if (strcmp(a.policy, "write-through") != 0 && strcmp(a.policy, "invalidate") != 0)
 		ereport(ERROR,
@@ -650,12 +650,12 @@ echocache_attach(PG_FUNCTION_ARGS)
 	warn_shared_keys(a.name);
 	relation_close(a.rel, NoLock);	/* ALTER TABLE wants it closed; the lock stays */
 	/* the triggers first: nobody need be warned that they do not fire yet */
-	ec_attach_create_triggers(relid, a.name, a.schema, false);
-	ec_fence_attaching(relid);
+	ec_triggers_create(relid, a.name, a.schema, false);
+	ec_slot_note_attach(relid);
 	insert_configuration(&a);
 	ec_fence_note_whole(relid);
 	if (a.function)
-		ec_build_try(ec_document_by_name(a.name));
+		ec_fetch_try(ec_attachment_by_name(a.name));
 	PG_RETURN_VOID();
 }
 
@@ -668,23 +668,23 @@ echocache_detach(PG_FUNCTION_ARGS)
 	int64		removed;
 	ListCell   *lc;
 
-	ec_require_preload();
+	ec_shmem_require();
 	PreventCommandIfReadOnly("echocache_detach()");
 	/* while we wait for the locks the name may become that of another's table */
 	do
 	{
-		tables = ec_document_tables(name);
+		tables = ec_attachment_tables(name);
 		if (tables == NIL)
-			(void) ec_document_require(name);	/* throws */
+			(void) ec_attachment_require(name);	/* throws */
 		relid = linitial_oid(tables);
-		if (!superuser() && !ec_owns_relation(relid, GetUserId()))
+		if (!superuser() && !ec_compat_owns_relation(relid, GetUserId()))
 			aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE, get_rel_name(relid));
 		foreach(lc, tables)
 			LockRelationOid(lfirst_oid(lc), AccessExclusiveLock);	/* as DROP TRIGGER will */
-	} while (!equal(tables, ec_document_tables(name)));
-	removed = ec_attach_withdraw(name, relid, false);
-	ec_attach_forget(name);
+	} while (!equal(tables, ec_attachment_tables(name)));
+	removed = ec_detach_invalidate(name, relid, false);
+	ec_catalog_forget(name);
 	foreach(lc, tables)
-		ec_attach_drop_triggers(lfirst_oid(lc), name, false);
+		ec_triggers_drop(lfirst_oid(lc), name, false);
 	PG_RETURN_INT64(removed);
 }

@@ -31,12 +31,12 @@
 #define Anum_ec_dependent_key_column	3
 #define Natts_ec_dependent				3
 
-/* Withdraw all documents of a table that is being detached; how many there were. */
-extern int64 ec_attach_withdraw(const char *name, Oid relid, bool extension);
-extern void ec_attach_check_relation(Relation rel);
-extern void ec_attach_create_triggers(Oid relid, const char *name, const char *schema,
+/* Invalidate all documents of a table that is being detached; how many there were. */
+extern int64 ec_detach_invalidate(const char *name, Oid relid, bool extension);
+extern void ec_check_relation(Relation rel);
+extern void ec_triggers_create(Oid relid, const char *name, const char *schema,
 									  bool dependent);
-extern void ec_attach_drop_triggers(Oid relid, const char *name, bool dependent);
-extern void ec_attach_forget(const char *name);
+extern void ec_triggers_drop(Oid relid, const char *name, bool dependent);
+extern void ec_catalog_forget(const char *name);
 
 #endif							/* ECHOCACHE_ATTACH_H */

@@ -48,7 +48,7 @@ read_password(char *password)
 	int			fd;
 
 	/* somebody may have put a pipe there: do not wait for its other end */
-	fd = BasicOpenFile(ec_password_file, O_RDONLY | O_NONBLOCK | PG_BINARY);
+	fd = BasicOpenFile(ec_guc_password_file, O_RDONLY | O_NONBLOCK | PG_BINARY);
 	if (fd >= 0 && fstat(fd, &st) == 0)
 	{
 		if (!S_ISREG(st.st_mode))
@@ -89,17 +89,17 @@ ec_auth_request(char *dst, const char **why)
 	size_t		len = 0;
 
 	*why = NULL;
-	if (ec_password_file[0] != '\0')
+	if (ec_guc_password_file[0] != '\0')
 	{
 		*why = read_password(password);
 		if (*why == NULL)
-			len = ec_wire_auth(dst, ec_username, password);
+			len = ec_wire_auth(dst, ec_guc_username, password);
 		explicit_bzero(password, sizeof(password));
 	}
-	else if (ec_password[0] == '\0')
+	else if (ec_guc_password[0] == '\0')
 		*why = "echocache.username is set, and no password";
 	else
-		len = ec_wire_auth(dst, ec_username, ec_password);
+		len = ec_wire_auth(dst, ec_guc_username, ec_guc_password);
 	Assert(len > 0 || *why != NULL);
 	return len;
 }

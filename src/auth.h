@@ -17,7 +17,7 @@
 static inline bool
 ec_auth_wanted(void)
 {
-	return ec_username[0] != '\0';
+	return ec_guc_username[0] != '\0';
 }
 
 extern size_t ec_auth_request(char *dst, const char **why);

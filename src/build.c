@@ -59,9 +59,9 @@ typedef struct Call
 static Call *calls = NULL;
 
 static bool lacks_temp(HeapTuple tuple);
-static void check_member(EcDocument *doc, text *json, EcColumn *column, Datum value, bool isnull);
+static void check_member(EcAttachment *att, text *json, EcColumn *column, Datum value, bool isnull);
 static void function_error(void *arg);
-static Datum call(EcDocument *doc, FmgrInfo *function, Datum row, bool *isnull);
+static Datum call(EcAttachment *att, FmgrInfo *function, Datum row, bool *isnull);
 
 /* Has the function a search path of its own, without pg_temp?  Then that comes before all others. */
 static bool
@@ -101,19 +101,19 @@ lacks_temp(HeapTuple tuple)
  * temporary tables.
  */
 bool
-ec_build_may_store(EcDocument *doc)
+ec_build_may_store(EcAttachment *att)
 {
 	Oid			temp;
 	Oid			toast;
 	HeapTuple	tuple;
 	bool		may;
 
-	if (!doc->function_name)
+	if (!att->function_name)
 		return true;
 	GetTempNamespaceState(&temp, &toast);
 	if (!OidIsValid(temp))
 		return true;
-	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(doc->function));
+	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(att->function));
 	if (!HeapTupleIsValid(tuple))
 		return false;
 	may = !lacks_temp(tuple);
@@ -155,7 +155,7 @@ ec_build_check_function(Oid function, Relation rel)
 				 errdetail_internal("%s", why),
 				 errhint("Write a function f(%s) RETURNS json STABLE.",
 						 RelationGetRelationName(rel))));
-	if (ec_proc_aclcheck(function, rel->rd_rel->relowner, ACL_EXECUTE) != ACLCHECK_OK)
+	if (ec_compat_proc_aclcheck(function, rel->rd_rel->relowner, ACL_EXECUTE) != ACLCHECK_OK)
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FUNCTION, NameStr(proc->proname));
 	if (lacks_temp(tuple))
 		ereport(WARNING,
@@ -174,13 +174,13 @@ ec_build_check_function(Oid function, Relation rel)
 
 /* Make the document of some row of a table that is being attached: does it work? */
 void
-ec_build_try(EcDocument *doc)
+ec_fetch_try(EcAttachment *att)
 {
 	EcRow		row = {0};
 
-	row.id = ec_document_any_id(doc);
+	row.id = any_id(att);
 	if (row.id != NULL)
-		ec_document_fetch(doc, &row, 1, GetLatestSnapshot(), true);
+		ec_fetch(att, &row, 1, GetLatestSnapshot(), true);
 }
 
 /*
@@ -188,13 +188,13 @@ ec_build_try(EcDocument *doc)
  * not be shown.
  */
 static void
-check_member(EcDocument *doc, text *json, EcColumn *column, Datum value, bool isnull)
+check_member(EcAttachment *att, text *json, EcColumn *column, Datum value, bool isnull)
 {
 	int			len;
 	int			namelen;
 	int			found;
 	char	   *member = ec_column_member(column, value, isnull, &len, &namelen);
-	EcMember	result = ec_json_find_member(VARDATA_ANY(json), VARSIZE_ANY_EXHDR(json), member,
+	EcMember	result = ec_jsonscan_find(VARDATA_ANY(json), VARSIZE_ANY_EXHDR(json), member,
 											 len, namelen, &found);
 
 	if ((result == EC_MEMBER_EQUAL && found == 1) ||
@@ -203,21 +203,21 @@ check_member(EcDocument *doc, text *json, EcColumn *column, Datum value, bool is
 	ereport(ERROR,
 			(errcode(ERRCODE_INVALID_FUNCTION_DEFINITION),
 			 errmsg("function %s does not show column \"%s\" of the row",
-					doc->function_name, NameStr(column->name)),
+					att->function_name, NameStr(column->name)),
 			 errdetail("Document \"%s\" must be an object with the member %s at top level, "
-					   "and no other of that name.", doc->name, member),
+					   "and no other of that name.", att->name, member),
 			 errhint("Let the function copy the column.")));
 }
 
 static void
 function_error(void *arg)
 {
-	EcDocument *doc = arg;
+	EcAttachment *att = arg;
 
 	if (geterrcode() == ERRCODE_UNDEFINED_TABLE || geterrcode() == ERRCODE_UNDEFINED_FUNCTION)
 		errhint("It runs with search_path = pg_catalog: qualify names with their schema, or add "
 				"SET search_path = ..., pg_temp to the function.");
-	errcontext("function %s of document \"%s\"", doc->function_name, doc->name);
+	errcontext("function %s of document \"%s\"", att->function_name, att->name);
 }
 
 /*
@@ -225,11 +225,11 @@ function_error(void *arg)
  * reentrant, and it may read documents itself.
  */
 void
-ec_build_begin(EcDocument *doc, FmgrInfo *function)
+ec_build_begin(EcAttachment *att, FmgrInfo *function)
 {
-	if (ec_proc_aclcheck(doc->function, doc->relowner, ACL_EXECUTE) != ACLCHECK_OK)
-		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FUNCTION, get_func_name(doc->function));
-	fmgr_info(doc->function, function);
+	if (ec_compat_proc_aclcheck(att->function, att->relowner, ACL_EXECUTE) != ACLCHECK_OK)
+		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FUNCTION, get_func_name(att->function));
+	fmgr_info(att->function, function);
 }
 
 /*
@@ -237,29 +237,29 @@ ec_build_begin(EcDocument *doc, FmgrInfo *function)
  * that it is asked for, nor, while it makes that, one that needs it.
  */
 static Datum
-call(EcDocument *doc, FmgrInfo *function, Datum row, bool *isnull)
+call(EcAttachment *att, FmgrInfo *function, Datum row, bool *isnull)
 {
 	LOCAL_FCINFO(fcinfo, 1);
-	Call		this = {doc->relid, NULL, calls};
+	Call		this = {att->relid, NULL, calls};
 	Oid			user;
 	int			sec_context;
 	Datum		key;
 	Datum		result;
 	bool		null;
 
-	key = GetAttributeByName(DatumGetHeapTupleHeader(row), NameStr(doc->key.name), &null);
-	this.id = null ? "" : OutputFunctionCall(&doc->key.out, key);
+	key = GetAttributeByName(DatumGetHeapTupleHeader(row), NameStr(att->key.name), &null);
+	this.id = null ? "" : OutputFunctionCall(&att->key.out, key);
 	for (Call *outer = calls; outer; outer = outer->outer)
 		if (outer->relid == this.relid && strcmp(outer->id, this.id) == 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_FUNCTION_DEFINITION),
-					 errmsg("document \"%s\" with %s \"%s\" is made of itself", doc->name,
-							NameStr(doc->key.name), this.id),
+					 errmsg("document \"%s\" with %s \"%s\" is made of itself", att->name,
+							NameStr(att->key.name), this.id),
 					 errdetail("Its function reads the document that it is to make.")));
 
 	calls = &this;
 	GetUserIdAndSecContext(&user, &sec_context);
-	SetUserIdAndSecContext(doc->relowner, sec_context | SECURITY_LOCAL_USERID_CHANGE |
+	SetUserIdAndSecContext(att->relowner, sec_context | SECURITY_LOCAL_USERID_CHANGE |
 						   SECURITY_RESTRICTED_OPERATION | SECURITY_NOFORCE_RLS);
 	InitFunctionCallInfoData(*fcinfo, function, 1, InvalidOid, NULL, NULL);
 	fcinfo->args[0].value = row;
@@ -280,20 +280,20 @@ call(EcDocument *doc, FmgrInfo *function, Datum row, bool *isnull)
 
 /*
  * The document of this row, a composite value of the table's type; NULL, if the
- * function says so: then the row has none.  The caller has called ec_render_begin();
+ * function says so: then the row has none.  The caller has called ec_act_begin_output();
  * the active snapshot is what the function sees.  Throws what the function throws, and
  * if key or owner are not shown.
  */
 text *
-ec_build(EcDocument *doc, FmgrInfo *function, Datum row, bool *isnull)
+ec_build(EcAttachment *att, FmgrInfo *function, Datum row, bool *isnull)
 {
-	ErrorContextCallback context = {error_context_stack, function_error, doc};
+	ErrorContextCallback context = {error_context_stack, function_error, att};
 	HeapTupleHeader header = DatumGetHeapTupleHeader(row);
 	Datum		value;
 	text	   *json = NULL;
 
 	error_context_stack = &context;
-	value = call(doc, function, row, isnull);
+	value = call(att, function, row, isnull);
 
 	if (!*isnull)
 	{
@@ -310,13 +310,13 @@ ec_build(EcDocument *doc, FmgrInfo *function, Datum row, bool *isnull)
 		for (len = strlen(p); len > 0 && strchr(" \t\r\n", p[len - 1]); len--)
 			;
 		json = cstring_to_text_with_len(p, (int) len);
-		for (int i = 0; i < 1 + doc->has_owner; i++)
+		for (int i = 0; i < 1 + att->has_owner; i++)
 		{
-			EcColumn   *column = i == 0 ? &doc->key : &doc->owner;
+			EcColumn   *column = i == 0 ? &att->key : &att->owner;
 			bool		null;
 			Datum		datum = GetAttributeByName(header, NameStr(column->name), &null);
 
-			check_member(doc, json, column, datum, null);
+			check_member(att, json, column, datum, null);
 		}
 	}
 	error_context_stack = context.previous;
@@ -324,13 +324,13 @@ ec_build(EcDocument *doc, FmgrInfo *function, Datum row, bool *isnull)
 }
 
 /*
- * ec_document_fetch(), with a new snapshot and as the owner, for one who holds
+ * ec_fetch(), with a new snapshot and as the owner, for one who holds
  * locks of the fence.  With demote an error of the function's own becomes a WARNING:
  * a commit does not fail for a document's sake.  Throws interrupts and, without
  * demote, what the function throws.
  */
-EcBuilt
-ec_build_guarded(EcDocument *doc, EcRow *rows, int n, bool demote)
+EcFetched
+ec_fetch_guarded(EcAttachment *att, EcRow *rows, int n, bool demote)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -347,7 +347,7 @@ ec_build_guarded(EcDocument *doc, EcRow *rows, int n, bool demote)
 
 		(void) set_config_option("lock_timeout", timeout, PGC_USERSET, PGC_S_SESSION,
 								 GUC_ACTION_SAVE, true, 0, false);
-		ec_document_fetch(doc, rows, n, GetLatestSnapshot(), true);
+		ec_fetch(att, rows, n, GetLatestSnapshot(), true);
 		AtEOXact_GUC(true, nestlevel);
 		ReleaseCurrentSubTransaction();
 	}
@@ -363,14 +363,14 @@ ec_build_guarded(EcDocument *doc, EcRow *rows, int n, bool demote)
 	CurrentResourceOwner = owner;
 
 	if (error == NULL)
-		return EC_BUILT;
+		return EC_FETCH_DONE;
 	if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
-		return EC_BUILD_BLOCKED;
+		return EC_FETCH_BLOCKED;
 	if (!demote || ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION)
 		ReThrowError(error);
 	ereport(WARNING,
 			(errcode(error->sqlerrcode),
-			 errmsg("document \"%s\" could not be built: %s", doc->name, error->message),
-			 errdetail("It is withdrawn from the cache; the change is committed all the same.")));
-	return EC_BUILD_FAILED;
+			 errmsg("document \"%s\" could not be built: %s", att->name, error->message),
+			 errdetail("It is invalidated from the cache; the change is committed all the same.")));
+	return EC_FETCH_FAILED;
 }

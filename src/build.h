@@ -12,18 +12,18 @@
 
 #include "render.h"
 
-typedef enum EcBuilt
+typedef enum EcFetched
 {
-	EC_BUILT,
-	EC_BUILD_BLOCKED,			/* it would have to wait for a lock */
-	EC_BUILD_FAILED				/* it threw, and a WARNING has said so */
-} EcBuilt;
+	EC_FETCH_DONE,
+	EC_FETCH_BLOCKED,			/* it would have to wait for a lock */
+	EC_FETCH_FAILED				/* it threw, and a WARNING has said so */
+} EcFetched;
 
 extern char *ec_build_check_function(Oid function, Relation rel);
-extern bool ec_build_may_store(EcDocument *doc);
-extern void ec_build_try(EcDocument *doc);
-extern void ec_build_begin(EcDocument *doc, FmgrInfo *function);
-extern text *ec_build(EcDocument *doc, FmgrInfo *function, Datum row, bool *isnull);
-extern EcBuilt ec_build_guarded(EcDocument *doc, EcRow *rows, int n, bool demote);
+extern bool ec_build_may_store(EcAttachment *att);
+extern void ec_fetch_try(EcAttachment *att);
+extern void ec_build_begin(EcAttachment *att, FmgrInfo *function);
+extern text *ec_build(EcAttachment *att, FmgrInfo *function, Datum row, bool *isnull);
+extern EcFetched ec_fetch_guarded(EcAttachment *att, EcRow *rows, int n, bool demote);
 
 #endif							/* ECHOCACHE_BUILD_H */

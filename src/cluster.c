@@ -39,10 +39,10 @@
  */
 #define EC_KEEP_FREE	(2 * 1024 * 1024)
 
-EcTopology	ec_topology;
+EcPlacement	ec_placement;
 
 static memcached_st *placement = NULL;	/* NULL: a single server */
-static Conn conns[EC_MAX_SERVERS];
+static EcConnection conns[EC_MAX_SERVERS];
 
 /* An exchange is under way, and its caller's "meanwhile" is running. */
 static bool in_meanwhile = false;
@@ -51,7 +51,7 @@ static int64 now_us(void);
 static void load_prefix(void);
 static bool load_topology(uint64 generation);
 static void disconnect_at_exit(int code, Datum arg);
-static void wait_for(Conn **active, int n, EcDeadline deadline);
+static void wait_for(EcConnection **active, int n, EcDeadline deadline);
 
 /* ---------------------------------------------------------------- time */
 
@@ -65,14 +65,14 @@ now_us(void)
 }
 
 EcDeadline
-ec_deadline(int ms)
+ec_deadline_in(int ms)
 {
 	return now_us() + (int64) ms * 1000;
 }
 
 /* Milliseconds left, rounded up; 0 when it is over. */
 int
-ec_remaining(EcDeadline deadline)
+ec_deadline_left(EcDeadline deadline)
 {
 	int64		left = deadline - now_us();
 
@@ -80,7 +80,7 @@ ec_remaining(EcDeadline deadline)
 }
 
 int64
-ec_wire_ttl(int64 seconds)
+ec_request_ttl(int64 seconds)
 {
 	if (seconds > 30 * 24 * 3600)
 		return (int64) time(NULL) + seconds;
@@ -93,10 +93,10 @@ ec_wire_ttl(int64 seconds)
 static void
 load_prefix(void)
 {
-	EcDatabase *db = ec_my_database();
+	EcDatabase *db = ec_state_database();
 
-	strlcpy(ec_topology.prefix, db ? db->prefix : ec_key_prefix, sizeof(ec_topology.prefix));
-	ec_topology.has_slot = db != NULL;
+	strlcpy(ec_placement.prefix, db ? db->prefix : ec_guc_key_prefix, sizeof(ec_placement.prefix));
+	ec_placement.has_slot = db != NULL;
 }
 
 /*
@@ -112,27 +112,27 @@ load_topology(uint64 generation)
 	bool		enabled;
 	int			n;
 
-	if (ec_topology.server == NULL)
+	if (ec_placement.server == NULL)
 	{
 		before_shmem_exit(disconnect_at_exit, (Datum) 0);
 		pfree(MemoryContextAlloc(TopMemoryContext, EC_KEEP_FREE / 2));
 	}
-	ec_cluster_disconnect();
+	ec_exchange_disconnect();
 
 	servers = MemoryContextAlloc(TopMemoryContext, sizeof(EcServer) * EC_MAX_SERVERS);
-	LWLockAcquire(ec_shared->lock, LW_SHARED);
+	LWLockAcquire(ec_shmem->lock, LW_SHARED);
 	if (!ec_topology_is_current(generation))
 	{
-		LWLockRelease(ec_shared->lock);
+		LWLockRelease(ec_shmem->lock);
 		pfree(servers);
 		return false;
 	}
-	ec_topology.generation = 0; /* until all is done */
-	enabled = ec_shared->enabled;
-	n = ec_shared->nservers;
-	memcpy(servers, ec_shared->server, n * sizeof(EcServer));
+	ec_placement.generation = 0; /* until all is done */
+	enabled = ec_shmem->enabled;
+	n = ec_shmem->nservers;
+	memcpy(servers, ec_shmem->server, n * sizeof(EcServer));
 	load_prefix();
-	LWLockRelease(ec_shared->lock);
+	LWLockRelease(ec_shmem->lock);
 
 	if (n > 1)
 	{
@@ -164,76 +164,76 @@ load_topology(uint64 generation)
 	}
 	if (placement)
 		memcached_free(placement);
-	if (ec_topology.server)
-		pfree(ec_topology.server);
+	if (ec_placement.server)
+		pfree(ec_placement.server);
 	placement = memc;
-	ec_topology.server = servers;
-	ec_topology.nservers = n;
-	ec_topology.enabled = enabled;
-	ec_topology.generation = generation;
+	ec_placement.server = servers;
+	ec_placement.nservers = n;
+	ec_placement.enabled = enabled;
+	ec_placement.generation = generation;
 	return true;
 }
 
 bool
-ec_cluster_enter_always(void)
+ec_placement_enter_always(void)
 {
 	for (;;)
 	{
 		uint64		generation = ec_topology_enter();
 
-		if (generation == ec_topology.generation || load_topology(generation))
+		if (generation == ec_placement.generation || load_topology(generation))
 			break;
 		ec_topology_leave();
 	}
-	if (!ec_topology.has_slot)
+	if (!ec_placement.has_slot)
 	{
 		/* has the database got one meanwhile? */
-		LWLockAcquire(ec_shared->lock, LW_SHARED);
+		LWLockAcquire(ec_shmem->lock, LW_SHARED);
 		load_prefix();
-		LWLockRelease(ec_shared->lock);
+		LWLockRelease(ec_shmem->lock);
 	}
-	return ec_topology.enabled && ec_topology_is_served(ec_topology.generation);
+	return ec_placement.enabled && ec_topology_is_served(ec_placement.generation);
 }
 
 bool
-ec_cluster_enter(void)
+ec_placement_enter(void)
 {
 	if (in_meanwhile)
 		return false;
-	if (ec_cluster_enter_always())
+	if (ec_placement_enter_always())
 		return true;
 	ec_topology_leave();
 	return false;
 }
 
 int
-ec_cluster_size(void)
+ec_placement_size(void)
 {
-	return ec_topology.nservers;
+	return ec_placement.nservers;
 }
 
 uint64
-ec_cluster_generation(void)
+ec_placement_generation(void)
 {
-	return ec_topology.generation;
+	return ec_placement.generation;
 }
 
 /* What this database's keys begin with, in the topology that we have entered. */
 const char *
-ec_cluster_prefix(void)
+ec_placement_prefix(void)
 {
-	return ec_topology.prefix;
+	return ec_placement.prefix;
 }
 
 const char *
-ec_cluster_name(int server)
+ec_placement_name(int server)
 {
-	return ec_topology.server[server].name;
+	return ec_placement.server[server].name;
 }
 
 /* The server that the key lives on. */
 int
-ec_cluster_place(const char *key, int keylen)
+ec_placement_of(const char *key, int keylen)
 {
 	return placement ? (int) memcached_generate_hash(placement, key, keylen) : 0;
 }
@@ -241,29 +241,29 @@ ec_cluster_place(const char *key, int keylen)
 static void
 disconnect_at_exit(int code, Datum arg)
 {
-	ec_cluster_disconnect();
+	ec_exchange_disconnect();
 }
 
 const char *
-ec_cluster_last_failure(bool *timed_out)
+ec_exchange_last_failure(bool *timed_out)
 {
 	if (timed_out)
-		*timed_out = ec_last_failure_timed_out;
-	return ec_last_failure;
+		*timed_out = ec_connection_last_failure_timed_out;
+	return ec_connection_last_failure;
 }
 
 /* Close every connection; returns how many were open. */
 int
-ec_cluster_disconnect(void)
+ec_exchange_disconnect(void)
 {
 	int			n = 0;
 
-	for (int i = 0; i < ec_topology.nservers; i++)
+	for (int i = 0; i < ec_placement.nservers; i++)
 	{
-		if (conns[i].state == CONN_CLOSED)
+		if (conns[i].state == EC_CONNECTION_CLOSED)
 			continue;
-		n += conns[i].state == CONN_READY;
-		ec_conn_close(&conns[i]);
+		n += conns[i].state == EC_CONNECTION_READY;
+		ec_socket_close(&conns[i]);
 	}
 	return n;
 }
@@ -273,12 +273,12 @@ ec_cluster_disconnect(void)
  * is closed, and so is what goes beyond pool_size.  Never throws.
  */
 void
-ec_cluster_at_xact_end(void)
+ec_exchange_at_xact_end(void)
 {
 	in_meanwhile = false;
-	for (int i = 0; i < ec_topology.nservers; i++)
-		if (conns[i].state != CONN_CLOSED && (conns[i].busy || !conns[i].kept))
-			ec_conn_close(&conns[i]);
+	for (int i = 0; i < ec_placement.nservers; i++)
+		if (conns[i].state != EC_CONNECTION_CLOSED && (conns[i].busy || !conns[i].kept))
+			ec_socket_close(&conns[i]);
 }
 
 /* ---------------------------------------------------------------- exchanges */
@@ -288,14 +288,14 @@ ec_cluster_at_xact_end(void)
  * an interrupt to serve.
  */
 static void
-wait_for(Conn **active, int n, EcDeadline deadline)
+wait_for(EcConnection **active, int n, EcDeadline deadline)
 {
 	WaitEventSet *set = active[0]->set;
 	WaitEvent	event;
 
 	if (n == 1)
 	{
-		uint32		events = ec_conn_events(active[0]);
+		uint32		events = ec_connection_events(active[0]);
 
 		if (events != active[0]->waiting_for)
 			ModifyWaitEvent(set, 2, events, NULL);
@@ -303,13 +303,13 @@ wait_for(Conn **active, int n, EcDeadline deadline)
 	}
 	else
 	{
-		set = ec_create_wait_set(n + 2);
+		set = ec_compat_create_wait_set(n + 2);
 		AddWaitEventToSet(set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
 		AddWaitEventToSet(set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
 		for (int i = 0; i < n; i++)
-			AddWaitEventToSet(set, ec_conn_events(active[i]), active[i]->fd, NULL, NULL);
+			AddWaitEventToSet(set, ec_connection_events(active[i]), active[i]->fd, NULL, NULL);
 	}
-	if (WaitEventSetWait(set, ec_remaining(deadline), &event, 1, PG_WAIT_EXTENSION) == 1 &&
+	if (WaitEventSetWait(set, ec_deadline_left(deadline), &event, 1, PG_WAIT_EXTENSION) == 1 &&
 		(event.events & WL_LATCH_SET))
 		ResetLatch(MyLatch);
 	if (n > 1)
@@ -318,16 +318,16 @@ wait_for(Conn **active, int n, EcDeadline deadline)
 }
 
 void
-ec_op_mark(EcOp *op, int server, const char *key, int keylen)
+ec_request_mark(EcRequest *req, int server, const char *key, int keylen)
 {
-	memset(op, 0, sizeof(EcOp));
-	op->kind = EC_OP_MARK;
-	op->server = server;
-	op->key = key;
-	op->keylen = keylen;
-	op->value = EC_MARKER;
-	op->valuelen = EC_MARKER_LEN;
-	op->ttl = ec_marker_ttl;
+	memset(req, 0, sizeof(EcRequest));
+	req->kind = EC_REQUEST_MARK;
+	req->server = server;
+	req->key = key;
+	req->keylen = keylen;
+	req->value = EC_MARKER;
+	req->valuelen = EC_MARKER_LEN;
+	req->ttl = ec_guc_marker_ttl;
 }
 
 /*
@@ -335,24 +335,24 @@ ec_op_mark(EcOp *op, int server, const char *key, int keylen)
  * item_size_max; an item carries some 50 bytes of its own.
  */
 bool
-ec_cluster_fits(int server, int keylen, size_t valuelen)
+ec_placement_fits(int server, int keylen, size_t valuelen)
 {
-	uint64		max = pg_atomic_read_u64(&ec_shared->server[server].item_max);
+	uint64		max = pg_atomic_read_u64(&ec_shmem->server[server].item_max);
 
 	return max == 0 || valuelen + keylen + 64 <= max;
 }
 
 /*
  * Send each request to its server and wait for the answers, on all servers at
- * once and under one deadline; results are in the ops.  A server whose exchange
+ * once and under one deadline; results are in the reqs.  A server whose exchange
  * fails is DOWN from here on.  Returns whether every request was answered.
  *
  * Throws only what CHECK_FOR_INTERRUPTS throws.
  */
 bool
-ec_exchange(EcOp *ops, int nops, EcDeadline deadline, int flags)
+ec_exchange(EcRequest *reqs, int nreqs, EcDeadline deadline, int flags)
 {
-	return ec_exchange_meanwhile(ops, nops, deadline, flags, NULL, NULL);
+	return ec_exchange_meanwhile(reqs, nreqs, deadline, flags, NULL, NULL);
 }
 
 /*
@@ -361,36 +361,36 @@ ec_exchange(EcOp *ops, int nops, EcDeadline deadline, int flags)
  * calls finds the cache disabled.  Throws what it throws.
  */
 bool
-ec_exchange_meanwhile(EcOp *ops, int nops, EcDeadline deadline, int flags,
+ec_exchange_meanwhile(EcRequest *reqs, int nreqs, EcDeadline deadline, int flags,
 					  void (*meanwhile) (void *arg), void *arg)
 {
-	Conn	   *active[EC_MAX_SERVERS];
+	EcConnection	   *active[EC_MAX_SERVERS];
 	int			nactive = 0;
 	bool		ok = true;
 
-	for (int i = 0; i < nops; i++)
+	for (int i = 0; i < nreqs; i++)
 	{
-		EcOp	   *op = &ops[i];
-		Conn	   *c;
+		EcRequest	   *req = &reqs[i];
+		EcConnection	   *c;
 		int			a;
 
-		if (op->skip)
+		if (req->skip)
 			continue;
-		op->result = EC_PENDING;
-		op->next = -1;
-		c = &conns[op->server];
+		req->result = EC_PENDING;
+		req->next = -1;
+		c = &conns[req->server];
 		for (a = 0; a < nactive && active[a] != c; a++)
 			;
 		if (a < nactive)
 		{
-			ops[c->last_op].next = i;
+			reqs[c->last_op].next = i;
 			c->last_op = i;
 		}
 		else
 		{
-			ec_conn_begin(c, op->server);
+			ec_connection_begin(c, req->server);
 			c->last_op = c->send_op = c->recv_op = i;
-			c->retried = op->once;
+			c->retried = req->once;
 			active[nactive++] = c;
 		}
 	}
@@ -398,23 +398,23 @@ ec_exchange_meanwhile(EcOp *ops, int nops, EcDeadline deadline, int flags,
 	/* the answer may be there at once, where we share a CPU; but not before meanwhile */
 	for (bool look = meanwhile == NULL;; look = true)
 	{
-		Conn	   *waiting[EC_MAX_SERVERS];
+		EcConnection	   *waiting[EC_MAX_SERVERS];
 		int			nwaiting = 0;
-		bool		linger = nactive == 1 && ec_remaining(deadline) >= EC_LINGER_MS;
+		bool		linger = nactive == 1 && ec_deadline_left(deadline) >= EC_LINGER_MS;
 
 		for (int a = 0; a < nactive; a++)
 		{
-			Conn	   *c = active[a];
+			EcConnection	   *c = active[a];
 
 			while (!c->failed && c->recv_op >= 0)
 			{
-				if (ec_conn_step(c, ops, look, linger))
+				if (ec_connection_step(c, reqs, look, linger))
 				{
 					if (c->recv_op >= 0)
 						waiting[nwaiting++] = c;
 					break;
 				}
-				if (!ec_conn_retry(c))
+				if (!ec_connection_retry(c))
 					c->failed = true;
 			}
 		}
@@ -424,7 +424,7 @@ ec_exchange_meanwhile(EcOp *ops, int nops, EcDeadline deadline, int flags,
 			meanwhile(arg);
 			in_meanwhile = false;
 			meanwhile = NULL;
-			deadline = ec_deadline(ec_timeout);
+			deadline = ec_deadline_in(ec_guc_timeout);
 			continue;
 		}
 		if (nwaiting == 0)
@@ -433,16 +433,16 @@ ec_exchange_meanwhile(EcOp *ops, int nops, EcDeadline deadline, int flags,
 			waiting[0]->retried = true; /* too late to ask anew */
 		if ((flags & EC_RENEW_DEADLINE) && waiting[0]->progress >= RENEW_BYTES)
 		{
-			deadline = ec_deadline(ec_timeout);
+			deadline = ec_deadline_in(ec_guc_timeout);
 			waiting[0]->progress = 0;
 		}
-		if (ec_remaining(deadline) == 0)
+		if (ec_deadline_left(deadline) == 0)
 		{
 			for (int w = 0; w < nwaiting; w++)
-				ec_conn_fail(waiting[w], true,
-							 waiting[w]->state == CONN_HANDSHAKE ?
+				ec_socket_fail(waiting[w], true,
+							 waiting[w]->state == EC_CONNECTION_HANDSHAKE ?
 							 "no TLS handshake within %d ms" : "no answer within %d ms",
-							 ec_timeout);
+							 ec_guc_timeout);
 			break;
 		}
 		wait_for(waiting, nwaiting, deadline);
@@ -450,44 +450,44 @@ ec_exchange_meanwhile(EcOp *ops, int nops, EcDeadline deadline, int flags,
 
 	for (int a = 0; a < nactive; a++)
 	{
-		for (int i = active[a]->recv_op; i >= 0; i = ops[i].next)
-			ops[i].result = EC_FAILED;
-		ok &= ec_conn_end(active[a]);
+		for (int i = active[a]->recv_op; i >= 0; i = reqs[i].next)
+			reqs[i].result = EC_FAILED;
+		ok &= ec_connection_end(active[a]);
 	}
 	return ok;
 }
 
 /*
- * The same for requests to set markers, with which the caller withdraws documents: those that
+ * The same for requests to set markers, with which the caller invalidates documents: those that
  * are not EC_FAILED afterwards carry a marker, or are gone.  Returns whether all do.
  * Throws out of memory, too.
  */
 bool
-ec_mark(EcOp *ops, int nops, EcDeadline deadline, void (*meanwhile) (void *arg), void *arg)
+ec_exchange_marks(EcRequest *reqs, int nreqs, EcDeadline deadline, void (*meanwhile) (void *arg), void *arg)
 {
-	bool		ok = ec_exchange_meanwhile(ops, nops, deadline, 0, meanwhile, arg);
+	bool		ok = ec_exchange_meanwhile(reqs, nreqs, deadline, 0, meanwhile, arg);
 	bool		refused = false;
-	EcOp	   *deletes;
+	EcRequest	   *deletes;
 
-	for (int i = 0; i < nops; i++)
-		refused |= !ops[i].skip && ops[i].result == EC_REFUSED;
+	for (int i = 0; i < nreqs; i++)
+		refused |= !reqs[i].skip && reqs[i].result == EC_REFUSED;
 	if (!refused)
 		return ok;
 
 	/* a server out of memory may refuse even a marker; then the key must go */
-	deletes = palloc(nops * sizeof(EcOp));
-	memcpy(deletes, ops, nops * sizeof(EcOp));
-	for (int i = 0; i < nops; i++)
+	deletes = palloc(nreqs * sizeof(EcRequest));
+	memcpy(deletes, reqs, nreqs * sizeof(EcRequest));
+	for (int i = 0; i < nreqs; i++)
 	{
-		deletes[i].skip |= ops[i].result != EC_REFUSED;
-		deletes[i].kind = EC_OP_DELETE;
+		deletes[i].skip |= reqs[i].result != EC_REFUSED;
+		deletes[i].kind = EC_REQUEST_DELETE;
 		deletes[i].quiet = false;
 		deletes[i].value = NULL;
 	}
-	ok &= ec_exchange(deletes, nops, ec_deadline(ec_timeout), 0);
-	for (int i = 0; i < nops; i++)
+	ok &= ec_exchange(deletes, nreqs, ec_deadline_in(ec_guc_timeout), 0);
+	for (int i = 0; i < nreqs; i++)
 		if (!deletes[i].skip && deletes[i].result == EC_FAILED)
-			ops[i].result = EC_FAILED;
+			reqs[i].result = EC_FAILED;
 	pfree(deletes);
 	return ok;
 }
@@ -495,22 +495,22 @@ ec_mark(EcOp *ops, int nops, EcDeadline deadline, void (*meanwhile) (void *arg),
 /*
  * One request that must not be carried out twice, so that it is never asked anew
  * on another connection.  That would be for a kept connection that was closed
- * meanwhile; so where it may have been, or where it still owes answers to ec_send(),
+ * meanwhile; so where it may have been, or where it still owes answers to ec_exchange_send(),
  * whose errors could be taken for ours, a barrier goes first.  EC_PENDING: it did not come
  * through, and nothing was sent; EC_FAILED: it may have been carried out.
  */
 void
-ec_exchange_once(EcOp *op)
+ec_exchange_once(EcRequest *req)
 {
-	EcDeadline	deadline = ec_deadline(ec_timeout);
+	EcDeadline	deadline = ec_deadline_in(ec_guc_timeout);
 	char		request[EC_REQUEST_MAX];
-	EcOp		barrier = {.kind = EC_OP_COMMAND, .server = op->server, .key = request};
+	EcRequest		barrier = {.kind = EC_REQUEST_COMMAND, .server = req->server, .key = request};
 
 	barrier.keylen = (int) ec_wire_barrier(request);
-	op->result = EC_PENDING;
-	op->once = true;
-	if (ec_conn_is_idle(&conns[op->server]) || ec_exchange(&barrier, 1, deadline, 0))
-		(void) ec_exchange(op, 1, deadline, 0);
+	req->result = EC_PENDING;
+	req->once = true;
+	if (ec_connection_is_idle(&conns[req->server]) || ec_exchange(&barrier, 1, deadline, 0))
+		(void) ec_exchange(req, 1, deadline, 0);
 }
 
 /*
@@ -523,46 +523,46 @@ ec_exchange_once(EcOp *op)
  * only for the kernel to take the bytes, and not beyond the deadline.
  */
 void
-ec_send(EcOp *ops, int nops, EcDeadline deadline)
+ec_exchange_send(EcRequest *reqs, int nreqs, EcDeadline deadline)
 {
-	for (int i = 0; i < nops; i++)
+	for (int i = 0; i < nreqs; i++)
 	{
-		Conn	   *c = &conns[ops[i].server];
+		EcConnection	   *c = &conns[reqs[i].server];
 		int			first = i;
 
 		/* chain up those for this connection */
-		if (ops[i].skip || ops[i].result != EC_PENDING)
+		if (reqs[i].skip || reqs[i].result != EC_PENDING)
 			continue;
-		for (int j = i, last = -1; j < nops; j++)
+		for (int j = i, last = -1; j < nreqs; j++)
 		{
-			if (ops[j].skip || ops[j].server != ops[i].server)
+			if (reqs[j].skip || reqs[j].server != reqs[i].server)
 				continue;
-			ops[j].result = EC_FAILED;
-			ops[j].next = -1;
+			reqs[j].result = EC_FAILED;
+			reqs[j].next = -1;
 			if (last >= 0)
-				ops[last].next = j;
+				reqs[last].next = j;
 			last = j;
 		}
-		if (!ec_conn_is_ready(c))
+		if (!ec_connection_is_ready(c))
 			continue;
-		ec_conn_begin(c, ops[i].server);
+		ec_connection_begin(c, reqs[i].server);
 		c->send_op = first;
 		c->quiet = true;
-		while (ec_conn_write(c, ops) && ec_conn_wants_write(c))
+		while (ec_connection_write(c, reqs) && ec_socket_wants_write(c))
 		{
 			struct pollfd p = {.fd = c->fd,.events = POLLOUT};
 
-			if (ec_remaining(deadline) == 0)
-				ec_conn_fail(c, true, "no room to send within %d ms", ec_timeout);
+			if (ec_deadline_left(deadline) == 0)
+				ec_socket_fail(c, true, "no room to send within %d ms", ec_guc_timeout);
 			if (c->failed)
 				break;
-			(void) poll(&p, 1, ec_remaining(deadline));
+			(void) poll(&p, 1, ec_deadline_left(deadline));
 		}
 		c->quiet = false;
-		if (!ec_conn_end(c))
+		if (!ec_connection_end(c))
 			continue;
-		for (int j = first; j >= 0; j = ops[j].next)
-			ops[j].result = EC_DONE;
+		for (int j = first; j >= 0; j = reqs[j].next)
+			reqs[j].result = EC_DONE;
 	}
 }
 
@@ -570,33 +570,33 @@ ec_send(EcOp *ops, int nops, EcDeadline deadline)
  * Send one request of another kind and hand each line of its answer to the
  * callback, up to the line that ends it.  The deadline starts anew with every
  * RENEW_BYTES that arrive.  EC_DONE: answered to the end; EC_REFUSED: the server does
- * not do this (now), ec_cluster_last_failure() has what it said; EC_FAILED: it is
+ * not do this (now), ec_exchange_last_failure() has what it said; EC_FAILED: it is
  * DOWN.  Throws what the callback and CHECK_FOR_INTERRUPTS throw.
  */
-EcOpResult
-ec_command(int server, const char *request, size_t len, EcLineCallback callback, void *arg)
+EcResult
+ec_exchange_command(int server, const char *request, size_t len, EcLineCallback callback, void *arg)
 {
-	EcOp		op = {.kind = EC_OP_COMMAND, .server = server};
+	EcRequest		req = {.kind = EC_REQUEST_COMMAND, .server = server};
 
-	op.key = request;
-	op.keylen = (int) len;
-	op.callback = callback;
-	op.arg = arg;
-	(void) ec_exchange(&op, 1, ec_deadline(ec_timeout), EC_RENEW_DEADLINE);
-	return op.result;
+	req.key = request;
+	req.keylen = (int) len;
+	req.callback = callback;
+	req.arg = arg;
+	(void) ec_exchange(&req, 1, ec_deadline_in(ec_guc_timeout), EC_RENEW_DEADLINE);
+	return req.result;
 }
 
 /*
  * Have the server forget every item that it holds.  EC_DONE: confirmed;
  * EC_REFUSED and EC_FAILED as above.
  */
-EcOpResult
-ec_flush(int server)
+EcResult
+ec_exchange_flush(int server)
 {
 	char		request[EC_REQUEST_MAX];
-	EcOp		op = {.kind = EC_OP_FLUSH, .server = server, .key = request};
+	EcRequest		req = {.kind = EC_REQUEST_FLUSH, .server = server, .key = request};
 
-	op.keylen = (int) ec_wire_flush(request);
-	(void) ec_exchange(&op, 1, ec_deadline(ec_timeout), 0);
-	return op.result;
+	req.keylen = (int) ec_wire_flush(request);
+	(void) ec_exchange(&req, 1, ec_deadline_in(ec_guc_timeout), 0);
+	return req.result;
 }

@@ -13,27 +13,27 @@
 #include "topology.h"
 #include "wire.h"
 
-typedef enum EcOpKind
+typedef enum EcRequestKind
 {
-	EC_OP_GET,					/* value and token; absent: EC_ABSENT */
-	EC_OP_LOOK,					/* found_len says how long the value is; changes nothing */
-	EC_OP_INSPECT,				/* value, token and client flags; changes nothing */
-	EC_OP_TOUCH,				/* renew the TTL; found_len says how long the value is */
-	EC_OP_MARK,					/* set the marker, whatever is there; token is learned */
-	EC_OP_STORE,				/* value, only over our marker (token) */
-	EC_OP_SET,					/* value, whatever is there: never for a document's key */
-	EC_OP_REMOVE,				/* only our marker (token) */
-	EC_OP_DELETE,				/* whatever is there */
-	EC_OP_INCREMENT,			/* by the amount in token; found is the new number */
-	EC_OP_DECREMENT,
-	EC_OP_COMMAND,				/* see ec_command() */
-	EC_OP_FLUSH					/* see ec_flush() */
-} EcOpKind;
+	EC_REQUEST_GET,					/* value and token; absent: EC_ABSENT */
+	EC_REQUEST_LOOK,					/* found_len says how long the value is; changes nothing */
+	EC_REQUEST_INSPECT,				/* value, token and client flags; changes nothing */
+	EC_REQUEST_TOUCH,				/* renew the TTL; found_len says how long the value is */
+	EC_REQUEST_MARK,					/* set the marker, whatever is there; token is learned */
+	EC_REQUEST_STORE,				/* value, only over our marker (token) */
+	EC_REQUEST_SET,					/* value, whatever is there: never for a document's key */
+	EC_REQUEST_REMOVE,				/* only our marker (token) */
+	EC_REQUEST_DELETE,				/* whatever is there */
+	EC_REQUEST_INCREMENT,			/* by the amount in token; found is the new number */
+	EC_REQUEST_DECREMENT,
+	EC_REQUEST_COMMAND,				/* see ec_exchange_command() */
+	EC_REQUEST_FLUSH					/* see ec_exchange_flush() */
+} EcRequestKind;
 
 /* Called for each line of a command's answer; false: no more of them, please. */
 typedef bool (*EcLineCallback) (const EcReply *line, void *arg);
 
-typedef enum EcOpResult
+typedef enum EcResult
 {
 	EC_PENDING,					/* not asked yet */
 	EC_DONE,
@@ -41,11 +41,11 @@ typedef enum EcOpResult
 	EC_MISMATCH,				/* there, but not with our token; or not what mode, increment want */
 	EC_REFUSED,					/* the server said no: too large, out of memory */
 	EC_FAILED					/* not confirmed: it may or may not have happened, or yet happen */
-} EcOpResult;
+} EcResult;
 
-typedef struct EcOp
+typedef struct EcRequest
 {
-	EcOpKind	kind;
+	EcRequestKind	kind;
 	int			server;
 	bool		skip;			/* leave this one out, and its result as it is */
 	bool		quiet;			/* MARK: the token is not wanted */
@@ -57,17 +57,17 @@ typedef struct EcOp
 	char		mode;			/* SET: 0, or one of ec_wire_set()'s */
 	int64		ttl;			/* seconds, 0: none, -1 for GET: do not touch */
 	uint64		token;			/* in for STORE and REMOVE, out for GET, INSPECT and MARK; an amount */
-	EcOpResult	result;
+	EcResult	result;
 	struct varlena *found;		/* GET, INSPECT: the value, palloc'd in the caller's context */
 	size_t		found_len;
 	uint32		client_flags;	/* INSPECT */
 	EcLineCallback callback;	/* COMMAND */
 	void	   *arg;
 	int			next;			/* private: the next one on the same connection */
-} EcOp;
+} EcRequest;
 
 /* Markers in one exchange of many; each exchange has a deadline of its own. */
-#define EC_BATCH		1000
+#define EC_MARK_BATCH		1000
 
 /* A flag of ec_exchange */
 #define EC_RENEW_DEADLINE	0x01	/* with every piece that arrives; one server only */
@@ -79,39 +79,39 @@ typedef int64 EcDeadline;
  * Enter the topology (shmem.h) and have its servers and placement at hand.
  * false: the cache is disabled or not published yet; nothing was entered.
  */
-extern bool ec_cluster_enter(void);
+extern bool ec_placement_enter(void);
 
 /* Enter it in any case; false: it is one without a cache. */
-extern bool ec_cluster_enter_always(void);
-extern int	ec_cluster_size(void);
-extern uint64 ec_cluster_generation(void);
-extern const char *ec_cluster_prefix(void);
-extern int	ec_cluster_place(const char *key, int keylen);
-extern const char *ec_cluster_name(int server);
-extern bool ec_cluster_fits(int server, int keylen, size_t valuelen);
+extern bool ec_placement_enter_always(void);
+extern int	ec_placement_size(void);
+extern uint64 ec_placement_generation(void);
+extern const char *ec_placement_prefix(void);
+extern int	ec_placement_of(const char *key, int keylen);
+extern const char *ec_placement_name(int server);
+extern bool ec_placement_fits(int server, int keylen, size_t valuelen);
 
 /* A request to set the marker on this key. */
-extern void ec_op_mark(EcOp *op, int server, const char *key, int keylen);
+extern void ec_request_mark(EcRequest *req, int server, const char *key, int keylen);
 
-extern EcDeadline ec_deadline(int ms);
-extern int	ec_remaining(EcDeadline deadline);
+extern EcDeadline ec_deadline_in(int ms);
+extern int	ec_deadline_left(EcDeadline deadline);
 
-extern bool ec_exchange(EcOp *ops, int nops, EcDeadline deadline, int flags);
-extern bool ec_exchange_meanwhile(EcOp *ops, int nops, EcDeadline deadline, int flags,
+extern bool ec_exchange(EcRequest *reqs, int nreqs, EcDeadline deadline, int flags);
+extern bool ec_exchange_meanwhile(EcRequest *reqs, int nreqs, EcDeadline deadline, int flags,
 								  void (*meanwhile) (void *arg), void *arg);
-extern bool ec_mark(EcOp *ops, int nops, EcDeadline deadline,
+extern bool ec_exchange_marks(EcRequest *reqs, int nreqs, EcDeadline deadline,
 					void (*meanwhile) (void *arg), void *arg);
-extern void ec_exchange_once(EcOp *op);
-extern void ec_send(EcOp *ops, int nops, EcDeadline deadline);
-extern EcOpResult ec_command(int server, const char *request, size_t len,
+extern void ec_exchange_once(EcRequest *req);
+extern void ec_exchange_send(EcRequest *reqs, int nreqs, EcDeadline deadline);
+extern EcResult ec_exchange_command(int server, const char *request, size_t len,
 							 EcLineCallback callback, void *arg);
-extern EcOpResult ec_flush(int server);
-extern const char *ec_cluster_last_failure(bool *timed_out);
+extern EcResult ec_exchange_flush(int server);
+extern const char *ec_exchange_last_failure(bool *timed_out);
 
-extern int	ec_cluster_disconnect(void);
-extern void ec_cluster_at_xact_end(void);
+extern int	ec_exchange_disconnect(void);
+extern void ec_exchange_at_xact_end(void);
 
 /* TTL as memcached wants it: over 30 days as an absolute time. */
-extern int64 ec_wire_ttl(int64 seconds);
+extern int64 ec_request_ttl(int64 seconds);
 
 #endif							/* ECHOCACHE_CLUSTER_H */

@@ -3,7 +3,7 @@
  * concern.c
  *	  Which documents a change concerns: of a row, a table, a type or a function.
  *
- * A document too many is withdrawn for nothing, one too few becomes stale: partitions,
+ * A document too many is invalidated for nothing, one too few becomes stale: partitions,
  * children and what is in composite types count, at whatever level.  Nothing stays
  * locked: an answer holds as long as its caller has a lock on what changes.  DDL gets
  * documents as they are configured, as their table may just be going.  For a row they
@@ -28,7 +28,7 @@
 
 static bool type_contains(Oid type, Oid rowtype);
 static bool shows_type(Oid relid, Oid rowtype);
-static bool depends_on_type(EcDocument *doc, Oid rowtype);
+static bool depends_on_type(EcAttachment *att, Oid rowtype);
 static bool is_part(Oid relid, Oid whole);
 static bool is_family(Oid relid, Oid other);
 
@@ -66,13 +66,13 @@ shows_type(Oid relid, Oid rowtype)
 	{
 		HeapTuple	tuple = SearchSysCache2(ATTNUM, ObjectIdGetDatum(relid),
 											Int16GetDatum(attno));
-		Form_pg_attribute att;
+		Form_pg_attribute attr;
 		bool		shows;
 
 		if (!HeapTupleIsValid(tuple))
 			return false;
-		att = (Form_pg_attribute) GETSTRUCT(tuple);
-		shows = !att->attisdropped && type_contains(att->atttypid, rowtype);
+		attr = (Form_pg_attribute) GETSTRUCT(tuple);
+		shows = !attr->attisdropped && type_contains(attr->atttypid, rowtype);
 		ReleaseSysCache(tuple);
 		if (shows)
 			return true;
@@ -82,12 +82,12 @@ shows_type(Oid relid, Oid rowtype)
 
 /* The same for a document's own table, and those that are part of it. */
 static bool
-depends_on_type(EcDocument *doc, Oid rowtype)
+depends_on_type(EcAttachment *att, Oid rowtype)
 {
-	bool		depends = shows_type(doc->relid, rowtype);
+	bool		depends = shows_type(att->relid, rowtype);
 	ListCell   *lc;
 
-	foreach(lc, doc->dependents)
+	foreach(lc, att->dependents)
 		depends |= shows_type(((EcDependent *) lfirst(lc))->relid, rowtype);
 	return depends;
 }
@@ -110,12 +110,12 @@ is_family(Oid relid, Oid other)
 
 /* What the table is to the document: EC_ROLE_OWN and EC_ROLE_DEPENDENT, 0 for neither. */
 int
-ec_document_role(EcDocument *doc, Oid relid)
+ec_affected_role(EcAttachment *att, Oid relid)
 {
-	int			role = is_family(relid, doc->relid) ? EC_ROLE_OWN : 0;
+	int			role = is_family(relid, att->relid) ? EC_ROLE_OWN : 0;
 	ListCell   *lc;
 
-	foreach(lc, doc->dependents)
+	foreach(lc, att->dependents)
 		if (is_family(relid, ((EcDependent *) lfirst(lc))->relid))
 			role |= EC_ROLE_DEPENDENT;
 	return role;
@@ -124,58 +124,58 @@ ec_document_role(EcDocument *doc, Oid relid)
 /*
  * The documents that a change of this table's (or composite type's) definition
  * concerns: those that it has a role for, and those with columns of its row type.
- * EcDocument may be unresolved: only name, relid, columns' names, filter and
+ * EcAttachment may be unresolved: only name, relid, columns' names, filter and
  * dependents are to be used.
  */
 List *
-ec_documents_touching(Oid relid)
+ec_affected_by_table(Oid relid)
 {
 	List	   *found = NIL;
 	ListCell   *lc;
 
-	foreach(lc, ec_documents())
+	foreach(lc, ec_attachment_all())
 	{
-		EcDocument *doc = lfirst(lc);
+		EcAttachment *att = lfirst(lc);
 
-		if (ec_document_role(doc, relid) != 0 || depends_on_type(doc, get_rel_type_id(relid)))
-			found = lappend(found, doc);
+		if (ec_affected_role(att, relid) != 0 || depends_on_type(att, get_rel_type_id(relid)))
+			found = lappend(found, att);
 	}
 	return found;
 }
 
 /* Is any document not cached, as far as we know, because not every change of it is seen? */
 bool
-ec_documents_suspended(void)
+ec_affected_any_suspended(void)
 {
 	ListCell   *lc;
 
-	foreach(lc, ec_documents())
-		if (((EcDocument *) lfirst(lc))->suspended)
+	foreach(lc, ec_attachment_all())
+		if (((EcAttachment *) lfirst(lc))->suspended)
 			return true;
 	return false;
 }
 
 /* The documents that functions make; they may be unresolved, as above. */
 List *
-ec_documents_with_function(void)
+ec_affected_with_function(void)
 {
 	List	   *found = NIL;
 	ListCell   *lc;
 
-	foreach(lc, ec_documents())
-		if (((EcDocument *) lfirst(lc))->function_name)
+	foreach(lc, ec_attachment_all())
+		if (((EcAttachment *) lfirst(lc))->function_name)
 			found = lappend(found, lfirst(lc));
 	return found;
 }
 
 /* The documents whose table has a column with this type in it; see above. */
 List *
-ec_documents_showing(Oid type)
+ec_affected_by_type(Oid type)
 {
 	List	   *found = NIL;
 	ListCell   *lc;
 
-	foreach(lc, ec_documents())
+	foreach(lc, ec_attachment_all())
 		if (depends_on_type(lfirst(lc), type))
 			found = lappend(found, lfirst(lc));
 	return found;
@@ -187,39 +187,39 @@ ec_documents_showing(Oid type)
  * a trigger with our function and any name on a table of his own, whose columns are others.
  */
 EcOwnMap *
-ec_document_own_map(Relation rel, const char *name)
+ec_affected_own_map(Relation rel, const char *name)
 {
 	Oid			relid = RelationGetRelid(rel);
-	EcRowMap   *map = ec_row_map(relid);
+	EcRowMap   *map = ec_attachment_row_map(relid);
 	EcOwnMap   *mine;
-	EcDocument *doc;
+	EcAttachment *att;
 	MemoryContext old;
 	int			attno = -1;
 	ListCell   *lc;
 
 	if (map != NULL)
 		foreach(lc, map->own)
-			if (strcmp(((EcOwnMap *) lfirst(lc))->doc->name, name) == 0)
+			if (strcmp(((EcOwnMap *) lfirst(lc))->att->name, name) == 0)
 				return lfirst(lc);
 
-	doc = ec_document_by_name(name);
-	if (doc == NULL || !is_part(relid, doc->relid))
+	att = ec_attachment_by_name(name);
+	if (att == NULL || !is_part(relid, att->relid))
 		return NULL;
-	old = MemoryContextSwitchTo(doc->context);
+	old = MemoryContextSwitchTo(att->context);
 	mine = palloc0(sizeof(EcOwnMap));
-	mine->doc = doc;
-	mine->key = get_attnum(relid, NameStr(doc->key.name));
-	mine->depends = palloc(bms_num_members(doc->depends) * sizeof(AttrNumber));
-	while ((attno = bms_next_member(doc->depends, attno)) >= 0)
+	mine->att = att;
+	mine->key = get_attnum(relid, NameStr(att->key.name));
+	mine->depends = palloc(bms_num_members(att->depends) * sizeof(AttrNumber));
+	while ((attno = bms_next_member(att->depends, attno)) >= 0)
 	{
 		AttrNumber	here = attno;
 
-		if (relid != doc->relid)
-			here = get_attnum(relid, get_attname(doc->relid, attno, false));
+		if (relid != att->relid)
+			here = get_attnum(relid, get_attname(att->relid, attno, false));
 		if (here != mine->key)
 			mine->depends[mine->ndepends++] = here;
 	}
-	map = ec_row_map_make(relid);
+	map = ec_attachment_make_row_map(relid);
 	map->own = lappend(map->own, mine);
 	MemoryContextSwitchTo(old);
 	return mine;
@@ -230,32 +230,32 @@ ec_document_own_map(Relation rel, const char *name)
  * of one, map to the document; NULL when it is not (any more).
  */
 EcDependentMap *
-ec_document_dependent_map(Relation rel, const char *name)
+ec_affected_dependent_map(Relation rel, const char *name)
 {
 	Oid			relid = RelationGetRelid(rel);
-	EcRowMap   *map = ec_row_map(relid);
+	EcRowMap   *map = ec_attachment_row_map(relid);
 	EcDependentMap *mine;
-	EcDocument *doc;
+	EcAttachment *att;
 	EcDependent *dependent = NULL;
 	MemoryContext old;
 	ListCell   *lc;
 
 	if (map != NULL)
 		foreach(lc, map->dependents)
-			if (strcmp(((EcDependentMap *) lfirst(lc))->doc->name, name) == 0)
+			if (strcmp(((EcDependentMap *) lfirst(lc))->att->name, name) == 0)
 				return lfirst(lc);
 
-	doc = ec_document_by_name(name);
-	if (doc == NULL)
+	att = ec_attachment_by_name(name);
+	if (att == NULL)
 		return NULL;
-	foreach(lc, doc->dependents)
+	foreach(lc, att->dependents)
 		if (is_family(relid, ((EcDependent *) lfirst(lc))->relid))
 			dependent = lfirst(lc);
 	if (dependent == NULL)
 		return NULL;
-	old = MemoryContextSwitchTo(doc->context);
+	old = MemoryContextSwitchTo(att->context);
 	mine = palloc0(sizeof(EcDependentMap));
-	mine->doc = doc;
+	mine->att = att;
 	mine->keys = palloc(list_length(dependent->keys) * sizeof(AttrNumber));
 	mine->out = palloc(list_length(dependent->keys) * sizeof(FmgrInfo));
 	foreach(lc, dependent->keys)
@@ -267,10 +267,10 @@ ec_document_dependent_map(Relation rel, const char *name)
 		if (attno == InvalidAttrNumber)
 			continue;			/* on its way out */
 		getTypeOutputInfo(get_atttype(relid, attno), &out, &varlena);
-		fmgr_info_cxt(out, &mine->out[mine->nkeys], doc->context);
+		fmgr_info_cxt(out, &mine->out[mine->nkeys], att->context);
 		mine->keys[mine->nkeys++] = attno;
 	}
-	map = ec_row_map_make(relid);
+	map = ec_attachment_make_row_map(relid);
 	map->dependents = lappend(map->dependents, mine);
 	MemoryContextSwitchTo(old);
 	return mine;

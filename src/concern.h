@@ -12,16 +12,16 @@
 
 #include "document.h"
 
-/* What a table is to a document: ec_document_role(). */
+/* What a table is to a document: ec_affected_role(). */
 #define EC_ROLE_OWN			1	/* the attached table, or above or below it */
 #define EC_ROLE_DEPENDENT	2	/* the same for a dependent one */
 
-extern int	ec_document_role(EcDocument *doc, Oid relid);
-extern List *ec_documents_touching(Oid relid);
-extern bool ec_documents_suspended(void);
-extern List *ec_documents_with_function(void);
-extern List *ec_documents_showing(Oid type);
-extern EcOwnMap *ec_document_own_map(Relation rel, const char *name);
-extern EcDependentMap *ec_document_dependent_map(Relation rel, const char *name);
+extern int	ec_affected_role(EcAttachment *att, Oid relid);
+extern List *ec_affected_by_table(Oid relid);
+extern bool ec_affected_any_suspended(void);
+extern List *ec_affected_with_function(void);
+extern List *ec_affected_by_type(Oid type);
+extern EcOwnMap *ec_affected_own_map(Relation rel, const char *name);
+extern EcDependentMap *ec_affected_dependent_map(Relation rel, const char *name);
 
 #endif							/* ECHOCACHE_CONCERN_H */

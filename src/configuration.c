@@ -36,17 +36,17 @@
 #include "compat.h"
 #include "configuration.h"
 
-static EcDocument *read_document(HeapTuple tuple, TupleDesc desc);
+static EcAttachment *read_document(HeapTuple tuple, TupleDesc desc);
 static void read_dependents(List *documents);
 static bool type_is_plain(Oid type);
 static bool triggers_fire(Oid relid, const char *name, const char *row, const char *truncate);
-static bool all_triggers_fire(EcDocument *doc);
-static void resolve_column(EcDocument *doc, EcColumn *column);
+static bool all_triggers_fire(EcAttachment *att);
+static void resolve_column(EcAttachment *att, EcColumn *column);
 static bool key_is_exact(const EcColumn *key);
 
 /* The rows of echocache.document, each a document. */
 List *
-ec_documents_read(Oid catalog)
+ec_configuration_read(Oid catalog)
 {
 	List	   *documents = NIL;
 	Relation	rel = table_open(catalog, AccessShareLock);
@@ -63,7 +63,7 @@ ec_documents_read(Oid catalog)
 
 /* A name[] as a list of strings. */
 List *
-ec_name_list(Datum array)
+ec_catalog_names(Datum array)
 {
 	List	   *names = NIL;
 	Datum	   *elems;
@@ -78,42 +78,42 @@ ec_name_list(Datum array)
 	return names;
 }
 
-/* One row of echocache.document; the rest is looked up at first use, by ec_document_resolve(). */
-static EcDocument *
+/* One row of echocache.document; the rest is looked up at first use, by ec_configuration_resolve(). */
+static EcAttachment *
 read_document(HeapTuple tuple, TupleDesc desc)
 {
-	EcDocument *doc = palloc0(sizeof(EcDocument));
+	EcAttachment *att = palloc0(sizeof(EcAttachment));
 	Datum		values[Natts_ec_document];
 	bool		nulls[Natts_ec_document];
 
 	heap_deform_tuple(tuple, desc, values, nulls);
-	strlcpy(doc->name, TextDatumGetCString(values[Anum_ec_document_name - 1]), sizeof(doc->name));
-	doc->relid = DatumGetObjectId(values[Anum_ec_document_relation - 1]);
-	namestrcpy(&doc->key.name, NameStr(*DatumGetName(values[Anum_ec_document_key_column - 1])));
-	doc->has_owner = !nulls[Anum_ec_document_owner_column - 1];
-	if (doc->has_owner)
-		namestrcpy(&doc->owner.name,
+	strlcpy(att->name, TextDatumGetCString(values[Anum_ec_document_name - 1]), sizeof(att->name));
+	att->relid = DatumGetObjectId(values[Anum_ec_document_relation - 1]);
+	namestrcpy(&att->key.name, NameStr(*DatumGetName(values[Anum_ec_document_key_column - 1])));
+	att->has_owner = !nulls[Anum_ec_document_owner_column - 1];
+	if (att->has_owner)
+		namestrcpy(&att->owner.name,
 				   NameStr(*DatumGetName(values[Anum_ec_document_owner_column - 1])));
 	if (!nulls[Anum_ec_document_filter - 1])
-		doc->filter = TextDatumGetCString(values[Anum_ec_document_filter - 1]);
-	doc->filter_columns = ec_name_list(values[Anum_ec_document_filter_columns - 1]);
-	doc->exclude = ec_name_list(values[Anum_ec_document_exclude - 1]);
-	doc->ttl = nulls[Anum_ec_document_ttl - 1] ? -1 :
+		att->filter = TextDatumGetCString(values[Anum_ec_document_filter - 1]);
+	att->filter_columns = ec_catalog_names(values[Anum_ec_document_filter_columns - 1]);
+	att->exclude = ec_catalog_names(values[Anum_ec_document_exclude - 1]);
+	att->ttl = nulls[Anum_ec_document_ttl - 1] ? -1 :
 		DatumGetInt32(values[Anum_ec_document_ttl - 1]);
-	doc->policy = strcmp(TextDatumGetCString(values[Anum_ec_document_policy - 1]),
+	att->policy = strcmp(TextDatumGetCString(values[Anum_ec_document_policy - 1]),
 						 "invalidate") == 0 ? EC_INVALIDATE : EC_WRITE_THROUGH;
 	if (!nulls[Anum_ec_document_document - 1])
-		doc->function_name = TextDatumGetCString(values[Anum_ec_document_document - 1]);
-	doc->touch_on_read = DatumGetBool(values[Anum_ec_document_touch_on_read - 1]);
-	doc->context = CurrentMemoryContext;
-	return doc;
+		att->function_name = TextDatumGetCString(values[Anum_ec_document_document - 1]);
+	att->touch_on_read = DatumGetBool(values[Anum_ec_document_touch_on_read - 1]);
+	att->context = CurrentMemoryContext;
+	return att;
 }
 
 /* The rows of echocache.dependent, each to its document. */
 static void
 read_dependents(List *documents)
 {
-	Oid			oid = ec_relation("dependent");
+	Oid			oid = ec_catalog_relation("dependent");
 	Relation	rel;
 	SysScanDesc scan;
 	HeapTuple	tuple;
@@ -135,20 +135,20 @@ read_dependents(List *documents)
 		relid = DatumGetObjectId(values[Anum_ec_dependent_relation - 1]);
 		foreach(lc, documents)
 		{
-			EcDocument *doc = lfirst(lc);
+			EcAttachment *att = lfirst(lc);
 			EcDependent *dependent = NULL;
 			ListCell   *ld;
 
-			if (strcmp(doc->name, name) != 0)
+			if (strcmp(att->name, name) != 0)
 				continue;
-			foreach(ld, doc->dependents)
+			foreach(ld, att->dependents)
 				if (((EcDependent *) lfirst(ld))->relid == relid)
 					dependent = lfirst(ld);
 			if (dependent == NULL)
 			{
 				dependent = palloc0(sizeof(EcDependent));
 				dependent->relid = relid;
-				doc->dependents = lappend(doc->dependents, dependent);
+				att->dependents = lappend(att->dependents, dependent);
 			}
 			dependent->keys =
 				lappend(dependent->keys,
@@ -192,10 +192,10 @@ type_is_plain(Oid type)
  * invalidation, and what is rendered or locked later looks at the table itself.
  */
 void
-ec_document_resolve(EcDocument *doc)
+ec_configuration_resolve(EcAttachment *att)
 {
-	MemoryContext old = MemoryContextSwitchTo(doc->context);
-	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(doc->relid));
+	MemoryContext old = MemoryContextSwitchTo(att->context);
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(att->relid));
 	Form_pg_class class;
 	Bitmapset  *all = NULL;
 	int			natts;
@@ -203,68 +203,68 @@ ec_document_resolve(EcDocument *doc)
 	if (!HeapTupleIsValid(tuple))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("the table of document \"%s\" does not exist any more", doc->name),
-				 errhint("Run SELECT echocache_detach('%s').", doc->name)));
+				 errmsg("the table of document \"%s\" does not exist any more", att->name),
+				 errhint("Run SELECT echocache_detach('%s').", att->name)));
 	class = (Form_pg_class) GETSTRUCT(tuple);
-	doc->relowner = class->relowner;
-	doc->namespace = class->relnamespace;
-	doc->partitioned = class->relkind == RELKIND_PARTITIONED_TABLE;
+	att->relowner = class->relowner;
+	att->namespace = class->relnamespace;
+	att->partitioned = class->relkind == RELKIND_PARTITIONED_TABLE;
 	natts = class->relnatts;
 	ReleaseSysCache(tuple);
 
-	doc->columns = doc->depends = NULL;
-	doc->has_virtual = false;
-	doc->render_all = doc->render_timezone = false;
+	att->columns = att->depends = NULL;
+	att->has_virtual = false;
+	att->render_all = att->render_timezone = false;
 	for (AttrNumber attno = 1; attno <= natts; attno++)
 	{
-		Form_pg_attribute att;
+		Form_pg_attribute attr;
 		bool		excluded = false;
 		bool		filtered = false;
 		ListCell   *lc;
 
-		tuple = SearchSysCache2(ATTNUM, ObjectIdGetDatum(doc->relid), Int16GetDatum(attno));
+		tuple = SearchSysCache2(ATTNUM, ObjectIdGetDatum(att->relid), Int16GetDatum(attno));
 		if (!HeapTupleIsValid(tuple))
 			continue;
-		att = (Form_pg_attribute) GETSTRUCT(tuple);
-		if (!att->attisdropped)
+		attr = (Form_pg_attribute) GETSTRUCT(tuple);
+		if (!attr->attisdropped)
 		{
-			foreach(lc, doc->exclude)
-				excluded |= strcmp(lfirst(lc), NameStr(att->attname)) == 0;
-			foreach(lc, doc->filter_columns)
-				filtered |= strcmp(lfirst(lc), NameStr(att->attname)) == 0;
+			foreach(lc, att->exclude)
+				excluded |= strcmp(lfirst(lc), NameStr(attr->attname)) == 0;
+			foreach(lc, att->filter_columns)
+				filtered |= strcmp(lfirst(lc), NameStr(attr->attname)) == 0;
 			if (!excluded)
 			{
-				doc->columns = bms_add_member(doc->columns, attno);
-				if (att->atttypid == TIMESTAMPTZOID)
-					doc->render_timezone = true;
-				else if (!type_is_plain(att->atttypid))
-					doc->render_all = true;
+				att->columns = bms_add_member(att->columns, attno);
+				if (attr->atttypid == TIMESTAMPTZOID)
+					att->render_timezone = true;
+				else if (!type_is_plain(attr->atttypid))
+					att->render_all = true;
 			}
 			if (!excluded || filtered)
 			{
-				doc->depends = bms_add_member(doc->depends, attno);
-				doc->has_virtual |= ec_att_is_virtual(att);
+				att->depends = bms_add_member(att->depends, attno);
+				att->has_virtual |= ec_compat_is_virtual(attr);
 			}
 			all = bms_add_member(all, attno);
 		}
 		ReleaseSysCache(tuple);
 	}
 	/* a virtual column changes with columns that need not be shown themselves */
-	if (doc->has_virtual)
-		doc->depends = all;
+	if (att->has_virtual)
+		att->depends = all;
 
-	resolve_column(doc, &doc->key);
-	if (doc->has_owner)
-		resolve_column(doc, &doc->owner);
-	doc->key_exact = key_is_exact(&doc->key);
-	doc->function = ec_document_function(doc);
-	if (doc->function_name || !doc->key.plain || (doc->has_owner && !doc->owner.plain))
-		doc->render_all = true;
-	doc->slot = ec_document_slot(doc->relid, doc->name);
-	doc->suspended = doc->slot == NULL || !all_triggers_fire(doc) ||
-		(doc->function_name && !OidIsValid(doc->function));
+	resolve_column(att, &att->key);
+	if (att->has_owner)
+		resolve_column(att, &att->owner);
+	att->key_exact = key_is_exact(&att->key);
+	att->function = ec_configuration_function(att);
+	if (att->function_name || !att->key.plain || (att->has_owner && !att->owner.plain))
+		att->render_all = true;
+	att->slot = ec_slot_claim(att->relid, att->name);
+	att->suspended = att->slot == NULL || !all_triggers_fire(att) ||
+		(att->function_name && !OidIsValid(att->function));
 	MemoryContextSwitchTo(old);
-	doc->resolved = true;
+	att->resolved = true;
 }
 
 /*
@@ -272,15 +272,15 @@ ec_document_resolve(EcDocument *doc)
  * may do (it writes, perhaps, and does not read); InvalidOid: none, or not any more.
  */
 Oid
-ec_document_function(EcDocument *doc)
+ec_configuration_function(EcAttachment *att)
 {
 	char	   *schema;
 	char	   *name;
-	Oid			argtype = get_rel_type_id(doc->relid);
+	Oid			argtype = get_rel_type_id(att->relid);
 
-	if (!doc->function_name)
+	if (!att->function_name)
 		return InvalidOid;
-	DeconstructQualifiedName(textToQualifiedNameList(cstring_to_text(doc->function_name)),
+	DeconstructQualifiedName(textToQualifiedNameList(cstring_to_text(att->function_name)),
 							 &schema, &name);
 	return GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid, CStringGetDatum(name),
 						   PointerGetDatum(buildoidvector(&argtype, 1)),
@@ -328,17 +328,17 @@ triggers_fire(Oid relid, const char *name, const char *row, const char *truncate
  * seen by the document's function, but not by our trigger.
  */
 static bool
-all_triggers_fire(EcDocument *doc)
+all_triggers_fire(EcAttachment *att)
 {
-	bool		fire = triggers_fire(doc->relid, doc->name, "echocache_row_trigger",
+	bool		fire = triggers_fire(att->relid, att->name, "echocache_row_trigger",
 									 "echocache_truncate_trigger");
 	ListCell   *lc;
 
-	foreach(lc, doc->dependents)
+	foreach(lc, att->dependents)
 	{
 		EcDependent *dependent = lfirst(lc);
 
-		fire = fire && triggers_fire(dependent->relid, doc->name, "echocache_dependent_trigger",
+		fire = fire && triggers_fire(dependent->relid, att->name, "echocache_dependent_trigger",
 									 "echocache_truncate_trigger") &&
 			(get_rel_relkind(dependent->relid) == RELKIND_PARTITIONED_TABLE ||
 			 find_inheritance_children(dependent->relid, NoLock) == NIL);
@@ -347,9 +347,9 @@ all_triggers_fire(EcDocument *doc)
 }
 
 static void
-resolve_column(EcDocument *doc, EcColumn *column)
+resolve_column(EcAttachment *att, EcColumn *column)
 {
-	HeapTuple	tuple = SearchSysCacheAttName(doc->relid, NameStr(column->name));
+	HeapTuple	tuple = SearchSysCacheAttName(att->relid, NameStr(column->name));
 	Oid			in,
 				out;
 	bool		varlena;
@@ -358,7 +358,7 @@ resolve_column(EcDocument *doc, EcColumn *column)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_COLUMN),
 				 errmsg("column \"%s\" of document \"%s\" does not exist any more",
-						NameStr(column->name), doc->name),
+						NameStr(column->name), att->name),
 				 errhint("Detach the document and attach the table again.")));
 	column->type = ((Form_pg_attribute) GETSTRUCT(tuple))->atttypid;
 	/* so that char(n) is padded; an id too long for varchar(n) is just not there */
@@ -371,8 +371,8 @@ resolve_column(EcDocument *doc, EcColumn *column)
 		column->type != TIMESTAMPOID;
 	getTypeInputInfo(column->type, &in, &column->ioparam);
 	getTypeOutputInfo(column->type, &out, &varlena);
-	fmgr_info_cxt(in, &column->in, doc->context);
-	fmgr_info_cxt(out, &column->out, doc->context);
+	fmgr_info_cxt(in, &column->in, att->context);
+	fmgr_info_cxt(out, &column->out, att->context);
 }
 
 /*

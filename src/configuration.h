@@ -18,7 +18,7 @@
  * is no error; throws what reading a table throws.  Locks the extension's own tables, in
  * AccessShareLock and only while they are read, and expects no lock.
  */
-extern List *ec_documents_read(Oid catalog);
+extern List *ec_configuration_read(Oid catalog);
 
 /*
  * Set what is not in the configuration's tables, and claim a slot if one is to be had.
@@ -26,9 +26,9 @@ extern List *ec_documents_read(Oid catalog);
  * and leaves it unresolved then.  Expects no lock on the table and takes none, so all may
  * have changed when it returns; then an invalidation tells.
  */
-extern void ec_document_resolve(EcDocument *doc);
+extern void ec_configuration_resolve(EcAttachment *att);
 
-extern Oid	ec_document_function(EcDocument *doc);
-extern List *ec_name_list(Datum array);
+extern Oid	ec_configuration_function(EcAttachment *att);
+extern List *ec_catalog_names(Datum array);
 
 #endif							/* ECHOCACHE_CONFIGURATION_H */

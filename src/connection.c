@@ -37,33 +37,33 @@
 #define EC_UNAUTHENTICATED \
 	"the server asks for a user name and password (echocache.username)"
 
-char		ec_last_failure[EC_ERROR_MAX];
-bool		ec_last_failure_timed_out;
+char		ec_connection_last_failure[EC_ERROR_MAX];
+bool		ec_connection_last_failure_timed_out;
 
 static bool is_unauthenticated(const EcReply *reply);
-static void conn_reset(Conn *c);
-static void conn_stage(Conn *c, EcOp *ops);
-static bool conn_answer(Conn *c, EcOp *ops, const EcReply *reply);
-static bool conn_command_line(Conn *c, EcOp *op, const EcReply *reply);
-static bool conn_quiet_answer(Conn *c, const EcReply *reply);
-static bool is_quiet(const Conn *c, const EcOp *op);
-static void conn_skip_quiet(Conn *c, EcOp *ops, const EcReply *reply);
-static void conn_answered(Conn *c, const EcOp *op);
-static bool conn_read(Conn *c, EcOp *ops);
+static void conn_reset(EcConnection *c);
+static void conn_stage(EcConnection *c, EcRequest *reqs);
+static bool conn_answer(EcConnection *c, EcRequest *reqs, const EcReply *reply);
+static bool conn_command_line(EcConnection *c, EcRequest *req, const EcReply *reply);
+static bool conn_quiet_answer(EcConnection *c, const EcReply *reply);
+static bool is_quiet(const EcConnection *c, const EcRequest *req);
+static void conn_skip_quiet(EcConnection *c, EcRequest *reqs, const EcReply *reply);
+static void conn_answered(EcConnection *c, const EcRequest *req);
+static bool conn_read(EcConnection *c, EcRequest *reqs);
 
 /*
  * Is all that there will be of an answer to this request, if it is carried out, the answer to
  * a later one?  The server works in order, and tells what goes wrong.
  */
 static bool
-is_quiet(const Conn *c, const EcOp *op)
+is_quiet(const EcConnection *c, const EcRequest *req)
 {
-	return op->quiet && op->next >= 0 && !c->loud;
+	return req->quiet && req->next >= 0 && !c->loud;
 }
 
 /* Fill the output buffer with as many requests as fit, whole ones. */
 static void
-conn_stage(Conn *c, EcOp *ops)
+conn_stage(EcConnection *c, EcRequest *reqs)
 {
 	const size_t size = c->tls ? TLS_RECORD_MAX : EC_OUT_SIZE;
 
@@ -72,74 +72,74 @@ conn_stage(Conn *c, EcOp *ops)
 
 	while (c->send_op >= 0 && c->big == NULL && size - c->out_len >= EC_REQUEST_MAX)
 	{
-		EcOp	   *op = &ops[c->send_op];
-		char	   *dst = ec_conn_out(c) + c->out_len;
+		EcRequest	   *req = &reqs[c->send_op];
+		char	   *dst = ec_socket_out(c) + c->out_len;
 		uint32		opaque = c->opaque_send++;
 		const char *value = NULL;	/* only behind what announces it: else it is requests */
 		size_t		room;
 
-		switch (op->kind)
+		switch (req->kind)
 		{
-			case EC_OP_COMMAND:
-			case EC_OP_FLUSH:
-				memcpy(dst, op->key, op->keylen);
-				c->out_len += op->keylen;
+			case EC_REQUEST_COMMAND:
+			case EC_REQUEST_FLUSH:
+				memcpy(dst, req->key, req->keylen);
+				c->out_len += req->keylen;
 				break;
-			case EC_OP_GET:
-				c->out_len += ec_wire_get(dst, op->key, op->keylen, op->ttl, opaque);
+			case EC_REQUEST_GET:
+				c->out_len += ec_wire_get(dst, req->key, req->keylen, req->ttl, opaque);
 				break;
-			case EC_OP_LOOK:
-				c->out_len += ec_wire_look(dst, op->key, op->keylen, opaque);
+			case EC_REQUEST_LOOK:
+				c->out_len += ec_wire_look(dst, req->key, req->keylen, opaque);
 				break;
-			case EC_OP_INSPECT:
-				c->out_len += ec_wire_inspect(dst, op->key, op->keylen, opaque);
+			case EC_REQUEST_INSPECT:
+				c->out_len += ec_wire_inspect(dst, req->key, req->keylen, opaque);
 				break;
-			case EC_OP_TOUCH:
-				c->out_len += ec_wire_touch(dst, op->key, op->keylen, op->ttl, opaque);
+			case EC_REQUEST_TOUCH:
+				c->out_len += ec_wire_touch(dst, req->key, req->keylen, req->ttl, opaque);
 				break;
-			case EC_OP_MARK:
-			case EC_OP_SET:
-			case EC_OP_STORE:
-				value = op->value;
-				c->out_len += ec_wire_set(dst, op->key, op->keylen, op->valuelen, op->mode,
-										  op->kind == EC_OP_STORE ? op->token : 0,
-										  op->ttl, c->quiet || is_quiet(c, op), opaque);
+			case EC_REQUEST_MARK:
+			case EC_REQUEST_SET:
+			case EC_REQUEST_STORE:
+				value = req->value;
+				c->out_len += ec_wire_set(dst, req->key, req->keylen, req->valuelen, req->mode,
+										  req->kind == EC_REQUEST_STORE ? req->token : 0,
+										  req->ttl, c->quiet || is_quiet(c, req), opaque);
 				break;
-			case EC_OP_REMOVE:
-			case EC_OP_DELETE:
-				c->out_len += ec_wire_delete(dst, op->key, op->keylen,
-											 op->kind == EC_OP_REMOVE ? op->token : 0,
+			case EC_REQUEST_REMOVE:
+			case EC_REQUEST_DELETE:
+				c->out_len += ec_wire_delete(dst, req->key, req->keylen,
+											 req->kind == EC_REQUEST_REMOVE ? req->token : 0,
 											 c->quiet, opaque);
 				break;
-			case EC_OP_INCREMENT:
-			case EC_OP_DECREMENT:
-				c->out_len += ec_wire_arithmetic(dst, op->key, op->keylen,
-												 op->kind == EC_OP_DECREMENT, op->token, opaque);
+			case EC_REQUEST_INCREMENT:
+			case EC_REQUEST_DECREMENT:
+				c->out_len += ec_wire_arithmetic(dst, req->key, req->keylen,
+												 req->kind == EC_REQUEST_DECREMENT, req->token, opaque);
 				break;
 		}
 		room = size - c->out_len;
 		if (value != NULL)
 		{
-			if (op->valuelen + 2 <= room)
+			if (req->valuelen + 2 <= room)
 			{
-				memcpy(ec_conn_out(c) + c->out_len, value, op->valuelen);
-				memcpy(ec_conn_out(c) + c->out_len + op->valuelen, "\r\n", 2);
-				c->out_len += op->valuelen + 2;
+				memcpy(ec_socket_out(c) + c->out_len, value, req->valuelen);
+				memcpy(ec_socket_out(c) + c->out_len + req->valuelen, "\r\n", 2);
+				c->out_len += req->valuelen + 2;
 			}
 			else
 			{
 				c->big = value;
-				c->big_len = op->valuelen;
+				c->big_len = req->valuelen;
 				c->big_sent = 0;
 			}
 		}
-		c->send_op = op->next;
+		c->send_op = req->next;
 	}
 }
 
 /* Send what can be sent without blocking.  false: failed. */
 bool
-ec_conn_write(Conn *c, EcOp *ops)
+ec_connection_write(EcConnection *c, EcRequest *reqs)
 {
 	for (;;)
 	{
@@ -149,13 +149,13 @@ ec_conn_write(Conn *c, EcOp *ops)
 
 		if (c->out_sent == c->out_len && c->big == NULL)
 		{
-			conn_stage(c, ops);
+			conn_stage(c, reqs);
 			if (c->out_len == 0)
 				return true;
 		}
 		if (c->out_sent < c->out_len)
 		{
-			p = ec_conn_out(c) + c->out_sent;
+			p = ec_socket_out(c) + c->out_sent;
 			len = c->out_len - c->out_sent;
 		}
 		else if (c->big_sent < c->big_len)
@@ -168,14 +168,14 @@ ec_conn_write(Conn *c, EcOp *ops)
 			/* behind a big value: its line end, then the next requests */
 			c->big = NULL;
 			c->big_len = c->big_sent = 0;
-			memcpy(ec_conn_out(c), "\r\n", 2);
+			memcpy(ec_socket_out(c), "\r\n", 2);
 			c->out_sent = 0;
 			c->out_len = 2;
 			if (c->tls == NULL)
-				conn_stage(c, ops);
+				conn_stage(c, reqs);
 			continue;
 		}
-		n = ec_conn_send(c, p, len);
+		n = ec_socket_send(c, p, len);
 		if (n <= 0)
 			return n == 0;
 		if (c->out_sent < c->out_len)
@@ -200,19 +200,19 @@ is_unauthenticated(const EcReply *reply)
  * not answered yet are quiet ones, they have been carried out.
  */
 static void
-conn_skip_quiet(Conn *c, EcOp *ops, const EcReply *reply)
+conn_skip_quiet(EcConnection *c, EcRequest *reqs, const EcReply *reply)
 {
 	uint32		ahead = reply->opaque - c->opaque_recv;
 	int			to = c->recv_op;
 
 	if (!reply->has_opaque || ahead >= c->opaque_send - c->opaque_recv)
 		return;
-	for (; ahead > 0 && is_quiet(c, &ops[to]); ahead--)
-		to = ops[to].next;
+	for (; ahead > 0 && is_quiet(c, &reqs[to]); ahead--)
+		to = reqs[to].next;
 	while (ahead == 0 && c->recv_op != to)
 	{
-		ops[c->recv_op].result = EC_DONE;
-		conn_answered(c, &ops[c->recv_op]);
+		reqs[c->recv_op].result = EC_DONE;
+		conn_answered(c, &reqs[c->recv_op]);
 	}
 }
 
@@ -221,114 +221,114 @@ conn_skip_quiet(Conn *c, EcOp *ops, const EcReply *reply)
  * nothing that may follow such a request.
  */
 static bool
-conn_answer(Conn *c, EcOp *ops, const EcReply *reply)
+conn_answer(EcConnection *c, EcRequest *reqs, const EcReply *reply)
 {
-	EcOp	   *op;
+	EcRequest	   *req;
 	bool		arithmetic;
 
-	conn_skip_quiet(c, ops, reply);
-	op = &ops[c->recv_op];
-	arithmetic = op->kind == EC_OP_INCREMENT || op->kind == EC_OP_DECREMENT;
+	conn_skip_quiet(c, reqs, reply);
+	req = &reqs[c->recv_op];
+	arithmetic = req->kind == EC_REQUEST_INCREMENT || req->kind == EC_REQUEST_DECREMENT;
 	if (reply->kind == EC_REPLY_SERVER_ERROR &&
-		(c->opaque_quiet != c->opaque_recv || is_quiet(c, op)))
+		(c->opaque_quiet != c->opaque_recv || is_quiet(c, req)))
 	{
 		/* to which of the requests?  find out on a new connection */
-		ec_conn_fail(c, false, "an error that may belong to another request");
+		ec_socket_fail(c, false, "an error that may belong to another request");
 		c->suspect = true;
 		return false;
 	}
-	if (op->kind == EC_OP_COMMAND || op->kind == EC_OP_FLUSH)
-		return conn_command_line(c, op, reply);
+	if (req->kind == EC_REQUEST_COMMAND || req->kind == EC_REQUEST_FLUSH)
+		return conn_command_line(c, req, reply);
 
 	if (reply->has_opaque ? reply->opaque != c->opaque_recv
 		: (reply->kind == EC_REPLY_HD || reply->kind == EC_REPLY_VA))
 	{
-		ec_conn_fail(c, false, "an answer that belongs to another request");
+		ec_socket_fail(c, false, "an answer that belongs to another request");
 		return false;
 	}
 	switch (reply->kind)
 	{
 		case EC_REPLY_HD:
-			if (op->kind == EC_OP_GET || op->kind == EC_OP_INSPECT || arithmetic ||
-				(op->kind == EC_OP_LOOK && !reply->has_size) ||
-				((op->kind == EC_OP_MARK || op->kind == EC_OP_SET) && !reply->has_cas))
+			if (req->kind == EC_REQUEST_GET || req->kind == EC_REQUEST_INSPECT || arithmetic ||
+				(req->kind == EC_REQUEST_LOOK && !reply->has_size) ||
+				((req->kind == EC_REQUEST_MARK || req->kind == EC_REQUEST_SET) && !reply->has_cas))
 				break;
 			if (reply->has_cas)
-				op->token = reply->cas;
-			op->found_len = reply->has_size ? reply->size : 0;
-			op->result = EC_DONE;
+				req->token = reply->cas;
+			req->found_len = reply->has_size ? reply->size : 0;
+			req->result = EC_DONE;
 			goto done;
 		case EC_REPLY_VA:
-			if ((op->kind != EC_OP_GET && op->kind != EC_OP_INSPECT && !arithmetic) ||
-				!reply->has_cas || (op->kind == EC_OP_INSPECT && !reply->has_flags))
+			if ((req->kind != EC_REQUEST_GET && req->kind != EC_REQUEST_INSPECT && !arithmetic) ||
+				!reply->has_cas || (req->kind == EC_REQUEST_INSPECT && !reply->has_flags))
 				break;
-			op->token = reply->cas;
-			op->client_flags = reply->client_flags;
-			op->found_len = reply->value_len;
+			req->token = reply->cas;
+			req->client_flags = reply->client_flags;
+			req->found_len = reply->value_len;
 			/* with room for the line end behind it; no error if there is no memory */
-			op->found = palloc_extended(VARHDRSZ + reply->value_len + 2,
+			req->found = palloc_extended(VARHDRSZ + reply->value_len + 2,
 										MCXT_ALLOC_HUGE | MCXT_ALLOC_NO_OOM);
-			if (op->found == NULL)
+			if (req->found == NULL)
 			{
-				ec_conn_fail(c, false, "out of memory for a value of %zu bytes", reply->value_len);
+				ec_socket_fail(c, false, "out of memory for a value of %zu bytes", reply->value_len);
 				return false;
 			}
-			SET_VARSIZE(op->found, VARHDRSZ + reply->value_len);
-			c->value = VARDATA(op->found);
+			SET_VARSIZE(req->found, VARHDRSZ + reply->value_len);
+			c->value = VARDATA(req->found);
 			c->value_missing = reply->value_len + 2;
 			return true;
 		case EC_REPLY_EN:
 		case EC_REPLY_NF:
-			if (reply->kind == EC_REPLY_EN && op->kind != EC_OP_GET && op->kind != EC_OP_TOUCH &&
-				op->kind != EC_OP_LOOK && op->kind != EC_OP_INSPECT)
+			if (reply->kind == EC_REPLY_EN && req->kind != EC_REQUEST_GET && req->kind != EC_REQUEST_TOUCH &&
+				req->kind != EC_REQUEST_LOOK && req->kind != EC_REQUEST_INSPECT)
 				break;
-			if (reply->kind == EC_REPLY_NF && (op->kind == EC_OP_MARK || op->kind == EC_OP_SET))
+			if (reply->kind == EC_REPLY_NF && (req->kind == EC_REQUEST_MARK || req->kind == EC_REQUEST_SET))
 				break;
-			op->result = EC_ABSENT;
+			req->result = EC_ABSENT;
 			goto done;
 		case EC_REPLY_EX:
-			if (op->kind != EC_OP_STORE && op->kind != EC_OP_REMOVE)
+			if (req->kind != EC_REQUEST_STORE && req->kind != EC_REQUEST_REMOVE)
 				break;
-			op->result = EC_MISMATCH;
+			req->result = EC_MISMATCH;
 			goto done;
 		case EC_REPLY_NS:
-			if (op->value == NULL)
+			if (req->value == NULL)
 				break;
-			op->result = op->mode != 0 ? EC_MISMATCH : EC_REFUSED;
+			req->result = req->mode != 0 ? EC_MISMATCH : EC_REFUSED;
 			goto done;
 		case EC_REPLY_SERVER_ERROR:
 		case EC_REPLY_CLIENT_ERROR:
 			/* of requests that are well-formed, only arithmetic can be the client's error */
 			if (reply->kind == EC_REPLY_CLIENT_ERROR ? !arithmetic
-				: (op->value == NULL && !arithmetic))
+				: (req->value == NULL && !arithmetic))
 				break;
-			snprintf(ec_last_failure, sizeof(ec_last_failure), "the server said \"%.*s\"",
+			snprintf(ec_connection_last_failure, sizeof(ec_connection_last_failure), "the server said \"%.*s\"",
 					 (int) Min(reply->text_len, 100), reply->text);
-			op->result = reply->kind == EC_REPLY_CLIENT_ERROR ? EC_MISMATCH : EC_REFUSED;
+			req->result = reply->kind == EC_REPLY_CLIENT_ERROR ? EC_MISMATCH : EC_REFUSED;
 			goto done;
 		default:
 			break;
 	}
 	if (is_unauthenticated(reply))
-		ec_conn_fail(c, false, EC_UNAUTHENTICATED);
+		ec_socket_fail(c, false, EC_UNAUTHENTICATED);
 	else if (reply->kind == EC_REPLY_CLIENT_ERROR || reply->kind == EC_REPLY_SERVER_ERROR)
-		ec_conn_fail(c, false, "the server said \"%.*s\"",
+		ec_socket_fail(c, false, "the server said \"%.*s\"",
 				  (int) Min(reply->text_len, 100), reply->text);
 	else
-		ec_conn_fail(c, false, "an answer that is not understood");
+		ec_socket_fail(c, false, "an answer that is not understood");
 	return false;
 
 done:
-	conn_answered(c, op);
+	conn_answered(c, req);
 	return true;
 }
 
 /* recv_op has its whole answer: on to the next.  Older quiet requests are history. */
 static void
-conn_answered(Conn *c, const EcOp *op)
+conn_answered(EcConnection *c, const EcRequest *req)
 {
 	c->opaque_quiet = ++c->opaque_recv;
-	c->recv_op = op->next;
+	c->recv_op = req->next;
 	if (!c->announced)
 	{
 		/* not before: what accepts connections need not be alive */
@@ -336,35 +336,35 @@ conn_answered(Conn *c, const EcOp *op)
 		if (c->kept)
 			ereport(LOG,
 					(errmsg("echocache: connected to server \"%s\"",
-							ec_topology.server[c->server].name),
+							ec_placement.server[c->server].name),
 					 errhidestmt(true), errhidecontext(true)));
 	}
 }
 
 /* The same for a line of the answer to a command. */
 static bool
-conn_command_line(Conn *c, EcOp *op, const EcReply *reply)
+conn_command_line(EcConnection *c, EcRequest *req, const EcReply *reply)
 {
 	switch (reply->kind)
 	{
 		case EC_REPLY_STAT:
 		case EC_REPLY_DUMP:
-			if (op->callback && !op->callback(reply, op->arg))
-				op->callback = NULL;
+			if (req->callback && !req->callback(reply, req->arg))
+				req->callback = NULL;
 			return true;
 		case EC_REPLY_OK:
-			if (op->kind == EC_OP_COMMAND)
+			if (req->kind == EC_REQUEST_COMMAND)
 				return true;	/* a newer memcached's, before a dump */
-			op->result = EC_DONE;
+			req->result = EC_DONE;
 			break;
 		case EC_REPLY_END:
 		case EC_REPLY_MN:
-			if (op->kind == EC_OP_FLUSH)
+			if (req->kind == EC_REQUEST_FLUSH)
 			{
-				ec_conn_fail(c, false, "an answer that is not understood");
+				ec_socket_fail(c, false, "an answer that is not understood");
 				return false;
 			}
-			op->result = EC_DONE;
+			req->result = EC_DONE;
 			break;
 		case EC_REPLY_ERROR:
 		case EC_REPLY_BUSY:
@@ -372,28 +372,28 @@ conn_command_line(Conn *c, EcOp *op, const EcReply *reply)
 		case EC_REPLY_SERVER_ERROR:
 			if (is_unauthenticated(reply))
 			{
-				ec_conn_fail(c, false, EC_UNAUTHENTICATED);
+				ec_socket_fail(c, false, EC_UNAUTHENTICATED);
 				return false;
 			}
-			snprintf(ec_last_failure, sizeof(ec_last_failure), "the server refuses \"%.*s\": %.*s",
-					 op->keylen - 2, op->key, (int) Min(reply->text_len, 100),
+			snprintf(ec_connection_last_failure, sizeof(ec_connection_last_failure), "the server refuses \"%.*s\": %.*s",
+					 req->keylen - 2, req->key, (int) Min(reply->text_len, 100),
 					 reply->text ? reply->text : "");
-			op->result = EC_REFUSED;
+			req->result = EC_REFUSED;
 			break;
 		default:
-			ec_conn_fail(c, false, "an answer that is not understood");
+			ec_socket_fail(c, false, "an answer that is not understood");
 			return false;
 	}
-	conn_answered(c, op);
+	conn_answered(c, req);
 	return true;
 }
 
 /*
- * Is this the answer to one of ec_send()'s quiet requests?  They are answered
+ * Is this the answer to one of ec_exchange_send()'s quiet requests?  They are answered
  * only when the token did not match, which is of no interest any more.
  */
 static bool
-conn_quiet_answer(Conn *c, const EcReply *reply)
+conn_quiet_answer(EcConnection *c, const EcReply *reply)
 {
 	uint32		behind = c->opaque_recv - c->opaque_quiet;
 
@@ -406,7 +406,7 @@ conn_quiet_answer(Conn *c, const EcReply *reply)
 
 /* Read what has arrived.  false: failed. */
 static bool
-conn_read(Conn *c, EcOp *ops)
+conn_read(EcConnection *c, EcRequest *reqs)
 {
 	while (c->recv_op >= 0)
 	{
@@ -418,7 +418,7 @@ conn_read(Conn *c, EcOp *ops)
 		{
 			size_t		take = Min(c->value_missing, c->in_end - c->in_start);
 
-			memcpy(c->value, ec_conn_in(c) + c->in_start, take);
+			memcpy(c->value, ec_socket_in(c) + c->in_start, take);
 			c->in_start += take;
 			c->value += take;
 			c->value_missing -= take;
@@ -429,16 +429,16 @@ conn_read(Conn *c, EcOp *ops)
 		{
 			EcReply		reply;
 
-			ec_wire_parse(ec_conn_in(c) + c->in_start, c->in_end - c->in_start, &reply);
+			ec_reply_parse(ec_socket_in(c) + c->in_start, c->in_end - c->in_start, &reply);
 			if (reply.kind == EC_REPLY_MALFORMED)
 			{
-				ec_conn_fail(c, false, "an answer that is not memcached's");
+				ec_socket_fail(c, false, "an answer that is not memcached's");
 				return false;
 			}
 			if (reply.kind != EC_REPLY_INCOMPLETE)
 			{
 				c->in_start += reply.line_len;
-				if (!conn_quiet_answer(c, &reply) && !conn_answer(c, ops, &reply))
+				if (!conn_quiet_answer(c, &reply) && !conn_answer(c, reqs, &reply))
 					return false;
 				continue;
 			}
@@ -448,12 +448,12 @@ conn_read(Conn *c, EcOp *ops)
 		{
 			if (c->value[-2] != '\r' || c->value[-1] != '\n')
 			{
-				ec_conn_fail(c, false, "a value without an end");
+				ec_socket_fail(c, false, "a value without an end");
 				return false;
 			}
 			c->value = NULL;
-			ops[c->recv_op].result = EC_DONE;
-			conn_answered(c, &ops[c->recv_op]);
+			reqs[c->recv_op].result = EC_DONE;
+			conn_answered(c, &reqs[c->recv_op]);
 			continue;
 		}
 
@@ -467,14 +467,14 @@ conn_read(Conn *c, EcOp *ops)
 		{
 			if (c->in_start > 0)
 			{
-				memmove(ec_conn_in(c), ec_conn_in(c) + c->in_start, c->in_end - c->in_start);
+				memmove(ec_socket_in(c), ec_socket_in(c) + c->in_start, c->in_end - c->in_start);
 				c->in_end -= c->in_start;
 				c->in_start = 0;
 			}
-			dst = ec_conn_in(c) + c->in_end;
+			dst = ec_socket_in(c) + c->in_end;
 			room = EC_IN_SIZE - c->in_end;
 		}
-		n = ec_conn_recv(c, dst, room);
+		n = ec_socket_recv(c, dst, room);
 		if (n <= 0)
 			return n == 0;
 		c->progress += n;
@@ -488,7 +488,7 @@ conn_read(Conn *c, EcOp *ops)
 	}
 	if (c->in_end > c->in_start)
 	{
-		ec_conn_fail(c, false, "more answers than requests");
+		ec_socket_fail(c, false, "more answers than requests");
 		return false;
 	}
 	return true;
@@ -500,24 +500,24 @@ conn_read(Conn *c, EcOp *ops)
  * wait a little.  false: the connection has failed.
  */
 bool
-ec_conn_step(Conn *c, EcOp *ops, bool look, bool linger)
+ec_connection_step(EcConnection *c, EcRequest *reqs, bool look, bool linger)
 {
 	bool		ok;
 
-	if (c->state != CONN_READY)
+	if (c->state != EC_CONNECTION_READY)
 	{
-		if (!ec_conn_establish(c))
+		if (!ec_socket_establish(c))
 			return false;
-		if (c->state != CONN_READY)
+		if (c->state != EC_CONNECTION_READY)
 			return true;
 	}
-	if (!ec_conn_write(c, ops))
+	if (!ec_connection_write(c, reqs))
 		return false;
 	if (!look)
 		return true;
-	c->linger = linger && c->tls == NULL && !ec_conn_wants_write(c);
+	c->linger = linger && c->tls == NULL && !ec_socket_wants_write(c);
 	pgstat_report_wait_start(PG_WAIT_EXTENSION);
-	ok = conn_read(c, ops);
+	ok = conn_read(c, reqs);
 	pgstat_report_wait_end();
 	return ok;
 }
@@ -527,34 +527,34 @@ ec_conn_step(Conn *c, EcOp *ops, bool look, bool linger)
  * it, as far as we can tell?
  */
 bool
-ec_conn_is_idle(const Conn *c)
+ec_connection_is_idle(const EcConnection *c)
 {
 	char		byte;
 
-	return c->state == CONN_READY && !c->busy && c->opaque_quiet == c->opaque_send &&
+	return c->state == EC_CONNECTION_READY && !c->busy && c->opaque_quiet == c->opaque_send &&
 		recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 &&
 		(errno == EAGAIN || errno == EWOULDBLOCK);
 }
 
 /* Ready for an exchange on this connection, which is opened if need be, or opened anew. */
 void
-ec_conn_begin(Conn *c, int server)
+ec_connection_begin(EcConnection *c, int server)
 {
-	if (c->state != CONN_CLOSED && !ec_conn_is_ready(c))
-		ec_conn_close(c);
+	if (c->state != EC_CONNECTION_CLOSED && !ec_connection_is_ready(c))
+		ec_socket_close(c);
 	c->server = server;
-	c->suspect = c->state == CONN_READY;
+	c->suspect = c->state == EC_CONNECTION_READY;
 	c->retried = c->loud = c->failed = c->timed_out = false;
 	c->progress = 0;
 	conn_reset(c);
-	if (c->state == CONN_CLOSED)
-		(void) ec_conn_open(c, server);
+	if (c->state == EC_CONNECTION_CLOSED)
+		(void) ec_socket_open(c, server);
 	c->busy = true;
 }
 
 /* Nothing sent, nothing received. */
 static void
-conn_reset(Conn *c)
+conn_reset(EcConnection *c)
 {
 	c->value = NULL;
 	c->value_missing = 0;
@@ -570,9 +570,9 @@ conn_reset(Conn *c)
  * it is done twice.  false: no, it has failed.
  */
 bool
-ec_conn_retry(Conn *c)
+ec_connection_retry(EcConnection *c)
 {
-	ec_conn_close(c);
+	ec_socket_close(c);
 	if (!c->suspect || c->retried)
 		return false;
 	c->retried = c->loud = true;
@@ -580,21 +580,21 @@ ec_conn_retry(Conn *c)
 	conn_reset(c);
 	c->busy = true;
 	c->send_op = c->recv_op;
-	return ec_conn_open(c, c->server);
+	return ec_socket_open(c, c->server);
 }
 
 /* The exchange is over: report a failure, after which the server is DOWN. */
 bool
-ec_conn_end(Conn *c)
+ec_connection_end(EcConnection *c)
 {
 	if (!c->failed)
 	{
 		c->busy = false;
 		return true;
 	}
-	ec_conn_close(c);
-	strlcpy(ec_last_failure, c->reason, sizeof(ec_last_failure));
-	ec_last_failure_timed_out = c->timed_out;
-	ec_server_down(ec_topology.generation, c->server, c->reason);
+	ec_socket_close(c);
+	strlcpy(ec_connection_last_failure, c->reason, sizeof(ec_connection_last_failure));
+	ec_connection_last_failure_timed_out = c->timed_out;
+	ec_state_down(ec_placement.generation, c->server, c->reason);
 	return false;
 }

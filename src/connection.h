@@ -26,24 +26,24 @@
  */
 #define EC_LINGER_MS	20
 
-typedef enum ConnState
+typedef enum EcConnectionState
 {
-	CONN_CLOSED,
-	CONN_CONNECTING,
-	CONN_HANDSHAKE,				/* of TLS */
-	CONN_AUTHENTICATING,
-	CONN_READY
-} ConnState;
+	EC_CONNECTION_CLOSED,
+	EC_CONNECTION_CONNECTING,
+	EC_CONNECTION_HANDSHAKE,				/* of TLS */
+	EC_CONNECTION_AUTHENTICATING,
+	EC_CONNECTION_READY
+} EcConnectionState;
 
-typedef struct Conn
+typedef struct EcConnection
 {
-	ConnState	state;
+	EcConnectionState	state;
 	int			server;
 	pgsocket	fd;
 	EcTls	   *tls;			/* NULL: plain */
 	uint32		handshake_events;	/* what the handshake waits for */
 	bool		recv_wants_write;	/* TLS has something to say before it receives */
-	uint32		settings;		/* ec_transport_serial when it was opened */
+	uint32		settings;		/* ec_guc_transport_serial when it was opened */
 	bool		kept;			/* counted against pool_size */
 	bool		busy;			/* an exchange is (or was left) under way */
 	bool		suspect;		/* what fails may be for what was before: ask anew on another */
@@ -61,7 +61,7 @@ typedef struct Conn
 				in_end;
 	uint32		opaque_send,	/* of the next request, and of the next answer */
 				opaque_recv;
-	uint32		opaque_quiet;	/* from here to opaque_recv at its start: ec_send()'s */
+	uint32		opaque_quiet;	/* from here to opaque_recv at its start: ec_exchange_send()'s */
 	bool		quiet;			/* do not ask for an answer where all is well */
 	bool		linger;			/* recv() may wait for EC_LINGER_MS */
 
@@ -77,13 +77,13 @@ typedef struct Conn
 	bool		failed;			/* and why: */
 	bool		timed_out;
 	char		reason[EC_ERROR_MAX];
-} Conn;
+} EcConnection;
 
-#define ec_conn_out(c) ((c)->buffers)
-#define ec_conn_in(c)	((c)->buffers + EC_OUT_SIZE)
+#define ec_socket_out(c) ((c)->buffers)
+#define ec_socket_in(c)	((c)->buffers + EC_OUT_SIZE)
 
 /* This backend's copy of the topology; by cluster.c. */
-typedef struct EcTopology
+typedef struct EcPlacement
 {
 	uint64		generation;		/* 0: none yet */
 	bool		enabled;
@@ -91,53 +91,53 @@ typedef struct EcTopology
 	EcServer   *server;
 	char		prefix[EC_PREFIX_MAX + 1];	/* of this database's keys */
 	bool		has_slot;		/* that is its slot's; else the database has none yet */
-} EcTopology;
+} EcPlacement;
 
-extern EcTopology ec_topology;
+extern EcPlacement ec_placement;
 
-/* Why the last exchange that failed did; by ec_conn_end(), and for refused commands. */
-extern char ec_last_failure[EC_ERROR_MAX];
-extern bool ec_last_failure_timed_out;
+/* Why the last exchange that failed did; by ec_connection_end(), and for refused commands. */
+extern char ec_connection_last_failure[EC_ERROR_MAX];
+extern bool ec_connection_last_failure_timed_out;
 
 /* Has it anything left to send, or yet to be connected? */
 static inline bool
-ec_conn_wants_write(const Conn *c)
+ec_socket_wants_write(const EcConnection *c)
 {
-	return c->state == CONN_CONNECTING || c->out_sent < c->out_len ||
+	return c->state == EC_CONNECTION_CONNECTING || c->out_sent < c->out_len ||
 		c->big_sent < c->big_len;
 }
 
 /* The socket's events that it waits for. */
 static inline uint32
-ec_conn_events(const Conn *c)
+ec_connection_events(const EcConnection *c)
 {
-	if (c->state == CONN_HANDSHAKE)
+	if (c->state == EC_CONNECTION_HANDSHAKE)
 		return c->handshake_events;
-	return (c->state == CONN_CONNECTING ? 0 : WL_SOCKET_READABLE) |
-		(ec_conn_wants_write(c) || c->recv_wants_write ? WL_SOCKET_WRITEABLE : 0);
+	return (c->state == EC_CONNECTION_CONNECTING ? 0 : WL_SOCKET_READABLE) |
+		(ec_socket_wants_write(c) || c->recv_wants_write ? WL_SOCKET_WRITEABLE : 0);
 }
 
 /* Can it take requests at once, opened under the settings that there are now? */
 static inline bool
-ec_conn_is_ready(const Conn *c)
+ec_connection_is_ready(const EcConnection *c)
 {
-	return c->state == CONN_READY && !c->busy && c->settings == ec_transport_serial;
+	return c->state == EC_CONNECTION_READY && !c->busy && c->settings == ec_guc_transport_serial;
 }
 
 /* connection.c */
-extern bool ec_conn_is_idle(const Conn *c);
-extern void ec_conn_begin(Conn *c, int server);
-extern bool ec_conn_write(Conn *c, EcOp *ops);
-extern bool ec_conn_step(Conn *c, EcOp *ops, bool look, bool linger);
-extern bool ec_conn_retry(Conn *c);
-extern bool ec_conn_end(Conn *c);
+extern bool ec_connection_is_idle(const EcConnection *c);
+extern void ec_connection_begin(EcConnection *c, int server);
+extern bool ec_connection_write(EcConnection *c, EcRequest *reqs);
+extern bool ec_connection_step(EcConnection *c, EcRequest *reqs, bool look, bool linger);
+extern bool ec_connection_retry(EcConnection *c);
+extern bool ec_connection_end(EcConnection *c);
 
 /* socket.c */
-extern bool ec_conn_open(Conn *c, int server);
-extern bool ec_conn_establish(Conn *c);
-extern ssize_t ec_conn_send(Conn *c, const char *data, size_t len);
-extern ssize_t ec_conn_recv(Conn *c, char *data, size_t room);
-extern void ec_conn_fail(Conn *c, bool timed_out, const char *fmt,...) pg_attribute_printf(3, 4);
-extern void ec_conn_close(Conn *c);
+extern bool ec_socket_open(EcConnection *c, int server);
+extern bool ec_socket_establish(EcConnection *c);
+extern ssize_t ec_socket_send(EcConnection *c, const char *data, size_t len);
+extern ssize_t ec_socket_recv(EcConnection *c, char *data, size_t room);
+extern void ec_socket_fail(EcConnection *c, bool timed_out, const char *fmt,...) pg_attribute_printf(3, 4);
+extern void ec_socket_close(EcConnection *c);
 
 #endif							/* ECHOCACHE_CONNECTION_H */

@@ -4,12 +4,12 @@
  *	  What DDL does to attached tables, and to the workers.
  *
  * A change of an attached table's definition changes all of its documents: they
- * are withdrawn at that commit, by the fence, as by TRUNCATE.  DDL holds the table
+ * are invalidated at that commit, by the fence, as by TRUNCATE.  DDL holds the table
  * exclusively, and the fence the class, so nobody stores one of the old shape
  * meanwhile.  What would leave an attachment without what it needs is refused before
  * the command; what is dropped is object.c's, what gets another name rename.c's.
  * Where a trigger of ours is disabled or dropped the document is not cached for as
- * long as that lasts (EcDocument.suspended).
+ * long as that lasts (EcAttachment.suspended).
  *
  * Commands that need a database for themselves ask its worker to leave first.
  *
@@ -83,13 +83,13 @@ process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 	check_own_names(stmt);
 	left = leave_database(stmt);
 	relid = altered_table(stmt);
-	if (OidIsValid(relid) && IsA(stmt, AlterTableStmt) && ec_owns_relation(relid, GetUserId()))
+	if (OidIsValid(relid) && IsA(stmt, AlterTableStmt) && ec_compat_owns_relation(relid, GetUserId()))
 		check_alter((AlterTableStmt *) stmt, relid);
 	else if (OidIsValid(relid) && IsA(stmt, RenameStmt))
-		renames = ec_begin_rename((RenameStmt *) stmt, relid);
+		renames = ec_rename_begin((RenameStmt *) stmt, relid);
 	if (IsA(stmt, DropStmt))
-		ec_check_drop_function((DropStmt *) stmt);
-	made = ec_makers(stmt);
+		ec_object_check_drop_function((DropStmt *) stmt);
+	made = ec_rename_functions(stmt);
 
 	if (prev_process_utility_hook)
 		prev_process_utility_hook(pstmt, queryString, readOnlyTree, context, params, queryEnv,
@@ -99,20 +99,20 @@ process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 								dest, qc);
 
 	if (left)
-		ec_worker_return_to_database();
+		ec_database_unban();
 	if (IsA(stmt, AlterEnumStmt) && ((AlterEnumStmt *) stmt)->oldVal != NULL)
 		enum_value_renamed((AlterEnumStmt *) stmt);
-	ec_follow_makers(made);
+	ec_rename_follow_functions(made);
 	inherited(stmt);
-	ec_drop_leftovers();
+	ec_object_drop_leftovers();
 	if (!OidIsValid(relid))
 		return;
 	if (renames)
-		ec_follow_renames(renames, (RenameStmt *) stmt);
+		ec_rename_follow(renames, (RenameStmt *) stmt);
 	if (IsA(stmt, AlterTableStmt))
 		check_keys(relid);
 	if (!IsA(stmt, DropStmt) || suspended(relid) != NULL)
-		ec_relation_changed(relid);
+		ec_object_relation_changed(relid);
 	warn_suspended(relid);
 }
 
@@ -148,7 +148,7 @@ inherited(Node *stmt)
 			if (cmd->subtype == AT_AddInherit || cmd->subtype == AT_DropInherit)
 				parents = lappend(parents, cmd->def);
 		}
-	if (parents == NIL || !OidIsValid(ec_document_catalog(true)))
+	if (parents == NIL || !OidIsValid(ec_catalog_document(true)))
 		return;
 	CommandCounterIncrement();
 	foreach(lc, parents)
@@ -159,11 +159,11 @@ inherited(Node *stmt)
 
 		if (!OidIsValid(relid))
 			continue;
-		foreach(ld, ec_documents_touching(relid))
-			dependent |= (ec_document_role(lfirst(ld), relid) & EC_ROLE_DEPENDENT) != 0;
+		foreach(ld, ec_affected_by_table(relid))
+			dependent |= (ec_affected_role(lfirst(ld), relid) & EC_ROLE_DEPENDENT) != 0;
 		if (!dependent)
 			continue;
-		ec_relation_changed(relid);
+		ec_object_relation_changed(relid);
 		warn_suspended(relid);
 	}
 }
@@ -174,15 +174,15 @@ suspended(Oid relid)
 {
 	ListCell   *lc;
 
-	foreach(lc, ec_documents_touching(relid))
+	foreach(lc, ec_affected_by_table(relid))
 	{
-		EcDocument *doc = lfirst(lc);
+		EcAttachment *att = lfirst(lc);
 
-		if (doc->relid != relid && ec_document_role(doc, relid) != EC_ROLE_DEPENDENT)
+		if (att->relid != relid && ec_affected_role(att, relid) != EC_ROLE_DEPENDENT)
 			continue;
-		doc = ec_document_by_name(doc->name);
-		if (doc != NULL && doc->slot != NULL && doc->suspended)
-			return pstrdup(doc->name);
+		att = ec_attachment_by_name(att->name);
+		if (att != NULL && att->slot != NULL && att->suspended)
+			return pstrdup(att->name);
 	}
 	return NULL;
 }
@@ -193,11 +193,11 @@ enum_value_renamed(AlterEnumStmt *stmt)
 {
 	ListCell   *lc;
 
-	if (!OidIsValid(ec_document_catalog(true)))
+	if (!OidIsValid(ec_catalog_document(true)))
 		return;
-	foreach(lc, ec_documents_showing(typenameTypeId(NULL,
+	foreach(lc, ec_affected_by_type(typenameTypeId(NULL,
 													makeTypeNameFromNameList(stmt->typeName))))
-		ec_fence_note_whole(((EcDocument *) lfirst(lc))->relid);
+		ec_fence_note_whole(((EcAttachment *) lfirst(lc))->relid);
 }
 
 /* May the current role have this database for itself, to copy it or for anything else? */
@@ -207,7 +207,7 @@ may_have_database(Oid dboid, bool copy)
 	HeapTuple	tuple;
 	bool		createdb;
 
-	if (ec_owns_database(dboid, GetUserId()))
+	if (ec_compat_owns_database(dboid, GetUserId()))
 		return true;
 	if (!copy)
 		return false;
@@ -261,7 +261,7 @@ leave_database(Node *stmt)
 	dboid = get_database_oid(name, true);
 	if (!OidIsValid(dboid) || !may_have_database(dboid, IsA(stmt, CreatedbStmt)))
 		return false;
-	ec_worker_leave_database(dboid);
+	ec_database_ban(dboid);
 	return true;
 }
 
@@ -284,10 +284,10 @@ altered_table(Node *stmt)
 	else if (IsA(stmt, RenameStmt) && (((RenameStmt *) stmt)->renameType == OBJECT_COLUMN ||
 									  ((RenameStmt *) stmt)->renameType == OBJECT_ATTRIBUTE))
 		relation = ((RenameStmt *) stmt)->relation;
-	if (relation == NULL || !OidIsValid(ec_document_catalog(true)))
+	if (relation == NULL || !OidIsValid(ec_catalog_document(true)))
 		return InvalidOid;
 	relid = RangeVarGetRelid(relation, NoLock, true);
-	if (!OidIsValid(relid) || ec_documents_touching(relid) == NIL)
+	if (!OidIsValid(relid) || ec_affected_by_table(relid) == NIL)
 		return InvalidOid;
 	return relid;
 }
@@ -312,7 +312,7 @@ check_own_names(Node *stmt)
 		own = OidIsValid(relid) && OidIsValid(get_rel_namespace(relid)) &&
 			get_rel_namespace(relid) == get_namespace_oid("echocache", true);
 	}
-	if (own && !creating_extension && OidIsValid(ec_document_catalog(true)))
+	if (own && !creating_extension && OidIsValid(ec_catalog_document(true)))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE),
 				 errmsg("cannot rename or move what belongs to schema \"echocache\""),
@@ -330,32 +330,32 @@ check_alter(AlterTableStmt *stmt, Oid relid)
 		AlterTableCmd *cmd = lfirst_node(AlterTableCmd, lc);
 		ListCell   *ld;
 
-		foreach(ld, ec_documents_touching(relid))
+		foreach(ld, ec_affected_by_table(relid))
 		{
-			EcDocument *doc = lfirst(ld);
+			EcAttachment *att = lfirst(ld);
 
-			if (ec_document_role(doc, relid) == 0)
+			if (ec_affected_role(att, relid) == 0)
 				continue;		/* it merely has a column of the row type */
 			switch (cmd->subtype)
 			{
 				case AT_DropColumn:
-					ec_check_drop_column(doc, relid, cmd);
+					ec_object_check_drop_column(att, relid, cmd);
 					break;
 				case AT_SetUnLogged:
 					ereport(ERROR,
 							(errcode(ERRCODE_OBJECT_IN_USE),
 							 errmsg("cannot make table \"%s\" unlogged", get_rel_name(relid)),
 							 errdetail("A crash would empty it without document \"%s\" "
-									   "being told.", doc->name),
-							 errhint("Run SELECT echocache_detach('%s') first.", doc->name)));
+									   "being told.", att->name),
+							 errhint("Run SELECT echocache_detach('%s') first.", att->name)));
 					break;
 				case AT_AddOf:
 					ereport(ERROR,
 							(errcode(ERRCODE_OBJECT_IN_USE),
 							 errmsg("cannot make \"%s\" a typed table", get_rel_name(relid)),
 							 errdetail("Its columns would change without document \"%s\" "
-									   "being told.", doc->name),
-							 errhint("Run SELECT echocache_detach('%s') first.", doc->name)));
+									   "being told.", att->name),
+							 errhint("Run SELECT echocache_detach('%s') first.", att->name)));
 					break;
 				case AT_DisableTrig:
 				case AT_DisableTrigAll:
@@ -364,8 +364,8 @@ check_alter(AlterTableStmt *stmt, Oid relid)
 				case AT_EnableReplicaTrig:
 				case AT_EnableTrigAll:
 				case AT_EnableTrigUser:
-					if (list_member_oid(ec_document_tables(doc->name), relid))
-						break;	/* EcDocument.suspended */
+					if (list_member_oid(ec_attachment_tables(att->name), relid))
+						break;	/* EcAttachment.suspended */
 					if (cmd->subtype == AT_DisableTrig || cmd->subtype == AT_EnableTrig ||
 						cmd->subtype == AT_EnableReplicaTrig)
 					{
@@ -377,7 +377,7 @@ check_alter(AlterTableStmt *stmt, Oid relid)
 							(errcode(ERRCODE_OBJECT_IN_USE),
 							 errmsg("cannot change the triggers of partition \"%s\"",
 									get_rel_name(relid)),
-							 errdetail("Document \"%s\" follows it by a trigger.", doc->name),
+							 errdetail("Document \"%s\" follows it by a trigger.", att->name),
 							 errhint("Change those of the partitioned table.")));
 					break;
 				default:
@@ -395,8 +395,8 @@ check_keys(Oid relid)
 	ListCell   *lc;
 
 	CommandCounterIncrement();
-	foreach(lc, ec_documents_touching(relid))
-		names = lappend(names, pstrdup(((EcDocument *) lfirst(lc))->name));
+	foreach(lc, ec_affected_by_table(relid))
+		names = lappend(names, pstrdup(((EcAttachment *) lfirst(lc))->name));
 	foreach(lc, names)
-		ec_dependent_check_keys(ec_document_by_name(lfirst(lc)));
+		ec_dependent_check_keys(ec_attachment_by_name(lfirst(lc)));
 }

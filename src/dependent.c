@@ -43,45 +43,45 @@
 PG_FUNCTION_INFO_V1(echocache_attach_dependent);
 PG_FUNCTION_INFO_V1(echocache_detach_dependent);
 
-static void check_owns(EcDocument *doc, Oid relid);
-static EcDocument *lock_tables(const char *name, Oid relid, LOCKMODE mode);
+static void check_owns(EcAttachment *att, Oid relid);
+static EcAttachment *lock_tables(const char *name, Oid relid, LOCKMODE mode);
 static bool same_ids(Oid a, Oid b);
-static void check_type(EcDocument *doc, Oid relid, const char *key);
-static void check_reference(EcDocument *doc, Relation rel, const char *key);
+static void check_type(EcAttachment *att, Oid relid, const char *key);
+static void check_reference(EcAttachment *att, Relation rel, const char *key);
 
 /* Whoever changes what a document is made of must own all that is concerned. */
 static void
-check_owns(EcDocument *doc, Oid relid)
+check_owns(EcAttachment *att, Oid relid)
 {
 	if (!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(relid)))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
 				 errmsg("relation with OID %u does not exist", relid)));
-	if (!ec_owns_relation(relid, GetUserId()))
+	if (!ec_compat_owns_relation(relid, GetUserId()))
 		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE, get_rel_name(relid));
-	if (!ec_owns_relation(doc->relid, GetUserId()))
-		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE, get_rel_name(doc->relid));
+	if (!ec_compat_owns_relation(att->relid, GetUserId()))
+		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE, get_rel_name(att->relid));
 }
 
 /*
  * The document, after locking its table, against being detached meanwhile, and the
  * dependent one.  Throws if there is none of that name, or the caller does not own both.
  */
-static EcDocument *
+static EcAttachment *
 lock_tables(const char *name, Oid relid, LOCKMODE mode)
 {
-	EcDocument *doc = ec_document_require(name);
+	EcAttachment *att = ec_attachment_require(name);
 	Oid			locked = InvalidOid;
 
-	while (doc->relid != locked)
+	while (att->relid != locked)
 	{
-		check_owns(doc, relid);
-		locked = doc->relid;
+		check_owns(att, relid);
+		locked = att->relid;
 		LockRelationOid(locked, AccessShareLock);
 		LockRelationOid(relid, mode);
-		doc = ec_document_require(name);
+		att = ec_attachment_require(name);
 	}
-	return doc;
+	return att;
 }
 
 /* Is an id's text the same in both types? */
@@ -108,53 +108,53 @@ same_ids(Oid a, Oid b)
 
 /* Can the column hold keys of the document, as the types of both are now? */
 static void
-check_type(EcDocument *doc, Oid relid, const char *key)
+check_type(EcAttachment *att, Oid relid, const char *key)
 {
 	HeapTuple	tuple = SearchSysCacheAttName(relid, key);
-	Form_pg_attribute att;
+	Form_pg_attribute attr;
 
 	if (!HeapTupleIsValid(tuple))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_COLUMN),
 				 errmsg("column \"%s\" of table \"%s\" does not exist", key,
 						get_rel_name(relid))));
-	att = (Form_pg_attribute) GETSTRUCT(tuple);
-	if (!doc->key_exact)
+	attr = (Form_pg_attribute) GETSTRUCT(tuple);
+	if (!att->key_exact)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("document \"%s\" cannot have dependent tables", doc->name),
+				 errmsg("document \"%s\" cannot have dependent tables", att->name),
 				 errdetail("Equal keys of type %s can have different texts, so a dependent row "
 						   "does not tell which cached document it is part of.",
-						   format_type_be(doc->key.type)),
+						   format_type_be(att->key.type)),
 				 errhint("Key columns can be integers, uuids, text and varchar.")));
-	if (att->attnum <= 0 || !same_ids(att->atttypid, doc->key.type) || ec_att_is_virtual(att))
+	if (attr->attnum <= 0 || !same_ids(attr->atttypid, att->key.type) || ec_compat_is_virtual(attr))
 		ereport(ERROR,
 				(errcode(ERRCODE_DATATYPE_MISMATCH),
 				 errmsg("column \"%s\" of table \"%s\" cannot hold keys of document \"%s\"", key,
-						get_rel_name(relid), doc->name),
-				 errdetail("The key of the document has type %s.", format_type_be(doc->key.type))));
+						get_rel_name(relid), att->name),
+				 errdetail("The key of the document has type %s.", format_type_be(att->key.type))));
 	ReleaseSysCache(tuple);
 }
 
 /* The same for all that the document has, after a change of its tables. */
 void
-ec_dependent_check_keys(EcDocument *doc)
+ec_dependent_check_keys(EcAttachment *att)
 {
 	ListCell   *lc;
 
-	foreach(lc, doc->dependents)
+	foreach(lc, att->dependents)
 	{
 		EcDependent *dependent = lfirst(lc);
 		ListCell   *lk;
 
 		foreach(lk, dependent->keys)
-			check_type(doc, dependent->relid, lfirst(lk));
+			check_type(att, dependent->relid, lfirst(lk));
 	}
 }
 
 /* A foreign key to another table says that the column holds somebody else's keys. */
 static void
-check_reference(EcDocument *doc, Relation rel, const char *key)
+check_reference(EcAttachment *att, Relation rel, const char *key)
 {
 	AttrNumber	attno = get_attnum(RelationGetRelid(rel), key);
 	Oid			other = InvalidOid;
@@ -167,8 +167,8 @@ check_reference(EcDocument *doc, Relation rel, const char *key)
 
 		if (fk->nkeys != 1 || fk->conkey[0] != attno)
 			continue;
-		if (fk->confrelid == doc->relid &&
-			fk->confkey[0] == get_attnum(doc->relid, NameStr(doc->key.name)))
+		if (fk->confrelid == att->relid &&
+			fk->confkey[0] == get_attnum(att->relid, NameStr(att->key.name)))
 			ours = true;
 		else
 			other = fk->confrelid;
@@ -177,7 +177,7 @@ check_reference(EcDocument *doc, Relation rel, const char *key)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("column \"%s\" of table \"%s\" does not refer to the key of document \"%s\"",
-						key, RelationGetRelationName(rel), doc->name),
+						key, RelationGetRelationName(rel), att->name),
 				 errdetail("It refers to table \"%s\"; but which document that row is part of may "
 						   "change at the same moment as this one.", get_rel_name(other)),
 				 errhint("Add a column with the document's key to table \"%s\".",
@@ -191,7 +191,7 @@ echocache_attach_dependent(PG_FUNCTION_ARGS)
 	Oid			relid = PG_GETARG_OID(0);
 	char	   *key = NameStr(*PG_GETARG_NAME(1));
 	char	   *name = text_to_cstring(PG_GETARG_TEXT_PP(2));
-	EcDocument *doc;
+	EcAttachment *att;
 	Oid			attached;
 	bool		has_triggers = false;
 	Relation	rel;
@@ -202,9 +202,9 @@ echocache_attach_dependent(PG_FUNCTION_ARGS)
 
 	PreventCommandIfReadOnly("echocache_attach_dependent()");
 	/* as CREATE TRIGGER locks it: no writer is under way without our trigger */
-	doc = lock_tables(name, relid, ShareRowExclusiveLock);
-	attached = doc->relid;
-	if (!doc->function_name)
+	att = lock_tables(name, relid, ShareRowExclusiveLock);
+	attached = att->relid;
+	if (!att->function_name)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("document \"%s\" is made of one row", name),
@@ -212,16 +212,16 @@ echocache_attach_dependent(PG_FUNCTION_ARGS)
 				 errhint("Attach its table with document => 'a function' to make documents of "
 						 "several tables.")));
 	rel = relation_open(relid, NoLock);
-	ec_attach_check_relation(rel);
+	ec_check_relation(rel);
 	if (rel->rd_rel->relkind == RELKIND_RELATION &&
 		find_inheritance_children(relid, NoLock) != NIL)
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				 errmsg("cannot attach \"%s\"", RelationGetRelationName(rel)),
 				 errdetail("Other tables inherit from it; triggers do not follow their rows.")));
-	check_type(doc, relid, key);
-	check_reference(doc, rel, key);
-	foreach(lc, doc->dependents)
+	check_type(att, relid, key);
+	check_reference(att, rel, key);
+	foreach(lc, att->dependents)
 	{
 		EcDependent *dependent = lfirst(lc);
 		ListCell   *lk;
@@ -241,20 +241,20 @@ echocache_attach_dependent(PG_FUNCTION_ARGS)
 	/* what is left of an earlier attachment does nothing, but has the name */
 	if (!has_triggers)
 	{
-		ec_attach_drop_triggers(relid, name, true);
-		ec_attach_create_triggers(relid, name,
+		ec_triggers_drop(relid, name, true);
+		ec_triggers_create(relid, name,
 								  get_namespace_name(get_func_namespace(fcinfo->flinfo->fn_oid)),
 								  true);
 	}
 
 	/* with the rights of the table's owner, who has created the extension */
-	catalog = table_open(ec_relation("dependent"), RowExclusiveLock);
+	catalog = table_open(ec_catalog_relation("dependent"), RowExclusiveLock);
 	values[Anum_ec_dependent_document - 1] = CStringGetTextDatum(name);
 	values[Anum_ec_dependent_relation - 1] = ObjectIdGetDatum(relid);
 	values[Anum_ec_dependent_key_column - 1] = DirectFunctionCall1(namein, CStringGetDatum(key));
 	CatalogTupleInsert(catalog, heap_form_tuple(RelationGetDescr(catalog), values, nulls));
 	table_close(catalog, RowExclusiveLock);
-	CacheInvalidateRelcacheByRelid(ec_document_catalog(false));
+	CacheInvalidateRelcacheByRelid(ec_catalog_document(false));
 	CommandCounterIncrement();
 	ec_fence_note_whole(attached);
 	PG_RETURN_VOID();
@@ -266,32 +266,32 @@ echocache_detach_dependent(PG_FUNCTION_ARGS)
 {
 	Oid			relid = PG_GETARG_OID(0);
 	char	   *name = text_to_cstring(PG_GETARG_TEXT_PP(1));
-	EcDocument *doc;
+	EcAttachment *att;
 	Oid			attached;
 	bool		found = false;
 	ListCell   *lc;
 
 	PreventCommandIfReadOnly("echocache_detach_dependent()");
-	doc = lock_tables(name, relid, AccessExclusiveLock);	/* as DROP TRIGGER will */
-	attached = doc->relid;
-	foreach(lc, doc->dependents)
+	att = lock_tables(name, relid, AccessExclusiveLock);	/* as DROP TRIGGER will */
+	attached = att->relid;
+	foreach(lc, att->dependents)
 		found |= ((EcDependent *) lfirst(lc))->relid == relid;
 	if (!found)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("table \"%s\" is not part of document \"%s\"", get_rel_name(relid), name),
 				 errhint("The view echocache_documents lists what is.")));
-	ec_dependent_forget(name, relid);
-	ec_attach_drop_triggers(relid, name, true);
+	ec_catalog_forget_dependent(name, relid);
+	ec_triggers_drop(relid, name, true);
 	ec_fence_note_whole(attached);
 	PG_RETURN_VOID();
 }
 
 /* Take a table, or with InvalidOid all, out of what the document is made of. */
 void
-ec_dependent_forget(const char *name, Oid relid)
+ec_catalog_forget_dependent(const char *name, Oid relid)
 {
-	Relation	rel = table_open(ec_relation("dependent"), RowExclusiveLock);
+	Relation	rel = table_open(ec_catalog_relation("dependent"), RowExclusiveLock);
 	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
 	HeapTuple	tuple;
 
@@ -308,6 +308,6 @@ ec_dependent_forget(const char *name, Oid relid)
 	}
 	systable_endscan(scan);
 	table_close(rel, RowExclusiveLock);
-	CacheInvalidateRelcacheByRelid(ec_document_catalog(false));
+	CacheInvalidateRelcacheByRelid(ec_catalog_document(false));
 	CommandCounterIncrement();
 }

@@ -12,7 +12,7 @@
 
 #include "document.h"
 
-extern void ec_dependent_check_keys(EcDocument *doc);
-extern void ec_dependent_forget(const char *name, Oid relid);
+extern void ec_dependent_check_keys(EcAttachment *att);
+extern void ec_catalog_forget_dependent(const char *name, Oid relid);
 
 #endif							/* ECHOCACHE_DEPENDENT_H */

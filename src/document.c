@@ -30,13 +30,13 @@
 
 /* The loaded configuration; NULL: not loaded, or dropped. */
 static MemoryContext cache_context = NULL;
-static List *documents;			/* of EcDocument */
+static List *documents;			/* of EcAttachment */
 static HTAB *row_maps;			/* of EcRowMap, by relid */
 static Oid	catalog_oid = InvalidOid;	/* echocache.document */
 static bool cache_stale = false;
 static bool stale_at_end = false;	/* ... when the transaction is over */
 
-/* What was dropped in this transaction: lists of EcDocument, each with its context. */
+/* What was dropped in this transaction: lists of EcAttachment, each with its context. */
 typedef struct Dropped
 {
 	MemoryContext context;
@@ -47,12 +47,12 @@ static List *dropped_list = NIL;
 
 static void invalidate(Datum arg, Oid relid);
 static void load(void);
-static void free_plans(EcDocument *doc);
+static void free_plans(EcAttachment *att);
 static bool is_attached_now(Oid relid);
 
 /* Once per backend. */
 void
-ec_document_init(void)
+ec_attachment_init(void)
 {
 	CacheRegisterRelcacheCallback(invalidate, (Datum) 0);
 }
@@ -75,11 +75,11 @@ invalidate(Datum arg, Oid relid)
 	}
 	foreach(lc, documents)
 	{
-		EcDocument *doc = lfirst(lc);
+		EcAttachment *att = lfirst(lc);
 		ListCell   *ld;
 
-		cache_stale |= doc->relid == relid;
-		foreach(ld, doc->dependents)
+		cache_stale |= att->relid == relid;
+		foreach(ld, att->dependents)
 			cache_stale |= ((EcDependent *) lfirst(ld))->relid == relid;
 	}
 }
@@ -89,15 +89,15 @@ invalidate(Datum arg, Oid relid)
  * backend, and after the transaction this one too, loads the configuration anew.
  */
 void
-ec_document_reload(void)
+ec_attachment_reload(void)
 {
-	CacheInvalidateRelcacheByRelid(ec_document_catalog(false));
+	CacheInvalidateRelcacheByRelid(ec_catalog_document(false));
 	stale_at_end = true;
 }
 
 /* At the end of a transaction: free what was dropped in it. */
 void
-ec_document_at_xact_end(void)
+ec_attachment_at_xact_end(void)
 {
 	ListCell   *lc;
 
@@ -118,10 +118,10 @@ ec_document_at_xact_end(void)
 
 /* They live outside of the document's context. */
 static void
-free_plans(EcDocument *doc)
+free_plans(EcAttachment *att)
 {
-	SPIPlanPtr	plans[] = {doc->plan_one[0], doc->plan_one[1], doc->plan_many[0],
-	doc->plan_many[1], doc->plan_row};
+	SPIPlanPtr	plans[] = {att->plan_one[0], att->plan_one[1], att->plan_many[0],
+	att->plan_many[1], att->plan_row};
 
 	for (int i = 0; i < lengthof(plans); i++)
 		if (plans[i] != NULL)
@@ -130,14 +130,14 @@ free_plans(EcDocument *doc)
 
 /* A table of the extension's own, which must be there. */
 Oid
-ec_relation(const char *name)
+ec_catalog_relation(const char *name)
 {
 	return get_relname_relid(name, get_namespace_oid("echocache", false));
 }
 
 /* OID of echocache.document; InvalidOid if missing_ok and there is no extension. */
 Oid
-ec_document_catalog(bool missing_ok)
+ec_catalog_document(bool missing_ok)
 {
 	Oid			namespace = get_namespace_oid("echocache", true);
 	Oid			oid = OidIsValid(namespace) ? get_relname_relid("document", namespace) : InvalidOid;
@@ -177,7 +177,7 @@ load(void)
 		MemoryContextSwitchTo(old);
 		cache_context = NULL;
 	}
-	catalog_oid = ec_document_catalog(true);
+	catalog_oid = ec_catalog_document(true);
 
 	context = AllocSetContextCreate(CurrentMemoryContext, "echocache documents",
 									ALLOCSET_SMALL_SIZES);
@@ -189,7 +189,7 @@ load(void)
 	/* an invalidation from here on makes it stale again; an error leaves nothing loaded */
 	cache_stale = false;
 	if (OidIsValid(catalog_oid))
-		documents = ec_documents_read(catalog_oid);
+		documents = ec_configuration_read(catalog_oid);
 	else
 		cache_stale = true;		/* which OID to look out for is not known yet */
 	MemoryContextSwitchTo(old);
@@ -199,7 +199,7 @@ load(void)
 
 /* All attached documents; they may be unresolved. */
 List *
-ec_documents(void)
+ec_attachment_all(void)
 {
 	load();
 	return documents;
@@ -207,7 +207,7 @@ ec_documents(void)
 
 /* This table's entry among the row maps; NULL: it has none. */
 EcRowMap *
-ec_row_map(Oid relid)
+ec_attachment_row_map(Oid relid)
 {
 	load();
 	return hash_search(row_maps, &relid, HASH_FIND, NULL);
@@ -215,7 +215,7 @@ ec_row_map(Oid relid)
 
 /* The same, made if need be, among those that are loaded. */
 EcRowMap *
-ec_row_map_make(Oid relid)
+ec_attachment_make_row_map(Oid relid)
 {
 	bool		found;
 	EcRowMap   *map = hash_search(row_maps, &relid, HASH_ENTER, &found);
@@ -226,62 +226,62 @@ ec_row_map_make(Oid relid)
 }
 
 /* Documents by name; NULL when there is none. */
-EcDocument *
-ec_document_by_name(const char *name)
+EcAttachment *
+ec_attachment_by_name(const char *name)
 {
 	ListCell   *lc;
 
 	load();
 	foreach(lc, documents)
 	{
-		EcDocument *doc = lfirst(lc);
+		EcAttachment *att = lfirst(lc);
 
-		if (strcmp(doc->name, name) == 0)
+		if (strcmp(att->name, name) == 0)
 		{
-			if (!doc->resolved)
-				ec_document_resolve(doc);
-			return doc;
+			if (!att->resolved)
+				ec_configuration_resolve(att);
+			return att;
 		}
 	}
 	return NULL;
 }
 
 /* The same; throws 42704 with what to do when there is none. */
-EcDocument *
-ec_document_require(const char *name)
+EcAttachment *
+ec_attachment_require(const char *name)
 {
-	EcDocument *doc;
+	EcAttachment *att;
 
-	ec_require_preload();
-	doc = ec_document_by_name(name);
-	if (doc == NULL)
+	ec_shmem_require();
+	att = ec_attachment_by_name(name);
+	if (att == NULL)
 	{
-		(void) ec_document_catalog(false);
+		(void) ec_catalog_document(false);
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("there is no document \"%s\"", name),
 				 errhint("Attach its table with echocache_attach(); the view "
 						 "echocache_documents lists what is attached.")));
 	}
-	return doc;
+	return att;
 }
 
 /* By the attached table; NULL when it is not attached. */
-EcDocument *
-ec_document_by_relid(Oid relid)
+EcAttachment *
+ec_attachment_by_relid(Oid relid)
 {
 	ListCell   *lc;
 
 	load();
 	foreach(lc, documents)
 	{
-		EcDocument *doc = lfirst(lc);
+		EcAttachment *att = lfirst(lc);
 
-		if (doc->relid == relid)
+		if (att->relid == relid)
 		{
-			if (!doc->resolved)
-				ec_document_resolve(doc);
-			return doc;
+			if (!att->resolved)
+				ec_configuration_resolve(att);
+			return att;
 		}
 	}
 	return NULL;
@@ -292,7 +292,7 @@ ec_document_by_relid(Oid relid)
  * changed.  NIL: there is no such document.
  */
 List *
-ec_document_tables(const char *name)
+ec_attachment_tables(const char *name)
 {
 	List	   *tables = NIL;
 	ListCell   *lc;
@@ -300,13 +300,13 @@ ec_document_tables(const char *name)
 	load();
 	foreach(lc, documents)
 	{
-		EcDocument *doc = lfirst(lc);
+		EcAttachment *att = lfirst(lc);
 		ListCell   *ld;
 
-		if (strcmp(doc->name, name) != 0)
+		if (strcmp(att->name, name) != 0)
 			continue;
-		tables = list_make1_oid(doc->relid);
-		foreach(ld, doc->dependents)
+		tables = list_make1_oid(att->relid);
+		foreach(ld, att->dependents)
 			tables = lappend_oid(tables, ((EcDependent *) lfirst(ld))->relid);
 	}
 	return tables;
@@ -314,14 +314,14 @@ ec_document_tables(const char *name)
 
 /* The names of all attached documents, copied. */
 List *
-ec_document_names(void)
+ec_attachment_names(void)
 {
 	List	   *names = NIL;
 	ListCell   *lc;
 
 	load();
 	foreach(lc, documents)
-		names = lappend(names, pstrdup(((EcDocument *) lfirst(lc))->name));
+		names = lappend(names, pstrdup(((EcAttachment *) lfirst(lc))->name));
 	return names;
 }
 
@@ -334,7 +334,7 @@ is_attached_now(Oid relid)
 	cache_stale = true;			/* its invalidation may be yet to come */
 	load();
 	foreach(lc, documents)
-		if (((EcDocument *) lfirst(lc))->relid == relid)
+		if (((EcAttachment *) lfirst(lc))->relid == relid)
 			return true;
 	return false;
 }
@@ -349,7 +349,7 @@ is_attached_now(Oid relid)
  * which holds this lock on its table.
  */
 void
-ec_document_claim_slots(void)
+ec_attachment_claim_slots(void)
 {
 	List	   *relids = NIL;
 	ListCell   *lc;
@@ -357,10 +357,10 @@ ec_document_claim_slots(void)
 	load();
 	foreach(lc, documents)
 	{
-		EcDocument *doc = lfirst(lc);
+		EcAttachment *att = lfirst(lc);
 
-		if (ec_document_slot(doc->relid, doc->name) != NULL)
-			relids = lappend_oid(relids, doc->relid);
+		if (ec_slot_claim(att->relid, att->name) != NULL)
+			relids = lappend_oid(relids, att->relid);
 	}
 	foreach(lc, relids)
 	{
@@ -370,7 +370,7 @@ ec_document_claim_slots(void)
 			!ConditionalLockRelationOid(relid, ShareRowExclusiveLock))
 			continue;
 		if (!is_attached_now(relid))
-			ec_document_slot_free(relid);
+			ec_slot_free(relid);
 		UnlockRelationOid(relid, ShareRowExclusiveLock);
 	}
 }
@@ -381,19 +381,19 @@ ec_document_claim_slots(void)
  * A type that is not built in may be a domain, whose checks are the table owner's code.
  */
 char *
-ec_column_canonical(EcDocument *doc, EcColumn *column, const char *input)
+ec_column_canonical(EcAttachment *att, EcColumn *column, const char *input)
 {
 	bool		built_in = column->type < FirstNormalObjectId;
-	int			nestlevel = built_in && !column->plain ? ec_render_begin(doc) : 0;
+	int			nestlevel = built_in && !column->plain ? ec_act_begin_output(att) : 0;
 	EcActing	before;
 	char	   *text;
 
 	if (!built_in)
-		ec_act_begin(doc, true, &before);
+		ec_act_begin(att, true, &before);
 	text = OutputFunctionCall(&column->out, ec_column_datum(column, input));
 	if (!built_in)
 		ec_act_end(&before);
-	ec_render_end(nestlevel);
+	ec_act_end_output(nestlevel);
 	return text;
 }
 
@@ -410,7 +410,7 @@ ec_column_datum(EcColumn *column, const char *text)
  * entered.
  */
 int
-ec_document_key(EcDocument *doc, const char *id, char *dst)
+ec_attachment_key(EcAttachment *att, const char *id, char *dst)
 {
 	size_t		len = strlen(id);
 
@@ -419,16 +419,16 @@ ec_document_key(EcDocument *doc, const char *id, char *dst)
 		if (!IS_HIGHBIT_SET(*p))
 			continue;
 		/* an id that UTF-8 cannot express has no key, as one that is too long has none */
-		id = ec_to_utf8(id, &len);
+		id = ec_encoding_to_utf8(id, &len);
 		if (id == NULL)
 			return 0;
 		break;
 	}
-	return (int) ec_key_build(dst, ec_cluster_prefix(), doc->name, id, len);
+	return (int) ec_key_build(dst, ec_placement_prefix(), att->name, id, len);
 }
 
 int
-ec_document_ttl(EcDocument *doc)
+ec_attachment_ttl(EcAttachment *att)
 {
-	return doc->ttl >= 0 ? doc->ttl : ec_ttl;
+	return att->ttl >= 0 ? att->ttl : ec_guc_ttl;
 }

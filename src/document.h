@@ -47,7 +47,7 @@ typedef struct EcDependent
  * An attached table, as this backend has it cached.  A pointer stays valid to
  * the end of the transaction, even when the attachment changes meanwhile.
  */
-typedef struct EcDocument
+typedef struct EcAttachment
 {
 	char		name[EC_NAME_MAX + 1];
 	Oid			relid;
@@ -72,7 +72,7 @@ typedef struct EcDocument
 	bool		has_virtual;	/* one of them is virtual: only a query gets its value */
 	bool		render_timezone;	/* its text depends on TimeZone, ... */
 	bool		render_all;		/* ... or perhaps on any setting */
-	EcDocumentSlot *slot;		/* NULL: none was free */
+	EcSlot *slot;		/* NULL: none was free */
 	/* made at first use; [1] as the table's owner, whom FORCE ROW LEVEL SECURITY does not bind */
 	SPIPlanPtr	plan_one[2];
 	SPIPlanPtr	plan_many[2];
@@ -84,12 +84,12 @@ typedef struct EcDocument
 								 * function */
 	bool		resolved;		/* the fields that are not in the configuration are set */
 	MemoryContext context;
-} EcDocument;
+} EcAttachment;
 
 /* How rows of one table are part of another's document. */
 typedef struct EcDependentMap
 {
-	EcDocument *doc;
+	EcAttachment *att;
 	int			nkeys;
 	AttrNumber *keys;
 	FmgrInfo   *out;			/* their output functions */
@@ -98,7 +98,7 @@ typedef struct EcDependentMap
 /* How rows of the attached table, or of a partition of it, map to the document. */
 typedef struct EcOwnMap
 {
-	EcDocument *doc;
+	EcAttachment *att;
 	AttrNumber	key;
 	int			ndepends;
 	AttrNumber *depends;		/* the key's not among them */
@@ -112,30 +112,30 @@ typedef struct EcRowMap
 	List	   *dependents;		/* of EcDependentMap */
 } EcRowMap;
 
-extern void ec_document_init(void);
-extern Oid	ec_document_catalog(bool missing_ok);
-extern EcDocument *ec_document_by_name(const char *name);
-extern EcDocument *ec_document_require(const char *name);
-extern EcDocument *ec_document_by_relid(Oid relid);
-extern List *ec_document_names(void);
-extern void ec_document_claim_slots(void);
-extern List *ec_document_tables(const char *name);
-extern Oid	ec_relation(const char *name);
-extern void ec_document_reload(void);
-extern void ec_document_at_xact_end(void);
+extern void ec_attachment_init(void);
+extern Oid	ec_catalog_document(bool missing_ok);
+extern EcAttachment *ec_attachment_by_name(const char *name);
+extern EcAttachment *ec_attachment_require(const char *name);
+extern EcAttachment *ec_attachment_by_relid(Oid relid);
+extern List *ec_attachment_names(void);
+extern void ec_attachment_claim_slots(void);
+extern List *ec_attachment_tables(const char *name);
+extern Oid	ec_catalog_relation(const char *name);
+extern void ec_attachment_reload(void);
+extern void ec_attachment_at_xact_end(void);
 
 /*
  * All attached documents, as of now; they may be unresolved.  The list, too, stays valid to
  * the end of the transaction.  Loads the configuration if it has changed: throws what
  * reading the extension's tables throws, and locks these only while it does.
  */
-extern List *ec_documents(void);
+extern List *ec_attachment_all(void);
 
 /*
  * This table's entry among the row maps; NULL when nobody has made it since the
  * configuration was loaded, which is done as above.  It stays valid as a document does.
  */
-extern EcRowMap *ec_row_map(Oid relid);
+extern EcRowMap *ec_attachment_row_map(Oid relid);
 
 /*
  * The same, made if need be, and then empty.  It belongs to the configuration that was
@@ -144,11 +144,11 @@ extern EcRowMap *ec_row_map(Oid relid);
  * invalidation of the table drops the configuration.  Neither expects a lock on the table,
  * nor takes one.
  */
-extern EcRowMap *ec_row_map_make(Oid relid);
+extern EcRowMap *ec_attachment_make_row_map(Oid relid);
 
 extern Datum ec_column_datum(EcColumn *column, const char *text);
-extern char *ec_column_canonical(EcDocument *doc, EcColumn *column, const char *input);
-extern int	ec_document_key(EcDocument *doc, const char *id, char *dst);
-extern int	ec_document_ttl(EcDocument *doc);
+extern char *ec_column_canonical(EcAttachment *att, EcColumn *column, const char *input);
+extern int	ec_attachment_key(EcAttachment *att, const char *id, char *dst);
+extern int	ec_attachment_ttl(EcAttachment *att);
 
 #endif							/* ECHOCACHE_DOCUMENT_H */

@@ -24,7 +24,7 @@ PG_MODULE_MAGIC;
 
 extern PGDLLEXPORT void _PG_init(void);
 
-/* Not preloaded, the library does nothing but say so, in ec_require_preload(). */
+/* Not preloaded, the library does nothing but say so, in ec_shmem_require(). */
 void
 _PG_init(void)
 {
@@ -32,7 +32,7 @@ _PG_init(void)
 		return;
 	ec_guc_init();
 	ec_shmem_init();
-	ec_document_init();
+	ec_attachment_init();
 	ec_fence_init();
 	ec_ddl_init();
 	ec_object_init();

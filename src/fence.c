@@ -17,8 +17,8 @@
  *				takes it over.
  *
  * Only a holder of the store mode stores, and nobody ever waits for a holder of
- * the withdraw mode.  Why two writers of one document cannot both store: the
- * store mode has one holder and no withdrawer beside it, and both take theirs
+ * the invalidate mode.  Why two writers of one document cannot both store: the
+ * store mode has one holder and no invalidator beside it, and both take theirs
  * before step A and keep it through step C.  Why no reader puts an old document
  * back: a fill holds the store mode while it reads, so no change of the document
  * is between its step A and its end.  src/README.md has the whole argument.
@@ -63,7 +63,7 @@
 /* A changed document of a transaction that is not a bulk. */
 typedef struct FenceKey
 {
-	int			doc;			/* index in docs */
+	int			att;			/* index in atts */
 	uint64		hash;
 	const EcPendingKey *pending;
 	const char *id;
@@ -76,21 +76,21 @@ typedef struct FenceKey
 } FenceKey;
 
 /* What the COMMIT callback has to do; everything is allocated before. */
-static EcOp *step_c = NULL;
-static int *step_c_doc;			/* of each op, its index in docs */
+static EcRequest *step_c = NULL;
+static int *step_c_doc;			/* of each req, its index in atts */
 static int	step_c_n = 0;
 
 /* The attached tables that the transaction has changed. */
 typedef struct Touched
 {
-	EcDocument *doc;
+	EcAttachment *att;
 	bool		share;			/* we hold the class in share mode */
 	uint64		keys;			/* changed, and not among the next */
 	uint64		stored;			/* written through */
 } Touched;
 
-static Touched *docs = NULL;
-static int	ndocs = 0;
+static Touched *atts = NULL;
+static int	ntouched = 0;
 
 /* A table that is attached or detached here, at this nesting level; in order. */
 typedef struct SlotChange
@@ -113,17 +113,17 @@ static int	find_doc(Oid relid);
 static void pre_commit_off(bool bulk);
 static void pre_commit_bulk(void);
 static void pre_commit_keys(bool prepare);
-static void set_markers(EcOp *ops, int n, void (*meanwhile) (void *arg), void *arg);
+static void set_markers(EcRequest *reqs, int n, void (*meanwhile) (void *arg), void *arg);
 static void count_failure(void);
 static void lock_outbox(int server);
-static void note_keys(EcOp *ops, int n, int server);
+static void note_keys(EcRequest *reqs, int n, int server);
 static void render(void *arg);
 static void prepare_step_c(FenceKey *keys, int n);
 static void at_commit(void);
 static void at_end(void);
 static void note_slot_change(Oid relid, bool attach);
-static void slots_at_subend(int level, bool commit);
-static void slots_at_commit(void);
+static void ec_slot_at_subend(int level, bool commit);
+static void ec_slot_at_commit(void);
 
 /* Once per backend. */
 void
@@ -137,7 +137,7 @@ ec_fence_init(void)
 
 /* The lock's identity; two keys that share one only get in each other's way. */
 uint64
-ec_key_hash(Oid relid, const char *id, int idlen)
+ec_locks_hash(Oid relid, const char *id, int idlen)
 {
 	return hash_bytes_extended((const unsigned char *) id, idlen, relid);
 }
@@ -152,7 +152,7 @@ key_tag(LOCKTAG *tag, uint64 hash)
 static void
 class_tag(LOCKTAG *tag, Oid relid)
 {
-	SET_LOCKTAG_ADVISORY(*tag, MyDatabaseId, relid, 0, EC_LOCKTAG_CLASS);
+	SET_LOCKTAG_ADVISORY(*tag, MyDatabaseId, relid, 0, EC_LOCKTAG_ATTACHMENT);
 }
 
 /*
@@ -160,7 +160,7 @@ class_tag(LOCKTAG *tag, Oid relid)
  * not to be had at once.
  */
 bool
-ec_lock_key(uint64 hash, LOCKMODE mode, bool wait)
+ec_locks_key(uint64 hash, LOCKMODE mode, bool wait)
 {
 	LOCKTAG		tag;
 
@@ -169,7 +169,7 @@ ec_lock_key(uint64 hash, LOCKMODE mode, bool wait)
 }
 
 bool
-ec_lock_class(Oid relid, LOCKMODE mode, bool wait)
+ec_locks_attachment(Oid relid, LOCKMODE mode, bool wait)
 {
 	LOCKTAG		tag;
 
@@ -178,7 +178,7 @@ ec_lock_class(Oid relid, LOCKMODE mode, bool wait)
 }
 
 void
-ec_unlock_key(uint64 hash, LOCKMODE mode)
+ec_locks_release_key(uint64 hash, LOCKMODE mode)
 {
 	LOCKTAG		tag;
 
@@ -187,7 +187,7 @@ ec_unlock_key(uint64 hash, LOCKMODE mode)
 }
 
 void
-ec_unlock_class(Oid relid, LOCKMODE mode)
+ec_locks_release_attachment(Oid relid, LOCKMODE mode)
 {
 	LOCKTAG		tag;
 
@@ -214,10 +214,10 @@ check_not_fenced(void)
  * No network here.
  */
 void
-ec_fence_note_key(EcDocument *doc, const char *id, const EcPlace *place)
+ec_fence_note_key(EcAttachment *att, const char *id, const EcPlace *place)
 {
 	check_not_fenced();
-	ec_pending_key(doc->relid, id, (int) strlen(id), GetCurrentTransactionNestLevel(), place);
+	ec_pending_key(att->relid, id, (int) strlen(id), GetCurrentTransactionNestLevel(), place);
 }
 
 /* Every document of this table changes in this transaction. */
@@ -234,14 +234,14 @@ ec_fence_note_whole(Oid relid)
  * rolled back leaves it behind.)
  */
 void
-ec_fence_attaching(Oid relid)
+ec_slot_note_attach(Oid relid)
 {
 	note_slot_change(relid, true);
 }
 
-/* The table is detached in this transaction, and all its documents withdrawn. */
+/* The table is detached in this transaction, and all its documents invalidated. */
 void
-ec_fence_detached(Oid relid)
+ec_slot_note_detach(Oid relid)
 {
 	note_slot_change(relid, false);
 }
@@ -255,14 +255,14 @@ note_slot_change(Oid relid, bool attach)
 	change->relid = relid;
 	change->level = GetCurrentTransactionNestLevel();
 	change->attach = attach;
-	change->new_slot = attach && !ec_document_has_slot(relid);
+	change->new_slot = attach && !ec_slot_exists(relid);
 	slot_changes = lappend(slot_changes, change);
 	MemoryContextSwitchTo(old);
 }
 
 /* The (sub)transaction at this level ends, with all below it. */
 static void
-slots_at_subend(int level, bool commit)
+ec_slot_at_subend(int level, bool commit)
 {
 	ListCell   *lc;
 
@@ -278,14 +278,14 @@ slots_at_subend(int level, bool commit)
 			continue;
 		}
 		if (change->new_slot)
-			ec_document_slot_free(change->relid);
+			ec_slot_free(change->relid);
 		slot_changes = foreach_delete_current(slot_changes, lc);
 	}
 }
 
 /* Who was detached, and not attached again after it, gives up its slot.  Never throws. */
 static void
-slots_at_commit(void)
+ec_slot_at_commit(void)
 {
 	for (int i = 0; i < list_length(slot_changes); i++)
 	{
@@ -295,7 +295,7 @@ slots_at_commit(void)
 		for (int j = i + 1; j < list_length(slot_changes); j++)
 			last &= ((SlotChange *) list_nth(slot_changes, j))->relid != change->relid;
 		if (last && !change->attach)
-			ec_document_slot_free(change->relid);
+			ec_slot_free(change->relid);
 	}
 }
 
@@ -304,8 +304,8 @@ slots_at_commit(void)
 static int
 compare_docs(const void *a, const void *b)
 {
-	Oid			x = ((const Touched *) a)->doc->relid;
-	Oid			y = ((const Touched *) b)->doc->relid;
+	Oid			x = ((const Touched *) a)->att->relid;
+	Oid			y = ((const Touched *) b)->att->relid;
 
 	return x < y ? -1 : x > y;
 }
@@ -320,7 +320,7 @@ compare_keys(const void *a, const void *b)
 }
 
 /*
- * Steps 2 to 4 of the fence.  For PREPARE (step 7) withdraw modes only: the locks,
+ * Steps 2 to 4 of the fence.  For PREPARE (step 7) invalidate modes only: the locks,
  * an outbox lock among them, stay with the prepared transaction, bar every fill
  * until it ends, and make nobody wait.  May throw, which aborts the transaction: for
  * interrupts, lock_timeout, out of memory, what rendering a row throws, and with
@@ -329,7 +329,7 @@ compare_keys(const void *a, const void *b)
 static void
 pre_commit(bool prepare)
 {
-	bool		bulk = ec_pending_count() > ec_max_write_through;
+	bool		bulk = ec_pending_count() > ec_guc_max_write_through;
 	ListCell   *lc;
 	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
 	ResourceOwner owner = CurrentResourceOwner;
@@ -338,47 +338,47 @@ pre_commit(bool prepare)
 	CurrentResourceOwner = TopTransactionResourceOwner;
 
 	memset(outbox_keys, 0, sizeof(outbox_keys));
-	docs = palloc0((list_length(ec_pending_tables()) + 1) * sizeof(Touched));
-	ndocs = 0;
+	atts = palloc0((list_length(ec_pending_tables()) + 1) * sizeof(Touched));
+	ntouched = 0;
 	foreach(lc, ec_pending_tables())
 	{
 		EcPendingTable *table = lfirst(lc);
-		EcDocument *doc;
+		EcAttachment *att;
 
 		if (table->nkeys == 0 && table->whole_level == 0)
 			continue;			/* all rolled back */
 		if (table->whole_level > 0)
 			bulk = true;
-		doc = ec_document_by_relid(table->relid);
-		if (doc != NULL)		/* else it was detached in this transaction */
-			docs[ndocs++].doc = doc;
+		att = ec_attachment_by_relid(table->relid);
+		if (att != NULL)		/* else it was detached in this transaction */
+			atts[ntouched++].att = att;
 	}
-	qsort(docs, ndocs, sizeof(Touched), compare_docs);
+	qsort(atts, ntouched, sizeof(Touched), compare_docs);
 
-	if (ndocs > 0)
+	if (ntouched > 0)
 	{
-		bool		on = ec_cluster_enter_always();
+		bool		on = ec_placement_enter_always();
 
-		ec_wait_point("before-locks");
+		ec_waitpoint("before-locks");
 		if (!on)
 			pre_commit_off(bulk);
 		else if (bulk)
 			pre_commit_bulk();
 		else
 			pre_commit_keys(prepare);
-		ec_wait_point("before-commit");
+		ec_waitpoint("before-commit");
 	}
 	fenced = true;
 	CurrentResourceOwner = owner;
 	MemoryContextSwitchTo(old);
 }
 
-/* Its index in docs, or -1: detached in this transaction. */
+/* Its index in atts, or -1: detached in this transaction. */
 static int
 find_doc(Oid relid)
 {
-	for (int d = 0; d < ndocs; d++)
-		if (docs[d].doc->relid == relid)
+	for (int d = 0; d < ntouched; d++)
+		if (atts[d].att->relid == relid)
 			return d;
 	return -1;
 }
@@ -387,15 +387,15 @@ find_doc(Oid relid)
 typedef struct MarkBatch
 {
 	int			n;
-	EcOp		ops[EC_BATCH];
-	char		keys[EC_BATCH][EC_KEY_MAX];
+	EcRequest		reqs[EC_MARK_BATCH];
+	char		keys[EC_MARK_BATCH][EC_KEY_MAX];
 } MarkBatch;
 
 static void
 mark_one(const EcPendingKey *key, void *arg)
 {
 	MarkBatch  *batch = arg;
-	EcOp	   *op = &batch->ops[batch->n];
+	EcRequest	   *req = &batch->reqs[batch->n];
 	char		id[1024];
 	int			d = find_doc(key->relid);
 	int			keylen;
@@ -405,23 +405,23 @@ mark_one(const EcPendingKey *key, void *arg)
 	memcpy(id, key->id, key->idlen);
 	id[key->idlen] = '\0';
 
-	keylen = ec_document_key(docs[d].doc, id, batch->keys[batch->n]);
+	keylen = ec_attachment_key(atts[d].att, id, batch->keys[batch->n]);
 	if (keylen == 0)
 		return;
-	ec_op_mark(op, ec_cluster_place(batch->keys[batch->n], keylen), batch->keys[batch->n],
+	ec_request_mark(req, ec_placement_of(batch->keys[batch->n], keylen), batch->keys[batch->n],
 			   keylen);
-	op->quiet = true;
-	op->arg = docs[d].doc->name;
-	docs[d].keys++;
-	if (++batch->n == EC_BATCH)
+	req->quiet = true;
+	req->arg = atts[d].att->name;
+	atts[d].keys++;
+	if (++batch->n == EC_MARK_BATCH)
 	{
-		set_markers(batch->ops, batch->n, NULL, NULL);
+		set_markers(batch->reqs, batch->n, NULL, NULL);
 		batch->n = 0;
 	}
 }
 
 /*
- * Many documents, or all of one: withdraw on the classes, waiting for those who
+ * Many documents, or all of one: invalidate on the classes, waiting for those who
  * store just now; then nobody stores any until we are done, nor do we.
  */
 static void
@@ -429,16 +429,16 @@ pre_commit_bulk(void)
 {
 	MarkBatch  *batch;
 
-	for (int i = 0; i < ndocs; i++)
-		(void) ec_lock_class(docs[i].doc->relid, EC_LOCK_CLASS_WITHDRAW, true);
-	ec_wait_point("after-locks");
+	for (int i = 0; i < ntouched; i++)
+		(void) ec_locks_attachment(atts[i].att->relid, EC_LOCK_ATTACHMENT_INVALIDATE, true);
+	ec_waitpoint("after-locks");
 
 	batch = palloc0(sizeof(MarkBatch));
 	ec_pending_each(mark_one, batch);
-	set_markers(batch->ops, batch->n, NULL, NULL);
+	set_markers(batch->reqs, batch->n, NULL, NULL);
 	pfree(batch);
 
-	for (int i = 0; i < ndocs; i++)
+	for (int i = 0; i < ntouched; i++)
 	{
 		int64		removed = 0;
 		ListCell   *lc;
@@ -447,14 +447,14 @@ pre_commit_bulk(void)
 		{
 			EcPendingTable *table = lfirst(lc);
 
-			if (table->relid != docs[i].doc->relid || table->whole_level == 0)
+			if (table->relid != atts[i].att->relid || table->whole_level == 0)
 				continue;
-			ec_kv_await();		/* a new document: its keys were anybody's until now */
-			(void) ec_document_purge(docs[i].doc->name, &removed, true);
+			ec_kv_keys_await();		/* a new document: its keys were anybody's until now */
+			(void) ec_invalidate_all(atts[i].att->name, &removed, true);
 		}
-		docs[i].keys += removed;
+		atts[i].keys += removed;
 	}
-	ec_wait_point("after-markers");
+	ec_waitpoint("after-markers");
 }
 
 /* The transaction's few keys. */
@@ -471,18 +471,18 @@ add_key(const EcPendingKey *pending, void *arg)
 	FenceKey   *key = &list->keys[list->n];
 
 	memset(key, 0, offsetof(FenceKey, key));
-	key->doc = find_doc(pending->relid);
-	if (key->doc < 0)
+	key->att = find_doc(pending->relid);
+	if (key->att < 0)
 		return;
 	key->pending = pending;
 	key->id = pnstrdup(pending->id, pending->idlen);
-	key->hash = ec_key_hash(pending->relid, pending->id, pending->idlen);
+	key->hash = ec_locks_hash(pending->relid, pending->id, pending->idlen);
 	list->n++;
-	key->keylen = ec_document_key(docs[key->doc].doc, key->id, key->key);
+	key->keylen = ec_attachment_key(atts[key->att].att, key->id, key->key);
 	if (key->keylen == 0)
 		return;					/* too long to be cached; under another prefix it may not be */
-	key->server = ec_cluster_place(key->key, key->keylen);
-	docs[key->doc].keys++;
+	key->server = ec_placement_of(key->key, key->keylen);
+	atts[key->att].keys++;
 }
 
 /* In the order in which everybody locks them. */
@@ -506,14 +506,14 @@ pre_commit_off(bool bulk)
 {
 	KeyList		list = {0};
 
-	for (int d = 0; bulk && d < ndocs; d++)
-		(void) ec_lock_class(docs[d].doc->relid, EC_LOCK_CLASS_WITHDRAW, true);
+	for (int d = 0; bulk && d < ntouched; d++)
+		(void) ec_locks_attachment(atts[d].att->relid, EC_LOCK_ATTACHMENT_INVALIDATE, true);
 	if (!bulk)
 		list = collect_keys();
 	for (int i = 0; i < list.n; i++)
-		(void) ec_lock_key(list.keys[i].hash, EC_LOCK_WITHDRAW, true);
-	for (int d = 0; d < ndocs; d++)
-		docs[d].keys = 0;		/* no marker is set on them */
+		(void) ec_locks_key(list.keys[i].hash, EC_LOCK_INVALIDATE, true);
+	for (int d = 0; d < ntouched; d++)
+		atts[d].keys = 0;		/* no marker is set on them */
 }
 
 /* A few documents: lock each, set the markers, prepare what will replace them. */
@@ -522,38 +522,38 @@ pre_commit_keys(bool prepare)
 {
 	KeyList		list = collect_keys();
 	int			cached = 0;
-	EcOp	   *ops;
+	EcRequest	   *reqs;
 
-	/* a bulk writer holds the class: then we withdraw, and store nothing */
-	for (int d = 0; d < ndocs; d++)
+	/* a bulk writer holds the class: then we invalidate, and store nothing */
+	for (int d = 0; d < ntouched; d++)
 	{
-		EcDocument *doc = docs[d].doc;
+		EcAttachment *att = atts[d].att;
 
 		/*
 		 * Rendering needs the table, which DML on a partition need not have locked.  A
 		 * function may read by the transaction's own snapshot, which must not be old.
 		 * What we know of the document is from before the lock, under which whoever has
-		 * changed that since has withdrawn it.
+		 * changed that since has invalidated it.
 		 */
-		docs[d].share = !prepare && doc->policy == EC_WRITE_THROUGH && !doc->suspended &&
-			!(doc->function_name && IsolationUsesXactSnapshot()) && ec_build_may_store(doc) &&
-			ConditionalLockRelationOid(doc->relid, AccessShareLock) &&
-			ec_lock_class(doc->relid, EC_LOCK_CLASS_SHARE, false) &&
-			ec_document_by_relid(doc->relid) == doc;
+		atts[d].share = !prepare && att->policy == EC_WRITE_THROUGH && !att->suspended &&
+			!(att->function_name && IsolationUsesXactSnapshot()) && ec_build_may_store(att) &&
+			ConditionalLockRelationOid(att->relid, AccessShareLock) &&
+			ec_locks_attachment(att->relid, EC_LOCK_ATTACHMENT_SHARE, false) &&
+			ec_attachment_by_relid(att->relid) == att;
 	}
 	for (int i = 0; i < list.n; i++)
 	{
 		FenceKey   *key = &list.keys[i];
-		bool		share = docs[key->doc].share;
+		bool		share = atts[key->att].share;
 
-		key->store = share && ec_lock_key(key->hash, EC_LOCK_STORE, false);
+		key->store = share && ec_locks_key(key->hash, EC_LOCK_STORE, false);
 		if (key->store)
 			continue;
-		/* waits for a storer only, who is brief; withdrawers bar nobody here */
-		(void) ec_lock_key(key->hash, EC_LOCK_WITHDRAW, true);
-		key->store = share && ec_lock_key(key->hash, EC_LOCK_STORE, false);
+		/* waits for a storer only, who is brief; invalidators bar nobody here */
+		(void) ec_locks_key(key->hash, EC_LOCK_INVALIDATE, true);
+		key->store = share && ec_locks_key(key->hash, EC_LOCK_STORE, false);
 	}
-	ec_wait_point("after-locks");
+	ec_waitpoint("after-locks");
 
 	/* from here on only those that have a key */
 	for (int i = 0; i < list.n; i++)
@@ -561,19 +561,19 @@ pre_commit_keys(bool prepare)
 			list.keys[cached++] = list.keys[i];
 	list.n = cached;
 
-	ops = palloc0(list.n * sizeof(EcOp));
+	reqs = palloc0(list.n * sizeof(EcRequest));
 	for (int i = 0; i < list.n; i++)
 	{
 		FenceKey   *key = &list.keys[i];
 
-		ec_op_mark(&ops[i], key->server, key->key, key->keylen);
-		ops[i].arg = docs[key->doc].doc->name;
+		ec_request_mark(&reqs[i], key->server, key->key, key->keylen);
+		reqs[i].arg = atts[key->att].att->name;
 	}
 	/* the documents are rendered while the markers are on their way */
-	set_markers(ops, list.n, render, &list);
+	set_markers(reqs, list.n, render, &list);
 	for (int i = 0; i < list.n; i++)
-		list.keys[i].token = ops[i].result == EC_DONE ? ops[i].token : 0;
-	ec_wait_point("after-markers");
+		list.keys[i].token = reqs[i].result == EC_DONE ? reqs[i].token : 0;
+	ec_waitpoint("after-markers");
 
 	if (!prepare)
 		prepare_step_c(list.keys, list.n);
@@ -581,45 +581,45 @@ pre_commit_keys(bool prepare)
 
 /*
  * Step A for one batch: every key carries a marker, or is gone, confirmed; or it
- * is in the outbox of its server, which is DOWN, and whose worker withdraws it
+ * is in the outbox of its server, which is DOWN, and whose worker invalidates it
  * before anybody reads from there again.  A server that is DOWN already is not
- * waited for.  op->arg is the document's name.  meanwhile runs while the markers are
+ * waited for.  req->arg is the document's name.  meanwhile runs while the markers are
  * on their way.  With fallback = off throws where the outbox would be needed.
  */
 static void
-set_markers(EcOp *ops, int n, void (*meanwhile) (void *arg), void *arg)
+set_markers(EcRequest *reqs, int n, void (*meanwhile) (void *arg), void *arg)
 {
 	bool		unconfirmed[EC_MAX_SERVERS] = {0};
-	EcDeadline	deadline = ec_deadline(ec_timeout);
+	EcDeadline	deadline = ec_deadline_in(ec_guc_timeout);
 
 	for (int i = 0; i < n; i++)
 	{
-		ops[i].skip = ec_server_state(ops[i].server) == EC_DOWN;
-		ops[i].result = EC_FAILED;
+		reqs[i].skip = ec_state_of(reqs[i].server) == EC_DOWN;
+		reqs[i].result = EC_FAILED;
 	}
-	(void) ec_mark(ops, n, deadline, meanwhile, arg);
+	(void) ec_exchange_marks(reqs, n, deadline, meanwhile, arg);
 	for (int i = 0; i < n; i++)
 	{
-		if (ops[i].result != EC_FAILED)
+		if (reqs[i].result != EC_FAILED)
 			continue;
-		if (!unconfirmed[ops[i].server] && !ops[i].skip)
+		if (!unconfirmed[reqs[i].server] && !reqs[i].skip)
 			count_failure();
-		unconfirmed[ops[i].server] = true;
+		unconfirmed[reqs[i].server] = true;
 	}
 
-	for (int server = 0; server < ec_cluster_size(); server++)
+	for (int server = 0; server < ec_placement_size(); server++)
 	{
 		if (!unconfirmed[server])
 			continue;
 		lock_outbox(server);
-		if (ec_server_state(server) != EC_DOWN)
+		if (ec_state_of(server) != EC_DOWN)
 		{
 			/* no longer DOWN, and it was not we who made it so: then as usual */
 			for (int i = 0; i < n; i++)
-				ops[i].skip = ops[i].server != server || ops[i].result != EC_FAILED;
-			(void) ec_mark(ops, n, deadline, NULL, NULL);
+				reqs[i].skip = reqs[i].server != server || reqs[i].result != EC_FAILED;
+			(void) ec_exchange_marks(reqs, n, deadline, NULL, NULL);
 		}
-		note_keys(ops, n, server);
+		note_keys(reqs, n, server);
 	}
 }
 
@@ -629,23 +629,23 @@ count_failure(void)
 {
 	bool		timed_out;
 
-	(void) ec_cluster_last_failure(&timed_out);
-	for (int d = 0; d < ndocs; d++)
-		ec_count(docs[d].doc->slot, timed_out ? EC_TIMEOUTS : EC_ERRORS, 1);
+	(void) ec_exchange_last_failure(&timed_out);
+	for (int d = 0; d < ntouched; d++)
+		ec_slot_count(atts[d].att->slot, timed_out ? EC_TIMEOUTS : EC_ERRORS, 1);
 }
 
 /* On the way to a server's outbox: the lock, unless fallback is off. */
 static void
 lock_outbox(int server)
 {
-	if (!ec_fallback)
+	if (!ec_guc_fallback)
 		ereport(ERROR,
 				(errcode(ERRCODE_CONNECTION_FAILURE),
-				 errmsg("could not withdraw cached documents from server \"%s\"",
-						ec_cluster_name(server)),
-				 errdetail_internal("%s", ec_server_reason(server)),
+				 errmsg("could not invalidate cached documents from server \"%s\"",
+						ec_placement_name(server)),
+				 errdetail_internal("%s", ec_state_error(server)),
 				 errhint("The transaction is rolled back because echocache.fallback is off.")));
-	ec_outbox_lock(ec_cluster_name(server));
+	ec_outbox_lock(ec_placement_name(server));
 }
 
 /*
@@ -653,24 +653,24 @@ lock_outbox(int server)
  * which is DOWN.  Above a limit, all documents of the tables instead.
  */
 static void
-note_keys(EcOp *ops, int n, int server)
+note_keys(EcRequest *reqs, int n, int server)
 {
-	const char *name = ec_cluster_name(server);
+	const char *name = ec_placement_name(server);
 
-	if (ec_all_noted(server) || outbox_keys[server] < 0)
+	if (ec_state_all_noted(server) || outbox_keys[server] < 0)
 		return;
 	for (int i = 0; i < n; i++)
 	{
-		if (ops[i].server != server || ops[i].result != EC_FAILED)
+		if (reqs[i].server != server || reqs[i].result != EC_FAILED)
 			continue;
 		if (++outbox_keys[server] > EC_OUTBOX_KEYS)
 		{
-			for (int d = 0; d < ndocs; d++)
-				ec_outbox_add(name, docs[d].doc->name, NULL, 0);
+			for (int d = 0; d < ntouched; d++)
+				ec_outbox_add(name, atts[d].att->name, NULL, 0);
 			outbox_keys[server] = -1;
 			return;
 		}
-		ec_outbox_add(name, ops[i].arg, ops[i].key, ops[i].keylen);
+		ec_outbox_add(name, reqs[i].arg, reqs[i].key, reqs[i].keylen);
 	}
 }
 
@@ -694,28 +694,28 @@ render(void *arg)
 	int			used = 0;
 
 	CommandCounterIncrement();
-	for (int d = 0; d < ndocs; d++)
+	for (int d = 0; d < ntouched; d++)
 	{
-		EcDocument *doc = docs[d].doc;
+		EcAttachment *att = atts[d].att;
 		int			first = used;
 
 		for (int i = 0; i < list->n; i++)
 		{
 			FenceKey   *key = &list->keys[i];
 
-			if (key->doc != d || !key->store || ec_server_state(key->server) == EC_DOWN)
+			if (key->att != d || !key->store || ec_state_of(key->server) == EC_DOWN)
 				continue;
 			key->row = &rows[used];
 			rows[used].place = key->pending->place;
 			rows[used++].id = key->id;
 		}
-		if (!doc->function_name)
-			ec_document_written(doc, rows + first, used - first, GetLatestSnapshot());
-		else if (used > first && ec_build_guarded(doc, rows + first, used - first, true) != EC_BUILT)
+		if (!att->function_name)
+			ec_render_written(att, rows + first, used - first, GetLatestSnapshot());
+		else if (used > first && ec_fetch_guarded(att, rows + first, used - first, true) != EC_FETCH_DONE)
 		{
 			/* the markers stay; the next reader builds it, or has the error */
 			for (int i = 0; i < list->n; i++)
-				if (list->keys[i].doc == d)
+				if (list->keys[i].att == d)
 					list->keys[i].row = NULL;
 		}
 	}
@@ -725,45 +725,45 @@ render(void *arg)
 static void
 prepare_step_c(FenceKey *keys, int n)
 {
-	step_c = palloc0(n * sizeof(EcOp));
+	step_c = palloc0(n * sizeof(EcRequest));
 	step_c_doc = palloc(n * sizeof(int));
 	for (int i = 0; i < n; i++)
 	{
 		FenceKey   *key = &keys[i];
-		EcDocument *doc = docs[key->doc].doc;
-		EcOp	   *op = &step_c[step_c_n];
+		EcAttachment *att = atts[key->att].att;
+		EcRequest	   *req = &step_c[step_c_n];
 		const char *value;
 		size_t		len;
 
 		if (key->token == 0)
 			continue;
-		op->kind = EC_OP_REMOVE;
-		if (doc->policy == EC_WRITE_THROUGH)
+		req->kind = EC_REQUEST_REMOVE;
+		if (att->policy == EC_WRITE_THROUGH)
 		{
 			if (key->row == NULL)
 				continue;		/* not ours to store: the marker stays */
 			if (key->row->matches > 0)
 			{
-				if (!ec_document_cacheable(key->row, &value, &len) ||
-					!ec_cluster_fits(key->server, key->keylen, len))
+				if (!ec_render_cacheable(key->row, &value, &len) ||
+					!ec_placement_fits(key->server, key->keylen, len))
 					continue;
-				op->kind = EC_OP_STORE;
-				op->value = value;
-				op->valuelen = len;
-				op->ttl = ec_wire_ttl(ec_document_ttl(doc));
+				req->kind = EC_REQUEST_STORE;
+				req->value = value;
+				req->valuelen = len;
+				req->ttl = ec_request_ttl(ec_attachment_ttl(att));
 			}
 		}
-		op->server = key->server;
-		op->key = key->key;
-		op->keylen = key->keylen;
-		op->token = key->token;
-		step_c_doc[step_c_n++] = key->doc;
+		req->server = key->server;
+		req->key = key->key;
+		req->keylen = key->keylen;
+		req->token = key->token;
+		step_c_doc[step_c_n++] = key->att;
 	}
 }
 
 /*
  * Purge every key of a document from all servers; *removed is how many there
- * were.  The caller holds the class in withdraw mode and has entered the
+ * were.  The caller holds the class in invalidate mode and has entered the
  * topology.  A server that cannot do it is DOWN, and with note its outbox gets a
  * row for the whole document.  Returns whether all have done it.
  *
@@ -772,40 +772,40 @@ prepare_step_c(FenceKey *keys, int n)
  * be a detach, after which the purge does not know the document.
  */
 bool
-ec_document_purge(const char *name, int64 *removed, bool note)
+ec_invalidate_all(const char *name, int64 *removed, bool note)
 {
 	char		head[EC_PREFIX_MAX + EC_NAME_MAX + 2];
 	bool		all = true;
 	List	   *heads;
 
-	head[ec_key_head(head, ec_cluster_prefix(), name)] = '\0';
+	head[ec_key_head(head, ec_placement_prefix(), name)] = '\0';
 	heads = list_make1(head);
-	for (int i = 0; i < ec_cluster_size(); i++)
+	for (int i = 0; i < ec_placement_size(); i++)
 	{
 		bool		locked = false;
 		bool		give_up = false;
 
 		for (;;)
 		{
-			if (ec_server_state(i) != EC_DOWN)
+			if (ec_state_of(i) != EC_DOWN)
 			{
 				if (ec_purge(i, heads, removed))
 					break;
 				/* if it did not fail, it does not tell its keys: that is as bad */
-				ec_server_down(ec_cluster_generation(), i, ec_cluster_last_failure(NULL));
+				ec_state_down(ec_placement_generation(), i, ec_exchange_last_failure(NULL));
 			}
-			else if (locked || (!note && ec_fallback))
+			else if (locked || (!note && ec_guc_fallback))
 				give_up = true;
 			else
 			{
 				lock_outbox(i);
 				locked = true;
 			}
-			if (give_up || !ec_topology_is_current(ec_cluster_generation()))
+			if (give_up || !ec_topology_is_current(ec_placement_generation()))
 			{
 				all = false;
 				if (note)
-					ec_outbox_add(ec_cluster_name(i), name, NULL, 0);
+					ec_outbox_add(ec_placement_name(i), name, NULL, 0);
 				break;
 			}
 			CHECK_FOR_INTERRUPTS();
@@ -831,21 +831,21 @@ at_commit(void)
 
 	if (flushed && step_c_n > 0)
 	{
-		ec_wait_point("before-store");
-		ec_send(step_c, step_c_n, ec_deadline(ec_timeout));
+		ec_waitpoint("before-store");
+		ec_exchange_send(step_c, step_c_n, ec_deadline_in(ec_guc_timeout));
 		for (int i = 0; i < step_c_n; i++)
-			if (step_c[i].kind == EC_OP_STORE && step_c[i].result == EC_DONE)
-				docs[step_c_doc[i]].stored++;
+			if (step_c[i].kind == EC_REQUEST_STORE && step_c[i].result == EC_DONE)
+				atts[step_c_doc[i]].stored++;
 	}
-	for (int d = 0; d < ndocs; d++)
+	for (int d = 0; d < ntouched; d++)
 	{
-		EcDocumentSlot *slot = docs[d].doc->slot;
+		EcSlot *slot = atts[d].att->slot;
 
 		if (!flushed)
-			ec_publish_async_commit(slot, XactLastCommitEnd);
-		ec_count(slot, EC_MARKERS, docs[d].keys);
-		ec_count(slot, EC_WRITE_THROUGHS, docs[d].stored);
-		ec_count(slot, EC_WITHDRAWALS, docs[d].keys - docs[d].stored);
+			ec_slot_publish_async(slot, XactLastCommitEnd);
+		ec_slot_count(slot, EC_MARKERS, atts[d].keys);
+		ec_slot_count(slot, EC_WRITE_THROUGHS, atts[d].stored);
+		ec_slot_count(slot, EC_INVALIDATIONS, atts[d].keys - atts[d].stored);
 	}
 }
 
@@ -855,13 +855,13 @@ at_end(void)
 {
 	ec_topology_at_end(0);
 	ec_warm_at_end(0);
-	ec_cluster_at_xact_end();
-	ec_document_at_xact_end();
+	ec_exchange_at_xact_end();
+	ec_attachment_at_xact_end();
 	ec_pending_end();
 	step_c = NULL;				/* it was in TopTransactionContext */
 	step_c_n = 0;
-	docs = NULL;
-	ndocs = 0;
+	atts = NULL;
+	ntouched = 0;
 	slot_changes = NIL;
 	fenced = false;
 }
@@ -878,7 +878,7 @@ xact_callback(XactEvent event, void *arg)
 		case XACT_EVENT_COMMIT:
 			if (ec_pending_any())
 				at_commit();
-			slots_at_commit();
+			ec_slot_at_commit();
 			at_end();
 			break;
 		case XACT_EVENT_PRE_PREPARE:
@@ -886,7 +886,7 @@ xact_callback(XactEvent event, void *arg)
 				pre_commit(true);
 			break;
 		case XACT_EVENT_ABORT:
-			slots_at_subend(1, false);
+			ec_slot_at_subend(1, false);
 			at_end();
 			break;
 		case XACT_EVENT_PREPARE:
@@ -907,11 +907,11 @@ subxact_callback(SubXactEvent event, SubTransactionId mySubid,
 	{
 		case SUBXACT_EVENT_COMMIT_SUB:
 			ec_pending_subcommit(GetCurrentTransactionNestLevel());
-			slots_at_subend(GetCurrentTransactionNestLevel(), true);
+			ec_slot_at_subend(GetCurrentTransactionNestLevel(), true);
 			break;
 		case SUBXACT_EVENT_ABORT_SUB:
 			ec_pending_subabort(GetCurrentTransactionNestLevel());
-			slots_at_subend(GetCurrentTransactionNestLevel(), false);
+			ec_slot_at_subend(GetCurrentTransactionNestLevel(), false);
 			ec_topology_at_end(GetCurrentTransactionNestLevel());
 			ec_warm_at_end(GetCurrentTransactionNestLevel());
 			break;

@@ -16,34 +16,34 @@
 
 /* In a lock tag's fourth field; SQL's advisory locks have 1 and 2 there. */
 #define EC_LOCKTAG_KEY		0xEC01
-#define EC_LOCKTAG_CLASS	0xEC02
+#define EC_LOCKTAG_ATTACHMENT	0xEC02
 #define EC_LOCKTAG_OUTBOX	0xEC03
 #define EC_LOCKTAG_KV		0xEC04	/* kv.h */
 
 /*
- * The two modes of a key's lock.  Withdraw: "a change of this document is about
+ * The two modes of a key's lock.  Invalidate: "a change of this document is about
  * to commit, its marker is set"; any number of holders.  Store: "what I read now
- * may be stored"; one holder, no withdrawer beside it, always held briefly.
+ * may be stored"; one holder, no invalidator beside it, always held briefly.
  */
-#define EC_LOCK_WITHDRAW	RowExclusiveLock
+#define EC_LOCK_INVALIDATE	RowExclusiveLock
 #define EC_LOCK_STORE		ShareRowExclusiveLock
 
-/* The class lock, for all keys of a document: bulk writers withdraw, storers share. */
-#define EC_LOCK_CLASS_WITHDRAW	RowExclusiveLock
-#define EC_LOCK_CLASS_SHARE		ShareLock
+/* The class lock, for all keys of a document: bulk writers invalidate, storers share. */
+#define EC_LOCK_ATTACHMENT_INVALIDATE	RowExclusiveLock
+#define EC_LOCK_ATTACHMENT_SHARE		ShareLock
 
 extern void ec_fence_init(void);
 
-extern uint64 ec_key_hash(Oid relid, const char *id, int idlen);
-extern bool ec_lock_key(uint64 hash, LOCKMODE mode, bool wait);
-extern void ec_unlock_key(uint64 hash, LOCKMODE mode);
-extern bool ec_lock_class(Oid relid, LOCKMODE mode, bool wait);
-extern void ec_unlock_class(Oid relid, LOCKMODE mode);
+extern uint64 ec_locks_hash(Oid relid, const char *id, int idlen);
+extern bool ec_locks_key(uint64 hash, LOCKMODE mode, bool wait);
+extern void ec_locks_release_key(uint64 hash, LOCKMODE mode);
+extern bool ec_locks_attachment(Oid relid, LOCKMODE mode, bool wait);
+extern void ec_locks_release_attachment(Oid relid, LOCKMODE mode);
 
-extern void ec_fence_note_key(EcDocument *doc, const char *id, const EcPlace *place);
+extern void ec_fence_note_key(EcAttachment *att, const char *id, const EcPlace *place);
 extern void ec_fence_note_whole(Oid relid);
-extern void ec_fence_attaching(Oid relid);
-extern void ec_fence_detached(Oid relid);
-extern bool ec_document_purge(const char *name, int64 *removed, bool note);
+extern void ec_slot_note_attach(Oid relid);
+extern void ec_slot_note_detach(Oid relid);
+extern bool ec_invalidate_all(const char *name, int64 *removed, bool note);
 
 #endif							/* ECHOCACHE_FENCE_H */

@@ -165,7 +165,7 @@ from_end(const char *json, size_t len, const char *member, size_t memberlen, siz
 }
 
 EcMember
-ec_json_member(const char *json, size_t len, const char *member, size_t memberlen,
+ec_jsonscan_member(const char *json, size_t len, const char *member, size_t memberlen,
 			   size_t namelen)
 {
 	EcMember	result;
@@ -179,7 +179,7 @@ ec_json_member(const char *json, size_t len, const char *member, size_t memberle
 }
 
 EcMember
-ec_json_find_member(const char *json, size_t len, const char *member, size_t memberlen,
+ec_jsonscan_find(const char *json, size_t len, const char *member, size_t memberlen,
 					size_t namelen, int *found)
 {
 	*found = 0;

@@ -14,7 +14,7 @@
 
 #include <stddef.h>
 
-/* How far ec_json_member() looks from either end of the object, in bytes. */
+/* How far ec_jsonscan_member() looks from either end of the object, in bytes. */
 #define EC_SCAN_MAX		8192
 
 typedef enum EcMember
@@ -31,14 +31,14 @@ typedef enum EcMember
  * the object's size: the member is found within that of its beginning or end.
  * Never reads outside the object, whatever it holds.
  */
-extern EcMember ec_json_member(const char *json, size_t len,
+extern EcMember ec_jsonscan_member(const char *json, size_t len,
 							   const char *member, size_t memberlen, size_t namelen);
 
 /*
  * The same for all of the object, which is valid JSON, and its last member of that
  * name; *found is how many there are.
  */
-extern EcMember ec_json_find_member(const char *json, size_t len, const char *member,
+extern EcMember ec_jsonscan_find(const char *json, size_t len, const char *member,
 									size_t memberlen, size_t namelen, int *found);
 
 #endif							/* ECHOCACHE_JSONSCAN_H */

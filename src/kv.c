@@ -11,8 +11,8 @@
  * functions store whatever they are told to, so they never touch such a key, of any
  * database of the cluster.  A key is looked up in the documents and then used under
  * a lock of our own, in share mode; it is released with the answer.  Who brings new
- * documents makes their keys known first (EcDocumentSlot), waits for all who hold
- * the lock, and purges then: ec_kv_await().  So of two who meet, the one who has
+ * documents makes their keys known first (EcSlot), waits for all who hold
+ * the lock, and purges then: ec_kv_keys_await().  So of two who meet, the one who has
  * not seen the document has stored before the purge.  (A request without an answer
  * may come later still, as its error says.)  Nobody waits for another lock while he
  * holds this one.
@@ -85,25 +85,25 @@ typedef struct Stats
 static void kv_lock_tag(LOCKTAG *tag);
 static void enter(void);
 static void check_key(const char *key, int len);
-static void refuse_documents(const EcOp *ops, int n);
-static bool find_key(const EcOp *ops, int n, const char *prefix, const char *name,
-					 const EcOp **found, char *head);
-static void begin(EcOp *ops, int n);
+static void refuse_documents(const EcRequest *reqs, int n);
+static bool find_key(const EcRequest *reqs, int n, const char *prefix, const char *name,
+					 const EcRequest **found, char *head);
+static void begin(EcRequest *reqs, int n);
 static void end(void);
-static void too_large(const EcOp *op, const char *detail);
-static void check_answered(const EcOp *op);
-static void run(EcOp *op, EcOpKind kind, text *key, bool once);
+static void too_large(const EcRequest *req, const char *detail);
+static void check_answered(const EcRequest *req);
+static void run(EcRequest *req, EcRequestKind kind, text *key, bool once);
 static Oid *argument_types(FunctionCallInfo fcinfo);
 static int64 lifetime_argument(FunctionCallInfo fcinfo, int arg);
-static Datum value_datum(const EcOp *op, bool binary);
+static Datum value_datum(const EcRequest *req, bool binary);
 static Datum get(FunctionCallInfo fcinfo, bool binary, int64 ttl);
 static Datum gets(FunctionCallInfo fcinfo, bool binary);
 static Datum get_multi(FunctionCallInfo fcinfo, bool binary);
 static Datum get_and_touch(FunctionCallInfo fcinfo, bool binary);
-static bool store(FunctionCallInfo fcinfo, EcOp *op, EcOpKind kind, int ttl_arg);
+static bool store(FunctionCallInfo fcinfo, EcRequest *req, EcRequestKind kind, int ttl_arg);
 static Datum store_mode(FunctionCallInfo fcinfo, char mode);
-static Datum arithmetic(FunctionCallInfo fcinfo, EcOpKind kind);
-static int	begin_servers(EcOp *ops, EcOpKind kind, const char *request, size_t len);
+static Datum arithmetic(FunctionCallInfo fcinfo, EcRequestKind kind);
+static int	begin_servers(EcRequest *reqs, EcRequestKind kind, const char *request, size_t len);
 static bool take_stat(const EcReply *line, void *arg);
 
 /* ---------------------------------------------------------------- who may use which key */
@@ -121,7 +121,7 @@ kv_lock_tag(LOCKTAG *tag)
  * as long as one exchange at most.
  */
 void
-ec_kv_await(void)
+ec_kv_keys_await(void)
 {
 	LOCKTAG		tag;
 
@@ -137,8 +137,8 @@ ec_kv_await(void)
 static void
 enter(void)
 {
-	ec_require_preload();
-	if (!ec_cluster_enter())
+	ec_shmem_require();
+	if (!ec_placement_enter())
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the cache is disabled"),
@@ -169,7 +169,7 @@ check_key(const char *key, int len)
 
 /* Is one of the keys a document's of this prefix and name?  head gets what it begins with. */
 static bool
-find_key(const EcOp *ops, int n, const char *prefix, const char *name, const EcOp **found,
+find_key(const EcRequest *reqs, int n, const char *prefix, const char *name, const EcRequest **found,
 		 char *head)
 {
 	size_t		len = ec_key_head(head, prefix, name);
@@ -177,8 +177,8 @@ find_key(const EcOp *ops, int n, const char *prefix, const char *name, const EcO
 	head[len] = '\0';
 	for (int i = 0; i < n; i++)
 	{
-		*found = &ops[i];
-		if (!ops[i].skip && (size_t) ops[i].keylen >= len && memcmp(ops[i].key, head, len) == 0)
+		*found = &reqs[i];
+		if (!reqs[i].skip && (size_t) reqs[i].keylen >= len && memcmp(reqs[i].key, head, len) == 0)
 			return true;
 	}
 	return false;
@@ -190,49 +190,49 @@ find_key(const EcOp *ops, int n, const char *prefix, const char *name, const EcO
  * While a database changes its prefix both count.
  */
 static void
-refuse_documents(const EcOp *ops, int n)
+refuse_documents(const EcRequest *reqs, int n)
 {
-	EcDatabase *mine = ec_my_database();
-	const EcOp *op = NULL;
+	EcDatabase *mine = ec_state_database();
+	const EcRequest *req = NULL;
 	char		head[EC_PREFIX_MAX + EC_NAME_MAX + 2];
 	char		name[EC_NAME_MAX + 1];
 	Oid			dboid = MyDatabaseId;
 	bool		found = false;
 	ListCell   *lc;
 
-	foreach(lc, ec_document_names())
+	foreach(lc, ec_attachment_names())
 	{
 		strlcpy(name, lfirst(lc), sizeof(name));
-		found = find_key(ops, n, ec_cluster_prefix(), name, &op, head) ||
-			(mine && mine->has_old_prefix && find_key(ops, n, mine->old_prefix, name, &op, head));
+		found = find_key(reqs, n, ec_placement_prefix(), name, &req, head) ||
+			(mine && mine->has_old_prefix && find_key(reqs, n, mine->old_prefix, name, &req, head));
 		if (found)
 			break;
 	}
 
-	LWLockAcquire(ec_shared->lock, LW_SHARED);
-	for (int i = 0; i < EC_MAX_DOCUMENTS && !found; i++)
+	LWLockAcquire(ec_shmem->lock, LW_SHARED);
+	for (int i = 0; i < EC_MAX_ATTACHMENTS && !found; i++)
 	{
-		EcDocumentSlot *slot = &ec_shared->document[i];
+		EcSlot *slot = &ec_shmem->slot[i];
 
 		for (int d = 0; d < EC_MAX_DATABASES && !found && OidIsValid(slot->dboid); d++)
 		{
-			EcDatabase *db = &ec_shared->database[d];
+			EcDatabase *db = &ec_shmem->database[d];
 
 			if (db->dboid != slot->dboid)
 				continue;
 			strlcpy(name, slot->name, sizeof(name));
 			dboid = db->dboid;
-			found = find_key(ops, n, db->prefix, name, &op, head) ||
-				(db->has_old_prefix && find_key(ops, n, db->old_prefix, name, &op, head));
+			found = find_key(reqs, n, db->prefix, name, &req, head) ||
+				(db->has_old_prefix && find_key(reqs, n, db->old_prefix, name, &req, head));
 		}
 	}
-	LWLockRelease(ec_shared->lock);
+	LWLockRelease(ec_shmem->lock);
 
 	if (!found)
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-			 errmsg("cache key \"%.*s\" belongs to a document", op->keylen, op->key),
+			 errmsg("cache key \"%.*s\" belongs to a document", req->keylen, req->key),
 			 dboid == MyDatabaseId
 			 ? errdetail("Keys that begin with \"%s\" are those of document \"%s\".", head, name)
 			 : errdetail("Keys that begin with \"%s\" are those of a document \"%s\" in another "
@@ -247,28 +247,28 @@ refuse_documents(const EcOp *ops, int n)
  * it would not take: to send that could take longer than the timeout.
  */
 static void
-begin(EcOp *ops, int n)
+begin(EcRequest *reqs, int n)
 {
 	LOCKTAG		tag;
 
 	enter();
 	kv_lock_tag(&tag);
 	(void) LockAcquire(&tag, ShareLock, false, false);
-	refuse_documents(ops, n);
+	refuse_documents(reqs, n);
 	for (int i = 0; i < n; i++)
 	{
-		EcOp	   *op = &ops[i];
+		EcRequest	   *req = &reqs[i];
 
-		if (op->skip)
+		if (req->skip)
 			continue;
-		op->server = ec_cluster_place(op->key, op->keylen);
-		if (ec_server_state(op->server) == EC_DOWN)
+		req->server = ec_placement_of(req->key, req->keylen);
+		if (ec_state_of(req->server) == EC_DOWN)
 			ereport(ERROR,
 					(errcode(ERRCODE_CONNECTION_FAILURE),
-					 errmsg("cache server \"%s\" is not available", ec_cluster_name(op->server)),
-					 errdetail("It is known to be down: %s.", ec_server_reason(op->server))));
-		if (op->valuelen > EC_VALUE_MAX || !ec_cluster_fits(op->server, op->keylen, op->valuelen))
-			too_large(op, "The request was not sent.");
+					 errmsg("cache server \"%s\" is not available", ec_placement_name(req->server)),
+					 errdetail("It is known to be down: %s.", ec_state_error(req->server))));
+		if (req->valuelen > EC_VALUE_MAX || !ec_placement_fits(req->server, req->keylen, req->valuelen))
+			too_large(req, "The request was not sent.");
 	}
 }
 
@@ -287,46 +287,46 @@ end(void)
 
 /* Throws 54000. */
 static void
-too_large(const EcOp *op, const char *detail)
+too_large(const EcRequest *req, const char *detail)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 			 errmsg("the value of cache key \"%.*s\" is too large for server \"%s\"",
-					op->keylen, op->key, ec_cluster_name(op->server)),
+					req->keylen, req->key, ec_placement_name(req->server)),
 			 errdetail_internal("%s", detail),
 			 errhint("memcached takes items of up to 1 MB, or of what its option -I says.")));
 }
 
 /* Throws unless the server has answered and not refused. */
 static void
-check_answered(const EcOp *op)
+check_answered(const EcRequest *req)
 {
-	const char *reason = ec_cluster_last_failure(NULL);
+	const char *reason = ec_exchange_last_failure(NULL);
 
-	switch (op->result)
+	switch (req->result)
 	{
 		case EC_PENDING:
 			ereport(ERROR,
 					(errcode(ERRCODE_CONNECTION_FAILURE),
-					 errmsg("cache server \"%s\" is not available", ec_cluster_name(op->server)),
+					 errmsg("cache server \"%s\" is not available", ec_placement_name(req->server)),
 					 errdetail_internal("%s", reason)));
 			break;
 		case EC_FAILED:
 			ereport(ERROR,
 					(errcode(ERRCODE_CONNECTION_FAILURE),
 					 errmsg("cache server \"%s\" has not answered",
-							ec_cluster_name(op->server)),
+							ec_placement_name(req->server)),
 					 errdetail_internal("%s", reason),
-					 op->kind == EC_OP_GET && op->ttl < 0 ? 0 :
+					 req->kind == EC_REQUEST_GET && req->ttl < 0 ? 0 :
 					 errhint("The request may have been carried out, or may be yet.")));
 			break;
 		case EC_REFUSED:
 			if (strstr(reason, "too large") != NULL)
-				too_large(op, reason);
+				too_large(req, reason);
 			ereport(ERROR,
 					(errcode(ERRCODE_OUT_OF_MEMORY),
 					 errmsg("cache server \"%s\" does not store key \"%.*s\"",
-							ec_cluster_name(op->server), op->keylen, op->key),
+							ec_placement_name(req->server), req->keylen, req->key),
 					 errdetail_internal("%s", reason)));
 			break;
 		case EC_DONE:
@@ -337,23 +337,23 @@ check_answered(const EcOp *op)
 }
 
 /*
- * Have a request for one key answered; the rest of the op is filled in already.
+ * Have a request for one key answered; the rest of the req is filled in already.
  * once: it must not be carried out twice.
  */
 static void
-run(EcOp *op, EcOpKind kind, text *key, bool once)
+run(EcRequest *req, EcRequestKind kind, text *key, bool once)
 {
-	ec_require_preload();
-	op->kind = kind;
-	op->key = VARDATA_ANY(key);
-	op->keylen = (int) VARSIZE_ANY_EXHDR(key);
-	check_key(op->key, op->keylen);
-	begin(op, 1);
+	ec_shmem_require();
+	req->kind = kind;
+	req->key = VARDATA_ANY(key);
+	req->keylen = (int) VARSIZE_ANY_EXHDR(key);
+	check_key(req->key, req->keylen);
+	begin(req, 1);
 	if (once)
-		ec_exchange_once(op);
+		ec_exchange_once(req);
 	else
-		(void) ec_exchange(op, 1, ec_deadline(ec_timeout), 0);
-	check_answered(op);
+		(void) ec_exchange(req, 1, ec_deadline_in(ec_guc_timeout), 0);
+	check_answered(req);
 	end();
 }
 
@@ -388,7 +388,7 @@ lifetime_argument(FunctionCallInfo fcinfo, int arg)
 	TimestampTz expires;
 	TimestampTz now;
 
-	ec_require_preload();
+	ec_shmem_require();
 	if (PG_NARGS() <= arg || PG_ARGISNULL(arg))
 		return 0;
 	if (argument_types(fcinfo)[arg] == TEXTOID)
@@ -398,17 +398,17 @@ lifetime_argument(FunctionCallInfo fcinfo, int arg)
 												   CStringGetDatum(text_to_cstring(PG_GETARG_TEXT_PP(arg))),
 												   ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
 
-		return ec_wire_ttl(ec_ttl_from_interval(DatumGetIntervalP(interval)));
+		return ec_request_ttl(ec_support_seconds(DatumGetIntervalP(interval)));
 	}
 	if (argument_types(fcinfo)[arg] == INTERVALOID)
-		return ec_wire_ttl(ec_ttl_from_interval(PG_GETARG_INTERVAL_P(arg)));
+		return ec_request_ttl(ec_support_seconds(PG_GETARG_INTERVAL_P(arg)));
 	expires = PG_GETARG_TIMESTAMPTZ(arg);
 	if (TIMESTAMP_IS_NOEND(expires))
 		return 0;
 	now = GetCurrentTimestamp();
 	if (expires <= now)
 		return KV_EXPIRED;
-	return ec_wire_ttl((expires - now + USECS_PER_SEC - 1) / USECS_PER_SEC);
+	return ec_request_ttl((expires - now + USECS_PER_SEC - 1) / USECS_PER_SEC);
 }
 
 /*
@@ -416,26 +416,26 @@ lifetime_argument(FunctionCallInfo fcinfo, int arg)
  * client flags it has: they are a convention among those who set them.
  */
 static Datum
-value_datum(const EcOp *op, bool binary)
+value_datum(const EcRequest *req, bool binary)
 {
-	size_t		len = op->found_len;
-	const char *value = VARDATA(op->found);
+	size_t		len = req->found_len;
+	const char *value = VARDATA(req->found);
 	const char *converted;
 
 	if (!binary)
 	{
-		converted = ec_from_utf8(value, &len);
+		converted = ec_encoding_from_utf8(value, &len);
 		if (converted == NULL)
 			ereport(ERROR,
 					(errcode(ERRCODE_CHARACTER_NOT_IN_REPERTOIRE),
-					 errmsg("the value of cache key \"%.*s\" is not text", op->keylen, op->key),
+					 errmsg("the value of cache key \"%.*s\" is not text", req->keylen, req->key),
 					 errdetail("It is not valid UTF-8, or has characters that the encoding of "
 							   "this database has not."),
 					 errhint("Read it as bytea.")));
 		if (converted != value)
 			return PointerGetDatum(cstring_to_text_with_len(converted, (int) len));
 	}
-	return PointerGetDatum(op->found);
+	return PointerGetDatum(req->found);
 }
 
 /* ---------------------------------------------------------------- reading */
@@ -444,12 +444,12 @@ value_datum(const EcOp *op, bool binary)
 static Datum
 get(FunctionCallInfo fcinfo, bool binary, int64 ttl)
 {
-	EcOp		op = {.ttl = ttl};
+	EcRequest		req = {.ttl = ttl};
 
-	run(&op, EC_OP_GET, PG_GETARG_TEXT_PP(0), false);
-	if (op.result != EC_DONE)
+	run(&req, EC_REQUEST_GET, PG_GETARG_TEXT_PP(0), false);
+	if (req.result != EC_DONE)
 		PG_RETURN_NULL();
-	return value_datum(&op, binary);
+	return value_datum(&req, binary);
 }
 
 Datum
@@ -490,16 +490,16 @@ static Datum
 gets(FunctionCallInfo fcinfo, bool binary)
 {
 	TupleDesc	desc;
-	Tuplestorestate *rows = ec_begin_rows(fcinfo, &desc);
-	EcOp		op = {.ttl = -1};
+	Tuplestorestate *rows = ec_support_begin_rows(fcinfo, &desc);
+	EcRequest		req = {.ttl = -1};
 	Datum		values[2];
 	bool		nulls[2] = {false, false};
 
-	run(&op, EC_OP_GET, PG_GETARG_TEXT_PP(0), false);
-	if (op.result != EC_DONE)
+	run(&req, EC_REQUEST_GET, PG_GETARG_TEXT_PP(0), false);
+	if (req.result != EC_DONE)
 		return (Datum) 0;
-	values[0] = value_datum(&op, binary);
-	values[1] = Int64GetDatum((int64) op.token);
+	values[0] = value_datum(&req, binary);
+	values[1] = Int64GetDatum((int64) req.token);
 	tuplestore_putvalues(rows, desc, values, nulls);
 	return (Datum) 0;
 }
@@ -525,13 +525,13 @@ static Datum
 get_multi(FunctionCallInfo fcinfo, bool binary)
 {
 	TupleDesc	desc;
-	Tuplestorestate *rows = ec_begin_rows(fcinfo, &desc);
+	Tuplestorestate *rows = ec_support_begin_rows(fcinfo, &desc);
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "echocache values",
 												  ALLOCSET_DEFAULT_SIZES);
 	Datum	   *keys;
 	bool	   *absent;
 	int			n;
-	EcOp	   *ops;
+	EcRequest	   *reqs;
 
 	deconstruct_array(PG_GETARG_ARRAYTYPE_P(0), TEXTOID, -1, false, TYPALIGN_INT, &keys, &absent,
 					  &n);
@@ -544,30 +544,30 @@ get_multi(FunctionCallInfo fcinfo, bool binary)
 				  (int) VARSIZE_ANY_EXHDR(DatumGetPointer(keys[i])));
 	}
 
-	ops = palloc(Min(n, KV_BATCH) * sizeof(EcOp));
+	reqs = palloc(Min(n, KV_BATCH) * sizeof(EcRequest));
 	for (int first = 0; first < n; first += KV_BATCH)
 	{
 		int			count = Min(n - first, KV_BATCH);
 		MemoryContext old = MemoryContextSwitchTo(context);
 
-		memset(ops, 0, count * sizeof(EcOp));
+		memset(reqs, 0, count * sizeof(EcRequest));
 		for (int i = 0; i < count; i++)
 		{
 			Pointer		key = DatumGetPointer(keys[first + i]);
 
-			ops[i].skip = absent[first + i];
-			if (ops[i].skip)
+			reqs[i].skip = absent[first + i];
+			if (reqs[i].skip)
 				continue;
-			ops[i].kind = EC_OP_GET;
-			ops[i].key = VARDATA_ANY(key);
-			ops[i].keylen = (int) VARSIZE_ANY_EXHDR(key);
-			ops[i].ttl = -1;
+			reqs[i].kind = EC_REQUEST_GET;
+			reqs[i].key = VARDATA_ANY(key);
+			reqs[i].keylen = (int) VARSIZE_ANY_EXHDR(key);
+			reqs[i].ttl = -1;
 		}
-		begin(ops, count);
-		(void) ec_exchange(ops, count, ec_deadline(ec_timeout), 0);
+		begin(reqs, count);
+		(void) ec_exchange(reqs, count, ec_deadline_in(ec_guc_timeout), 0);
 		for (int i = 0; i < count; i++)
-			if (!ops[i].skip)
-				check_answered(&ops[i]);
+			if (!reqs[i].skip)
+				check_answered(&reqs[i]);
 		end();
 
 		for (int i = 0; i < count; i++)
@@ -575,13 +575,13 @@ get_multi(FunctionCallInfo fcinfo, bool binary)
 			Datum		values[3] = {0};
 			bool		nulls[3] = {true, true, true};
 
-			if (!ops[i].skip)
+			if (!reqs[i].skip)
 			{
-				if (ops[i].result != EC_DONE)
+				if (reqs[i].result != EC_DONE)
 					continue;
 				values[0] = keys[first + i];
-				values[1] = value_datum(&ops[i], binary);
-				values[2] = Int64GetDatum((int64) ops[i].token);
+				values[1] = value_datum(&reqs[i], binary);
+				values[2] = Int64GetDatum((int64) reqs[i].token);
 				memset(nulls, false, sizeof(nulls));
 			}
 			tuplestore_putvalues(rows, desc, values, nulls);
@@ -607,39 +607,39 @@ echocache_kv_get_multi_bytea(PG_FUNCTION_ARGS)
 /* ---------------------------------------------------------------- writing */
 
 /*
- * Store the value, argument 1, in the way that the op says.  Returns whether it
+ * Store the value, argument 1, in the way that the req says.  Returns whether it
  * was stored.
  */
 static bool
-store(FunctionCallInfo fcinfo, EcOp *op, EcOpKind kind, int ttl_arg)
+store(FunctionCallInfo fcinfo, EcRequest *req, EcRequestKind kind, int ttl_arg)
 {
 	struct varlena *value = PG_GETARG_VARLENA_PP(1);
 
-	op->value = VARDATA_ANY(value);
-	op->valuelen = VARSIZE_ANY_EXHDR(value);
+	req->value = VARDATA_ANY(value);
+	req->valuelen = VARSIZE_ANY_EXHDR(value);
 	if (argument_types(fcinfo)[1] == TEXTOID)
 	{
-		op->value = ec_to_utf8(op->value, &op->valuelen);
-		if (op->value == NULL)
+		req->value = ec_encoding_to_utf8(req->value, &req->valuelen);
+		if (req->value == NULL)
 			ereport(ERROR,
 					(errcode(ERRCODE_CHARACTER_NOT_IN_REPERTOIRE),
 					 errmsg("the value cannot be expressed in UTF-8"),
 					 errhint("Store it as bytea.")));
 	}
-	op->ttl = lifetime_argument(fcinfo, ttl_arg);
-	run(op, kind, PG_GETARG_TEXT_PP(0), kind != EC_OP_SET || op->mode != 0);
-	return op->result == EC_DONE;
+	req->ttl = lifetime_argument(fcinfo, ttl_arg);
+	run(req, kind, PG_GETARG_TEXT_PP(0), kind != EC_REQUEST_SET || req->mode != 0);
+	return req->result == EC_DONE;
 }
 
 /* Not STRICT: a lifetime that is NULL is none. */
 static Datum
 store_mode(FunctionCallInfo fcinfo, char mode)
 {
-	EcOp		op = {.mode = mode};
+	EcRequest		req = {.mode = mode};
 
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
 		PG_RETURN_NULL();
-	PG_RETURN_BOOL(store(fcinfo, &op, EC_OP_SET, 2));
+	PG_RETURN_BOOL(store(fcinfo, &req, EC_REQUEST_SET, 2));
 }
 
 Datum
@@ -675,46 +675,46 @@ echocache_kv_prepend(PG_FUNCTION_ARGS)
 Datum
 echocache_kv_cas(PG_FUNCTION_ARGS)
 {
-	EcOp		op = {0};
+	EcRequest		req = {0};
 
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1) || PG_ARGISNULL(2))
 		PG_RETURN_NULL();
-	op.token = (uint64) PG_GETARG_INT64(2);
-	if (op.token == 0)			/* with which memcached stores unconditionally */
+	req.token = (uint64) PG_GETARG_INT64(2);
+	if (req.token == 0)			/* with which memcached stores unconditionally */
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("a CAS token cannot be 0"),
 				 errhint("Use the token that echocache_kv_gets() has returned.")));
-	PG_RETURN_BOOL(store(fcinfo, &op, EC_OP_STORE, 3));
+	PG_RETURN_BOOL(store(fcinfo, &req, EC_REQUEST_STORE, 3));
 }
 
 /* Not STRICT: a lifetime that is NULL is none. */
 Datum
 echocache_kv_touch(PG_FUNCTION_ARGS)
 {
-	EcOp		op = {0};
+	EcRequest		req = {0};
 
 	if (PG_ARGISNULL(0))
 		PG_RETURN_NULL();
-	op.ttl = lifetime_argument(fcinfo, 1);
-	run(&op, EC_OP_TOUCH, PG_GETARG_TEXT_PP(0), false);
-	PG_RETURN_BOOL(op.result == EC_DONE);
+	req.ttl = lifetime_argument(fcinfo, 1);
+	run(&req, EC_REQUEST_TOUCH, PG_GETARG_TEXT_PP(0), false);
+	PG_RETURN_BOOL(req.result == EC_DONE);
 }
 
 Datum
 echocache_kv_delete(PG_FUNCTION_ARGS)
 {
-	EcOp		op = {0};
+	EcRequest		req = {0};
 
-	run(&op, EC_OP_DELETE, PG_GETARG_TEXT_PP(0), true);
-	PG_RETURN_BOOL(op.result == EC_DONE);
+	run(&req, EC_REQUEST_DELETE, PG_GETARG_TEXT_PP(0), true);
+	PG_RETURN_BOOL(req.result == EC_DONE);
 }
 
 /* The new number, NULL if the key is absent. */
 static Datum
-arithmetic(FunctionCallInfo fcinfo, EcOpKind kind)
+arithmetic(FunctionCallInfo fcinfo, EcRequestKind kind)
 {
-	EcOp		op = {0};
+	EcRequest		req = {0};
 	int64		delta = PG_GETARG_INT64(1);
 	uint64		number;
 	char	   *digits;
@@ -724,19 +724,19 @@ arithmetic(FunctionCallInfo fcinfo, EcOpKind kind)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("the amount cannot be negative"),
-				 errhint("Use %s.", kind == EC_OP_INCREMENT ? "echocache_kv_decr()"
+				 errhint("Use %s.", kind == EC_REQUEST_INCREMENT ? "echocache_kv_decr()"
 						 : "echocache_kv_incr()")));
-	op.token = (uint64) delta;
-	run(&op, kind, PG_GETARG_TEXT_PP(0), true);
-	if (op.result == EC_ABSENT)
+	req.token = (uint64) delta;
+	run(&req, kind, PG_GETARG_TEXT_PP(0), true);
+	if (req.result == EC_ABSENT)
 		PG_RETURN_NULL();
-	if (op.result == EC_MISMATCH)
+	if (req.result == EC_MISMATCH)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),
-				 errmsg("the value of cache key \"%.*s\" is not a number", op.keylen, op.key),
-				 errdetail_internal("%s", ec_cluster_last_failure(NULL))));
+				 errmsg("the value of cache key \"%.*s\" is not a number", req.keylen, req.key),
+				 errdetail_internal("%s", ec_exchange_last_failure(NULL))));
 
-	digits = pnstrdup(VARDATA(op.found), op.found_len);
+	digits = pnstrdup(VARDATA(req.found), req.found_len);
 	errno = 0;
 	number = strtoull(digits, &rest, 10);
 	if (*digits < '0' || *digits > '9' || *rest != '\0' || errno != 0)
@@ -747,7 +747,7 @@ arithmetic(FunctionCallInfo fcinfo, EcOpKind kind)
 		ereport(ERROR,
 				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
 				 errmsg("the value of cache key \"%.*s\" is out of range for type bigint",
-						op.keylen, op.key),
+						req.keylen, req.key),
 				 errdetail("It is %s now.", digits)));
 	PG_RETURN_INT64((int64) number);
 }
@@ -755,13 +755,13 @@ arithmetic(FunctionCallInfo fcinfo, EcOpKind kind)
 Datum
 echocache_kv_incr(PG_FUNCTION_ARGS)
 {
-	return arithmetic(fcinfo, EC_OP_INCREMENT);
+	return arithmetic(fcinfo, EC_REQUEST_INCREMENT);
 }
 
 Datum
 echocache_kv_decr(PG_FUNCTION_ARGS)
 {
-	return arithmetic(fcinfo, EC_OP_DECREMENT);
+	return arithmetic(fcinfo, EC_REQUEST_DECREMENT);
 }
 
 /* ---------------------------------------------------------------- whole servers */
@@ -771,20 +771,20 @@ echocache_kv_decr(PG_FUNCTION_ARGS)
  * those that are DOWN.  Returns how many servers there are.
  */
 static int
-begin_servers(EcOp *ops, EcOpKind kind, const char *request, size_t len)
+begin_servers(EcRequest *reqs, EcRequestKind kind, const char *request, size_t len)
 {
 	enter();
-	memset(ops, 0, EC_MAX_SERVERS * sizeof(EcOp));
-	for (int i = 0; i < ec_cluster_size(); i++)
+	memset(reqs, 0, EC_MAX_SERVERS * sizeof(EcRequest));
+	for (int i = 0; i < ec_placement_size(); i++)
 	{
-		ops[i].kind = kind;
-		ops[i].server = i;
-		ops[i].key = request;
-		ops[i].keylen = (int) len;
-		ops[i].result = EC_FAILED;
-		ops[i].skip = ec_server_state(i) == EC_DOWN;
+		reqs[i].kind = kind;
+		reqs[i].server = i;
+		reqs[i].key = request;
+		reqs[i].keylen = (int) len;
+		reqs[i].result = EC_FAILED;
+		reqs[i].skip = ec_state_of(i) == EC_DOWN;
 	}
-	return ec_cluster_size();
+	return ec_placement_size();
 }
 
 /* A line of stats: its name, a space, its value. */
@@ -805,7 +805,7 @@ take_stat(const EcReply *line, void *arg)
 	len = line->text_len - (value - line->text);
 	value = pnstrdup(value, len);
 	stats->names = lappend(stats->names, pnstrdup(line->text, namelen));
-	stats->values = lappend(stats->values, unconstify(char *, ec_from_utf8(value, &len)));
+	stats->values = lappend(stats->values, unconstify(char *, ec_encoding_from_utf8(value, &len)));
 	return true;
 }
 
@@ -814,31 +814,31 @@ Datum
 echocache_kv_stats(PG_FUNCTION_ARGS)
 {
 	TupleDesc	desc;
-	Tuplestorestate *rows = ec_begin_rows(fcinfo, &desc);
+	Tuplestorestate *rows = ec_support_begin_rows(fcinfo, &desc);
 	char		request[EC_REQUEST_MAX];
-	EcOp		ops[EC_MAX_SERVERS];
+	EcRequest		reqs[EC_MAX_SERVERS];
 	Stats		stats[EC_MAX_SERVERS] = {{NIL, NIL}};
-	int			n = begin_servers(ops, EC_OP_COMMAND, request, ec_wire_stats(request, NULL));
+	int			n = begin_servers(reqs, EC_REQUEST_COMMAND, request, ec_wire_stats(request, NULL));
 
 	for (int i = 0; i < n; i++)
 	{
-		ops[i].callback = take_stat;
-		ops[i].arg = &stats[i];
+		reqs[i].callback = take_stat;
+		reqs[i].arg = &stats[i];
 	}
-	(void) ec_exchange(ops, n, ec_deadline(ec_timeout), 0);
+	(void) ec_exchange(reqs, n, ec_deadline_in(ec_guc_timeout), 0);
 	for (int i = 0; i < n; i++)
 	{
 		ListCell   *name;
 		ListCell   *value;
 
-		if (ops[i].result != EC_DONE)
+		if (reqs[i].result != EC_DONE)
 			continue;
 		forboth(name, stats[i].names, value, stats[i].values)
 		{
 			Datum		values[3];
 			bool		nulls[3] = {false, false, lfirst(value) == NULL};
 
-			values[0] = CStringGetTextDatum(ec_cluster_name(i));
+			values[0] = CStringGetTextDatum(ec_placement_name(i));
 			values[1] = CStringGetTextDatum(lfirst(name));
 			values[2] = nulls[2] ? (Datum) 0 : CStringGetTextDatum(lfirst(value));
 			tuplestore_putvalues(rows, desc, values, nulls);
@@ -860,7 +860,7 @@ Datum
 echocache_flush_all(PG_FUNCTION_ARGS)
 {
 	char		request[EC_REQUEST_MAX];
-	EcOp		ops[EC_MAX_SERVERS];
+	EcRequest		reqs[EC_MAX_SERVERS];
 	int			flushed = 0;
 	int			n;
 
@@ -868,30 +868,30 @@ echocache_flush_all(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("must be superuser to flush cache servers")));
-	n = begin_servers(ops, EC_OP_FLUSH, request, ec_wire_flush(request));
-	(void) ec_exchange(ops, n, ec_deadline(ec_timeout), 0);
+	n = begin_servers(reqs, EC_REQUEST_FLUSH, request, ec_wire_flush(request));
+	(void) ec_exchange(reqs, n, ec_deadline_in(ec_guc_timeout), 0);
 	for (int i = 0; i < n; i++)
 	{
-		if (ops[i].result != EC_DONE)
+		if (reqs[i].result != EC_DONE)
 			continue;
 		flushed++;
 		for (int d = 0; d < EC_MAX_DATABASES; d++)
 		{
-			EcDatabase *db = &ec_shared->database[d];
+			EcDatabase *db = &ec_shmem->database[d];
 			uint64		word;
 
 			if (OidIsValid(db->dboid) &&
-				ec_state_read(db, i, ec_cluster_generation(), &word) &&
+				ec_state_read(db, i, ec_placement_generation(), &word) &&
 				EC_STATE(word) == EC_RECOVERING)
 				pg_atomic_write_u64(&db->may_flush[i], word);
 		}
 	}
 	for (int i = 0; i < n; i++)
-		if (ops[i].result == EC_REFUSED)
+		if (reqs[i].result == EC_REFUSED)
 			ereport(ERROR,
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("cache server \"%s\" cannot be flushed", ec_cluster_name(i)),
-					 errdetail_internal("%s", ec_cluster_last_failure(NULL)),
+					 errmsg("cache server \"%s\" cannot be flushed", ec_placement_name(i)),
+					 errdetail_internal("%s", ec_exchange_last_failure(NULL)),
 					 errhint("Perhaps it was started with --disable-flush-all.")));
 	ec_topology_leave();
 	PG_RETURN_INT32(flushed);

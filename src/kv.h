@@ -10,6 +10,6 @@
 #ifndef ECHOCACHE_KV_H
 #define ECHOCACHE_KV_H
 
-extern void ec_kv_await(void);
+extern void ec_kv_keys_await(void);
 
 #endif							/* ECHOCACHE_KV_H */

@@ -73,7 +73,7 @@ ec_launcher_init(void)
 
 /* The extension is created or dropped here: look again when that is committed. */
 void
-ec_worker_rescan_at_commit(void)
+ec_database_rescan_at_commit(void)
 {
 	rescan_at_commit = true;
 }
@@ -89,47 +89,47 @@ xact_callback(XactEvent event, void *arg)
 	rescan_at_commit = false;
 	if (event == XACT_EVENT_ABORT)
 		return;
-	LWLockAcquire(ec_shared->lock, LW_EXCLUSIVE);
-	ec_shared->rescans++;
-	LWLockRelease(ec_shared->lock);
-	db = ec_my_database();
+	LWLockAcquire(ec_shmem->lock, LW_EXCLUSIVE);
+	ec_shmem->rescans++;
+	LWLockRelease(ec_shmem->lock);
+	db = ec_state_database();
 	if (db)
-		ec_wake(db->worker_pid);
-	ec_wake(ec_shared->launcher_pid);
+		ec_shmem_wake(db->worker_pid);
+	ec_shmem_wake(ec_shmem->launcher_pid);
 }
 
 /* The database is about to be dropped, say: its worker must not be in the way. */
 void
-ec_worker_leave_database(Oid dboid)
+ec_database_ban(Oid dboid)
 {
-	LWLockAcquire(ec_shared->lock, LW_EXCLUSIVE);
-	ec_shared->banned = dboid;
-	ec_shared->banned_until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BAN_MS);
-	LWLockRelease(ec_shared->lock);
+	LWLockAcquire(ec_shmem->lock, LW_EXCLUSIVE);
+	ec_shmem->banned = dboid;
+	ec_shmem->banned_until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BAN_MS);
+	LWLockRelease(ec_shmem->lock);
 	for (int i = 0; i < EC_MAX_DATABASES; i++)
-		if (ec_shared->database[i].dboid == dboid && ec_shared->database[i].worker_pid != 0)
-			(void) kill(ec_shared->database[i].worker_pid, SIGTERM);
+		if (ec_shmem->database[i].dboid == dboid && ec_shmem->database[i].worker_pid != 0)
+			(void) kill(ec_shmem->database[i].worker_pid, SIGTERM);
 }
 
 /* It may have one again. */
 void
-ec_worker_return_to_database(void)
+ec_database_unban(void)
 {
-	LWLockAcquire(ec_shared->lock, LW_EXCLUSIVE);
-	ec_shared->banned_until = 0;
-	LWLockRelease(ec_shared->lock);
-	ec_wake(ec_shared->launcher_pid);
+	LWLockAcquire(ec_shmem->lock, LW_EXCLUSIVE);
+	ec_shmem->banned_until = 0;
+	LWLockRelease(ec_shmem->lock);
+	ec_shmem_wake(ec_shmem->launcher_pid);
 }
 
 /* May there be no worker in this database for now? */
 bool
-ec_worker_is_banned(Oid dboid)
+ec_database_is_banned(Oid dboid)
 {
 	bool		banned;
 
-	LWLockAcquire(ec_shared->lock, LW_SHARED);
-	banned = ec_shared->banned == dboid && GetCurrentTimestamp() < ec_shared->banned_until;
-	LWLockRelease(ec_shared->lock);
+	LWLockAcquire(ec_shmem->lock, LW_SHARED);
+	banned = ec_shmem->banned == dboid && GetCurrentTimestamp() < ec_shmem->banned_until;
+	LWLockRelease(ec_shmem->lock);
 	return banned;
 }
 
@@ -138,8 +138,8 @@ static bool
 any_down(void)
 {
 	for (int d = 0; d < EC_MAX_DATABASES; d++)
-		for (int i = 0; i < ec_shared->nservers && ec_shared->database[d].dboid; i++)
-			if (EC_STATE(ec_state_word(&ec_shared->database[d], i)) == EC_DOWN)
+		for (int i = 0; i < ec_shmem->nservers && ec_shmem->database[d].dboid; i++)
+			if (EC_STATE(ec_state_word(&ec_shmem->database[d], i)) == EC_DOWN)
 				return true;
 	return false;
 }
@@ -153,7 +153,7 @@ typedef struct Known
 	bool		seen;			/* in the present scan */
 	bool		absent;			/* it has no extension, as far as we know */
 	BackgroundWorkerHandle *handle; /* NULL: no worker */
-	uint64		rescans;		/* of ec_shared, when the worker was started */
+	uint64		rescans;		/* of ec_shmem, when the worker was started */
 	TimestampTz started_at;
 	TimestampTz retry_at;
 	int			backoff_ms;
@@ -164,33 +164,33 @@ static EcDatabase *
 find_slot(Oid dboid)
 {
 	for (int i = 0; i < EC_MAX_DATABASES; i++)
-		if (ec_shared->database[i].dboid == dboid)
-			return &ec_shared->database[i];
+		if (ec_shmem->database[i].dboid == dboid)
+			return &ec_shmem->database[i];
 	return NULL;
 }
 
 /* Give up the slot of a database that is gone, or whose extension is. */
 void
-ec_worker_free_slot(Oid dboid)
+ec_database_free(Oid dboid)
 {
-	LWLockAcquire(ec_shared->lock, LW_EXCLUSIVE);
+	LWLockAcquire(ec_shmem->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < EC_MAX_DATABASES; i++)
 	{
-		EcDatabase *db = &ec_shared->database[i];
+		EcDatabase *db = &ec_shmem->database[i];
 
 		if (db->dboid != dboid)
 			continue;
 		db->dboid = InvalidOid;
 		db->has_next_prefix = db->has_old_prefix = false;
 		/* whoever claims one next may have another prefix, and backends have this one's */
-		ec_shared->republish = true;
+		ec_shmem->republish = true;
 	}
-	for (int i = 0; i < EC_MAX_DOCUMENTS; i++)
-		if (ec_shared->document[i].dboid == dboid)
-			ec_shared->document[i].dboid = InvalidOid;
-	LWLockRelease(ec_shared->lock);
-	if (ec_shared->republish)
-		ec_wake(ec_shared->launcher_pid);
+	for (int i = 0; i < EC_MAX_ATTACHMENTS; i++)
+		if (ec_shmem->slot[i].dboid == dboid)
+			ec_shmem->slot[i].dboid = InvalidOid;
+	LWLockRelease(ec_shmem->lock);
+	if (ec_shmem->republish)
+		ec_shmem_wake(ec_shmem->launcher_pid);
 }
 
 /* Bring the list of databases up to date. */
@@ -235,7 +235,7 @@ scan_databases(HTAB *known)
 	{
 		if (k->seen || k->handle != NULL)
 			continue;
-		ec_worker_free_slot(k->dboid);
+		ec_database_free(k->dboid);
 		hash_search(known, &k->dboid, HASH_REMOVE, NULL);
 	}
 }
@@ -256,7 +256,7 @@ start_worker(Known *k)
 	worker.bgw_notify_pid = MyProcPid;
 	worker.bgw_main_arg = ObjectIdGetDatum(k->dboid);
 	k->started_at = GetCurrentTimestamp();
-	k->rescans = ec_shared->rescans;
+	k->rescans = ec_shmem->rescans;
 	if (RegisterDynamicBackgroundWorker(&worker, &k->handle))
 		return;
 	k->handle = NULL;
@@ -296,7 +296,7 @@ mind_workers(HTAB *known)
 		k->handle = NULL;
 		slot = find_slot(k->dboid);
 		/* no extension there, unless CREATE EXTENSION has come since it looked */
-		k->absent = slot == NULL && k->rescans == ec_shared->rescans;
+		k->absent = slot == NULL && k->rescans == ec_shmem->rescans;
 		if ((slot && slot->reloading) ||
 			TimestampDifferenceExceeds(k->started_at, now, BACKOFF_MAX_MS))
 			k->backoff_ms = 0;
@@ -308,7 +308,7 @@ mind_workers(HTAB *known)
 	hash_seq_init(&status, known);
 	while ((k = hash_seq_search(&status)) != NULL)
 	{
-		if (k->handle != NULL || k->absent || now < k->retry_at || ec_worker_is_banned(k->dboid))
+		if (k->handle != NULL || k->absent || now < k->retry_at || ec_database_is_banned(k->dboid))
 			continue;
 		if (find_slot(k->dboid) == NULL)
 		{
@@ -324,9 +324,9 @@ mind_workers(HTAB *known)
 static void
 launcher_exit(int code, Datum arg)
 {
-	LWLockAcquire(ec_shared->lock, LW_EXCLUSIVE);
-	ec_shared->launcher_pid = 0;
-	LWLockRelease(ec_shared->lock);
+	LWLockAcquire(ec_shmem->lock, LW_EXCLUSIVE);
+	ec_shmem->launcher_pid = 0;
+	LWLockRelease(ec_shmem->lock);
 }
 
 void
@@ -346,16 +346,16 @@ echocache_launcher_main(Datum arg)
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 	ProcessConfigFile(PGC_SIGHUP);	/* as in worker.c */
 	before_shmem_exit(launcher_exit, (Datum) 0);
-	LWLockAcquire(ec_shared->lock, LW_EXCLUSIVE);
-	ec_shared->launcher_pid = MyProcPid;
-	LWLockRelease(ec_shared->lock);
+	LWLockAcquire(ec_shmem->lock, LW_EXCLUSIVE);
+	ec_shmem->launcher_pid = MyProcPid;
+	LWLockRelease(ec_shmem->lock);
 
 	context = AllocSetContextCreate(TopMemoryContext, "echocache launcher",
 									ALLOCSET_DEFAULT_SIZES);
 	MemoryContextSwitchTo(context);
 	known = hash_create("echocache databases", 64, &ctl, HASH_ELEM | HASH_BLOBS);
 	for (int d = 0; d < EC_MAX_DATABASES; d++)
-		ec_wake(ec_shared->database[d].worker_pid); /* of a launcher before us */
+		ec_shmem_wake(ec_shmem->database[d].worker_pid); /* of a launcher before us */
 	standby = RecoveryInProgress();
 	ec_topology_publish();
 
@@ -367,12 +367,12 @@ echocache_launcher_main(Datum arg)
 		CHECK_FOR_INTERRUPTS();
 		if (ConfigReloadPending)
 		{
-			bool		was_enabled = ec_enabled;
-			char	   *hosts = pstrdup(ec_hosts);
+			bool		was_enabled = ec_guc_enabled;
+			char	   *hosts = pstrdup(ec_guc_hosts);
 
 			ConfigReloadPending = false;
 			ProcessConfigFile(PGC_SIGHUP);
-			if (was_enabled != ec_enabled || strcmp(hosts, ec_hosts) != 0)
+			if (was_enabled != ec_guc_enabled || strcmp(hosts, ec_guc_hosts) != 0)
 			{
 				ec_topology_publish();
 				resolved_at = 0;
@@ -387,16 +387,16 @@ echocache_launcher_main(Datum arg)
 			ec_topology_publish();
 		}
 
-		LWLockAcquire(ec_shared->lock, LW_EXCLUSIVE);
-		rescan = ec_shared->rescans != seen_rescans;
-		seen_rescans = ec_shared->rescans;
-		if (ec_shared->banned != InvalidOid && now >= ec_shared->banned_until)
+		LWLockAcquire(ec_shmem->lock, LW_EXCLUSIVE);
+		rescan = ec_shmem->rescans != seen_rescans;
+		seen_rescans = ec_shmem->rescans;
+		if (ec_shmem->banned != InvalidOid && now >= ec_shmem->banned_until)
 		{
-			ec_shared->banned = InvalidOid;
+			ec_shmem->banned = InvalidOid;
 			rescan = true;
 		}
-		LWLockRelease(ec_shared->lock);
-		if (ec_shared->republish)
+		LWLockRelease(ec_shmem->lock);
+		if (ec_shmem->republish)
 			ec_topology_publish();
 		if (rescan)
 		{

@@ -4,9 +4,9 @@
  *	  Objects that documents depend on are dropped, truncated or changed.
  *
  * Whatever drops them, a statement or a CASCADE from anywhere, no document outlives
- * what it needs: the hook detaches it, and withdraws what it had, before the object is
+ * what it needs: the hook detaches it, and invalidates what it had, before the object is
  * gone.  A statement that drops such a column or function is refused, unless it says
- * CASCADE.  Documents that merely look different afterwards are withdrawn at the commit.
+ * CASCADE.  Documents that merely look different afterwards are invalidated at the commit.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -48,11 +48,11 @@ static List *leftovers = NIL;
 static object_access_hook_type prev_object_access_hook = NULL;
 
 static List *made_by(Oid function);
-static const char *needed_for(EcDocument *doc, Oid relid, const char *column);
+static const char *needed_for(EcAttachment *att, Oid relid, const char *column);
 static void object_access(ObjectAccessType access, Oid classId, Oid objectId, int subId,
 						  void *arg);
 static void detach(const char *name, Oid relid, bool extension);
-static void detach_now(EcDocument *doc);
+static void detach_now(EcAttachment *att);
 static void leave_triggers(const char *name, List *tables);
 static void forget_leftovers(XactEvent event, void *arg);
 static void keep_leftovers(SubXactEvent event, SubTransactionId mySubid,
@@ -82,57 +82,57 @@ made_by(Oid function)
 	List	   *found = NIL;
 	ListCell   *lc;
 
-	foreach(lc, ec_documents_with_function())
-		if (ec_document_function(lfirst(lc)) == function)
+	foreach(lc, ec_affected_with_function())
+		if (ec_configuration_function(lfirst(lc)) == function)
 			found = lappend(found, lfirst(lc));
 	return found;
 }
 
 /* Refuse to drop a function that makes documents; with CASCADE they are detached. */
 void
-ec_check_drop_function(DropStmt *stmt)
+ec_object_check_drop_function(DropStmt *stmt)
 {
 	ListCell   *lc;
 
 	if ((stmt->removeType != OBJECT_FUNCTION && stmt->removeType != OBJECT_ROUTINE) ||
-		stmt->behavior == DROP_CASCADE || !OidIsValid(ec_document_catalog(true)))
+		stmt->behavior == DROP_CASCADE || !OidIsValid(ec_catalog_document(true)))
 		return;
 	foreach(lc, stmt->objects)
 	{
 		Oid			function = LookupFuncWithArgs(stmt->removeType,
 												  lfirst_node(ObjectWithArgs, lc), true);
-		List	   *docs = OidIsValid(function) ? made_by(function) : NIL;
+		List	   *atts = OidIsValid(function) ? made_by(function) : NIL;
 
-		if (docs != NIL)
+		if (atts != NIL)
 			ereport(ERROR,
 					(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
 					 errmsg("cannot drop function %s because document \"%s\" depends on it",
 							format_procedure(function),
-							((EcDocument *) linitial(docs))->name),
+							((EcAttachment *) linitial(atts))->name),
 					 errhint("Run SELECT echocache_detach('%s') first, or use DROP ... CASCADE to "
-							 "detach the table too.", ((EcDocument *) linitial(docs))->name)));
+							 "detach the table too.", ((EcAttachment *) linitial(atts))->name)));
 	}
 }
 
 /* What a document needs this column of this table for, or NULL. */
 static const char *
-needed_for(EcDocument *doc, Oid relid, const char *column)
+needed_for(EcAttachment *att, Oid relid, const char *column)
 {
-	int			role = ec_document_role(doc, relid);
+	int			role = ec_affected_role(att, relid);
 	ListCell   *lc;
 
 	if (role & EC_ROLE_OWN)
 	{
-		if (strcmp(NameStr(doc->key.name), column) == 0)
+		if (strcmp(NameStr(att->key.name), column) == 0)
 			return "key";
-		if (doc->has_owner && strcmp(NameStr(doc->owner.name), column) == 0)
+		if (att->has_owner && strcmp(NameStr(att->owner.name), column) == 0)
 			return "owner";
-		foreach(lc, doc->filter_columns)
+		foreach(lc, att->filter_columns)
 			if (strcmp(lfirst(lc), column) == 0)
 				return "filter";
 	}
 	if (role & EC_ROLE_DEPENDENT)
-		foreach(lc, doc->dependents)
+		foreach(lc, att->dependents)
 		{
 			EcDependent *dependent = lfirst(lc);
 			ListCell   *lk;
@@ -148,9 +148,9 @@ needed_for(EcDocument *doc, Oid relid, const char *column)
 
 /* The same for a column that a document needs; with CASCADE it is detached at once. */
 void
-ec_check_drop_column(EcDocument *doc, Oid relid, AlterTableCmd *cmd)
+ec_object_check_drop_column(EcAttachment *att, Oid relid, AlterTableCmd *cmd)
 {
-	const char *what = needed_for(doc, relid, cmd->name);
+	const char *what = needed_for(att, relid, cmd->name);
 
 	if (what == NULL)
 		return;
@@ -158,11 +158,11 @@ ec_check_drop_column(EcDocument *doc, Oid relid, AlterTableCmd *cmd)
 		ereport(ERROR,
 				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
 				 errmsg("cannot drop column \"%s\" because document \"%s\" depends on it",
-						cmd->name, doc->name),
+						cmd->name, att->name),
 				 errdetail("It is the document's %s.", what),
 				 errhint("Run SELECT echocache_detach('%s') first, or use DROP ... CASCADE to "
-						 "detach the table too.", doc->name)));
-	detach_now(doc);
+						 "detach the table too.", att->name)));
+	detach_now(att);
 }
 
 /* ---------------------------------------------------------------- objects */
@@ -187,47 +187,47 @@ object_access(ObjectAccessType access, Oid classId, Oid objectId, int subId, voi
 	else if ((access == OAT_POST_CREATE || access == OAT_POST_ALTER) &&
 			 classId == ProcedureRelationId)
 		function_changed(objectId);
-	else if (access == OAT_TRUNCATE && OidIsValid(ec_document_catalog(true)))
-		ec_relation_changed(objectId);
+	else if (access == OAT_TRUNCATE && OidIsValid(ec_catalog_document(true)))
+		ec_object_relation_changed(objectId);
 	else if (access == OAT_POST_CREATE && classId == ExtensionRelationId)
-		ec_worker_rescan_at_commit();
+		ec_database_rescan_at_commit();
 }
 
-/* Withdraw the documents and say so; the triggers are gone or about to go. */
+/* Invalidate the documents and say so; the triggers are gone or about to go. */
 static void
 detach(const char *name, Oid relid, bool extension)
 {
 	char	   *document = pstrdup(name);
 	char	   *table = get_rel_name(relid);
-	int64		removed = ec_attach_withdraw(document, relid, extension);
+	int64		removed = ec_detach_invalidate(document, relid, extension);
 
 	ereport(NOTICE,
 			(errmsg("document \"%s\" of table \"%s\" is detached", document, table ? table : "?"),
-			 errdetail_plural("%lld cached document was withdrawn.",
-							  "%lld cached documents were withdrawn.", removed,
+			 errdetail_plural("%lld cached document was invalidated.",
+							  "%lld cached documents were invalidated.", removed,
 							  (long long) removed)));
 	if (!extension)
-		ec_attach_forget(document);
+		ec_catalog_forget(document);
 }
 
 /* Detach a table that stays. */
 static void
-detach_now(EcDocument *doc)
+detach_now(EcAttachment *att)
 {
-	char	   *name = pstrdup(doc->name);
-	Oid			relid = doc->relid;
+	char	   *name = pstrdup(att->name);
+	Oid			relid = att->relid;
 	List	   *tables;
 	ListCell   *lc;
 
 	/* while we wait for the locks the name may become that of another table */
 	do
 	{
-		tables = ec_document_tables(name);
+		tables = ec_attachment_tables(name);
 		if (tables == NIL || linitial_oid(tables) != relid)
 			return;
 		foreach(lc, tables)
 			LockRelationOid(lfirst_oid(lc), AccessExclusiveLock);
-	} while (!equal(tables, ec_document_tables(name)));
+	} while (!equal(tables, ec_attachment_tables(name)));
 	detach(name, linitial_oid(tables), false);
 	leave_triggers(name, tables);
 }
@@ -253,7 +253,7 @@ leave_triggers(const char *name, List *tables)
  * until they go with the extension, nor where an event trigger has attached it again.
  */
 void
-ec_drop_leftovers(void)
+ec_object_drop_leftovers(void)
 {
 	List	   *list = leftovers;
 	ListCell   *lc;
@@ -266,9 +266,9 @@ ec_drop_leftovers(void)
 
 		foreach(lt, leftover->tables)
 			if (get_rel_relkind(lfirst_oid(lt)) != '\0' &&
-				ec_owns_relation(lfirst_oid(lt), GetUserId()) &&
-				!list_member_oid(ec_document_tables(leftover->name), lfirst_oid(lt)))
-				ec_attach_drop_triggers(lfirst_oid(lt), leftover->name, false);
+				ec_compat_owns_relation(lfirst_oid(lt), GetUserId()) &&
+				!list_member_oid(ec_attachment_tables(leftover->name), lfirst_oid(lt)))
+				ec_triggers_drop(lfirst_oid(lt), leftover->name, false);
 	}
 }
 
@@ -296,23 +296,23 @@ leave_dependent(const char *name, Oid relid)
 	ereport(NOTICE,
 			(errmsg("table \"%s\" is not part of document \"%s\" any more",
 					get_rel_name(relid), name)));
-	ec_fence_note_whole(linitial_oid(ec_document_tables(name)));
-	ec_dependent_forget(name, relid);
+	ec_fence_note_whole(linitial_oid(ec_attachment_tables(name)));
+	ec_catalog_forget_dependent(name, relid);
 }
 
 /* A table goes: its document with it. */
 static void
 relation_dropped(Oid relid)
 {
-	Oid			catalog = ec_document_catalog(true);
+	Oid			catalog = ec_catalog_document(true);
 	ListCell   *lc;
 
 	if (!OidIsValid(catalog))
 		return;
-	foreach(lc, ec_document_names())
+	foreach(lc, ec_attachment_names())
 	{
 		const char *name = lfirst(lc);
-		List	   *tables = ec_document_tables(name);
+		List	   *tables = ec_attachment_tables(name);
 
 		if (relid == catalog)
 			detach(name, linitial_oid(tables), true);
@@ -325,13 +325,13 @@ relation_dropped(Oid relid)
 			leave_dependent(name, relid);
 	}
 	if (relid == catalog)
-		ec_worker_rescan_at_commit();
+		ec_database_rescan_at_commit();
 	else
 	{
-		ec_relation_changed(relid);	/* a partition, perhaps */
+		ec_object_relation_changed(relid);	/* a partition, perhaps */
 		/* or one that inherits from what is part of a document */
-		if (ec_documents_suspended())
-			ec_document_reload();
+		if (ec_affected_any_suspended())
+			ec_attachment_reload();
 	}
 }
 
@@ -346,16 +346,16 @@ column_dropped(Oid relid, AttrNumber attno)
 	char	   *column = get_attname(relid, attno, true);
 	ListCell   *lc;
 
-	if (column == NULL || !OidIsValid(ec_document_catalog(true)))
+	if (column == NULL || !OidIsValid(ec_catalog_document(true)))
 		return;
-	foreach(lc, ec_documents_touching(relid))
+	foreach(lc, ec_affected_by_table(relid))
 	{
-		EcDocument *doc = lfirst(lc);
+		EcAttachment *att = lfirst(lc);
 
-		if (needed_for(doc, relid, column))
-			needing = lappend(needing, doc);
+		if (needed_for(att, relid, column))
+			needing = lappend(needing, att);
 		else
-			ec_fence_note_whole(doc->relid);
+			ec_fence_note_whole(att->relid);
 	}
 	foreach(lc, needing)
 		detach_now(lfirst(lc));
@@ -366,17 +366,17 @@ column_dropped(Oid relid, AttrNumber attno)
  * backend looks anew whether their triggers see all.
  */
 void
-ec_relation_changed(Oid relid)
+ec_object_relation_changed(Oid relid)
 {
 	List	   *relids = NIL;
 	ListCell   *lc;
 
-	foreach(lc, ec_documents_touching(relid))
-		relids = lappend_oid(relids, ((EcDocument *) lfirst(lc))->relid);
+	foreach(lc, ec_affected_by_table(relid))
+		relids = lappend_oid(relids, ((EcAttachment *) lfirst(lc))->relid);
 	foreach(lc, relids)
 		ec_fence_note_whole(lfirst_oid(lc));
 	if (relids != NIL)
-		ec_document_reload();
+		ec_attachment_reload();
 }
 
 /*
@@ -388,12 +388,12 @@ function_changed(Oid function)
 {
 	ListCell   *lc;
 
-	if (!OidIsValid(ec_document_catalog(true)))
+	if (!OidIsValid(ec_catalog_document(true)))
 		return;
 	if (made_by(InvalidOid) != NIL)
-		ec_document_reload();
+		ec_attachment_reload();
 	foreach(lc, made_by(function))
-		ec_fence_note_whole(((EcDocument *) lfirst(lc))->relid);
+		ec_fence_note_whole(((EcAttachment *) lfirst(lc))->relid);
 }
 
 /* A function goes, and the documents that it made with it. */
@@ -402,7 +402,7 @@ function_dropped(Oid function)
 {
 	ListCell   *lc;
 
-	if (!OidIsValid(ec_document_catalog(true)))
+	if (!OidIsValid(ec_catalog_document(true)))
 		return;
 	foreach(lc, made_by(function))
 		detach_now(lfirst(lc));

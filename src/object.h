@@ -22,7 +22,7 @@ extern void ec_object_init(void);
  * Throws also what looking the functions up throws.  It acts on nothing, so any role may
  * come here; takes no lock and expects none.
  */
-extern void ec_check_drop_function(DropStmt *stmt);
+extern void ec_object_check_drop_function(DropStmt *stmt);
 
 /*
  * The same for a column that the document, which may be unresolved, needs in this table;
@@ -30,22 +30,22 @@ extern void ec_check_drop_function(DropStmt *stmt);
  * end of the transaction, and its class, waiting for both, and talks to servers: throws
  * what these throw.  So the current role owns the table; it need not be locked yet.
  */
-extern void ec_check_drop_column(EcDocument *doc, Oid relid, AlterTableCmd *cmd);
+extern void ec_object_check_drop_column(EcAttachment *att, Oid relid, AlterTableCmd *cmd);
 
 /*
- * All documents that depend on this table, or composite type, are withdrawn when this
+ * All documents that depend on this table, or composite type, are invalidated when this
  * transaction commits, and every backend looks anew whether their triggers see all;
  * nothing is done if there are none.  Throws what reading the extension's tables throws,
  * and 25000 once the transaction is fenced.  Takes no lock on the table: whoever changes
  * it has one that lasts as long as the transaction.
  */
-extern void ec_relation_changed(Oid relid);
+extern void ec_object_relation_changed(Oid relid);
 
 /*
  * After each command: the triggers that documents detached by it have left on tables of
  * the current role's are dropped.  Throws what DROP TRIGGER throws, and locks as it does,
  * in AccessExclusiveLock to the end of the transaction; expects no lock.
  */
-extern void ec_drop_leftovers(void);
+extern void ec_object_drop_leftovers(void);
 
 #endif							/* ECHOCACHE_OBJECT_H */

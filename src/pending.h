@@ -16,7 +16,7 @@
 
 /*
  * Above this many keys of one document in one transaction no more are noted:
- * the whole document is withdrawn.  Bounds the memory (about 200 bytes a key).
+ * the whole document is invalidated.  Bounds the memory (about 200 bytes a key).
  */
 #define EC_PENDING_MAX		100000
 

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * purge.c
- *	  Withdraw every key with a given head from a server.
+ *	  Invalidate every key with a given head from a server.
  *
  * The table cannot tell which keys a server holds: those of rows that are gone
  * are not in it.  So the server itself is asked, by "lru_crawler metadump hash",
@@ -85,19 +85,19 @@ collect(const EcReply *line, void *arg)
  * Ask the server for its keys: a line EC_REPLY_DUMP for each.  The crawler serves
  * one at a time: while it is busy for somebody else, ask again, for as long as
  * patience_ms.  false: the server failed or does not tell,
- * ec_cluster_last_failure() says why.  Throws what the callback throws, and for
+ * ec_exchange_last_failure() says why.  Throws what the callback throws, and for
  * interrupts.
  */
 bool
-ec_list_keys(int server, int patience_ms, EcLineCallback callback, void *arg)
+ec_purge_list_keys(int server, int patience_ms, EcLineCallback callback, void *arg)
 {
 	char		request[EC_REQUEST_MAX];
 	size_t		len = ec_wire_metadump(request);
-	EcDeadline	deadline = ec_deadline(patience_ms);
+	EcDeadline	deadline = ec_deadline_in(patience_ms);
 
 	for (;;)
 	{
-		switch (ec_command(server, request, len, callback, arg))
+		switch (ec_exchange_command(server, request, len, callback, arg))
 		{
 			case EC_DONE:
 				return true;
@@ -106,7 +106,7 @@ ec_list_keys(int server, int patience_ms, EcLineCallback callback, void *arg)
 			default:
 				break;
 		}
-		if (ec_remaining(deadline) == 0)
+		if (ec_deadline_left(deadline) == 0)
 			return false;
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 5,
 						 PG_WAIT_EXTENSION);
@@ -118,14 +118,14 @@ ec_list_keys(int server, int patience_ms, EcLineCallback callback, void *arg)
 /*
  * Remove every key that begins with one of the heads.  true: confirmed, there
  * is none left but what was stored since; *removed grows by how many there were.
- * false: the server failed or does not tell its keys, ec_cluster_last_failure()
+ * false: the server failed or does not tell its keys, ec_exchange_last_failure()
  * says why.  Throws only for interrupts and out of memory.
  */
 bool
 ec_purge(int server, List *heads, int64 *removed)
 {
 	Collected	found = {.heads = heads,.size = 64 * 1024};
-	EcOp	   *ops = NULL;
+	EcRequest	   *reqs = NULL;
 	bool		ok = true;
 
 	if (heads == NIL)
@@ -138,9 +138,9 @@ ec_purge(int server, List *heads, int64 *removed)
 		found.len = 0;
 		found.n = 0;
 		found.full = false;
-		ok = ec_list_keys(server, ec_timeout, collect, &found);
-		if (ok && ops == NULL && found.n > 0)
-			ops = palloc0(PURGE_BATCH * sizeof(EcOp));
+		ok = ec_purge_list_keys(server, ec_guc_timeout, collect, &found);
+		if (ok && reqs == NULL && found.n > 0)
+			reqs = palloc0(PURGE_BATCH * sizeof(EcRequest));
 		p = found.keys;
 		while (ok && p < found.keys + found.len)
 		{
@@ -148,22 +148,22 @@ ec_purge(int server, List *heads, int64 *removed)
 
 			while (n < PURGE_BATCH && p < found.keys + found.len)
 			{
-				EcOp	   *op = &ops[n++];
+				EcRequest	   *req = &reqs[n++];
 
-				op->kind = EC_OP_DELETE;
-				op->server = server;
-				op->keylen = (unsigned char) *p++;
-				op->key = p;
-				p += op->keylen;
+				req->kind = EC_REQUEST_DELETE;
+				req->server = server;
+				req->keylen = (unsigned char) *p++;
+				req->key = p;
+				p += req->keylen;
 			}
-			ok = ec_exchange(ops, n, ec_deadline(ec_timeout), 0);
+			ok = ec_exchange(reqs, n, ec_deadline_in(ec_guc_timeout), 0);
 			for (int i = 0; i < n && ok; i++)
-				*removed += ops[i].result == EC_DONE;
+				*removed += reqs[i].result == EC_DONE;
 		}
 	} while (ok && found.full);
 
 	pfree(found.keys);
-	if (ops)
-		pfree(ops);
+	if (reqs)
+		pfree(reqs);
 	return ok;
 }

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * purge.h
- *	  Withdraw every key with a given head from a server.
+ *	  Invalidate every key with a given head from a server.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -14,7 +14,7 @@
 
 #include "cluster.h"
 
-extern bool ec_list_keys(int server, int patience_ms, EcLineCallback callback, void *arg);
+extern bool ec_purge_list_keys(int server, int patience_ms, EcLineCallback callback, void *arg);
 extern bool ec_purge(int server, List *heads, int64 *removed);
 
 #endif							/* ECHOCACHE_PURGE_H */

@@ -5,7 +5,7 @@
  *
  * A read takes what a server that is UP holds; everything else comes from the
  * table.  What a cache holds never raises an error: bytes that are not a document
- * of ours are a miss, and are withdrawn.
+ * of ours are a miss, and are invalidated.
  *
  * A fill holds the key in store mode from before its marker to after its store,
  * so that no writer of the document is between its marker and its end; its
@@ -65,23 +65,23 @@ typedef enum FillLock
 	FILL_NO						/* not now */
 } FillLock;
 
-static void make_owner(EcDocument *doc, const char *text, Owner *owner);
-static bool bypass_all(EcDocument *doc, EcItem *items, int n, bool *as_owner);
-static void classify(EcDocument *doc, EcItem *items, int n);
-static void ask_cache(EcDocument *doc, EcItem *items, int n, const Owner *owner);
-static bool take_hit(EcDocument *doc, EcItem *item, EcOp *op, const Owner *owner);
-static bool may_fill(EcDocument *doc);
-static FillLock lock_item(EcDocument *doc, EcItem *item);
-static void unlock_item(EcDocument *doc, EcItem *item);
-static void unlock_fills(EcDocument *doc, EcItem *items, int n);
-static void lock_for_fill(EcDocument *doc, EcItem *items, int n, const Owner *owner);
-static int	read_and_fill(EcDocument *doc, EcItem *items, int n, const char *owner,
+static void make_owner(EcAttachment *att, const char *text, Owner *owner);
+static bool bypass_all(EcAttachment *att, EcItem *items, int n, bool *as_owner);
+static void classify(EcAttachment *att, EcItem *items, int n);
+static void ask_cache(EcAttachment *att, EcItem *items, int n, const Owner *owner);
+static bool take_hit(EcAttachment *att, EcItem *item, EcRequest *req, const Owner *owner);
+static bool may_fill(EcAttachment *att);
+static FillLock lock_item(EcAttachment *att, EcItem *item);
+static void unlock_item(EcAttachment *att, EcItem *item);
+static void unlock_fills(EcAttachment *att, EcItem *items, int n);
+static void lock_for_fill(EcAttachment *att, EcItem *items, int n, const Owner *owner);
+static int	read_and_fill(EcAttachment *att, EcItem *items, int n, const char *owner,
 						  bool as_owner);
 static void lock_table(Oid relid);
-static void lock_tables(EcDocument *doc);
-static bool enter_for_fill(EcDocument **doc, EcItem *items, int n);
-static void make_op(EcOp *op, EcOpKind kind, const EcItem *item);
-static bool one_item(EcDocument *doc, const char *id, EcItem *item);
+static void lock_tables(EcAttachment *att);
+static bool enter_for_fill(EcAttachment **att, EcItem *items, int n);
+static void make_request(EcRequest *req, EcRequestKind kind, const EcItem *item);
+static bool one_item(EcAttachment *att, const char *id, EcItem *item);
 
 /*
  * All exchanges of one read together wait no longer than echocache.timeout: a
@@ -90,13 +90,13 @@ static bool one_item(EcDocument *doc, const char *id, EcItem *item);
 static int64 spent_us;
 
 static bool
-exchange(EcOp *ops, int n)
+exchange(EcRequest *reqs, int n)
 {
-	EcDeadline	start = ec_deadline(0);
+	EcDeadline	start = ec_deadline_in(0);
 	bool		ok;
 
-	ok = ec_exchange(ops, n, start + Max(ec_timeout * INT64CONST(1000) - spent_us, 1000), 0);
-	spent_us += ec_deadline(0) - start;
+	ok = ec_exchange(reqs, n, start + Max(ec_guc_timeout * INT64CONST(1000) - spent_us, 1000), 0);
+	spent_us += ec_deadline_in(0) - start;
 	return ok;
 }
 
@@ -104,7 +104,7 @@ exchange(EcOp *ops, int n)
 static bool
 time_is_left(void)
 {
-	return spent_us < ec_timeout * INT64CONST(1000) / 2;
+	return spent_us < ec_guc_timeout * INT64CONST(1000) / 2;
 }
 
 /* ---------------------------------------------------------------- checks */
@@ -116,41 +116,41 @@ time_is_left(void)
  * 42883 if that function is gone.
  */
 void
-ec_reader_check(EcDocument *doc)
+ec_permission_check(EcAttachment *att)
 {
 	Oid			user = GetUserId();
 	int			attno = -1;
 
-	if (ec_namespace_aclcheck(doc->namespace, user, ACL_USAGE) != ACLCHECK_OK)
-		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_SCHEMA, get_namespace_name(doc->namespace));
-	if (doc->function_name && !OidIsValid(doc->function))
+	if (ec_compat_namespace_aclcheck(att->namespace, user, ACL_USAGE) != ACLCHECK_OK)
+		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_SCHEMA, get_namespace_name(att->namespace));
+	if (att->function_name && !OidIsValid(att->function))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_FUNCTION),
 				 errmsg("function %s of document \"%s\" does not exist any more",
-						doc->function_name, doc->name),
+						att->function_name, att->name),
 				 errhint("Create it again, or detach the document and attach the table again.")));
-	if (pg_class_aclcheck(doc->relid, user, ACL_SELECT) != ACLCHECK_OK)
-		while ((attno = bms_next_member(doc->columns, attno)) >= 0)
-			if (pg_attribute_aclcheck(doc->relid, attno, user, ACL_SELECT) != ACLCHECK_OK)
-				aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, get_rel_name(doc->relid));
-	if (doc->function_name && ec_proc_aclcheck(doc->function, user, ACL_EXECUTE) != ACLCHECK_OK)
-		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FUNCTION, get_func_name(doc->function));
+	if (pg_class_aclcheck(att->relid, user, ACL_SELECT) != ACLCHECK_OK)
+		while ((attno = bms_next_member(att->columns, attno)) >= 0)
+			if (pg_attribute_aclcheck(att->relid, attno, user, ACL_SELECT) != ACLCHECK_OK)
+				aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, get_rel_name(att->relid));
+	if (att->function_name && ec_compat_proc_aclcheck(att->function, user, ACL_EXECUTE) != ACLCHECK_OK)
+		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FUNCTION, get_func_name(att->function));
 }
 
 static void
-make_owner(EcDocument *doc, const char *text, Owner *owner)
+make_owner(EcAttachment *att, const char *text, Owner *owner)
 {
 	owner->text = NULL;
 	if (text == NULL)
 		return;
-	if (!doc->has_owner)
+	if (!att->has_owner)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("document \"%s\" has no owner column", doc->name),
+				 errmsg("document \"%s\" has no owner column", att->name),
 				 errhint("Attach its table with owner_column => '...', or call the "
 						 "function without an owner.")));
-	owner->text = ec_column_canonical(doc, &doc->owner, text);
-	owner->member = ec_document_owner_member(doc, owner->text, &owner->memberlen,
+	owner->text = ec_column_canonical(att, &att->owner, text);
+	owner->member = ec_owner_member(att, owner->text, &owner->memberlen,
 											 &owner->namelen);
 }
 
@@ -159,31 +159,31 @@ make_owner(EcDocument *doc, const char *text, Owner *owner)
  * say whether the table's owner may read for us (not under row security).
  */
 static bool
-bypass_all(EcDocument *doc, EcItem *items, int n, bool *as_owner)
+bypass_all(EcAttachment *att, EcItem *items, int n, bool *as_owner)
 {
 	EcCounter	why;
 
 	*as_owner = true;
-	if (check_enable_rls(doc->relid, InvalidOid, true) == RLS_ENABLED)
+	if (check_enable_rls(att->relid, InvalidOid, true) == RLS_ENABLED)
 	{
 		*as_owner = false;
 		why = EC_BYPASS_ROW_SECURITY;
 	}
 	else if (IsolationUsesXactSnapshot() || IsInParallelMode())
 		why = EC_BYPASS_ISOLATION;
-	else if (doc->suspended || !ec_cluster_enter())
+	else if (att->suspended || !ec_placement_enter())
 		why = EC_BYPASS_DISABLED;
 	else
 		return false;
 	for (int i = 0; i < n; i++)
 		items[i].state = EC_ITEM_TABLE;
-	ec_count(doc->slot, why, n);
+	ec_slot_count(att->slot, why, n);
 	return true;
 }
 
 /* Which items may the cache answer?  The topology is entered. */
 static void
-classify(EcDocument *doc, EcItem *items, int n)
+classify(EcAttachment *att, EcItem *items, int n)
 {
 	for (int i = 0; i < n; i++)
 	{
@@ -192,24 +192,24 @@ classify(EcDocument *doc, EcItem *items, int n)
 
 		item->state = EC_ITEM_TABLE;
 		item->json = NULL;
-		item->keylen = ec_document_key(doc, item->id, item->key);
+		item->keylen = ec_attachment_key(att, item->id, item->key);
 		if (item->keylen == 0)
-			ec_count(doc->slot, EC_BYPASS_KEY, 1);
-		else if (ec_pending_has(doc->relid, item->id, idlen))
-			ec_count(doc->slot, EC_BYPASS_OWN_CHANGE, 1);
+			ec_slot_count(att->slot, EC_BYPASS_KEY, 1);
+		else if (ec_pending_has(att->relid, item->id, idlen))
+			ec_slot_count(att->slot, EC_BYPASS_OWN_CHANGE, 1);
 		else
 		{
-			item->hash = ec_key_hash(doc->relid, item->id, idlen);
-			item->server = ec_cluster_place(item->key, item->keylen);
-			if (ec_server_state(item->server) == EC_UP)
+			item->hash = ec_locks_hash(att->relid, item->id, idlen);
+			item->server = ec_placement_of(item->key, item->keylen);
+			if (ec_state_of(item->server) == EC_UP)
 				item->state = EC_ITEM_ASK;
 			else
-				ec_count(doc->slot, EC_BYPASS_SERVER, 1);
-			if (item->state == EC_ITEM_TABLE && !ec_fallback)
+				ec_slot_count(att->slot, EC_BYPASS_SERVER, 1);
+			if (item->state == EC_ITEM_TABLE && !ec_guc_fallback)
 				ereport(ERROR,
 						(errcode(ERRCODE_CONNECTION_FAILURE),
 						 errmsg("cache server \"%s\" is not available",
-								ec_cluster_name(item->server)),
+								ec_placement_name(item->server)),
 						 errhint("The table is not read instead because echocache.fallback "
 								 "is off.")));
 		}
@@ -219,119 +219,119 @@ classify(EcDocument *doc, EcItem *items, int n)
 /* ---------------------------------------------------------------- hits */
 
 static void
-make_op(EcOp *op, EcOpKind kind, const EcItem *item)
+make_request(EcRequest *req, EcRequestKind kind, const EcItem *item)
 {
-	memset(op, 0, sizeof(EcOp));
-	op->kind = kind;
-	op->server = item->server;
-	op->key = item->key;
-	op->keylen = item->keylen;
-	op->token = item->token;
-	op->ttl = -1;
-	if (kind == EC_OP_MARK)
+	memset(req, 0, sizeof(EcRequest));
+	req->kind = kind;
+	req->server = item->server;
+	req->key = item->key;
+	req->keylen = item->keylen;
+	req->token = item->token;
+	req->ttl = -1;
+	if (kind == EC_REQUEST_MARK)
 	{
-		op->value = EC_MARKER;
-		op->valuelen = EC_MARKER_LEN;
-		op->ttl = ec_marker_ttl;
+		req->value = EC_MARKER;
+		req->valuelen = EC_MARKER_LEN;
+		req->ttl = ec_guc_marker_ttl;
 	}
 }
 
 /*
  * Ask the cache for every item in state ASK; hits become DONE.  What is there
- * but is no document is withdrawn, by its token.
+ * but is no document is invalidated, by its token.
  */
 static void
-ask_cache(EcDocument *doc, EcItem *items, int n, const Owner *owner)
+ask_cache(EcAttachment *att, EcItem *items, int n, const Owner *owner)
 {
-	EcOp		one;
-	EcOp	   *ops = n == 1 ? &one : palloc(n * sizeof(EcOp));
+	EcRequest		one;
+	EcRequest	   *reqs = n == 1 ? &one : palloc(n * sizeof(EcRequest));
 	bool		timed_out;
 	int			bad = 0;
 
 	for (int i = 0; i < n; i++)
 	{
-		make_op(&ops[i], EC_OP_GET, &items[i]);
-		ops[i].skip = items[i].state != EC_ITEM_ASK;
-		if (doc->touch_on_read && !RecoveryInProgress())
-			ops[i].ttl = ec_wire_ttl(ec_document_ttl(doc));
+		make_request(&reqs[i], EC_REQUEST_GET, &items[i]);
+		reqs[i].skip = items[i].state != EC_ITEM_ASK;
+		if (att->touch_on_read && !RecoveryInProgress())
+			reqs[i].ttl = ec_request_ttl(ec_attachment_ttl(att));
 	}
-	if (!exchange(ops, n))
+	if (!exchange(reqs, n))
 	{
-		(void) ec_cluster_last_failure(&timed_out);
-		ec_count(doc->slot, timed_out ? EC_TIMEOUTS : EC_ERRORS, 1);
-		if (!ec_fallback)
+		(void) ec_exchange_last_failure(&timed_out);
+		ec_slot_count(att->slot, timed_out ? EC_TIMEOUTS : EC_ERRORS, 1);
+		if (!ec_guc_fallback)
 			ereport(ERROR,
 					(errcode(ERRCODE_CONNECTION_FAILURE),
-					 errmsg("could not read from the cache: %s", ec_cluster_last_failure(NULL)),
+					 errmsg("could not read from the cache: %s", ec_exchange_last_failure(NULL)),
 					 errhint("The table is not read instead because echocache.fallback is off.")));
 	}
 	for (int i = 0; i < n; i++)
 	{
 		EcItem	   *item = &items[i];
-		EcOp	   *op = &ops[i];
+		EcRequest	   *req = &reqs[i];
 
-		if (op->skip)
+		if (req->skip)
 			continue;
-		if (op->result == EC_FAILED)
+		if (req->result == EC_FAILED)
 			item->state = EC_ITEM_TABLE;
-		else if (op->result == EC_DONE && !take_hit(doc, item, op, owner))
+		else if (req->result == EC_DONE && !take_hit(att, item, req, owner))
 		{
-			item->token = op->token;
-			make_op(op, EC_OP_REMOVE, item);
+			item->token = req->token;
+			make_request(req, EC_REQUEST_REMOVE, item);
 			bad++;
 			continue;
 		}
-		op->skip = true;
+		req->skip = true;
 	}
-	ec_count(doc->slot, EC_ERRORS, bad);
+	ec_slot_count(att->slot, EC_ERRORS, bad);
 	if (bad > 0 && !RecoveryInProgress())
-		(void) exchange(ops, n);
-	if (ops != &one)
-		pfree(ops);
+		(void) exchange(reqs, n);
+	if (reqs != &one)
+		pfree(reqs);
 }
 
 /* A value from the cache.  false: it is neither a document of ours nor a marker. */
 static bool
-take_hit(EcDocument *doc, EcItem *item, EcOp *op, const Owner *owner)
+take_hit(EcAttachment *att, EcItem *item, EcRequest *req, const Owner *owner)
 {
-	const char *value = VARDATA(op->found);
-	size_t		len = op->found_len;
+	const char *value = VARDATA(req->found);
+	size_t		len = req->found_len;
 	const char *converted;
 
 	if (len == EC_MARKER_LEN && memcmp(value, EC_MARKER, EC_MARKER_LEN) == 0)
 	{
-		pfree(op->found);
+		pfree(req->found);
 		return true;			/* a marker: still to be asked elsewhere */
 	}
 	if (len < 2 || len > MaxAllocSize - VARHDRSZ - 2 ||
 		value[0] != '{' || value[len - 1] != '}' ||
-		(converted = ec_from_utf8(value, &len)) == NULL)
+		(converted = ec_encoding_from_utf8(value, &len)) == NULL)
 	{
-		pfree(op->found);
+		pfree(req->found);
 		return false;
 	}
 	if (owner->text != NULL)
 	{
-		switch (ec_json_member(value, op->found_len, owner->member, owner->memberlen,
+		switch (ec_jsonscan_member(value, req->found_len, owner->member, owner->memberlen,
 							   owner->namelen))
 		{
 			case EC_MEMBER_EQUAL:
 				break;
 			case EC_MEMBER_DIFFERS:
-				ec_count(doc->slot, EC_HITS, 1);
+				ec_slot_count(att->slot, EC_HITS, 1);
 				item->state = EC_ITEM_DONE;
-				pfree(op->found);
+				pfree(req->found);
 				return true;
 			case EC_MEMBER_UNKNOWN:
-				ec_count(doc->slot, EC_BYPASS_OWNER, 1);
+				ec_slot_count(att->slot, EC_BYPASS_OWNER, 1);
 				item->state = EC_ITEM_TABLE;
-				pfree(op->found);
+				pfree(req->found);
 				return true;
 		}
 	}
-	ec_count(doc->slot, EC_HITS, 1);
+	ec_slot_count(att->slot, EC_HITS, 1);
 	item->state = EC_ITEM_DONE;
-	item->json = converted == value ? (text *) op->found
+	item->json = converted == value ? (text *) req->found
 		: cstring_to_text_with_len(converted, (int) len);
 	return true;
 }
@@ -340,57 +340,57 @@ take_hit(EcDocument *doc, EcItem *item, EcOp *op, const Owner *owner)
 
 /* No fill in recovery, nor in a transaction that has written anything, nor ahead of the disk. */
 static bool
-may_fill(EcDocument *doc)
+may_fill(EcAttachment *att)
 {
-	return doc->slot != NULL && !doc->suspended && !RecoveryInProgress() &&
-		!TransactionIdIsValid(GetTopTransactionIdIfAny()) && ec_build_may_store(doc);
+	return att->slot != NULL && !att->suspended && !RecoveryInProgress() &&
+		!TransactionIdIsValid(GetTopTransactionIdIfAny()) && ec_build_may_store(att);
 }
 
 /* Take the class in share mode and the key in store mode, neither with waiting. */
 static FillLock
-lock_item(EcDocument *doc, EcItem *item)
+lock_item(EcAttachment *att, EcItem *item)
 {
 	FillLock	result = FILL_NO;
 
-	if (!ec_lock_class(doc->relid, EC_LOCK_CLASS_SHARE, false))
+	if (!ec_locks_attachment(att->relid, EC_LOCK_ATTACHMENT_SHARE, false))
 		return FILL_NO;			/* a bulk writer is at work */
-	if (ec_lock_key(item->hash, EC_LOCK_STORE, false))
+	if (ec_locks_key(item->hash, EC_LOCK_STORE, false))
 	{
 		/*
 		 * G4: read under the lock, so that who published before us is seen; likewise
 		 * who has changed what we know of the document
 		 */
-		if (ec_commits_flushed(doc->slot) && ec_document_by_name(doc->name) == doc)
+		if (ec_slot_is_flushed(att->slot) && ec_attachment_by_name(att->name) == att)
 			return FILL_LOCKED;
-		ec_unlock_key(item->hash, EC_LOCK_STORE);
+		ec_locks_release_key(item->hash, EC_LOCK_STORE);
 	}
-	else if (ec_lock_key(item->hash, EC_LOCK_WITHDRAW, false))
+	else if (ec_locks_key(item->hash, EC_LOCK_INVALIDATE, false))
 	{
-		/* withdrawers only, perhaps a prepared transaction for hours: do not wait */
-		ec_unlock_key(item->hash, EC_LOCK_WITHDRAW);
+		/* invalidators only, perhaps a prepared transaction for hours: do not wait */
+		ec_locks_release_key(item->hash, EC_LOCK_INVALIDATE);
 	}
 	else
 		result = FILL_BUSY;		/* somebody is about to store */
-	ec_unlock_class(doc->relid, EC_LOCK_CLASS_SHARE);
+	ec_locks_release_attachment(att->relid, EC_LOCK_ATTACHMENT_SHARE);
 	return result;
 }
 
 static void
-unlock_item(EcDocument *doc, EcItem *item)
+unlock_item(EcAttachment *att, EcItem *item)
 {
-	ec_unlock_key(item->hash, EC_LOCK_STORE);
-	ec_unlock_class(doc->relid, EC_LOCK_CLASS_SHARE);
+	ec_locks_release_key(item->hash, EC_LOCK_STORE);
+	ec_locks_release_attachment(att->relid, EC_LOCK_ATTACHMENT_SHARE);
 }
 
 /* Give up all fills: the table is to answer. */
 static void
-unlock_fills(EcDocument *doc, EcItem *items, int n)
+unlock_fills(EcAttachment *att, EcItem *items, int n)
 {
 	for (int i = 0; i < n; i++)
 	{
 		if (items[i].state != EC_ITEM_FILL)
 			continue;
-		unlock_item(doc, &items[i]);
+		unlock_item(att, &items[i]);
 		items[i].state = EC_ITEM_TABLE;
 	}
 }
@@ -402,10 +402,10 @@ unlock_fills(EcDocument *doc, EcItem *items, int n)
  * DONE, if that brings it.  So of many who miss a document, one builds it.
  */
 static void
-lock_for_fill(EcDocument *doc, EcItem *items, int n, const Owner *owner)
+lock_for_fill(EcAttachment *att, EcItem *items, int n, const Owner *owner)
 {
-	bool		fill = may_fill(doc);
-	EcDeadline	deadline = ec_deadline(ec_fill_wait);
+	bool		fill = may_fill(att);
+	EcDeadline	deadline = ec_deadline_in(ec_guc_fill_wait);
 	long		delay = 1;
 	int			fills = 0;
 
@@ -417,34 +417,34 @@ lock_for_fill(EcDocument *doc, EcItem *items, int n, const Owner *owner)
 
 		if (item->state != EC_ITEM_ASK)
 			continue;
-		ec_count(doc->slot, EC_MISSES, 1);
+		ec_slot_count(att->slot, EC_MISSES, 1);
 		while (fill && fills < EC_FILL_MAX && time_is_left() &&
-			   (lock = lock_item(doc, item)) == FILL_BUSY && n == 1 &&
-			   ec_remaining(deadline) > 0)
+			   (lock = lock_item(att, item)) == FILL_BUSY && n == 1 &&
+			   ec_deadline_left(deadline) > 0)
 		{
 			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-							 Min(delay, ec_remaining(deadline)), PG_WAIT_EXTENSION);
+							 Min(delay, ec_deadline_left(deadline)), PG_WAIT_EXTENSION);
 			ResetLatch(MyLatch);
 			CHECK_FOR_INTERRUPTS();
 			delay = Min(delay * 2, 20);
 			waited = true;
 			spent_us = 0;		/* how often is bounded by fill_wait, each by its own time */
-			ask_cache(doc, item, 1, owner);
+			ask_cache(att, item, 1, owner);
 			if (item->state != EC_ITEM_ASK)
 				break;
 		}
 		if (lock == FILL_LOCKED && waited)
-			ask_cache(doc, item, 1, owner); /* it has probably just been stored */
+			ask_cache(att, item, 1, owner); /* it has probably just been stored */
 		if (item->state != EC_ITEM_ASK)
 		{
 			if (lock == FILL_LOCKED)
-				unlock_item(doc, item);
+				unlock_item(att, item);
 			continue;
 		}
 		item->state = lock == FILL_LOCKED ? EC_ITEM_FILL : EC_ITEM_TABLE;
 		fills += lock == FILL_LOCKED;
 		if (lock != FILL_LOCKED)
-			ec_count(doc->slot, EC_FILLS_REFUSED, 1);
+			ec_slot_count(att->slot, EC_FILLS_REFUSED, 1);
 	}
 }
 
@@ -454,9 +454,9 @@ lock_for_fill(EcDocument *doc, EcItem *items, int n, const Owner *owner)
  * stored.
  */
 static int
-read_and_fill(EcDocument *doc, EcItem *items, int n, const char *owner, bool as_owner)
+read_and_fill(EcAttachment *att, EcItem *items, int n, const char *owner, bool as_owner)
 {
-	EcOp	   *ops = palloc(n * sizeof(EcOp));
+	EcRequest	   *reqs = palloc(n * sizeof(EcRequest));
 	EcRow	   *rows = palloc(n * sizeof(EcRow));
 	EcItem	  **wanted = palloc(n * sizeof(EcItem *));
 	int			nrows = 0;
@@ -466,9 +466,9 @@ read_and_fill(EcDocument *doc, EcItem *items, int n, const char *owner, bool as_
 
 	for (int i = 0; i < n; i++)
 	{
-		make_op(&ops[i], EC_OP_MARK, &items[i]);
-		ops[i].skip = items[i].state != EC_ITEM_FILL;
-		fills += !ops[i].skip;
+		make_request(&reqs[i], EC_REQUEST_MARK, &items[i]);
+		reqs[i].skip = items[i].state != EC_ITEM_FILL;
+		fills += !reqs[i].skip;
 		if (items[i].state == EC_ITEM_DONE)
 			continue;
 		wanted[nrows] = &items[i];
@@ -479,41 +479,41 @@ read_and_fill(EcDocument *doc, EcItem *items, int n, const char *owner, bool as_
 
 	if (fills > 0)
 	{
-		ec_wait_point("fill-locked");
-		(void) exchange(ops, n);
-		ec_count(doc->slot, EC_MARKERS, fills);
+		ec_waitpoint("fill-locked");
+		(void) exchange(reqs, n);
+		ec_slot_count(att->slot, EC_MARKERS, fills);
 		for (int i = 0; i < n; i++)
-			items[i].token = ops[i].result == EC_DONE ? ops[i].token : 0;
-		ec_wait_point("fill-marked");
+			items[i].token = reqs[i].result == EC_DONE ? reqs[i].token : 0;
+		ec_waitpoint("fill-marked");
 	}
 
 	/* a fresh snapshot, after the marker; but in REPEATABLE READ, the transaction's own */
 	if (!IsInParallelMode())
 		CommandCounterIncrement();
-	if (fills > 0 && doc->function_name &&
-		ec_build_guarded(doc, rows, nrows, false) == EC_BUILD_BLOCKED)
+	if (fills > 0 && att->function_name &&
+		ec_fetch_guarded(att, rows, nrows, false) == EC_FETCH_BLOCKED)
 	{
 		/* somebody has locked what the function reads, and may wait for us: no fill */
-		unlock_fills(doc, items, n);
-		ec_count(doc->slot, EC_FILLS_REFUSED, fills);
+		unlock_fills(att, items, n);
+		ec_slot_count(att->slot, EC_FILLS_REFUSED, fills);
 		fills = 0;
 	}
-	if (fills == 0 || !doc->function_name)
-		ec_document_fetch(doc, rows, nrows, IsInParallelMode() ? GetActiveSnapshot() :
+	if (fills == 0 || !att->function_name)
+		ec_fetch(att, rows, nrows, IsInParallelMode() ? GetActiveSnapshot() :
 						  IsolationUsesXactSnapshot() ? GetTransactionSnapshot() :
 						  GetLatestSnapshot(), as_owner);
 
 	for (int r = 0; r < nrows; r++)
 	{
 		EcItem	   *item = wanted[r];
-		EcOp	   *op = &ops[item - items];
+		EcRequest	   *req = &reqs[item - items];
 
 		if (rows[r].matches > 1 && IsolationUsesXactSnapshot() &&
-			ec_pending_has(doc->relid, item->id, (int) strlen(item->id)))
+			ec_pending_has(att->relid, item->id, (int) strlen(item->id)))
 			ereport(ERROR,
 					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 					 errmsg("could not serialize access to document \"%s\" with %s \"%s\"",
-							doc->name, NameStr(doc->key.name), item->id),
+							att->name, NameStr(att->key.name), item->id),
 					 errdetail("Others have deleted its row after this transaction's snapshot, "
 							   "which still shows it beside the one that was inserted here."),
 					 errhint("The transaction might succeed if retried.")));
@@ -521,49 +521,49 @@ read_and_fill(EcDocument *doc, EcItem *items, int n, const char *owner, bool as_
 			ereport(ERROR,
 					(errcode(ERRCODE_CARDINALITY_VIOLATION),
 					 errmsg("document \"%s\" has more than one row with %s \"%s\"",
-							doc->name, NameStr(doc->key.name), item->id),
+							att->name, NameStr(att->key.name), item->id),
 					 errhint("The key column of an attached table must be unique.")));
 		if (rows[r].matches == 1 &&
 			(owner == NULL || (rows[r].owner && strcmp(rows[r].owner, owner) == 0)))
 			item->json = rows[r].json;
 
-		op->skip = true;
+		req->skip = true;
 		if (item->state == EC_ITEM_FILL && item->token != 0)
 		{
 			const char *value = NULL;
 			size_t		len = 0;
-			bool		store = ec_document_cacheable(&rows[r], &value, &len) &&
-				ec_cluster_fits(item->server, item->keylen, len);
+			bool		store = ec_render_cacheable(&rows[r], &value, &len) &&
+				ec_placement_fits(item->server, item->keylen, len);
 
-			make_op(op, store ? EC_OP_STORE : EC_OP_REMOVE, item);
+			make_request(req, store ? EC_REQUEST_STORE : EC_REQUEST_REMOVE, item);
 			if (!store)
 				continue;		/* a value behind a removal would be taken for requests */
-			op->value = value;
-			op->valuelen = len;
-			op->ttl = ec_wire_ttl(ec_document_ttl(doc));
+			req->value = value;
+			req->valuelen = len;
+			req->ttl = ec_request_ttl(ec_attachment_ttl(att));
 		}
 	}
 	if (fills > 0)
 	{
-		ec_wait_point("fill-read");
+		ec_waitpoint("fill-read");
 		if (time_is_left())
-			(void) exchange(ops, n);
+			(void) exchange(reqs, n);
 		else
-			ec_send(ops, n, ec_deadline(ec_timeout / 4));	/* it may as well come late */
+			ec_exchange_send(reqs, n, ec_deadline_in(ec_guc_timeout / 4));	/* it may as well come late */
 		for (int i = 0; i < n; i++)
 		{
 			if (items[i].state != EC_ITEM_FILL)
 				continue;
-			if (ops[i].kind == EC_OP_STORE && ops[i].result == EC_DONE)
+			if (reqs[i].kind == EC_REQUEST_STORE && reqs[i].result == EC_DONE)
 				stored++;
 			else if (items[i].json != NULL)
 				refused++;
-			unlock_item(doc, &items[i]);
+			unlock_item(att, &items[i]);
 		}
-		ec_count(doc->slot, EC_FILLS, stored);
-		ec_count(doc->slot, EC_FILLS_REFUSED, refused);
+		ec_slot_count(att->slot, EC_FILLS, stored);
+		ec_slot_count(att->slot, EC_FILLS_REFUSED, refused);
 	}
-	pfree(ops);
+	pfree(reqs);
 	pfree(rows);
 	pfree(wanted);
 	return stored;
@@ -577,32 +577,32 @@ read_and_fill(EcDocument *doc, EcItem *items, int n, const char *owner, bool as_
 void
 ec_read(const char *name, EcItem *items, int n, const char *owner_text)
 {
-	EcDocument *doc = ec_document_require(name);
+	EcAttachment *att = ec_attachment_require(name);
 	Owner		owner;
 	bool		as_owner;
 	bool		entered = false;
 
 	spent_us = 0;
-	ec_reader_check(doc);
-	make_owner(doc, owner_text, &owner);
+	ec_permission_check(att);
+	make_owner(att, owner_text, &owner);
 	for (int i = 0; i < n; i++)
 		items[i].json = NULL;
-	if (!bypass_all(doc, items, n, &as_owner))
+	if (!bypass_all(att, items, n, &as_owner))
 	{
 		bool		done = true;
 
-		classify(doc, items, n);
-		ask_cache(doc, items, n, &owner);
+		classify(att, items, n);
+		ask_cache(att, items, n, &owner);
 		for (int i = 0; i < n; i++)
 			done &= items[i].state == EC_ITEM_DONE;
 		ec_topology_leave();
 		if (done)
 			return;
-		entered = enter_for_fill(&doc, items, n);
+		entered = enter_for_fill(&att, items, n);
 		if (entered)
-			lock_for_fill(doc, items, n, &owner);
+			lock_for_fill(att, items, n, &owner);
 	}
-	(void) read_and_fill(doc, items, n, owner.text, as_owner);
+	(void) read_and_fill(att, items, n, owner.text, as_owner);
 	if (entered)
 		ec_topology_leave();
 }
@@ -634,12 +634,12 @@ lock_table(Oid relid)
  * who has locked a partition or an index, and then commits.
  */
 static void
-lock_tables(EcDocument *doc)
+lock_tables(EcAttachment *att)
 {
 	ListCell   *lc;
 
-	lock_table(doc->relid);
-	foreach(lc, doc->dependents)
+	lock_table(att->relid);
+	foreach(lc, att->dependents)
 		lock_table(((EcDependent *) lfirst(lc))->relid);
 }
 
@@ -650,20 +650,20 @@ lock_tables(EcDocument *doc)
  * is entered, the table is to answer.
  */
 static bool
-enter_for_fill(EcDocument **doc, EcItem *items, int n)
+enter_for_fill(EcAttachment **att, EcItem *items, int n)
 {
-	EcDocument *before = *doc;
-	uint64		generation = ec_cluster_generation();
+	EcAttachment *before = *att;
+	uint64		generation = ec_placement_generation();
 
 	lock_tables(before);
-	*doc = ec_document_require(before->name);
-	if (*doc == before && ec_cluster_enter())
+	*att = ec_attachment_require(before->name);
+	if (*att == before && ec_placement_enter())
 	{
-		if (ec_cluster_generation() == generation)
+		if (ec_placement_generation() == generation)
 			return true;
 		ec_topology_leave();
 	}
-	ec_reader_check(*doc);
+	ec_permission_check(*att);
 	for (int i = 0; i < n; i++)
 		if (items[i].state == EC_ITEM_ASK)
 			items[i].state = EC_ITEM_TABLE;
@@ -677,16 +677,16 @@ enter_for_fill(EcDocument **doc, EcItem *items, int n)
  * security, a standby), or not now.
  */
 static bool
-one_item(EcDocument *doc, const char *id, EcItem *item)
+one_item(EcAttachment *att, const char *id, EcItem *item)
 {
 	spent_us = 0;
-	ec_reader_check(doc);
+	ec_permission_check(att);
 	memset(item, 0, offsetof(EcItem, key));
-	item->id = ec_column_canonical(doc, &doc->key, id);
-	if (check_enable_rls(doc->relid, InvalidOid, true) == RLS_ENABLED || IsInParallelMode() ||
-		doc->suspended || RecoveryInProgress() || !ec_cluster_enter())
+	item->id = ec_column_canonical(att, &att->key, id);
+	if (check_enable_rls(att->relid, InvalidOid, true) == RLS_ENABLED || IsInParallelMode() ||
+		att->suspended || RecoveryInProgress() || !ec_placement_enter())
 		return false;
-	classify(doc, item, 1);
+	classify(att, item, 1);
 	if (item->state == EC_ITEM_ASK)
 		return true;
 	ec_topology_leave();
@@ -698,52 +698,52 @@ one_item(EcDocument *doc, const char *id, EcItem *item)
  * there was one.
  */
 bool
-ec_reader_touch(EcDocument *doc, const char *id, int64 ttl)
+ec_read_touch(EcAttachment *att, const char *id, int64 ttl)
 {
 	EcItem		item;
-	EcOp		op;
+	EcRequest		req;
 
-	if (!one_item(doc, id, &item))
+	if (!one_item(att, id, &item))
 		return false;
-	make_op(&op, EC_OP_TOUCH, &item);
-	op.ttl = ec_wire_ttl(ttl >= 0 ? ttl : ec_document_ttl(doc));
-	(void) exchange(&op, 1);
+	make_request(&req, EC_REQUEST_TOUCH, &item);
+	req.ttl = ec_request_ttl(ttl >= 0 ? ttl : ec_attachment_ttl(att));
+	(void) exchange(&req, 1);
 	ec_topology_leave();
-	return op.result == EC_DONE && op.found_len != EC_MARKER_LEN;
+	return req.result == EC_DONE && req.found_len != EC_MARKER_LEN;
 }
 
-/* Withdraw a document from the cache.  Returns whether there was one. */
+/* Invalidate a document from the cache.  Returns whether there was one. */
 bool
-ec_reader_invalidate(EcDocument *doc, const char *id)
+ec_read_invalidate(EcAttachment *att, const char *id)
 {
 	EcItem		item;
-	EcOp		ops[2];
+	EcRequest		reqs[2];
 	bool		there;
 
-	if (!one_item(doc, id, &item))
+	if (!one_item(att, id, &item))
 		return false;
-	make_op(&ops[0], EC_OP_GET, &item);
-	make_op(&ops[1], EC_OP_MARK, &item);
-	(void) exchange(ops, 2);
-	there = ops[0].result == EC_DONE && ops[0].found_len != EC_MARKER_LEN;
-	if (ops[1].result == EC_DONE)
+	make_request(&reqs[0], EC_REQUEST_GET, &item);
+	make_request(&reqs[1], EC_REQUEST_MARK, &item);
+	(void) exchange(reqs, 2);
+	there = reqs[0].result == EC_DONE && reqs[0].found_len != EC_MARKER_LEN;
+	if (reqs[1].result == EC_DONE)
 	{
-		item.token = ops[1].token;
-		make_op(&ops[0], EC_OP_REMOVE, &item);
-		(void) exchange(ops, 1);
-		ec_count(doc->slot, EC_WITHDRAWALS, there ? 1 : 0);
+		item.token = reqs[1].token;
+		make_request(&reqs[0], EC_REQUEST_REMOVE, &item);
+		(void) exchange(reqs, 1);
+		ec_slot_count(att->slot, EC_INVALIDATIONS, there ? 1 : 0);
 	}
 	ec_topology_leave();
-	return there && ops[1].result == EC_DONE;
+	return there && reqs[1].result == EC_DONE;
 }
 
 /*
  * Load a document from its row into the cache, whatever is there.  Returns
  * whether it is there now; where it cannot be stored (the row is absent, the
- * transaction has written) it is withdrawn.
+ * transaction has written) it is invalidated.
  */
 bool
-ec_reader_refresh(EcDocument *doc, const char *id)
+ec_read_refresh(EcAttachment *att, const char *id)
 {
 	const Owner nobody = {NULL};
 	EcItem		item;
@@ -752,29 +752,29 @@ ec_reader_refresh(EcDocument *doc, const char *id)
 	if (IsolationUsesXactSnapshot())
 	{
 		/* what we see may be outdated */
-		(void) ec_reader_invalidate(doc, id);
+		(void) ec_read_invalidate(att, id);
 		return false;
 	}
-	if (!one_item(doc, id, &item))
+	if (!one_item(att, id, &item))
 		return false;
 	ec_topology_leave();
-	if (enter_for_fill(&doc, &item, 1))
+	if (enter_for_fill(&att, &item, 1))
 	{
-		lock_for_fill(doc, &item, 1, &nobody);
+		lock_for_fill(att, &item, 1, &nobody);
 		if (item.state == EC_ITEM_FILL)
-			stored = read_and_fill(doc, &item, 1, NULL, true) == 1;
+			stored = read_and_fill(att, &item, 1, NULL, true) == 1;
 		ec_topology_leave();
 	}
 	if (item.state == EC_ITEM_DONE)
 		return item.json != NULL;	/* somebody else has just stored it */
 	if (item.state == EC_ITEM_TABLE)
-		(void) ec_reader_invalidate(doc, id);
+		(void) ec_read_invalidate(att, id);
 	return stored;
 }
 
 /* For those who go over many documents: lock what the query for them will need. */
 void
-ec_reader_lock_tables(EcDocument *doc)
+ec_fill_lock_tables(EcAttachment *att)
 {
-	lock_tables(doc);
+	lock_tables(att);
 }

@@ -33,11 +33,11 @@ typedef struct EcItem
 	char		key[EC_KEY_MAX];
 } EcItem;
 
-extern void ec_reader_check(EcDocument *doc);
+extern void ec_permission_check(EcAttachment *att);
 extern void ec_read(const char *name, EcItem *items, int n, const char *owner);
-extern bool ec_reader_touch(EcDocument *doc, const char *id, int64 ttl);
-extern bool ec_reader_invalidate(EcDocument *doc, const char *id);
-extern bool ec_reader_refresh(EcDocument *doc, const char *id);
-extern void ec_reader_lock_tables(EcDocument *doc);
+extern bool ec_read_touch(EcAttachment *att, const char *id, int64 ttl);
+extern bool ec_read_invalidate(EcAttachment *att, const char *id);
+extern bool ec_read_refresh(EcAttachment *att, const char *id);
+extern void ec_fill_lock_tables(EcAttachment *att);
 
 #endif							/* ECHOCACHE_READER_H */

@@ -61,21 +61,21 @@ static Datum renamed_array(Datum names, RenameStmt *stmt);
 
 /* The functions that make documents, if the statement may give one another name. */
 List *
-ec_makers(Node *stmt)
+ec_rename_functions(Node *stmt)
 {
 	List	   *list = NIL;
 	ListCell   *lc;
 
 	if (!(IsA(stmt, RenameStmt) || IsA(stmt, AlterObjectSchemaStmt)) ||
-		!OidIsValid(ec_document_catalog(true)))
+		!OidIsValid(ec_catalog_document(true)))
 		return NIL;
-	foreach(lc, ec_documents_with_function())
+	foreach(lc, ec_affected_with_function())
 	{
-		EcDocument *doc = lfirst(lc);
+		EcAttachment *att = lfirst(lc);
 		Maker	   *maker = palloc(sizeof(Maker));
 
-		maker->name = pstrdup(doc->name);
-		maker->function = ec_document_function(doc);
+		maker->name = pstrdup(att->name);
+		maker->function = ec_configuration_function(att);
 		list = lappend(list, maker);
 	}
 	return list;
@@ -83,7 +83,7 @@ ec_makers(Node *stmt)
 
 /* They may have got one: the configuration has them by name. */
 void
-ec_follow_makers(List *makers)
+ec_rename_follow_functions(List *makers)
 {
 	if (makers != NIL)
 		update_configuration(NIL, NULL, makers);
@@ -95,12 +95,12 @@ ec_follow_makers(List *makers)
  * command will want.
  */
 List *
-ec_begin_rename(RenameStmt *stmt, Oid relid)
+ec_rename_begin(RenameStmt *stmt, Oid relid)
 {
 	List	   *renames = NIL;
 	ListCell   *lc;
 
-	if (!ec_owns_relation(relid, GetUserId()))
+	if (!ec_compat_owns_relation(relid, GetUserId()))
 		return NIL;				/* the command says so */
 	LockRelationOid(relid, AccessExclusiveLock);
 	if (RangeVarGetRelid(stmt->relation, NoLock, true) != relid)
@@ -108,22 +108,22 @@ ec_begin_rename(RenameStmt *stmt, Oid relid)
 				(errcode(ERRCODE_OBJECT_IN_USE),
 				 errmsg("table \"%s\" was renamed or dropped meanwhile", stmt->relation->relname),
 				 errhint("Run the command again.")));
-	foreach(lc, ec_documents_touching(relid))
+	foreach(lc, ec_affected_by_table(relid))
 	{
-		EcDocument *doc = lfirst(lc);
+		EcAttachment *att = lfirst(lc);
 		Rename	   *rename;
 
-		if (ec_document_role(doc, relid) == 0)
+		if (ec_affected_role(att, relid) == 0)
 			continue;
 		rename = palloc0(sizeof(Rename));
-		rename->name = pstrdup(doc->name);
-		rename->relid = doc->relid;
-		rename->role = ec_document_role(doc, relid);
-		if (doc->filter)
+		rename->name = pstrdup(att->name);
+		rename->relid = att->relid;
+		rename->role = ec_affected_role(att, relid);
+		if (att->filter)
 		{
-			Relation	rel = relation_open(doc->relid, AccessShareLock);
+			Relation	rel = relation_open(att->relid, AccessShareLock);
 
-			rename->filter = ec_filter_parse(rel, doc->filter, true);
+			rename->filter = ec_filter_parse(rel, att->filter, true);
 			relation_close(rel, NoLock);
 		}
 		renames = lappend(renames, rename);
@@ -133,7 +133,7 @@ ec_begin_rename(RenameStmt *stmt, Oid relid)
 
 /* It has got it. */
 void
-ec_follow_renames(List *renames, RenameStmt *stmt)
+ec_rename_follow(List *renames, RenameStmt *stmt)
 {
 	update_configuration(renames, stmt, NIL);
 	rename_keys(stmt, renames);
@@ -166,7 +166,7 @@ renamed_array(Datum names, RenameStmt *stmt)
 static void
 update_configuration(List *renames, RenameStmt *stmt, List *makers)
 {
-	Relation	rel = table_open(ec_document_catalog(false), RowExclusiveLock);
+	Relation	rel = table_open(ec_catalog_document(false), RowExclusiveLock);
 	SysScanDesc scan;
 	HeapTuple	tuple;
 
@@ -232,7 +232,7 @@ update_configuration(List *renames, RenameStmt *stmt, List *makers)
 static void
 rename_keys(RenameStmt *stmt, List *renames)
 {
-	Relation	rel = table_open(ec_relation("dependent"), RowExclusiveLock);
+	Relation	rel = table_open(ec_catalog_relation("dependent"), RowExclusiveLock);
 	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
 	HeapTuple	tuple;
 
@@ -260,7 +260,7 @@ rename_keys(RenameStmt *stmt, List *renames)
 				renamed(values[Anum_ec_dependent_key_column - 1], stmt);
 			CatalogTupleUpdate(rel, &tuple->t_self,
 							   heap_form_tuple(RelationGetDescr(rel), values, nulls));
-			CacheInvalidateRelcacheByRelid(ec_document_catalog(false));
+			CacheInvalidateRelcacheByRelid(ec_catalog_document(false));
 		}
 	}
 	systable_endscan(scan);

@@ -17,7 +17,7 @@
  * function may get another name by it, or none makes documents.  Throws what reading the
  * extension's tables throws; takes no lock and expects none.
  */
-extern List *ec_makers(Node *stmt);
+extern List *ec_rename_functions(Node *stmt);
 
 /*
  * After it: the configuration has these functions' names as they are now.  Makes visible
@@ -25,7 +25,7 @@ extern List *ec_makers(Node *stmt);
  * echocache.document while it does; expects no lock.  Throws what writing there throws,
  * and 42704 when the extension is gone; with NIL it does nothing.
  */
-extern void ec_follow_makers(List *makers);
+extern void ec_rename_follow_functions(List *makers);
 
 /*
  * The same two for a column of this table.  The first is NIL, too, if the current role
@@ -35,7 +35,7 @@ extern void ec_follow_makers(List *makers);
  * and parsing a filter throw, and 55006 if the name is another table's after that wait.
  * The second expects these locks, and writes echocache.dependent as well, in the same way.
  */
-extern List *ec_begin_rename(RenameStmt *stmt, Oid relid);
-extern void ec_follow_renames(List *renames, RenameStmt *stmt);
+extern List *ec_rename_begin(RenameStmt *stmt, Oid relid);
+extern void ec_rename_follow(List *renames, RenameStmt *stmt);
 
 #endif							/* ECHOCACHE_RENAME_H */

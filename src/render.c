@@ -4,7 +4,7 @@
  *	  From a row to its document: the same bytes, whoever asks.
  *
  * Hit or miss, in whatever session, a document is what row_to_json makes of the
- * row under one set of settings (ec_render_begin).  A reader finds rows by id,
+ * row under one set of settings (ec_act_begin_output).  A reader finds rows by id,
  * with a query.  A writer, at commit, takes the row that it has written from where
  * its trigger saw it, without a query, which would need locks while others wait.
  *
@@ -69,20 +69,20 @@ static const char *const act_settings[][2] = {
 
 static const char *convert(const char *s, size_t *len, int from, int to);
 static void set_setting(const char *name, const char *value);
-static void set_rendering(EcDocument *doc);
+static void set_rendering(EcAttachment *att);
 static int	begin_canonical(void);
-static SPIPlanPtr make_plan(EcDocument *doc, bool many);
+static SPIPlanPtr make_plan(EcAttachment *att, bool many);
 static int	compare_rows(const void *a, const void *b);
-static void take_results(EcDocument *doc, EcRow **sorted, int n, MemoryContext context);
-static void fetch_by_query(EcDocument *doc, EcRow **rows, int n, bool as_owner,
+static void take_results(EcAttachment *att, EcRow **sorted, int n, MemoryContext context);
+static void fetch_by_query(EcAttachment *att, EcRow **rows, int n, bool as_owner,
 						   MemoryContext context);
 static bool fetch_version(Relation rel, EcPlace *place, Snapshot snapshot,
 						  TupleTableSlot *slot);
-static void render_row(EcDocument *doc, EcRow *row, TupleTableSlot *slot, ExprState *filter,
+static void render_row(EcAttachment *att, EcRow *row, TupleTableSlot *slot, ExprState *filter,
 					   ExprContext *econtext);
 static void filter_error(void *arg);
 static bool is_unique(Relation rel, AttrNumber attno);
-static void make_shape(EcDocument *doc, Relation rel);
+static void make_shape(EcAttachment *att, Relation rel);
 
 /* ---------------------------------------------------------------- encoding */
 
@@ -113,7 +113,7 @@ convert(const char *s, size_t *len, int from, int to)
 
 /* What the server encoding's bytes are in UTF-8, or NULL. */
 const char *
-ec_to_utf8(const char *s, size_t *len)
+ec_encoding_to_utf8(const char *s, size_t *len)
 {
 	if (GetDatabaseEncoding() == PG_SQL_ASCII && !pg_verify_mbstr(PG_UTF8, s, (int) *len, true))
 		return NULL;
@@ -122,7 +122,7 @@ ec_to_utf8(const char *s, size_t *len)
 
 /* And back, for bytes from the cache, which may be anything: NULL if they are not UTF-8. */
 const char *
-ec_from_utf8(const char *s, size_t *len)
+ec_encoding_from_utf8(const char *s, size_t *len)
 {
 	if (!pg_verify_mbstr(PG_UTF8, s, (int) *len, true))
 		return NULL;
@@ -140,13 +140,13 @@ set_setting(const char *name, const char *value)
 
 /* What text output depends on, as far as this document needs it. */
 static void
-set_rendering(EcDocument *doc)
+set_rendering(EcAttachment *att)
 {
-	if (!doc->render_all && !doc->render_timezone)
+	if (!att->render_all && !att->render_timezone)
 		return;
 	if (strcmp(pg_get_timezone_name(session_timezone), "UTC") != 0)
 		set_setting("TimeZone", "UTC");
-	if (!doc->render_all)
+	if (!att->render_all)
 		return;
 	if (DateStyle != USE_ISO_DATES || DateOrder != DATEORDER_MDY)
 		set_setting("datestyle", "ISO, MDY");
@@ -163,25 +163,25 @@ set_rendering(EcDocument *doc)
 }
 
 /*
- * From here to ec_render_end() text output does not depend on the session's
+ * From here to ec_act_end_output() text output does not depend on the session's
  * settings, as far as this document needs it.  An error in between restores
  * them, too.  (postgres_fdw's set_transmission_modes() is the precedent.)
  * For output and built-in types only: where code of a user's may run, see ec_act_begin().
  */
 int
-ec_render_begin(EcDocument *doc)
+ec_act_begin_output(EcAttachment *att)
 {
 	int			nestlevel;
 
-	if (!doc->render_all && !doc->render_timezone)
+	if (!att->render_all && !att->render_timezone)
 		return 0;
 	nestlevel = NewGUCNestLevel();
-	set_rendering(doc);
+	set_rendering(att);
 	return nestlevel;
 }
 
 void
-ec_render_end(int nestlevel)
+ec_act_end_output(int nestlevel)
 {
 	if (nestlevel > 0)
 		AtEOXact_GUC(true, nestlevel);
@@ -204,18 +204,18 @@ ec_render_end(int nestlevel)
  * caller reads by himself, as policies' functions run.
  */
 void
-ec_act_begin(EcDocument *doc, bool as_owner, EcActing *before)
+ec_act_begin(EcAttachment *att, bool as_owner, EcActing *before)
 {
 	GetUserIdAndSecContext(&before->user, &before->sec_context);
-	SetUserIdAndSecContext(as_owner ? doc->relowner : before->user,
+	SetUserIdAndSecContext(as_owner ? att->relowner : before->user,
 						   before->sec_context | SECURITY_LOCAL_USERID_CHANGE |
 						   SECURITY_RESTRICTED_OPERATION | (as_owner ? SECURITY_NOFORCE_RLS : 0));
 	before->nestlevel = NewGUCNestLevel();
 	before->read_only = XactReadOnly;
-	set_rendering(doc);
-	if (!doc->render_all && !doc->filter)
+	set_rendering(att);
+	if (!att->render_all && !att->filter)
 		return;					/* built-in types only, and names that are qualified */
-	if (!doc->render_all)
+	if (!att->render_all)
 		set_setting("search_path", EC_SEARCH_PATH);
 	for (int i = 0; i < lengthof(act_settings); i++)
 		if (strcmp(GetConfigOption(act_settings[i][0], false, false), act_settings[i][1]) != 0)
@@ -256,7 +256,7 @@ begin_canonical(void)
  * thrown all the same.
  */
 bool
-ec_guarded(void (*work) (void *arg), void *arg)
+ec_act_guarded(void (*work) (void *arg), void *arg)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -298,15 +298,15 @@ ec_guarded(void (*work) (void *arg), void *arg)
 
 /* The document's table, qualified for a query.  Throws 42P01 when it is gone. */
 char *
-ec_document_table(EcDocument *doc)
+ec_attachment_table(EcAttachment *att)
 {
-	char	   *name = get_rel_name(doc->relid);
+	char	   *name = get_rel_name(att->relid);
 
 	if (name == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("the table of document \"%s\" does not exist any more", doc->name)));
-	return quote_qualified_identifier(get_namespace_name(get_rel_namespace(doc->relid)), name);
+				 errmsg("the table of document \"%s\" does not exist any more", att->name)));
+	return quote_qualified_identifier(get_namespace_name(get_rel_namespace(att->relid)), name);
 }
 
 /*
@@ -315,21 +315,21 @@ ec_document_table(EcDocument *doc)
  * filter.  A plain table's children are not part of its documents: triggers do not reach them.
  */
 static SPIPlanPtr
-make_plan(EcDocument *doc, bool many)
+make_plan(EcAttachment *att, bool many)
 {
 	StringInfoData sql;
-	TypeCacheEntry *type = lookup_type_cache(doc->key.type, TYPECACHE_EQ_OPR);
-	Oid			argtype = many ? get_array_type(doc->key.type) : doc->key.type;
-	const char *key = quote_identifier(NameStr(doc->key.name));
-	const char *table = ec_document_table(doc);
+	TypeCacheEntry *type = lookup_type_cache(att->key.type, TYPECACHE_EQ_OPR);
+	Oid			argtype = many ? get_array_type(att->key.type) : att->key.type;
+	const char *key = quote_identifier(NameStr(att->key.name));
+	const char *table = ec_attachment_table(att);
 	HeapTuple	operator;
 	SPIPlanPtr	plan;
 
 	initStringInfo(&sql);
 	appendStringInfo(&sql, "SELECT t.%s, ", key);
-	if (doc->function_name)
+	if (att->function_name)
 		appendStringInfo(&sql, "(t.*)::%s, ", table);
-	else if (doc->exclude == NIL)
+	else if (att->exclude == NIL)
 		appendStringInfoString(&sql, "pg_catalog.row_to_json(t.*), ");
 	else
 	{
@@ -337,30 +337,30 @@ make_plan(EcDocument *doc, bool many)
 		const char *comma = "";
 
 		appendStringInfoString(&sql, "(SELECT pg_catalog.row_to_json(d.*) FROM (SELECT ");
-		while ((attno = bms_next_member(doc->columns, attno)) >= 0)
+		while ((attno = bms_next_member(att->columns, attno)) >= 0)
 		{
 			appendStringInfo(&sql, "%st.%s", comma,
-							 quote_identifier(get_attname(doc->relid, attno, false)));
+							 quote_identifier(get_attname(att->relid, attno, false)));
 			comma = ", ";
 		}
 		appendStringInfoString(&sql, ") AS d), ");
 	}
-	if (doc->has_owner)
-		appendStringInfo(&sql, "t.%s", quote_identifier(NameStr(doc->owner.name)));
+	if (att->has_owner)
+		appendStringInfo(&sql, "t.%s", quote_identifier(NameStr(att->owner.name)));
 	else
 		appendStringInfoString(&sql, "NULL");
 	operator = SearchSysCache1(OPEROID, ObjectIdGetDatum(type->eq_opr));
 	if (!HeapTupleIsValid(operator))
 		elog(ERROR, "cache lookup failed for operator %u", type->eq_opr);
 	appendStringInfo(&sql, " FROM %s%s AS t WHERE t.%s OPERATOR(%s.%s) ",
-					 doc->partitioned ? "" : "ONLY ", table, key,
+					 att->partitioned ? "" : "ONLY ", table, key,
 					 quote_identifier(get_namespace_name(
 										  ((Form_pg_operator) GETSTRUCT(operator))->oprnamespace)),
 					 NameStr(((Form_pg_operator) GETSTRUCT(operator))->oprname));
 	ReleaseSysCache(operator);
 	appendStringInfoString(&sql, many ? "ANY ($1)" : "$1");
-	if (doc->filter)
-		appendStringInfo(&sql, " AND (%s)", doc->filter);
+	if (att->filter)
+		appendStringInfo(&sql, " AND (%s)", att->filter);
 
 	plan = SPI_prepare(sql.data, 1, &argtype);
 	if (plan == NULL || SPI_keepplan(plan) != 0)
@@ -377,12 +377,12 @@ compare_rows(const void *a, const void *b)
 
 /* Hand the query's rows to those who asked for their ids; results go to context. */
 static void
-take_results(EcDocument *doc, EcRow **sorted, int n, MemoryContext context)
+take_results(EcAttachment *att, EcRow **sorted, int n, MemoryContext context)
 {
 	FmgrInfo	function;
 
-	if (doc->function_name)
-		ec_build_begin(doc, &function);
+	if (att->function_name)
+		ec_build_begin(att, &function);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		HeapTuple	tuple = SPI_tuptable->vals[i];
@@ -397,7 +397,7 @@ take_results(EcDocument *doc, EcRow **sorted, int n, MemoryContext context)
 
 		if (isnull)
 			continue;
-		probe.id = OutputFunctionCall(&doc->key.out, key);
+		probe.id = OutputFunctionCall(&att->key.out, key);
 		if (n > 1)
 		{
 			row = bsearch(&wanted, sorted, n, sizeof(EcRow *), compare_rows);
@@ -407,26 +407,26 @@ take_results(EcDocument *doc, EcRow **sorted, int n, MemoryContext context)
 		(*row)->matches++;
 		(*row)->same_id = strcmp(probe.id, (*row)->id) == 0;
 		value = SPI_getbinval(tuple, desc, 2, &isnull);
-		if (doc->function_name)
-			value = PointerGetDatum(ec_build(doc, &function, value, &isnull));
+		if (att->function_name)
+			value = PointerGetDatum(ec_build(att, &function, value, &isnull));
 		old = MemoryContextSwitchTo(context);
 		(*row)->json = isnull ? NULL : DatumGetTextPCopy(value);
 		MemoryContextSwitchTo(old);
 		value = SPI_getbinval(tuple, desc, 3, &isnull);
 		old = MemoryContextSwitchTo(context);
-		(*row)->owner = isnull || !doc->has_owner ? NULL
-			: OutputFunctionCall(&doc->owner.out, value);
+		(*row)->owner = isnull || !att->has_owner ? NULL
+			: OutputFunctionCall(&att->owner.out, value);
 		MemoryContextSwitchTo(old);
 	}
 }
 
 /* The rows with these distinct ids by the document's query; the active snapshot is set. */
 static void
-fetch_by_query(EcDocument *doc, EcRow **rows, int n, bool as_owner, MemoryContext context)
+fetch_by_query(EcAttachment *att, EcRow **rows, int n, bool as_owner, MemoryContext context)
 {
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	if (n > 1 && doc->key_exact)
+	if (n > 1 && att->key_exact)
 	{
 		Datum	   *ids = palloc(n * sizeof(Datum));
 		Datum		array;
@@ -434,28 +434,28 @@ fetch_by_query(EcDocument *doc, EcRow **rows, int n, bool as_owner, MemoryContex
 		bool		byval;
 		char		align;
 
-		if (doc->plan_many[as_owner] == NULL)
-			doc->plan_many[as_owner] = make_plan(doc, true);
+		if (att->plan_many[as_owner] == NULL)
+			att->plan_many[as_owner] = make_plan(att, true);
 		qsort(rows, n, sizeof(EcRow *), compare_rows);
 		for (int i = 0; i < n; i++)
-			ids[i] = ec_column_datum(&doc->key, rows[i]->id);
-		get_typlenbyvalalign(doc->key.type, &len, &byval, &align);
-		array = PointerGetDatum(construct_array(ids, n, doc->key.type, len, byval, align));
-		if (SPI_execute_plan(doc->plan_many[as_owner], &array, NULL, true, 0) != SPI_OK_SELECT)
-			elog(ERROR, "could not read documents of \"%s\"", doc->name);
-		take_results(doc, rows, n, context);
+			ids[i] = ec_column_datum(&att->key, rows[i]->id);
+		get_typlenbyvalalign(att->key.type, &len, &byval, &align);
+		array = PointerGetDatum(construct_array(ids, n, att->key.type, len, byval, align));
+		if (SPI_execute_plan(att->plan_many[as_owner], &array, NULL, true, 0) != SPI_OK_SELECT)
+			elog(ERROR, "could not read documents of \"%s\"", att->name);
+		take_results(att, rows, n, context);
 	}
 	else
 	{
-		if (doc->plan_one[as_owner] == NULL)
-			doc->plan_one[as_owner] = make_plan(doc, false);
+		if (att->plan_one[as_owner] == NULL)
+			att->plan_one[as_owner] = make_plan(att, false);
 		for (int i = 0; i < n; i++)
 		{
-			Datum		id = ec_column_datum(&doc->key, rows[i]->id);
+			Datum		id = ec_column_datum(&att->key, rows[i]->id);
 
-			if (SPI_execute_plan(doc->plan_one[as_owner], &id, NULL, true, 2) != SPI_OK_SELECT)
-				elog(ERROR, "could not read documents of \"%s\"", doc->name);
-			take_results(doc, &rows[i], 1, context);
+			if (SPI_execute_plan(att->plan_one[as_owner], &id, NULL, true, 2) != SPI_OK_SELECT)
+				elog(ERROR, "could not read documents of \"%s\"", att->name);
+			take_results(att, &rows[i], 1, context);
 			SPI_freetuptable(SPI_tuptable);
 		}
 	}
@@ -560,18 +560,18 @@ is_unique(Relation rel, AttrNumber attno)
 
 /* The columns that the document shows, as a record type of their own; the filter. */
 static void
-make_shape(EcDocument *doc, Relation rel)
+make_shape(EcAttachment *att, Relation rel)
 {
-	MemoryContext old = MemoryContextSwitchTo(doc->context);
-	TupleDesc	shape = CreateTemplateTupleDesc(bms_num_members(doc->columns));
+	MemoryContext old = MemoryContextSwitchTo(att->context);
+	TupleDesc	shape = CreateTemplateTupleDesc(bms_num_members(att->columns));
 	int			attno = -1;
 	AttrNumber	n = 0;
 
-	while ((attno = bms_next_member(doc->columns, attno)) >= 0)
+	while ((attno = bms_next_member(att->columns, attno)) >= 0)
 		TupleDescCopyEntry(shape, ++n, RelationGetDescr(rel), attno);
-	doc->key_unique = is_unique(rel, get_attnum(doc->relid, NameStr(doc->key.name)));
-	doc->filter_expr = doc->filter ? (Expr *) ec_filter_parse(rel, doc->filter, true) : NULL;
-	doc->shape = BlessTupleDesc(shape);
+	att->key_unique = is_unique(rel, get_attnum(att->relid, NameStr(att->key.name)));
+	att->filter_expr = att->filter ? (Expr *) ec_filter_parse(rel, att->filter, true) : NULL;
+	att->shape = BlessTupleDesc(shape);
 	MemoryContextSwitchTo(old);
 }
 
@@ -602,18 +602,18 @@ fetch_version(Relation rel, EcPlace *place, Snapshot snapshot, TupleTableSlot *s
 
 /* Render one row, in the attached table's layout. */
 static void
-render_row(EcDocument *doc, EcRow *row, TupleTableSlot *slot, ExprState *filter,
+render_row(EcAttachment *att, EcRow *row, TupleTableSlot *slot, ExprState *filter,
 		   ExprContext *econtext)
 {
-	Datum	   *values = palloc(doc->shape->natts * sizeof(Datum));
-	bool	   *nulls = palloc(doc->shape->natts * sizeof(bool));
-	AttrNumber	keyatt = get_attnum(doc->relid, NameStr(doc->key.name));
+	Datum	   *values = palloc(att->shape->natts * sizeof(Datum));
+	bool	   *nulls = palloc(att->shape->natts * sizeof(bool));
+	AttrNumber	keyatt = get_attnum(att->relid, NameStr(att->key.name));
 	int			attno = -1;
 	int			a = 0;
 	bool		isnull;
 	Datum		key = slot_getattr(slot, keyatt, &isnull);
 
-	if (isnull || strcmp(OutputFunctionCall(&doc->key.out, key), row->id) != 0)
+	if (isnull || strcmp(OutputFunctionCall(&att->key.out, key), row->id) != 0)
 		return;
 	row->same_id = true;
 	if (filter)
@@ -622,14 +622,14 @@ render_row(EcDocument *doc, EcRow *row, TupleTableSlot *slot, ExprState *filter,
 		if (!ExecQual(filter, econtext))
 			return;
 	}
-	while ((attno = bms_next_member(doc->columns, attno)) >= 0)
+	while ((attno = bms_next_member(att->columns, attno)) >= 0)
 	{
 		values[a] = slot_getattr(slot, attno, &nulls[a]);
 		a++;
 	}
 	row->matches = 1;
 	row->json = DatumGetTextP(DirectFunctionCall1(row_to_json, HeapTupleGetDatum(
-						toast_build_flattened_tuple(doc->shape, values, nulls))));
+						toast_build_flattened_tuple(att->shape, values, nulls))));
 }
 
 /*
@@ -639,7 +639,7 @@ render_row(EcDocument *doc, EcRow *row, TupleTableSlot *slot, ExprState *filter,
  * may mean that it is deleted, or that it would take a query.
  */
 void
-ec_document_written(EcDocument *doc, EcRow *rows, int n, Snapshot snapshot)
+ec_render_written(EcAttachment *att, EcRow *rows, int n, Snapshot snapshot)
 {
 	Relation	root;
 	EState	   *estate = NULL;
@@ -648,22 +648,22 @@ ec_document_written(EcDocument *doc, EcRow *rows, int n, Snapshot snapshot)
 
 	if (n == 0)
 		return;
-	ec_act_begin(doc, true, &before);
+	ec_act_begin(att, true, &before);
 	PushActiveSnapshot(snapshot);
-	root = table_open(doc->relid, NoLock);
-	if (doc->shape == NULL)
-		make_shape(doc, root);
-	if (!doc->key_unique)
+	root = table_open(att->relid, NoLock);
+	if (att->shape == NULL)
+		make_shape(att, root);
+	if (!att->key_unique)
 	{
 		/* perhaps another row has the same id: that takes a query */
 		for (int i = 0; i < n; i++)
 			rows[i].matches = 0;
 		n = 0;
 	}
-	if (doc->filter_expr)
+	if (att->filter_expr)
 	{
 		estate = CreateExecutorState();
-		filter = ExecPrepareQual(list_make1(doc->filter_expr), estate);
+		filter = ExecPrepareQual(list_make1(att->filter_expr), estate);
 	}
 	for (int i = 0; i < n; i++)
 	{
@@ -675,7 +675,7 @@ ec_document_written(EcDocument *doc, EcRow *rows, int n, Snapshot snapshot)
 		row->same_id = false;
 		row->json = NULL;
 		/* a virtual column would take a query */
-		if (!OidIsValid(row->place.table) || doc->has_virtual)
+		if (!OidIsValid(row->place.table) || att->has_virtual)
 			continue;
 		rel = table_open(row->place.table, NoLock);
 		slot = table_slot_create(rel, NULL);
@@ -690,7 +690,7 @@ ec_document_written(EcDocument *doc, EcRow *rows, int n, Snapshot snapshot)
 				mine = execute_attr_map_slot(map->attrMap, slot,
 											 MakeSingleTupleTableSlot(RelationGetDescr(root),
 																	  &TTSOpsVirtual));
-			render_row(doc, row, mine, filter, filter ? GetPerTupleExprContext(estate) : NULL);
+			render_row(att, row, mine, filter, filter ? GetPerTupleExprContext(estate) : NULL);
 			if (mine != slot)
 				ExecDropSingleTupleTableSlot(mine);
 		}
@@ -711,14 +711,14 @@ ec_document_written(EcDocument *doc, EcRow *rows, int n, Snapshot snapshot)
  * the caller has made the checks.  Throws what a query may throw.
  */
 void
-ec_document_fetch(EcDocument *doc, EcRow *rows, int n, Snapshot snapshot, bool as_owner)
+ec_fetch(EcAttachment *att, EcRow *rows, int n, Snapshot snapshot, bool as_owner)
 {
 	EcRow	  **asked;
 	EcActing	before;
 
 	if (n == 0)
 		return;
-	ec_act_begin(doc, as_owner, &before);
+	ec_act_begin(att, as_owner, &before);
 	PushActiveSnapshot(snapshot);
 
 	asked = palloc(n * sizeof(EcRow *));
@@ -730,7 +730,7 @@ ec_document_fetch(EcDocument *doc, EcRow *rows, int n, Snapshot snapshot, bool a
 		rows[i].json = NULL;
 		rows[i].owner = NULL;
 	}
-	fetch_by_query(doc, asked, n, as_owner, CurrentMemoryContext);
+	fetch_by_query(att, asked, n, as_owner, CurrentMemoryContext);
 	pfree(asked);
 
 	PopActiveSnapshot();
@@ -740,22 +740,22 @@ ec_document_fetch(EcDocument *doc, EcRow *rows, int n, Snapshot snapshot, bool a
 /*
  * What of a row goes into the cache: its JSON in UTF-8.  false: nothing; several
  * rows have the id, the row's own id is another text (1.0 for 1.00, whose
- * changes withdraw another key), or UTF-8 cannot express it.
+ * changes invalidate another key), or UTF-8 cannot express it.
  */
 bool
-ec_document_cacheable(const EcRow *row, const char **value, size_t *len)
+ec_render_cacheable(const EcRow *row, const char **value, size_t *len)
 {
 	if (row->matches != 1 || !row->same_id || row->json == NULL)
 		return false;
 	*len = VARSIZE_ANY_EXHDR(row->json);
-	*value = *len > EC_VALUE_MAX ? NULL : ec_to_utf8(VARDATA_ANY(row->json), len);
+	*value = *len > EC_VALUE_MAX ? NULL : ec_encoding_to_utf8(VARDATA_ANY(row->json), len);
 	return *value != NULL;
 }
 
 /*
  * The member that row_to_json makes of this value of the column, "user_id":"..." say,
  * in the server encoding.  *namelen is the part up to and with the colon.  The
- * caller has called ec_render_begin().
+ * caller has called ec_act_begin_output().
  */
 char *
 ec_column_member(EcColumn *column, Datum value, bool isnull, int *len, int *namelen)
@@ -783,18 +783,18 @@ ec_column_member(EcColumn *column, Datum value, bool isnull, int *len, int *name
  * owner is the column's canonical text.
  */
 char *
-ec_document_owner_member(EcDocument *doc, const char *owner, int *len, int *namelen)
+ec_owner_member(EcAttachment *att, const char *owner, int *len, int *namelen)
 {
-	int			nestlevel = ec_render_begin(doc);
-	char	   *member = ec_column_member(&doc->owner, ec_column_datum(&doc->owner, owner), false,
+	int			nestlevel = ec_act_begin_output(att);
+	char	   *member = ec_column_member(&att->owner, ec_column_datum(&att->owner, owner), false,
 										  len, namelen);
 	size_t		namesize = *namelen;
 	size_t		size = *len;
 
-	ec_render_end(nestlevel);
+	ec_act_end_output(nestlevel);
 	/* the name too may have grown */
-	if (ec_to_utf8(member, &namesize) == NULL ||
-		(member = unconstify(char *, ec_to_utf8(member, &size))) == NULL)
+	if (ec_encoding_to_utf8(member, &namesize) == NULL ||
+		(member = unconstify(char *, ec_encoding_to_utf8(member, &size))) == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_CHARACTER_NOT_IN_REPERTOIRE),
 				 errmsg("the owner cannot be expressed in UTF-8")));
@@ -805,20 +805,20 @@ ec_document_owner_member(EcDocument *doc, const char *owner, int *len, int *name
 
 /* The id of some row that has a document; NULL: there is none. */
 char *
-ec_document_any_id(EcDocument *doc)
+any_id(EcAttachment *att)
 {
 	MemoryContext context = CurrentMemoryContext;
-	const char *key = quote_identifier(NameStr(doc->key.name));
+	const char *key = quote_identifier(NameStr(att->key.name));
 	char	   *id = NULL;
 	EcActing	before;
 
-	ec_act_begin(doc, true, &before);
+	ec_act_begin(att, true, &before);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	if (SPI_execute(psprintf("SELECT t.%s FROM %s%s AS t WHERE t.%s IS NOT NULL AND (%s) LIMIT 1",
-							 key, doc->partitioned ? "" : "ONLY ", ec_document_table(doc), key,
-							 doc->filter ? doc->filter : "true"), true, 1) != SPI_OK_SELECT)
-		elog(ERROR, "could not read a row of \"%s\"", doc->name);
+							 key, att->partitioned ? "" : "ONLY ", ec_attachment_table(att), key,
+							 att->filter ? att->filter : "true"), true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read a row of \"%s\"", att->name);
 	if (SPI_processed > 0)
 	{
 		id = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);

@@ -24,7 +24,7 @@
 /* Backends, autovacuum and background workers, auxiliary processes. */
 #define EC_PROC_SLOTS	(MaxBackends + NUM_AUXILIARY_PROCS)
 
-EcShared   *ec_shared = NULL;
+EcShared   *ec_shmem = NULL;
 
 static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
 static shmem_request_hook_type prev_shmem_request_hook = NULL;
@@ -88,29 +88,29 @@ shmem_startup(void)
 		prev_shmem_startup_hook();
 
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
-	ec_shared = ShmemInitStruct("echocache", size, &found);
+	ec_shmem = ShmemInitStruct("echocache", size, &found);
 	if (!found)
 	{
-		memset(ec_shared, 0, size);
-		ec_shared->lock = &GetNamedLWLockTranche("echocache")->lock;
+		memset(ec_shmem, 0, size);
+		ec_shmem->lock = &GetNamedLWLockTranche("echocache")->lock;
 		for (int d = 0; d < EC_MAX_DATABASES; d++)
-			init_states(&ec_shared->database[d]);
-		init_states(&ec_shared->unclaimed);
-		for (int d = 0; d < EC_MAX_DOCUMENTS; d++)
+			init_states(&ec_shmem->database[d]);
+		init_states(&ec_shmem->unclaimed);
+		for (int d = 0; d < EC_MAX_ATTACHMENTS; d++)
 		{
-			pg_atomic_init_u64(&ec_shared->document[d].async_lsn, 0);
+			pg_atomic_init_u64(&ec_shmem->slot[d].async_lsn, 0);
 			for (int c = 0; c < EC_NCOUNTERS; c++)
-				pg_atomic_init_u64(&ec_shared->document[d].counter[c], 0);
-			pg_atomic_init_u32(&ec_shared->document[d].warm_pid, 0);
-			pg_atomic_init_u64(&ec_shared->document[d].warm_started, 0);
-			pg_atomic_init_u64(&ec_shared->document[d].warm_total, 0);
-			pg_atomic_init_u64(&ec_shared->document[d].warm_done, 0);
-			pg_atomic_init_u64(&ec_shared->document[d].warm_stored, 0);
+				pg_atomic_init_u64(&ec_shmem->slot[d].counter[c], 0);
+			pg_atomic_init_u32(&ec_shmem->slot[d].warm_pid, 0);
+			pg_atomic_init_u64(&ec_shmem->slot[d].warm_started, 0);
+			pg_atomic_init_u64(&ec_shmem->slot[d].warm_total, 0);
+			pg_atomic_init_u64(&ec_shmem->slot[d].warm_done, 0);
+			pg_atomic_init_u64(&ec_shmem->slot[d].warm_stored, 0);
 		}
-		ec_shared->nprocs = EC_PROC_SLOTS;
-		for (int i = 0; i < ec_shared->nprocs; i++)
-			pg_atomic_init_u64(&ec_shared->entered[i], 0);
-		ec_shared->stats_reset = GetCurrentTimestamp();
+		ec_shmem->nprocs = EC_PROC_SLOTS;
+		for (int i = 0; i < ec_shmem->nprocs; i++)
+			pg_atomic_init_u64(&ec_shmem->entered[i], 0);
+		ec_shmem->stats_reset = GetCurrentTimestamp();
 		ec_topology_init();
 	}
 	LWLockRelease(AddinShmemInitLock);
@@ -132,9 +132,9 @@ ec_shmem_init(void)
 
 /* Throws 55000 unless the library was preloaded by the postmaster. */
 void
-ec_require_preload(void)
+ec_shmem_require(void)
 {
-	if (ec_shared == NULL)
+	if (ec_shmem == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("echocache must be loaded via \"shared_preload_libraries\""),
@@ -148,7 +148,7 @@ ec_require_preload(void)
  * is checked without it, which at worst sees a slot a moment too late.
  */
 EcDatabase *
-ec_my_database(void)
+ec_state_database(void)
 {
 	static EcDatabase *cached = NULL;
 
@@ -156,9 +156,9 @@ ec_my_database(void)
 		return cached;
 	for (int i = 0; i < EC_MAX_DATABASES; i++)
 	{
-		if (ec_shared->database[i].dboid == MyDatabaseId)
+		if (ec_shmem->database[i].dboid == MyDatabaseId)
 		{
-			cached = &ec_shared->database[i];
+			cached = &ec_shmem->database[i];
 			return cached;
 		}
 	}
@@ -167,15 +167,15 @@ ec_my_database(void)
 
 /*
  * A server's state for this database.  Without a slot nobody makes it UP: what an
- * earlier life left in the cache must be withdrawn, and nothing be read.
+ * earlier life left in the cache must be invalidated, and nothing be read.
  */
 EcState
-ec_server_state(int server)
+ec_state_of(int server)
 {
-	EcDatabase *db = ec_my_database();
+	EcDatabase *db = ec_state_database();
 
 	if (db == NULL)
-		db = &ec_shared->unclaimed;
+		db = &ec_shmem->unclaimed;
 	if (db->standby && !RecoveryInProgress())
 		return EC_RECOVERING;	/* just promoted: the launcher has not seen it yet */
 	return EC_STATE(pg_atomic_read_u64(&db->state[server]));
@@ -197,10 +197,10 @@ ec_state_read(EcDatabase *db, int server, uint64 generation, uint64 *word)
 {
 	bool		current;
 
-	LWLockAcquire(ec_shared->lock, LW_SHARED);
+	LWLockAcquire(ec_shmem->lock, LW_SHARED);
 	current = ec_topology_is_current(generation);
 	*word = ec_state_word(db, server);
-	LWLockRelease(ec_shared->lock);
+	LWLockRelease(ec_shmem->lock);
 	return current;
 }
 
@@ -223,7 +223,7 @@ ec_state_swap(EcDatabase *db, int server, uint64 *word, EcState to, bool purge)
 
 /* Every server of this database is RECOVERING, and must be purged: a new start. */
 void
-ec_states_reset(EcDatabase *db)
+ec_state_reset(EcDatabase *db)
 {
 	for (int i = 0; i < EC_MAX_SERVERS; i++)
 	{
@@ -241,9 +241,9 @@ ec_states_reset(EcDatabase *db)
  * when the state has changed and we have ended.
  */
 bool
-ec_all_noted(int server)
+ec_state_all_noted(int server)
 {
-	EcDatabase *db = ec_my_database();
+	EcDatabase *db = ec_state_database();
 	uint64		word;
 
 	if (db == NULL)
@@ -265,18 +265,18 @@ make_down(EcDatabase *db, int server)
 			return false;
 	} while (!ec_state_swap(db, server, &word, EC_DOWN, EC_MUST_PURGE(word)));
 	if (db->worker_pid != MyProcPid)
-		ec_wake(db->worker_pid);
+		ec_shmem_wake(db->worker_pid);
 	return true;
 }
 
 /* A server that is UP for a database is worth a try for those that have no slot, too. */
 void
-ec_unclaimed_retry(int server)
+ec_state_retry_unclaimed(int server)
 {
-	uint64		word = ec_state_word(&ec_shared->unclaimed, server);
+	uint64		word = ec_state_word(&ec_shmem->unclaimed, server);
 
 	if (EC_STATE(word) == EC_DOWN)
-		(void) ec_state_swap(&ec_shared->unclaimed, server, &word, EC_RECOVERING, true);
+		(void) ec_state_swap(&ec_shmem->unclaimed, server, &word, EC_RECOVERING, true);
 }
 
 /*
@@ -285,20 +285,20 @@ ec_unclaimed_retry(int server)
  * by the one who changes the state.  May be called in the COMMIT callback.
  */
 void
-ec_server_down(uint64 generation, int server, const char *reason)
+ec_state_down(uint64 generation, int server, const char *reason)
 {
 	bool		changed;
-	EcServer   *s = &ec_shared->server[server];
+	EcServer   *s = &ec_shmem->server[server];
 
 	if (!ec_topology_is_current(generation))
 		return;					/* no server of the present topology */
 
-	changed = make_down(&ec_shared->unclaimed, server);
+	changed = make_down(&ec_shmem->unclaimed, server);
 	for (int d = 0; d < EC_MAX_DATABASES; d++)
-		if (OidIsValid(ec_shared->database[d].dboid))
-			changed |= make_down(&ec_shared->database[d], server);
+		if (OidIsValid(ec_shmem->database[d].dboid))
+			changed |= make_down(&ec_shmem->database[d], server);
 
-	ec_server_error(server, reason);
+	ec_state_set_error(server, reason);
 	if (changed)
 		ereport(LOG,
 				(errmsg("echocache: server \"%s\" is down: %s", s->name, reason),
@@ -307,31 +307,31 @@ ec_server_down(uint64 generation, int server, const char *reason)
 
 /* Note why a server is not UP, for the view. */
 void
-ec_server_error(int server, const char *reason)
+ec_state_set_error(int server, const char *reason)
 {
-	EcServer   *s = &ec_shared->server[server];
+	EcServer   *s = &ec_shmem->server[server];
 
-	LWLockAcquire(ec_shared->lock, LW_EXCLUSIVE);
+	LWLockAcquire(ec_shmem->lock, LW_EXCLUSIVE);
 	strlcpy(s->last_error, reason, EC_ERROR_MAX);
 	s->last_error_at = GetCurrentTimestamp();
-	LWLockRelease(ec_shared->lock);
+	LWLockRelease(ec_shmem->lock);
 }
 
 /* And why it is not, palloc'd. */
 char *
-ec_server_reason(int server)
+ec_state_error(int server)
 {
 	char		reason[EC_ERROR_MAX];
 
-	LWLockAcquire(ec_shared->lock, LW_SHARED);
-	strlcpy(reason, ec_shared->server[server].last_error, sizeof(reason));
-	LWLockRelease(ec_shared->lock);
+	LWLockAcquire(ec_shmem->lock, LW_SHARED);
+	strlcpy(reason, ec_shmem->server[server].last_error, sizeof(reason));
+	LWLockRelease(ec_shmem->lock);
 	return pstrdup(reason);
 }
 
 /* Set the latch of another backend or worker, if it is there. */
 void
-ec_wake(int pid)
+ec_shmem_wake(int pid)
 {
 	PGPROC	   *proc = pid ? BackendPidGetProc(pid) : NULL;
 
@@ -359,9 +359,9 @@ static const char *
 prefix_of(Oid dboid)
 {
 	for (int i = 0; i < EC_MAX_DATABASES; i++)
-		if (ec_shared->database[i].dboid == dboid)
-			return ec_shared->database[i].prefix;
-	return dboid == MyDatabaseId ? ec_key_prefix : NULL;
+		if (ec_shmem->database[i].dboid == dboid)
+			return ec_shmem->database[i].prefix;
+	return dboid == MyDatabaseId ? ec_guc_key_prefix : NULL;
 }
 
 /*
@@ -369,17 +369,17 @@ prefix_of(Oid dboid)
  * all are taken, or another database has a document with the same keys.  A
  * document without a slot is neither read from the cache nor stored.
  */
-EcDocumentSlot *
-ec_document_slot(Oid relid, const char *name)
+EcSlot *
+ec_slot_claim(Oid relid, const char *name)
 {
-	EcDocumentSlot *slot = NULL;
-	EcDocumentSlot *free_slot = NULL;
+	EcSlot *slot = NULL;
+	EcSlot *free_slot = NULL;
 	bool		taken = false;
 
-	LWLockAcquire(ec_shared->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < EC_MAX_DOCUMENTS; i++)
+	LWLockAcquire(ec_shmem->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < EC_MAX_ATTACHMENTS; i++)
 	{
-		EcDocumentSlot *d = &ec_shared->document[i];
+		EcSlot *d = &ec_shmem->slot[i];
 
 		if (d->dboid == InvalidOid)
 			free_slot = free_slot ? free_slot : d;
@@ -406,7 +406,7 @@ ec_document_slot(Oid relid, const char *name)
 	}
 	if (slot != NULL)
 		strlcpy(slot->name, name, sizeof(slot->name));
-	LWLockRelease(ec_shared->lock);
+	LWLockRelease(ec_shmem->lock);
 
 	if (slot == NULL && taken)
 		ereport(LOG,
@@ -419,42 +419,42 @@ ec_document_slot(Oid relid, const char *name)
 		ereport(LOG,
 				(errmsg("echocache: document \"%s\" is not cached", name),
 				 errdetail("More than %d tables are attached in this cluster.",
-						   EC_MAX_DOCUMENTS)));
+						   EC_MAX_ATTACHMENTS)));
 	return slot;
 }
 
 /* Has a table of this database a slot? */
 bool
-ec_document_has_slot(Oid relid)
+ec_slot_exists(Oid relid)
 {
 	bool		has = false;
 
-	LWLockAcquire(ec_shared->lock, LW_SHARED);
-	for (int i = 0; i < EC_MAX_DOCUMENTS && !has; i++)
-		has = ec_shared->document[i].dboid == MyDatabaseId &&
-			ec_shared->document[i].relid == relid;
-	LWLockRelease(ec_shared->lock);
+	LWLockAcquire(ec_shmem->lock, LW_SHARED);
+	for (int i = 0; i < EC_MAX_ATTACHMENTS && !has; i++)
+		has = ec_shmem->slot[i].dboid == MyDatabaseId &&
+			ec_shmem->slot[i].relid == relid;
+	LWLockRelease(ec_shmem->lock);
 	return has;
 }
 
 /* Give up a document's slot, after it was detached. */
 void
-ec_document_slot_free(Oid relid)
+ec_slot_free(Oid relid)
 {
-	LWLockAcquire(ec_shared->lock, LW_EXCLUSIVE);
-	for (int i = 0; i < EC_MAX_DOCUMENTS; i++)
+	LWLockAcquire(ec_shmem->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < EC_MAX_ATTACHMENTS; i++)
 	{
-		EcDocumentSlot *d = &ec_shared->document[i];
+		EcSlot *d = &ec_shmem->slot[i];
 
 		if (d->dboid == MyDatabaseId && d->relid == relid)
 			d->dboid = InvalidOid;
 	}
-	LWLockRelease(ec_shared->lock);
+	LWLockRelease(ec_shmem->lock);
 }
 
 /* Count; a document without a slot is not counted. */
 void
-ec_count(EcDocumentSlot *slot, EcCounter what, uint64 by)
+ec_slot_count(EcSlot *slot, EcCounter what, uint64 by)
 {
 	if (slot != NULL && by > 0)
 		pg_atomic_fetch_add_u64(&slot->counter[what], by);
@@ -465,7 +465,7 @@ ec_count(EcDocumentSlot *slot, EcCounter what, uint64 by)
  * the COMMIT callback, with the locks held: who fills next sees it.
  */
 void
-ec_publish_async_commit(EcDocumentSlot *slot, XLogRecPtr lsn)
+ec_slot_publish_async(EcSlot *slot, XLogRecPtr lsn)
 {
 	uint64		old;
 
@@ -478,7 +478,7 @@ ec_publish_async_commit(EcDocumentSlot *slot, XLogRecPtr lsn)
 
 /* May what the table says of this document be stored, as far as G4 goes? */
 bool
-ec_commits_flushed(EcDocumentSlot *slot)
+ec_slot_is_flushed(EcSlot *slot)
 {
 	XLogRecPtr	lsn = pg_atomic_read_u64(&slot->async_lsn);
 

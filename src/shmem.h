@@ -34,7 +34,7 @@
 
 #define EC_MAX_SERVERS		64
 #define EC_MAX_DATABASES	64
-#define EC_MAX_DOCUMENTS	512
+#define EC_MAX_ATTACHMENTS	512
 #define EC_MAX_ADDRESSES	4
 #define EC_HOST_MAX			256
 #define EC_SERVER_NAME_MAX	(EC_HOST_MAX + 16)
@@ -127,7 +127,7 @@ typedef enum EcCounter
 	EC_FILLS,
 	EC_FILLS_REFUSED,			/* lock busy, not flushed, written before, token lost */
 	EC_WRITE_THROUGHS,
-	EC_WITHDRAWALS,				/* committed changes that left no document behind */
+	EC_INVALIDATIONS,				/* committed changes that left no document behind */
 	EC_MARKERS,
 	EC_ERRORS,					/* failed exchanges, and what was not a document */
 	EC_TIMEOUTS,
@@ -135,7 +135,7 @@ typedef enum EcCounter
 } EcCounter;
 
 /* Counters of one attached document, and what G4 needs to know of it. */
-typedef struct EcDocumentSlot
+typedef struct EcSlot
 {
 	/* with the lock held exclusively */
 	Oid			dboid;			/* InvalidOid: free */
@@ -153,7 +153,7 @@ typedef struct EcDocumentSlot
 	pg_atomic_uint64 warm_total;	/* rows of the table, estimated; 0: not known */
 	pg_atomic_uint64 warm_done; /* rows looked at */
 	pg_atomic_uint64 warm_stored;	/* documents stored */
-} EcDocumentSlot;
+} EcSlot;
 
 /* The generation that there is from the start, by the postmaster. */
 #define EC_FIRST_GENERATION	1
@@ -173,7 +173,7 @@ typedef struct EcShared
 
 	EcDatabase	database[EC_MAX_DATABASES];
 	EcDatabase	unclaimed;		/* its states are those of databases without a slot */
-	EcDocumentSlot document[EC_MAX_DOCUMENTS];
+	EcSlot slot[EC_MAX_ATTACHMENTS];
 
 	/* under the lock */
 	int			launcher_pid;
@@ -188,35 +188,35 @@ typedef struct EcShared
 	pg_atomic_uint64 entered[FLEXIBLE_ARRAY_MEMBER];
 } EcShared;
 
-extern EcShared *ec_shared;		/* NULL: not in shared_preload_libraries */
+extern EcShared *ec_shmem;		/* NULL: not in shared_preload_libraries */
 
 extern void ec_shmem_init(void);
 
 /* Throws 55000 with the line to add when the library was not preloaded. */
-extern void ec_require_preload(void);
+extern void ec_shmem_require(void);
 
 /* Databases, and the states of servers there. */
 /* This database's slot, or NULL when no worker has claimed one yet. */
-extern EcDatabase *ec_my_database(void);
-extern EcState ec_server_state(int server);
+extern EcDatabase *ec_state_database(void);
+extern EcState ec_state_of(int server);
 extern uint64 ec_state_word(EcDatabase *db, int server);
 extern bool ec_state_read(EcDatabase *db, int server, uint64 generation, uint64 *word);
 extern bool ec_state_swap(EcDatabase *db, int server, uint64 *word, EcState to, bool purge);
-extern void ec_states_reset(EcDatabase *db);
-extern bool ec_all_noted(int server);
-extern void ec_server_down(uint64 generation, int server, const char *reason);
-extern void ec_unclaimed_retry(int server);
-extern void ec_server_error(int server, const char *reason);
-extern char *ec_server_reason(int server);
-extern void ec_wake(int pid);
+extern void ec_state_reset(EcDatabase *db);
+extern bool ec_state_all_noted(int server);
+extern void ec_state_down(uint64 generation, int server, const char *reason);
+extern void ec_state_retry_unclaimed(int server);
+extern void ec_state_set_error(int server, const char *reason);
+extern char *ec_state_error(int server);
+extern void ec_shmem_wake(int pid);
 extern const char *ec_state_name(EcState state);
 
 /* Documents. */
-extern EcDocumentSlot *ec_document_slot(Oid relid, const char *name);
-extern bool ec_document_has_slot(Oid relid);
-extern void ec_document_slot_free(Oid relid);
-extern void ec_count(EcDocumentSlot *slot, EcCounter what, uint64 by);
-extern void ec_publish_async_commit(EcDocumentSlot *slot, XLogRecPtr lsn);
-extern bool ec_commits_flushed(EcDocumentSlot *slot);
+extern EcSlot *ec_slot_claim(Oid relid, const char *name);
+extern bool ec_slot_exists(Oid relid);
+extern void ec_slot_free(Oid relid);
+extern void ec_slot_count(EcSlot *slot, EcCounter what, uint64 by);
+extern void ec_slot_publish_async(EcSlot *slot, XLogRecPtr lsn);
+extern bool ec_slot_is_flushed(EcSlot *slot);
 
 #endif							/* ECHOCACHE_SHMEM_H */

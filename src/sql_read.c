@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * sql_read.c
- *	  The SQL functions that read, touch, withdraw and reload documents.
+ *	  The SQL functions that read, touch, invalidate and reload documents.
  *
  * Ids and owners come as text, uuid or bigint, in overloads that share one C
  * function each: the argument's declared type is looked up once per call site.
@@ -49,7 +49,7 @@ static char *id_text(Oid type, Datum value);
 static char *id_argument(FunctionCallInfo fcinfo, int arg);
 static Datum get(FunctionCallInfo fcinfo, const char *name, int arg);
 static Datum get_many(FunctionCallInfo fcinfo, const char *name, int arg);
-static EcDocument *document_of_row(FunctionCallInfo fcinfo);
+static EcAttachment *document_of_row(FunctionCallInfo fcinfo);
 static void put_row(void *arg);
 static Datum touch(FunctionCallInfo fcinfo, const char *name, int arg);
 
@@ -108,11 +108,11 @@ id_argument(FunctionCallInfo fcinfo, int arg)
 static Datum
 get(FunctionCallInfo fcinfo, const char *name, int arg)
 {
-	EcDocument *doc = ec_document_require(name);
+	EcAttachment *att = ec_attachment_require(name);
 	EcItem		item;
 
-	ec_reader_check(doc);
-	item.id = ec_column_canonical(doc, &doc->key, id_argument(fcinfo, arg));
+	ec_permission_check(att);
+	item.id = ec_column_canonical(att, &att->key, id_argument(fcinfo, arg));
 	ec_read(name, &item, 1, PG_NARGS() > arg + 1 ? id_argument(fcinfo, arg + 1) : NULL);
 	if (item.json == NULL)
 		PG_RETURN_NULL();
@@ -167,7 +167,7 @@ ids_argument(FunctionCallInfo fcinfo, int arg)
 static Many *
 read_many(FunctionCallInfo fcinfo, const char *name, int arg, const char *owner)
 {
-	EcDocument *doc = ec_document_require(name);
+	EcAttachment *att = ec_attachment_require(name);
 	Many	   *many = palloc0(sizeof(Many));
 	ArrayType  *array = ids_argument(fcinfo, arg);
 	Oid			type = ARR_ELEMTYPE(array);
@@ -180,7 +180,7 @@ read_many(FunctionCallInfo fcinfo, const char *name, int arg, const char *owner)
 	bool		byval;
 	char		align;
 
-	ec_reader_check(doc);
+	ec_permission_check(att);
 	get_typlenbyvalalign(type, &len, &byval, &align);
 	deconstruct_array(array, type, len, byval, align, &elems, &nulls, &many->n);
 	many->ids = palloc0((many->n + 1) * sizeof(char *));
@@ -191,7 +191,7 @@ read_many(FunctionCallInfo fcinfo, const char *name, int arg, const char *owner)
 	{
 		if (nulls[i])
 			continue;
-		many->ids[i] = ec_column_canonical(doc, &doc->key, id_text(type, elems[i]));
+		many->ids[i] = ec_column_canonical(att, &att->key, id_text(type, elems[i]));
 		sorted[nids++] = i;
 	}
 	qsort_arg(sorted, nids, sizeof(int), compare_ids, many->ids);
@@ -215,7 +215,7 @@ static Datum
 get_many(FunctionCallInfo fcinfo, const char *name, int arg)
 {
 	TupleDesc	desc;
-	Tuplestorestate *rows = ec_begin_rows(fcinfo, &desc);
+	Tuplestorestate *rows = ec_support_begin_rows(fcinfo, &desc);
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "echocache ids",
 												  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(context);
@@ -256,34 +256,34 @@ echocache_get_sessions(PG_FUNCTION_ARGS)
 }
 
 /* The document whose table has the row type of the first argument. */
-static EcDocument *
+static EcAttachment *
 document_of_row(FunctionCallInfo fcinfo)
 {
 	Oid			type = get_fn_expr_argtype(fcinfo->flinfo, 0);
 	Oid			relid = get_typ_typrelid(type);
-	EcDocument *doc;
+	EcAttachment *att;
 
-	ec_require_preload();
-	doc = OidIsValid(relid) ? ec_document_by_relid(relid) : NULL;
-	if (doc == NULL)
+	ec_shmem_require();
+	att = OidIsValid(relid) ? ec_attachment_by_relid(relid) : NULL;
+	if (att == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("%s is not the row type of an attached table", format_type_be(type)),
 				 errhint("Write NULL::the_table as the first argument; the view "
 						 "echocache_documents lists what is attached.")));
-	if (doc->function_name)
+	if (att->function_name)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("documents of table \"%s\" are not its rows", get_rel_name(relid)),
-				 errdetail("They are made by function %s.", doc->function_name),
-				 errhint("Use echocache_get('%s', ...).", doc->name)));
-	return doc;
+				 errdetail("They are made by function %s.", att->function_name),
+				 errhint("Use echocache_get('%s', ...).", att->name)));
+	return att;
 }
 
 /* A document, and where the row that it shows goes. */
 typedef struct RowSink
 {
-	EcDocument *doc;
+	EcAttachment *att;
 	text	   *json;
 	TupleDesc	desc;			/* what the caller expects */
 	Tuplestorestate *rows;
@@ -298,7 +298,7 @@ static void
 put_row(void *arg)
 {
 	RowSink    *sink = arg;
-	EcDocument *doc = sink->doc;
+	EcAttachment *att = sink->att;
 	Datum		argument = PointerGetDatum(sink->json);
 	TupleDesc	now = lookup_rowtype_tupdesc_copy(sink->desc->tdtypeid, sink->desc->tdtypmod);
 	EcActing	before;
@@ -308,25 +308,25 @@ put_row(void *arg)
 	if (!equalTupleDescs(now, sink->desc))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("the table of document \"%s\" was altered meanwhile", doc->name),
+				 errmsg("the table of document \"%s\" was altered meanwhile", att->name),
 				 errhint("Read the row again.")));
-	ec_act_begin(doc, true, &before);
+	ec_act_begin(att, true, &before);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	if (doc->plan_row == NULL)
+	if (att->plan_row == NULL)
 	{
 		Oid			type = JSONOID;
 		char	   *sql = psprintf("SELECT pg_catalog.json_populate_record(NULL::%s, $1)",
-								   ec_document_table(doc));
+								   ec_attachment_table(att));
 		SPIPlanPtr	plan = SPI_prepare(sql, 1, &type);
 
 		if (plan == NULL || SPI_keepplan(plan) != 0)
 			elog(ERROR, "could not prepare \"%s\": %s", sql, SPI_result_code_string(SPI_result));
-		doc->plan_row = plan;
+		att->plan_row = plan;
 	}
-	if (SPI_execute_plan(doc->plan_row, &argument, NULL, true, 1) != SPI_OK_SELECT ||
+	if (SPI_execute_plan(att->plan_row, &argument, NULL, true, 1) != SPI_OK_SELECT ||
 		SPI_processed != 1)
-		elog(ERROR, "could not read a row from a document of \"%s\"", doc->name);
+		elog(ERROR, "could not read a row from a document of \"%s\"", att->name);
 	tuple.t_data = DatumGetHeapTupleHeader(SPI_getbinval(SPI_tuptable->vals[0],
 														 SPI_tuptable->tupdesc, 1, &isnull));
 	tuple.t_len = HeapTupleHeaderGetDatumLength(tuple.t_data);
@@ -337,7 +337,7 @@ put_row(void *arg)
 
 /*
  * One row, or none; not STRICT, since the first argument is there for its type only.
- * Cached bytes that are no row of the table are withdrawn, and the table answers.
+ * Cached bytes that are no row of the table are invalidated, and the table answers.
  */
 Datum
 echocache_get_row(PG_FUNCTION_ARGS)
@@ -346,29 +346,29 @@ echocache_get_row(PG_FUNCTION_ARGS)
 	const char *owner;
 	EcItem		item;
 
-	sink.doc = document_of_row(fcinfo);
-	sink.rows = ec_begin_rows(fcinfo, &sink.desc);
+	sink.att = document_of_row(fcinfo);
+	sink.rows = ec_support_begin_rows(fcinfo, &sink.desc);
 	if (PG_ARGISNULL(1) || (PG_NARGS() > 2 && PG_ARGISNULL(2)))
 		return (Datum) 0;
-	ec_reader_check(sink.doc);
+	ec_permission_check(sink.att);
 	owner = PG_NARGS() > 2 ? id_argument(fcinfo, 2) : NULL;
-	item.id = ec_column_canonical(sink.doc, &sink.doc->key, id_argument(fcinfo, 1));
+	item.id = ec_column_canonical(sink.att, &sink.att->key, id_argument(fcinfo, 1));
 	for (int tries = 1;; tries++)
 	{
-		ec_read(sink.doc->name, &item, 1, owner);
+		ec_read(sink.att->name, &item, 1, owner);
 		if (item.json == NULL)
 			return (Datum) 0;
 		/* the row has the types that the table has now, and is handed on as the caller's */
-		LockRelationOid(sink.doc->relid, AccessShareLock);
+		LockRelationOid(sink.att->relid, AccessShareLock);
 		sink.json = item.json;
 		if (tries > 1 || IsInParallelMode())
 		{
 			put_row(&sink);
 			return (Datum) 0;
 		}
-		if (ec_guarded(put_row, &sink))
+		if (ec_act_guarded(put_row, &sink))
 			return (Datum) 0;
-		(void) ec_reader_invalidate(sink.doc, item.id);
+		(void) ec_read_invalidate(sink.att, item.id);
 	}
 }
 
@@ -381,8 +381,8 @@ touch(FunctionCallInfo fcinfo, const char *name, int arg)
 	if (PG_ARGISNULL(arg))
 		PG_RETURN_NULL();
 	if (PG_NARGS() > arg + 1 && !PG_ARGISNULL(arg + 1))
-		ttl = ec_ttl_from_interval(PG_GETARG_INTERVAL_P(arg + 1));
-	PG_RETURN_BOOL(ec_reader_touch(ec_document_require(name), id_argument(fcinfo, arg), ttl));
+		ttl = ec_support_seconds(PG_GETARG_INTERVAL_P(arg + 1));
+	PG_RETURN_BOOL(ec_read_touch(ec_attachment_require(name), id_argument(fcinfo, arg), ttl));
 }
 
 Datum
@@ -402,25 +402,25 @@ echocache_touch_session(PG_FUNCTION_ARGS)
 Datum
 echocache_invalidate(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_BOOL(ec_reader_invalidate(ec_document_require(text_to_cstring(PG_GETARG_TEXT_PP(0))),
+	PG_RETURN_BOOL(ec_read_invalidate(ec_attachment_require(text_to_cstring(PG_GETARG_TEXT_PP(0))),
 										id_argument(fcinfo, 1)));
 }
 
 Datum
 echocache_invalidate_session(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_BOOL(ec_reader_invalidate(ec_document_require(SESSION), id_argument(fcinfo, 0)));
+	PG_RETURN_BOOL(ec_read_invalidate(ec_attachment_require(SESSION), id_argument(fcinfo, 0)));
 }
 
 Datum
 echocache_refresh(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_BOOL(ec_reader_refresh(ec_document_require(text_to_cstring(PG_GETARG_TEXT_PP(0))),
+	PG_RETURN_BOOL(ec_read_refresh(ec_attachment_require(text_to_cstring(PG_GETARG_TEXT_PP(0))),
 									 id_argument(fcinfo, 1)));
 }
 
 Datum
 echocache_refresh_session(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_BOOL(ec_reader_refresh(ec_document_require(SESSION), id_argument(fcinfo, 0)));
+	PG_RETURN_BOOL(ec_read_refresh(ec_attachment_require(SESSION), id_argument(fcinfo, 0)));
 }

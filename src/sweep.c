@@ -71,16 +71,16 @@ check_transaction(const char *function)
  * where that cannot be: see the function's entry in README.md.
  */
 void
-ec_sweep_begin(EcSweep *sweep, const char *function, const char *name)
+ec_batch_begin(EcBatch *sweep, const char *function, const char *name)
 {
-	memset(sweep, 0, sizeof(EcSweep));
+	memset(sweep, 0, sizeof(EcBatch));
 	sweep->function = function;
 	sweep->name = name;
-	(void) ec_document_require(name);
+	(void) ec_attachment_require(name);
 	PreventCommandDuringRecovery(function);
 	check_transaction(function);
-	ec_sweep_document(sweep);
-	ec_sweep_topology(function);	/* is there one? */
+	ec_batch_attachment(sweep);
+	ec_batch_topology(function);	/* is there one? */
 	ec_topology_leave();
 }
 
@@ -89,21 +89,21 @@ ec_sweep_begin(EcSweep *sweep, const char *function, const char *name)
  * for these; the caller holds nothing of ours.
  */
 void
-ec_sweep_document(EcSweep *sweep)
+ec_batch_attachment(EcBatch *sweep)
 {
-	EcDocument *doc;
+	EcAttachment *att;
 
-	while ((doc = ec_document_require(sweep->name)) != sweep->doc)
+	while ((att = ec_attachment_require(sweep->name)) != sweep->att)
 	{
-		if (sweep->doc != NULL && sweep->doc->relid != doc->relid)
+		if (sweep->att != NULL && sweep->att->relid != att->relid)
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					 errmsg("document \"%s\" was attached to another table meanwhile",
 							sweep->name)));
-		ec_reader_lock_tables(doc);
-		sweep->doc = doc;
+		ec_fill_lock_tables(att);
+		sweep->att = att;
 	}
-	if (doc->suspended)
+	if (att->suspended)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("document \"%s\" is not cached", sweep->name),
@@ -113,9 +113,9 @@ ec_sweep_document(EcSweep *sweep)
 
 /* Enter the topology; 55000 when there is none. */
 void
-ec_sweep_topology(const char *function)
+ec_batch_topology(const char *function)
 {
-	if (!ec_cluster_enter())
+	if (!ec_placement_enter())
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("%s needs the cache, which is off", function),
@@ -131,30 +131,30 @@ ec_sweep_topology(const char *function)
  * a way that we do not see takes that lock first.
  */
 bool
-ec_sweep_enter(EcSweep *sweep)
+ec_batch_enter(EcBatch *sweep)
 {
 	for (int tries = 1;; tries++)
 	{
-		EcDocument *doc;
+		EcAttachment *att;
 
 		CHECK_FOR_INTERRUPTS();
 		check_transaction(sweep->function);
-		ec_sweep_document(sweep);
-		doc = sweep->doc;
-		ec_sweep_topology(sweep->function);
-		if (ec_lock_class(doc->relid, EC_LOCK_CLASS_SHARE, false))
+		ec_batch_attachment(sweep);
+		att = sweep->att;
+		ec_batch_topology(sweep->function);
+		if (ec_locks_attachment(att->relid, EC_LOCK_ATTACHMENT_SHARE, false))
 		{
-			if (ec_document_by_name(sweep->name) == doc)
+			if (ec_attachment_by_name(sweep->name) == att)
 			{
 				sweep->class_busy = false;
 				return true;
 			}
-			ec_unlock_class(doc->relid, EC_LOCK_CLASS_SHARE);
+			ec_locks_release_attachment(att->relid, EC_LOCK_ATTACHMENT_SHARE);
 		}
 		ec_topology_leave();
 		if (sweep->class_busy || tries == CLASS_TRIES)
 			break;
-		ec_sweep_nap(CLASS_NAP_MS);
+		ec_batch_nap(CLASS_NAP_MS);
 	}
 	sweep->class_busy = true;
 	return false;
@@ -162,14 +162,14 @@ ec_sweep_enter(EcSweep *sweep)
 
 /* The batch is over; its keys are unlocked. */
 void
-ec_sweep_leave(EcSweep *sweep)
+ec_batch_leave(EcBatch *sweep)
 {
-	ec_unlock_class(sweep->doc->relid, EC_LOCK_CLASS_SHARE);
+	ec_locks_release_attachment(sweep->att->relid, EC_LOCK_ATTACHMENT_SHARE);
 	ec_topology_leave();
 }
 
 void
-ec_sweep_nap(int ms)
+ec_batch_nap(int ms)
 {
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ms,
 					 PG_WAIT_EXTENSION);
@@ -179,14 +179,14 @@ ec_sweep_nap(int ms)
 
 /* A request without a value. */
 void
-ec_sweep_op(EcOp *op, EcOpKind kind, int server, const char *key, int keylen)
+ec_request_init(EcRequest *req, EcRequestKind kind, int server, const char *key, int keylen)
 {
-	memset(op, 0, sizeof(EcOp));
-	op->kind = kind;
-	op->server = server;
-	op->key = key;
-	op->keylen = keylen;
-	op->ttl = -1;
+	memset(req, 0, sizeof(EcRequest));
+	req->kind = kind;
+	req->server = server;
+	req->key = key;
+	req->keylen = keylen;
+	req->ttl = -1;
 }
 
 /*
@@ -196,7 +196,7 @@ ec_sweep_op(EcOp *op, EcOpKind kind, int server, const char *key, int keylen)
  * now perhaps, is not asked: EC_FAILED.  Throws for interrupts.
  */
 void
-ec_sweep_exchange(EcOp *ops, int n)
+ec_batch_exchange(EcRequest *reqs, int n)
 {
 	int			end;
 
@@ -204,19 +204,19 @@ ec_sweep_exchange(EcOp *ops, int n)
 	{
 		size_t		bytes = 0;
 
-		for (end = first; end < n && (end == first || bytes + ops[end].valuelen <= PIECE_BYTES);
+		for (end = first; end < n && (end == first || bytes + reqs[end].valuelen <= PIECE_BYTES);
 			 end++)
 		{
-			EcOp	   *op = &ops[end];
+			EcRequest	   *req = &reqs[end];
 
-			if (op->skip)
+			if (req->skip)
 				continue;
-			bytes += op->valuelen;
-			op->skip = ec_server_state(op->server) == EC_DOWN;
-			if (op->skip)
-				op->result = EC_FAILED;
+			bytes += req->valuelen;
+			req->skip = ec_state_of(req->server) == EC_DOWN;
+			if (req->skip)
+				req->result = EC_FAILED;
 		}
-		(void) ec_exchange(ops + first, end - first, ec_deadline(ec_timeout), 0);
+		(void) ec_exchange(reqs + first, end - first, ec_deadline_in(ec_guc_timeout), 0);
 	}
 }
 
@@ -227,12 +227,12 @@ ec_sweep_exchange(EcOp *ops, int n)
  * query, or that function, throws.
  */
 bool
-ec_sweep_fetch(EcSweep *sweep, EcRow *rows, int n)
+ec_batch_fetch(EcBatch *sweep, EcRow *rows, int n)
 {
-	if (n > 0 && sweep->doc->function_name)
-		return ec_build_may_store(sweep->doc) &&
-			ec_build_guarded(sweep->doc, rows, n, false) == EC_BUILT;
-	ec_document_fetch(sweep->doc, rows, n, GetLatestSnapshot(), true);
+	if (n > 0 && sweep->att->function_name)
+		return ec_build_may_store(sweep->att) &&
+			ec_fetch_guarded(sweep->att, rows, n, false) == EC_FETCH_DONE;
+	ec_fetch(sweep->att, rows, n, GetLatestSnapshot(), true);
 	return true;
 }
 
@@ -242,13 +242,13 @@ ec_sweep_fetch(EcSweep *sweep, EcRow *rows, int n)
  * not what an unknown limit would get.
  */
 SPIPlanPtr
-ec_sweep_prepare(EcSweep *sweep, const char *sql, int nargs, Oid *argtypes)
+ec_batch_prepare(EcBatch *sweep, const char *sql, int nargs, Oid *argtypes)
 {
 	MemoryContext context = CurrentMemoryContext;
 	EcActing	before;
 	SPIPlanPtr	plan;
 
-	ec_act_begin(sweep->doc, true, &before);
+	ec_act_begin(sweep->att, true, &before);
 	plan = SPI_prepare_cursor(sql, nargs, argtypes, CURSOR_OPT_CUSTOM_PLAN);
 	ec_act_end(&before);
 	MemoryContextSwitchTo(context); /* SPI has left us in its own */
@@ -262,12 +262,12 @@ ec_sweep_prepare(EcSweep *sweep, const char *sql, int nargs, Oid *argtypes)
  * rows it gives, which are in SPI_tuptable.
  */
 uint64
-ec_sweep_query(EcSweep *sweep, SPIPlanPtr plan, Datum *values, const char *nulls)
+ec_batch_query(EcBatch *sweep, SPIPlanPtr plan, Datum *values, const char *nulls)
 {
 	MemoryContext context = CurrentMemoryContext;
 	EcActing	before;
 
-	ec_act_begin(sweep->doc, true, &before);
+	ec_act_begin(sweep->att, true, &before);
 	PushActiveSnapshot(GetLatestSnapshot());
 	if (SPI_execute_plan(plan, values, nulls, true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not read the table of document \"%s\"", sweep->name);
@@ -279,20 +279,20 @@ ec_sweep_query(EcSweep *sweep, SPIPlanPtr plan, Datum *values, const char *nulls
 
 /* The rows that have documents, as a FROM and a WHERE clause; the table's alias is t. */
 char *
-ec_sweep_from(EcDocument *doc)
+ec_batch_from(EcAttachment *att)
 {
 	return psprintf("FROM %s%s AS t WHERE t.%s IS NOT NULL%s%s%s",
-					doc->partitioned ? "" : "ONLY ", ec_document_table(doc),
-					quote_identifier(NameStr(doc->key.name)),
-					doc->filter ? " AND (" : "", doc->filter ? doc->filter : "",
-					doc->filter ? ")" : "");
+					att->partitioned ? "" : "ONLY ", ec_attachment_table(att),
+					quote_identifier(NameStr(att->key.name)),
+					att->filter ? " AND (" : "", att->filter ? att->filter : "",
+					att->filter ? ")" : "");
 }
 
 /* ---------------------------------------------------------------- purge */
 
 /*
- * Withdraw all documents of a name from all servers, now and not at the commit;
- * returns how many keys there were.  From a server that is away they are withdrawn
+ * Invalidate all documents of a name from all servers, now and not at the commit;
+ * returns how many keys there were.  From a server that is away they are invalidated
  * before anybody reads there again, if this transaction commits; until then
  * nobody stores any.
  */
@@ -305,16 +305,16 @@ echocache_purge(PG_FUNCTION_ARGS)
 	Oid			relid;
 	int64		removed = 0;
 
-	ec_require_preload();
-	tables = ec_document_tables(name);
+	ec_shmem_require();
+	tables = ec_attachment_tables(name);
 	if (tables == NIL)
-		(void) ec_document_require(name);	/* throws */
+		(void) ec_attachment_require(name);	/* throws */
 	relid = linitial_oid(tables);
 	PreventCommandDuringRecovery(function);
-	(void) ec_lock_class(relid, EC_LOCK_CLASS_WITHDRAW, true);
-	ec_sweep_topology(function);
-	if (ec_document_purge(name, &removed, true))
-		ec_unlock_class(relid, EC_LOCK_CLASS_WITHDRAW);
+	(void) ec_locks_attachment(relid, EC_LOCK_ATTACHMENT_INVALIDATE, true);
+	ec_batch_topology(function);
+	if (ec_invalidate_all(name, &removed, true))
+		ec_locks_release_attachment(relid, EC_LOCK_ATTACHMENT_INVALIDATE);
 	ec_topology_leave();
 	PG_RETURN_INT64(removed);
 }

@@ -83,12 +83,12 @@ fail(const char *what)
 static bool
 load_files(SSL_CTX *ctx)
 {
-	const char *key = ec_tls_key_file[0] != '\0' ? ec_tls_key_file : ec_tls_cert_file;
+	const char *key = ec_guc_tls_key_file[0] != '\0' ? ec_guc_tls_key_file : ec_guc_tls_cert_file;
 	struct stat st;
 
-	if (ec_tls_verify != EC_TLS_VERIFY_NONE)
+	if (ec_guc_tls_verify != EC_TLS_VERIFY_NONE)
 	{
-		if (ec_tls_ca_file[0] == '\0')
+		if (ec_guc_tls_ca_file[0] == '\0')
 		{
 			if (SSL_CTX_set_default_verify_paths(ctx) != 1)
 			{
@@ -96,16 +96,16 @@ load_files(SSL_CTX *ctx)
 				return false;
 			}
 		}
-		else if (SSL_CTX_load_verify_locations(ctx, ec_tls_ca_file, NULL) != 1)
+		else if (SSL_CTX_load_verify_locations(ctx, ec_guc_tls_ca_file, NULL) != 1)
 		{
 			fail("could not load echocache.tls_ca_file");
 			return false;
 		}
 	}
-	if (ec_tls_cert_file[0] == '\0')
+	if (ec_guc_tls_cert_file[0] == '\0')
 		return true;
 
-	if (SSL_CTX_use_certificate_chain_file(ctx, ec_tls_cert_file) != 1)
+	if (SSL_CTX_use_certificate_chain_file(ctx, ec_guc_tls_cert_file) != 1)
 	{
 		fail("could not load echocache.tls_cert_file");
 		return false;
@@ -131,7 +131,7 @@ make_context(void)
 {
 	SSL_CTX    *ctx;
 
-	if (context != NULL && context_serial == ec_transport_serial && !ec_tls_files_stale)
+	if (context != NULL && context_serial == ec_guc_transport_serial && !ec_guc_tls_files_stale)
 		return true;
 	if (context != NULL)
 		SSL_CTX_free(context);	/* connections that are open keep it */
@@ -149,7 +149,7 @@ make_context(void)
 	SSL_CTX_clear_mode(ctx, SSL_MODE_AUTO_RETRY);
 	SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
 	SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
-	SSL_CTX_set_verify(ctx, ec_tls_verify == EC_TLS_VERIFY_NONE ? SSL_VERIFY_NONE :
+	SSL_CTX_set_verify(ctx, ec_guc_tls_verify == EC_TLS_VERIFY_NONE ? SSL_VERIFY_NONE :
 					   SSL_VERIFY_PEER, NULL);
 	if (!load_files(ctx))
 	{
@@ -157,8 +157,8 @@ make_context(void)
 		return false;
 	}
 	context = ctx;
-	context_serial = ec_transport_serial;
-	ec_tls_files_stale = false;
+	context_serial = ec_guc_transport_serial;
+	ec_guc_tls_files_stale = false;
 	return true;
 }
 
@@ -194,8 +194,8 @@ ec_tls_open(pgsocket fd, const char *host)
 	SSL		   *ssl = NULL;
 
 	/* anybody can have a certificate for some name from one whom the system trusts */
-	bool		verify_host = ec_tls_verify == EC_TLS_VERIFY_FULL ||
-		(ec_tls_verify == EC_TLS_VERIFY_CA && ec_tls_ca_file[0] == '\0');
+	bool		verify_host = ec_guc_tls_verify == EC_TLS_VERIFY_FULL ||
+		(ec_guc_tls_verify == EC_TLS_VERIFY_CA && ec_guc_tls_ca_file[0] == '\0');
 
 	ERR_clear_error();
 	if (!make_context())

@@ -87,11 +87,11 @@ resolve_server(EcServer *s, bool numeric)
 static int
 make_servers(EcServer *servers)
 {
-	int			n = ec_host_list->n;
+	int			n = ec_guc_host_list->n;
 
 	for (int i = 0; i < n; i++)
 	{
-		const EcHost *h = &ec_host_list->host[i];
+		const EcHost *h = &ec_guc_host_list->host[i];
 		EcServer   *s = &servers[i];
 
 		memset(s, 0, sizeof(EcServer));
@@ -113,16 +113,16 @@ make_servers(EcServer *servers)
 
 /*
  * The first generation, by the postmaster as it makes the shared memory: a commit
- * may come before the launcher has begun, and must withdraw what an earlier life left
+ * may come before the launcher has begun, and must invalidate what an earlier life left
  * in the cache.
  */
 void
 ec_topology_init(void)
 {
-	pg_atomic_init_u64(&ec_shared->generation, EC_FIRST_GENERATION);
-	pg_atomic_init_u64(&ec_shared->first_entered, 0);
-	ec_shared->nservers = make_servers(ec_shared->server);
-	ec_shared->enabled = ec_enabled;
+	pg_atomic_init_u64(&ec_shmem->generation, EC_FIRST_GENERATION);
+	pg_atomic_init_u64(&ec_shmem->first_entered, 0);
+	ec_shmem->nservers = make_servers(ec_shmem->server);
+	ec_shmem->enabled = ec_guc_enabled;
 }
 
 /*
@@ -140,44 +140,44 @@ ec_topology_publish(void)
 	{
 		EcServer   *s = &servers[i];
 
-		for (int old = 0; s->naddresses == 0 && old < ec_shared->nservers; old++)
+		for (int old = 0; s->naddresses == 0 && old < ec_shmem->nservers; old++)
 		{
-			if (strcmp(ec_shared->server[old].name, s->name) != 0)
+			if (strcmp(ec_shmem->server[old].name, s->name) != 0)
 				continue;
-			s->naddresses = ec_shared->server[old].naddresses;
-			memcpy(s->address, ec_shared->server[old].address, sizeof(s->address));
+			s->naddresses = ec_shmem->server[old].naddresses;
+			memcpy(s->address, ec_shmem->server[old].address, sizeof(s->address));
 		}
 	}
 
-	LWLockAcquire(ec_shared->lock, LW_EXCLUSIVE);
-	ec_states_reset(&ec_shared->unclaimed);
+	LWLockAcquire(ec_shmem->lock, LW_EXCLUSIVE);
+	ec_state_reset(&ec_shmem->unclaimed);
 	for (int d = 0; d < EC_MAX_DATABASES; d++)
 	{
-		EcDatabase *db = &ec_shared->database[d];
+		EcDatabase *db = &ec_shmem->database[d];
 
-		ec_states_reset(db);
+		ec_state_reset(db);
 		db->standby = false;
 		if (!db->has_next_prefix)
 			continue;
 		strlcpy(db->old_prefix, db->prefix, sizeof(db->old_prefix));
 		strlcpy(db->prefix, db->next_prefix, sizeof(db->prefix));
-		db->old_prefix_generation = pg_atomic_read_u64(&ec_shared->generation);
+		db->old_prefix_generation = pg_atomic_read_u64(&ec_shmem->generation);
 		db->has_old_prefix = true;
 		db->has_next_prefix = false;
 	}
-	memcpy(ec_shared->server, servers, n * sizeof(EcServer));
-	ec_shared->nservers = n;
-	ec_shared->enabled = ec_enabled;
-	ec_shared->republish = false;
-	pg_atomic_fetch_add_u64(&ec_shared->generation, 1);
-	LWLockRelease(ec_shared->lock);
+	memcpy(ec_shmem->server, servers, n * sizeof(EcServer));
+	ec_shmem->nservers = n;
+	ec_shmem->enabled = ec_guc_enabled;
+	ec_shmem->republish = false;
+	pg_atomic_fetch_add_u64(&ec_shmem->generation, 1);
+	LWLockRelease(ec_shmem->lock);
 
 	ereport(LOG,
 			(errmsg_plural("echocache: the cache is %s, with %d server",
 						   "echocache: the cache is %s, with %d servers", n,
-						   ec_enabled ? "on" : "off", n)));
+						   ec_guc_enabled ? "on" : "off", n)));
 	for (int d = 0; d < EC_MAX_DATABASES; d++)
-		ec_wake(ec_shared->database[d].worker_pid);
+		ec_shmem_wake(ec_shmem->database[d].worker_pid);
 	pfree(servers);
 }
 
@@ -190,9 +190,9 @@ ec_topology_resolve_names(void)
 {
 	bool		changed = false;
 
-	for (int i = 0; i < ec_shared->nservers; i++)
+	for (int i = 0; i < ec_shmem->nservers; i++)
 	{
-		EcServer   *shared = &ec_shared->server[i];
+		EcServer   *shared = &ec_shmem->server[i];
 		EcServer   *s = palloc(sizeof(EcServer));
 
 		*s = *shared;
@@ -206,10 +206,10 @@ ec_topology_resolve_names(void)
 				 memcmp(s->address, shared->address, s->naddresses * sizeof(EcAddress)) != 0))
 			{
 				changed |= shared->naddresses > 0;
-				LWLockAcquire(ec_shared->lock, LW_EXCLUSIVE);
+				LWLockAcquire(ec_shmem->lock, LW_EXCLUSIVE);
 				memcpy(shared->address, s->address, sizeof(s->address));
 				shared->naddresses = s->naddresses;
-				LWLockRelease(ec_shared->lock);
+				LWLockRelease(ec_shmem->lock);
 			}
 		}
 		pfree(s);
@@ -229,7 +229,7 @@ ec_topology_resolve_names(void)
 uint64
 ec_topology_enter(void)
 {
-	pg_atomic_uint64 *mine = &ec_shared->entered[ec_my_proc_slot()];
+	pg_atomic_uint64 *mine = &ec_shmem->entered[ec_compat_proc_slot()];
 	uint64		generation;
 
 	if (entered_depth > 0)
@@ -239,10 +239,10 @@ ec_topology_enter(void)
 	}
 	for (;;)
 	{
-		generation = pg_atomic_read_u64(&ec_shared->generation);
+		generation = pg_atomic_read_u64(&ec_shmem->generation);
 		pg_atomic_write_u64(mine, generation);
 		pg_memory_barrier();	/* the entry is seen before the check is made */
-		if (pg_atomic_read_u64(&ec_shared->generation) == generation)
+		if (pg_atomic_read_u64(&ec_shmem->generation) == generation)
 			break;
 	}
 	entered_depth = 1;
@@ -258,14 +258,14 @@ ec_topology_leave(void)
 	if (--entered_depth > 0)
 		return;
 	pg_memory_barrier();
-	pg_atomic_write_u64(&ec_shared->entered[ec_my_proc_slot()], 0);
+	pg_atomic_write_u64(&ec_shmem->entered[ec_compat_proc_slot()], 0);
 }
 
 /* Is there none newer? */
 bool
 ec_topology_is_current(uint64 generation)
 {
-	return pg_atomic_read_u64(&ec_shared->generation) == generation;
+	return pg_atomic_read_u64(&ec_shmem->generation) == generation;
 }
 
 /*
@@ -280,7 +280,7 @@ ec_topology_is_served(uint64 generation)
 	uint64		since = 0;
 
 	return generation != EC_FIRST_GENERATION ||
-		pg_atomic_compare_exchange_u64(&ec_shared->first_entered, &since, now) ||
+		pg_atomic_compare_exchange_u64(&ec_shmem->first_entered, &since, now) ||
 		!TimestampDifferenceExceeds(since, now, FIRST_TOPOLOGY_MS);
 }
 
@@ -303,9 +303,9 @@ bool
 ec_topology_all_left(uint64 before)
 {
 	pg_memory_barrier();
-	for (int i = 0; i < ec_shared->nprocs; i++)
+	for (int i = 0; i < ec_shmem->nprocs; i++)
 	{
-		uint64		in = pg_atomic_read_u64(&ec_shared->entered[i]);
+		uint64		in = pg_atomic_read_u64(&ec_shmem->entered[i]);
 
 		if (in != 0 && in < before)
 			return false;

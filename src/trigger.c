@@ -33,7 +33,7 @@ PG_FUNCTION_INFO_V1(echocache_document_trigger);
 
 static TriggerData *trigger_data(FunctionCallInfo fcinfo, TriggerEvent when);
 static bool same(TupleTableSlot *old, TupleTableSlot *new, AttrNumber attno);
-static void note(EcDocument *doc, TupleTableSlot *slot, AttrNumber key, FmgrInfo *out,
+static void note(EcAttachment *att, TupleTableSlot *slot, AttrNumber key, FmgrInfo *out,
 				 Relation written);
 
 /* Guards: called as the trigger that it is? */
@@ -42,7 +42,7 @@ trigger_data(FunctionCallInfo fcinfo, TriggerEvent when)
 {
 	TriggerData *data = (TriggerData *) fcinfo->context;
 
-	ec_require_preload();
+	ec_shmem_require();
 	if (!CALLED_AS_TRIGGER(fcinfo) ||
 		(data->tg_event & (TRIGGER_EVENT_ROW | TRIGGER_EVENT_TIMINGMASK)) != when ||
 		data->tg_trigger->tgnargs != 1)
@@ -56,7 +56,7 @@ trigger_data(FunctionCallInfo fcinfo, TriggerEvent when)
 static bool
 same(TupleTableSlot *old, TupleTableSlot *new, AttrNumber attno)
 {
-	Form_pg_attribute att = TupleDescAttr(new->tts_tupleDescriptor, attno - 1);
+	Form_pg_attribute attr = TupleDescAttr(new->tts_tupleDescriptor, attno - 1);
 	bool		oldnull,
 				newnull;
 	Datum		oldvalue = slot_getattr(old, attno, &oldnull);
@@ -64,7 +64,7 @@ same(TupleTableSlot *old, TupleTableSlot *new, AttrNumber attno)
 
 	if (oldnull || newnull)
 		return oldnull == newnull;
-	return datum_image_eq(oldvalue, newvalue, att->attbyval, att->attlen);
+	return datum_image_eq(oldvalue, newvalue, attr->attbyval, attr->attlen);
 }
 
 /*
@@ -72,7 +72,7 @@ same(TupleTableSlot *old, TupleTableSlot *new, AttrNumber attno)
  * where the slot's row is the document's own now; NULL, if it is not.  A NULL is nobody's key.
  */
 static void
-note(EcDocument *doc, TupleTableSlot *slot, AttrNumber key, FmgrInfo *out, Relation written)
+note(EcAttachment *att, TupleTableSlot *slot, AttrNumber key, FmgrInfo *out, Relation written)
 {
 	EcPlace		place = {InvalidOid};
 	bool		isnull;
@@ -82,16 +82,16 @@ note(EcDocument *doc, TupleTableSlot *slot, AttrNumber key, FmgrInfo *out, Relat
 
 	if (isnull)
 		return;
-	nestlevel = doc->key.plain ? 0 : ec_render_begin(doc);
+	nestlevel = att->key.plain ? 0 : ec_act_begin_output(att);
 	id = OutputFunctionCall(out, value);
-	ec_render_end(nestlevel);
+	ec_act_end_output(nestlevel);
 	if (written)
 	{
 		place.table = RelationGetRelid(written);
 		place.filenode = written->rd_rel->relfilenode;
 		place.tid = slot->tts_tid;
 	}
-	ec_fence_note_key(doc, id, &place);
+	ec_fence_note_key(att, id, &place);
 	pfree(id);
 }
 
@@ -100,17 +100,17 @@ Datum
 echocache_row_trigger(PG_FUNCTION_ARGS)
 {
 	TriggerData *data = trigger_data(fcinfo, TRIGGER_EVENT_ROW | TRIGGER_EVENT_AFTER);
-	EcOwnMap   *map = ec_document_own_map(data->tg_relation, data->tg_trigger->tgargs[0]);
+	EcOwnMap   *map = ec_affected_own_map(data->tg_relation, data->tg_trigger->tgargs[0]);
 
 	if (map == NULL)
 		return PointerGetDatum(NULL);
 	if (!TRIGGER_FIRED_BY_UPDATE(data->tg_event))
-		note(map->doc, data->tg_trigslot, map->key, &map->doc->key.out,
+		note(map->att, data->tg_trigslot, map->key, &map->att->key.out,
 			 TRIGGER_FIRED_BY_INSERT(data->tg_event) ? data->tg_relation : NULL);
 	else if (!same(data->tg_trigslot, data->tg_newslot, map->key))
 	{
-		note(map->doc, data->tg_trigslot, map->key, &map->doc->key.out, NULL);
-		note(map->doc, data->tg_newslot, map->key, &map->doc->key.out, data->tg_relation);
+		note(map->att, data->tg_trigslot, map->key, &map->att->key.out, NULL);
+		note(map->att, data->tg_newslot, map->key, &map->att->key.out, data->tg_relation);
 	}
 	else
 	{
@@ -118,7 +118,7 @@ echocache_row_trigger(PG_FUNCTION_ARGS)
 		{
 			if (same(data->tg_trigslot, data->tg_newslot, map->depends[i]))
 				continue;
-			note(map->doc, data->tg_newslot, map->key, &map->doc->key.out, data->tg_relation);
+			note(map->att, data->tg_newslot, map->key, &map->att->key.out, data->tg_relation);
 			break;
 		}
 	}
@@ -135,7 +135,7 @@ echocache_dependent_trigger(PG_FUNCTION_ARGS)
 	TriggerData *data = trigger_data(fcinfo, TRIGGER_EVENT_ROW | TRIGGER_EVENT_AFTER);
 	TupleTableSlot *old = data->tg_trigslot;
 	TupleTableSlot *new = TRIGGER_FIRED_BY_UPDATE(data->tg_event) ? data->tg_newslot : NULL;
-	EcDependentMap *map = ec_document_dependent_map(data->tg_relation,
+	EcDependentMap *map = ec_affected_dependent_map(data->tg_relation,
 													data->tg_trigger->tgargs[0]);
 	bool		changed = new == NULL;
 
@@ -146,9 +146,9 @@ echocache_dependent_trigger(PG_FUNCTION_ARGS)
 			!same(old, new, attno);
 	for (int i = 0; changed && i < map->nkeys; i++)
 	{
-		note(map->doc, old, map->keys[i], &map->out[i], NULL);
+		note(map->att, old, map->keys[i], &map->out[i], NULL);
 		if (new != NULL && !same(old, new, map->keys[i]))
-			note(map->doc, new, map->keys[i], &map->out[i], NULL);
+			note(map->att, new, map->keys[i], &map->out[i], NULL);
 	}
 	return PointerGetDatum(NULL);
 }
@@ -158,10 +158,10 @@ Datum
 echocache_truncate_trigger(PG_FUNCTION_ARGS)
 {
 	TriggerData *data = trigger_data(fcinfo, TRIGGER_EVENT_BEFORE);
-	EcDocument *doc = ec_document_by_name(data->tg_trigger->tgargs[0]);
+	EcAttachment *att = ec_attachment_by_name(data->tg_trigger->tgargs[0]);
 
-	if (doc != NULL && ec_document_role(doc, RelationGetRelid(data->tg_relation)) != 0)
-		ec_fence_note_whole(doc->relid);
+	if (att != NULL && ec_affected_role(att, RelationGetRelid(data->tg_relation)) != 0)
+		ec_fence_note_whole(att->relid);
 	return PointerGetDatum(NULL);
 }
 
@@ -179,10 +179,10 @@ echocache_document_trigger(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("this function is for a trigger of the extension")));
-	ec_require_preload();
-	CacheInvalidateRelcacheByRelid(ec_document_catalog(false));
+	ec_shmem_require();
+	CacheInvalidateRelcacheByRelid(ec_catalog_document(false));
 	CommandCounterIncrement();
-	foreach(lc, ec_document_names())
-		ec_fence_note_whole(linitial_oid(ec_document_tables(lfirst(lc))));
+	foreach(lc, ec_attachment_names())
+		ec_fence_note_whole(linitial_oid(ec_attachment_tables(lfirst(lc))));
 	return PointerGetDatum(NULL);
 }

@@ -10,7 +10,7 @@
  * the last of them left behind, which the snapshot shows: what differs is wrong, and
  * not merely under way.  src/README.md has the argument.
  *
- * What is wrong is withdrawn by its token, under the lock.
+ * What is wrong is invalidated by its token, under the lock.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -65,7 +65,7 @@ typedef struct VerifyKey
 
 typedef struct Verify
 {
-	EcSweep		sweep;
+	EcBatch		sweep;
 	MemoryContext context;		/* of what outlives a batch */
 	uint64		generation;		/* of the topology that the keys are from */
 	char		head[EC_PREFIX_MAX + EC_NAME_MAX + 1];	/* of all keys of the document */
@@ -81,13 +81,13 @@ typedef struct Verify
 	uint64		random;
 
 	SPIPlanPtr	plan;			/* of classify() */
-	EcDocument *planned;
+	EcAttachment *planned;
 
 	int64		matching;
 	int64		stale;
 	int64		foreign;
 	int64		busy;
-	int64		withdrawn;
+	int64		invalidated;
 	int64		no_row;			/* what is wrong and no row's */
 	int64		left_out;		/* whose server went away */
 	bool		want_keys;
@@ -105,8 +105,8 @@ static void find_ids(Verify *verify, VerifyKey *keys, int n);
 static int	look(Verify *verify, VerifyKey *keys, int n);
 static void verify_slice(Verify *verify, VerifyKey *keys, int n);
 static int	verify_locked(Verify *verify, VerifyKey *keys, int n);
-static bool is_ours(Verify *verify, VerifyKey *key, EcOp *op);
-static void report(Verify *verify, VerifyKey *key, EcOp *op);
+static bool is_ours(Verify *verify, VerifyKey *key, EcRequest *req);
+static void report(Verify *verify, VerifyKey *key, EcRequest *req);
 static int64 count_rows(Verify *verify, int64 limit);
 
 /* ---------------------------------------------------------------- the topology */
@@ -115,13 +115,13 @@ static int64 count_rows(Verify *verify, int64 limit);
 static void
 remember_topology(Verify *verify)
 {
-	verify->generation = ec_cluster_generation();
-	verify->headlen = (int) ec_key_head(verify->head, ec_cluster_prefix(), verify->sweep.name);
+	verify->generation = ec_placement_generation();
+	verify->headlen = (int) ec_key_head(verify->head, ec_placement_prefix(), verify->sweep.name);
 }
 
 /*
  * Is it still so?  Under another topology keys are other keys, and
- * commits withdraw those: what we look at is of no concern to anybody.  To be asked after
+ * commits invalidate those: what we look at is of no concern to anybody.  To be asked after
  * the snapshot: a commit that it shows was made under what we find then, or before.
  */
 static void
@@ -169,20 +169,20 @@ collect(const EcReply *line, void *arg)
 static void
 collect_all(Verify *verify)
 {
-	ec_sweep_topology(verify->sweep.function);
+	ec_batch_topology(verify->sweep.function);
 	remember_topology(verify);
-	for (int i = 0; i < ec_cluster_size(); i++)
+	for (int i = 0; i < ec_placement_size(); i++)
 	{
 		verify->server = i;
-		if (ec_server_state(i) != EC_UP)
+		if (ec_state_of(i) != EC_UP)
 			ereport(WARNING,
-					(errmsg("documents on server \"%s\" were not verified", ec_cluster_name(i)),
+					(errmsg("documents on server \"%s\" were not verified", ec_placement_name(i)),
 					 errdetail("It is not UP; the view echocache_servers has the reason.")));
-		else if (!ec_list_keys(i, CRAWLER_MS, collect, verify))
+		else if (!ec_purge_list_keys(i, CRAWLER_MS, collect, verify))
 			ereport(WARNING,
-					(errmsg("documents on server \"%s\" were not verified", ec_cluster_name(i)),
+					(errmsg("documents on server \"%s\" were not verified", ec_placement_name(i)),
 					 errdetail("It does not tell which keys it has: %s.",
-							   ec_cluster_last_failure(NULL))));
+							   ec_exchange_last_failure(NULL))));
 	}
 	ec_topology_leave();
 }
@@ -255,7 +255,7 @@ static void
 find_ids_of(void *arg)
 {
 	IdRange    *range = arg;
-	EcDocument *doc = range->verify->sweep.doc;
+	EcAttachment *att = range->verify->sweep.att;
 
 	for (int i = 0; i < range->n; i++)
 	{
@@ -270,11 +270,11 @@ find_ids_of(void *arg)
 
 		key->id = NULL;
 		if (len < 0 || memchr(bytes, '\0', len) != NULL ||
-			(converted = ec_from_utf8(bytes, &idlen)) == NULL)
+			(converted = ec_encoding_from_utf8(bytes, &idlen)) == NULL)
 			continue;
 		id = pnstrdup(converted, idlen);
-		if (strcmp(ec_column_canonical(doc, &doc->key, id), id) == 0 &&
-			ec_document_key(doc, id, again) == key->keylen &&
+		if (strcmp(ec_column_canonical(att, &att->key, id), id) == 0 &&
+			ec_attachment_key(att, id, again) == key->keylen &&
 			memcmp(again, key->key, key->keylen) == 0)
 			key->id = id;
 	}
@@ -285,13 +285,13 @@ find_ids(Verify *verify, VerifyKey *keys, int n)
 {
 	IdRange		range = {verify, keys, n};
 
-	if (ec_guarded(find_ids_of, &range))
+	if (ec_act_guarded(find_ids_of, &range))
 		return;
 	range.n = 1;
 	for (int i = 0; i < n; i++)
 	{
 		range.keys = &keys[i];
-		if (!ec_guarded(find_ids_of, &range))
+		if (!ec_act_guarded(find_ids_of, &range))
 			keys[i].id = NULL;
 	}
 }
@@ -304,27 +304,27 @@ find_ids(Verify *verify, VerifyKey *keys, int n)
 static int
 look(Verify *verify, VerifyKey *keys, int n)
 {
-	EcOp	   *ops = palloc(n * sizeof(EcOp));
+	EcRequest	   *reqs = palloc(n * sizeof(EcRequest));
 	int			kept = 0;
 
-	ec_sweep_topology(verify->sweep.function);
+	ec_batch_topology(verify->sweep.function);
 	check_topology(verify);
 	for (int i = 0; i < n; i++)
 	{
 		VerifyKey  *key = &keys[i];
 
-		if (ec_cluster_place(key->key, key->keylen) != key->server)
+		if (ec_placement_of(key->key, key->keylen) != key->server)
 			key->id = NULL;
-		ec_sweep_op(&ops[i], EC_OP_LOOK, key->server, key->key, key->keylen);
+		ec_request_init(&reqs[i], EC_REQUEST_LOOK, key->server, key->key, key->keylen);
 	}
-	ec_sweep_exchange(ops, n);
+	ec_batch_exchange(reqs, n);
 	ec_topology_leave();
 	for (int i = 0; i < n; i++)
 	{
-		verify->left_out += ops[i].result == EC_FAILED;
-		if (ops[i].result != EC_DONE)
+		verify->left_out += reqs[i].result == EC_FAILED;
+		if (reqs[i].result != EC_DONE)
 			continue;
-		keys[i].size = ops[i].found_len;
+		keys[i].size = reqs[i].found_len;
 		keys[kept++] = keys[i];
 	}
 	return kept;
@@ -343,15 +343,15 @@ verify_slice(Verify *verify, VerifyKey *keys, int n)
 
 	for (int tries = 1;; tries++)
 	{
-		if (!ec_sweep_enter(&verify->sweep))
+		if (!ec_batch_enter(&verify->sweep))
 			break;				/* a bulk writer, for long */
 		check_topology(verify);
 		open = verify_locked(verify, keys, n);
-		ec_sweep_leave(&verify->sweep);
+		ec_batch_leave(&verify->sweep);
 		MemoryContextReset(context);
 		if (open == 0 || tries == BUSY_TRIES)
 			break;
-		ec_sweep_nap(BUSY_NAP_MS);
+		ec_batch_nap(BUSY_NAP_MS);
 	}
 	verify->busy += open;
 	MemoryContextSwitchTo(old);
@@ -365,9 +365,9 @@ verify_slice(Verify *verify, VerifyKey *keys, int n)
 static int
 verify_locked(Verify *verify, VerifyKey *keys, int n)
 {
-	EcDocument *doc = verify->sweep.doc;
-	EcOp	   *ops = palloc(n * sizeof(EcOp));
-	EcOp	   *removals = palloc(n * sizeof(EcOp));
+	EcAttachment *att = verify->sweep.att;
+	EcRequest	   *reqs = palloc(n * sizeof(EcRequest));
+	EcRequest	   *removals = palloc(n * sizeof(EcRequest));
 	EcRow	   *rows = palloc(n * sizeof(EcRow));
 	int			nrows = 0;
 	int			open = 0;
@@ -375,21 +375,21 @@ verify_locked(Verify *verify, VerifyKey *keys, int n)
 	for (int i = 0; i < n; i++)
 	{
 		VerifyKey  *key = &keys[i];
-		EcOp	   *op = &ops[i];
+		EcRequest	   *req = &reqs[i];
 
-		ec_sweep_op(op, EC_OP_INSPECT, key->server, key->key, key->keylen);
-		op->valuelen = key->size;
-		op->skip = key->done;
+		ec_request_init(req, EC_REQUEST_INSPECT, key->server, key->key, key->keylen);
+		req->valuelen = key->size;
+		req->skip = key->done;
 		if (key->done)
 			continue;
 		/* whoever else's key it is, no writer of ours has it */
 		if (key->id != NULL)
 		{
-			key->hash = ec_key_hash(doc->relid, key->id, (int) strlen(key->id));
-			key->locked = ec_lock_key(key->hash, EC_LOCK_STORE, false);
+			key->hash = ec_locks_hash(att->relid, key->id, (int) strlen(key->id));
+			key->locked = ec_locks_key(key->hash, EC_LOCK_STORE, false);
 			if (!key->locked)
 			{
-				op->skip = true;
+				req->skip = true;
 				open++;
 				continue;
 			}
@@ -401,23 +401,23 @@ verify_locked(Verify *verify, VerifyKey *keys, int n)
 		 * server DOWN before it committed, and it is UP again only when that has
 		 * been made up for.
 		 */
-		if (ec_server_state(key->server) != EC_UP)
+		if (ec_state_of(key->server) != EC_UP)
 		{
-			op->skip = true;
+			req->skip = true;
 			verify->left_out++;
 		}
 	}
-	ec_sweep_exchange(ops, n);
+	ec_batch_exchange(reqs, n);
 	for (int i = 0; i < n; i++)
 	{
 		VerifyKey  *key = &keys[i];
-		EcOp	   *op = &ops[i];
+		EcRequest	   *req = &reqs[i];
 
 		key->row = NULL;
 		key->wrong = false;
-		verify->left_out += op->result == EC_FAILED;
-		if (op->result != EC_DONE || (op->found_len == EC_MARKER_LEN &&
-									  memcmp(VARDATA(op->found), EC_MARKER, EC_MARKER_LEN) == 0))
+		verify->left_out += req->result == EC_FAILED;
+		if (req->result != EC_DONE || (req->found_len == EC_MARKER_LEN &&
+									  memcmp(VARDATA(req->found), EC_MARKER, EC_MARKER_LEN) == 0))
 			continue;
 		key->wrong = true;		/* until it is known to be right */
 		if (key->id != NULL)
@@ -426,9 +426,9 @@ verify_locked(Verify *verify, VerifyKey *keys, int n)
 			key->row->id = key->id;
 		}
 	}
-	ec_wait_point("verify-got");
+	ec_waitpoint("verify-got");
 
-	if (!ec_sweep_fetch(&verify->sweep, rows, nrows))
+	if (!ec_batch_fetch(&verify->sweep, rows, nrows))
 	{
 		/* as if these had been busy */
 		for (int i = 0; i < n; i++)
@@ -444,33 +444,33 @@ verify_locked(Verify *verify, VerifyKey *keys, int n)
 	for (int i = 0; i < n; i++)
 	{
 		VerifyKey  *key = &keys[i];
-		EcOp	   *op = &ops[i];
+		EcRequest	   *req = &reqs[i];
 		const char *value;
 		size_t		len;
 
-		if (key->row != NULL && op->client_flags == 0 &&
-			ec_document_cacheable(key->row, &value, &len) && len == op->found_len &&
-			memcmp(value, VARDATA(op->found), len) == 0)
+		if (key->row != NULL && req->client_flags == 0 &&
+			ec_render_cacheable(key->row, &value, &len) && len == req->found_len &&
+			memcmp(value, VARDATA(req->found), len) == 0)
 		{
 			key->wrong = false;
 			verify->matching++;
 		}
-		ec_sweep_op(&removals[i], EC_OP_REMOVE, key->server, key->key, key->keylen);
-		removals[i].token = op->token;
+		ec_request_init(&removals[i], EC_REQUEST_REMOVE, key->server, key->key, key->keylen);
+		removals[i].token = req->token;
 		removals[i].skip = !key->wrong;
 	}
-	ec_sweep_exchange(removals, n);
+	ec_batch_exchange(removals, n);
 	for (int i = 0; i < n; i++)
 	{
 		VerifyKey  *key = &keys[i];
 
 		if (key->locked)
-			ec_unlock_key(key->hash, EC_LOCK_STORE);
+			ec_locks_release_key(key->hash, EC_LOCK_STORE);
 		key->locked = false;
 		if (!key->wrong)
 			continue;
-		verify->withdrawn += removals[i].result == EC_DONE;
-		report(verify, key, &ops[i]);
+		verify->invalidated += removals[i].result == EC_DONE;
+		report(verify, key, &reqs[i]);
 	}
 	return open;
 }
@@ -479,7 +479,7 @@ typedef struct Classify
 {
 	Verify	   *verify;
 	VerifyKey  *key;
-	EcOp	   *op;
+	EcRequest	   *req;
 	bool		ours;
 } Classify;
 
@@ -492,9 +492,9 @@ classify(void *arg)
 {
 	Classify   *c = arg;
 	Verify	   *verify = c->verify;
-	EcDocument *doc = verify->sweep.doc;
-	size_t		len = c->op->found_len;
-	const char *value = ec_from_utf8(VARDATA(c->op->found), &len);
+	EcAttachment *att = verify->sweep.att;
+	size_t		len = c->req->found_len;
+	const char *value = ec_encoding_from_utf8(VARDATA(c->req->found), &len);
 	Datum		values[3];
 	EcActing	before;
 	bool		isnull;
@@ -502,11 +502,11 @@ classify(void *arg)
 	if (value == NULL || memchr(value, '\0', len) != NULL)
 		return;
 	values[0] = PointerGetDatum(cstring_to_text_with_len(value, (int) len));
-	values[1] = CStringGetTextDatum(NameStr(doc->key.name));
-	ec_act_begin(doc, true, &before);
-	values[2] = ec_column_datum(&doc->key, c->key->id);
+	values[1] = CStringGetTextDatum(NameStr(att->key.name));
+	ec_act_begin(att, true, &before);
+	values[2] = ec_column_datum(&att->key, c->key->id);
 	ec_act_end(&before);
-	if (ec_sweep_query(&verify->sweep, verify->plan, values, NULL) == 1)
+	if (ec_batch_query(&verify->sweep, verify->plan, values, NULL) == 1)
 		c->ours = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1,
 											 &isnull)) && !isnull;
 	SPI_freetuptable(SPI_tuptable);
@@ -514,35 +514,35 @@ classify(void *arg)
 
 /* Could we have written this, some time, for this key? */
 static bool
-is_ours(Verify *verify, VerifyKey *key, EcOp *op)
+is_ours(Verify *verify, VerifyKey *key, EcRequest *req)
 {
-	Classify	c = {verify, key, op, false};
+	Classify	c = {verify, key, req, false};
 
-	if (key->id == NULL || op->client_flags != 0)
+	if (key->id == NULL || req->client_flags != 0)
 		return false;
-	if (verify->planned != verify->sweep.doc)
+	if (verify->planned != verify->sweep.att)
 	{
-		Oid			argtypes[3] = {TEXTOID, TEXTOID, verify->sweep.doc->key.type};
+		Oid			argtypes[3] = {TEXTOID, TEXTOID, verify->sweep.att->key.type};
 
 		if (verify->plan)
 			(void) SPI_freeplan(verify->plan);
-		verify->plan = ec_sweep_prepare(&verify->sweep,
+		verify->plan = ec_batch_prepare(&verify->sweep,
 										"SELECT CASE WHEN pg_catalog.json_typeof(j) "
 										"OPERATOR(pg_catalog.=) 'object' THEN "
 										"(j OPERATOR(pg_catalog.->) $2)::pg_catalog.jsonb "
 										"OPERATOR(pg_catalog.=) pg_catalog.to_jsonb($3) END "
 										"FROM (SELECT $1::pg_catalog.json AS j) AS v",
 										3, argtypes);
-		verify->planned = verify->sweep.doc;
+		verify->planned = verify->sweep.att;
 	}
-	return ec_guarded(classify, &c) && c.ours;
+	return ec_act_guarded(classify, &c) && c.ours;
 }
 
 /* Count a value that should not have been there. */
 static void
-report(Verify *verify, VerifyKey *key, EcOp *op)
+report(Verify *verify, VerifyKey *key, EcRequest *req)
 {
-	if (is_ours(verify, key, op))
+	if (is_ours(verify, key, req))
 		verify->stale++;
 	else
 		verify->foreign++;
@@ -565,23 +565,23 @@ count_rows(Verify *verify, int64 limit)
 	SPIPlanPtr	plan;
 	bool		isnull;
 
-	ec_sweep_document(&verify->sweep);
-	plan = ec_sweep_prepare(&verify->sweep,
+	ec_batch_attachment(&verify->sweep);
+	plan = ec_batch_prepare(&verify->sweep,
 							psprintf("SELECT pg_catalog.count(*) FROM (SELECT 1 %s LIMIT $1) AS r",
-									 ec_sweep_from(verify->sweep.doc)), 1, argtypes);
-	if (ec_sweep_query(&verify->sweep, plan, values, NULL) != 1)
+									 ec_batch_from(verify->sweep.att)), 1, argtypes);
+	if (ec_batch_query(&verify->sweep, plan, values, NULL) != 1)
 		elog(ERROR, "could not count the rows of document \"%s\"", verify->sweep.name);
 	return DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 }
 
-/* Compare what is cached to the table, and withdraw what is wrong; one row of counts. */
+/* Compare what is cached to the table, and invalidate what is wrong; one row of counts. */
 Datum
 echocache_verify(PG_FUNCTION_ARGS)
 {
 	int64		sample = PG_ARGISNULL(1) ? PG_INT64_MAX : PG_GETARG_INT64(1);
 	Verify	   *verify = palloc0(sizeof(Verify));
 	TupleDesc	desc;
-	Tuplestorestate *result = ec_begin_rows(fcinfo, &desc);
+	Tuplestorestate *result = ec_support_begin_rows(fcinfo, &desc);
 	MemoryContext batch;
 	VerifyKey  *keys;
 	Datum		values[8];
@@ -595,7 +595,7 @@ echocache_verify(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("the size of a sample cannot be negative")));
-	ec_sweep_begin(&verify->sweep, "echocache_verify()", text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	ec_batch_begin(&verify->sweep, "echocache_verify()", text_to_cstring(PG_GETARG_TEXT_PP(0)));
 	verify->context = CurrentMemoryContext;
 	verify->want_keys = !PG_ARGISNULL(2) && PG_GETARG_BOOL(2);
 	if (verify->want_keys)
@@ -609,7 +609,7 @@ echocache_verify(PG_FUNCTION_ARGS)
 	TupleDescInitEntry(verify->desc, 2, "key", TEXTOID, -1, 0);
 	verify->found = tuplestore_begin_heap(false, false, work_mem);
 	verify->slot = MakeSingleTupleTableSlot(verify->desc, &TTSOpsMinimalTuple);
-	keys = palloc(EC_SWEEP_MAX * sizeof(VerifyKey));
+	keys = palloc(EC_BATCH_MAX * sizeof(VerifyKey));
 	batch = AllocSetContextCreate(CurrentMemoryContext, "echocache verify",
 								  ALLOCSET_DEFAULT_SIZES);
 
@@ -623,7 +623,7 @@ echocache_verify(PG_FUNCTION_ARGS)
 		int			end;
 
 		MemoryContextReset(batch);
-		for (n = 0; n < EC_SWEEP_MAX && next_key(verify, &keys[n]); n++)
+		for (n = 0; n < EC_BATCH_MAX && next_key(verify, &keys[n]); n++)
 			;
 		if (n == 0)
 			break;
@@ -633,7 +633,7 @@ echocache_verify(PG_FUNCTION_ARGS)
 			if (compare_keys(&keys[end - 1], &keys[i]) != 0)
 				keys[end++] = keys[i];
 		n = end;
-		ec_sweep_document(&verify->sweep);
+		ec_batch_attachment(&verify->sweep);
 		find_ids(verify, keys, n);
 		n = look(verify, keys, n);
 		for (int first = 0; first < n; first = end)
@@ -642,7 +642,7 @@ echocache_verify(PG_FUNCTION_ARGS)
 
 			for (end = first; end < n; end++)
 			{
-				if (end > first && bytes + keys[end].size > EC_SWEEP_BYTES)
+				if (end > first && bytes + keys[end].size > EC_BATCH_BYTES)
 					break;
 				bytes += keys[end].size;
 			}
@@ -670,7 +670,7 @@ echocache_verify(PG_FUNCTION_ARGS)
 	values[3] = Int64GetDatum(verify->stale);
 	values[4] = Int64GetDatum(verify->foreign);
 	values[5] = Int64GetDatum(verify->busy);
-	values[6] = Int64GetDatum(verify->withdrawn);
+	values[6] = Int64GetDatum(verify->invalidated);
 	nulls[7] = !verify->want_keys;
 	if (verify->want_keys)
 		values[7] = PointerGetDatum(construct_array(verify->keys, verify->nkeys, TEXTOID, -1,

@@ -59,10 +59,10 @@ typedef struct WarmKey
 
 typedef struct Warm
 {
-	EcSweep		sweep;
+	EcBatch		sweep;
 	MemoryContext context;		/* of what outlives a batch */
 	SPIPlanPtr	plan;
-	EcDocument *planned;		/* of which document the plan is */
+	EcAttachment *planned;		/* of which document the plan is */
 	Datum		last;			/* the greatest key that we are done with */
 	bool		begun;			/* there is one */
 	int			limit;			/* documents of the next batch */
@@ -71,18 +71,18 @@ typedef struct Warm
 	bool		none_up;		/* no server is: there is no use in going on */
 } Warm;
 
-static SPIPlanPtr make_plan(EcSweep *sweep);
+static SPIPlanPtr make_plan(EcBatch *sweep);
 static int	next_keys(Warm *warm, WarmKey *keys);
 static int	choose(Warm *warm, WarmKey *keys, int *n, int64 room);
 static void fill(Warm *warm, WarmKey *keys, int n);
 static int	warm_batch(Warm *warm, WarmKey *keys, int n, int64 room);
-static void begin_progress(EcSweep *sweep);
-static uint64 estimate_rows(EcDocument *doc);
+static void begin_progress(EcBatch *sweep);
+static uint64 estimate_rows(EcAttachment *att);
 
 /* ---------------------------------------------------------------- progress */
 
 /* The slot that shows our progress, and the nesting level that began it; or NULL. */
-static EcDocumentSlot *warming = NULL;
+static EcSlot *warming = NULL;
 static int	warming_level = 0;
 
 /*
@@ -105,13 +105,13 @@ ec_warm_at_end(int level)
 
 /* How many rows the table has, as far as VACUUM and ANALYZE know; 0: they do not. */
 static uint64
-estimate_rows(EcDocument *doc)
+estimate_rows(EcAttachment *att)
 {
 	double		rows = 0;
 	ListCell   *lc;
 
-	foreach(lc, doc->partitioned ? find_all_inheritors(doc->relid, NoLock, NULL)
-			: list_make1_oid(doc->relid))
+	foreach(lc, att->partitioned ? find_all_inheritors(att->relid, NoLock, NULL)
+			: list_make1_oid(att->relid))
 	{
 		HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(lfirst_oid(lc)));
 		Form_pg_class class;
@@ -128,9 +128,9 @@ estimate_rows(EcDocument *doc)
 
 /* Show that this document is being warmed; only one backend may. */
 static void
-begin_progress(EcSweep *sweep)
+begin_progress(EcBatch *sweep)
 {
-	EcDocumentSlot *slot = sweep->doc->slot;
+	EcSlot *slot = sweep->att->slot;
 	uint32		other = 0;
 
 	if (warming != NULL || !pg_atomic_compare_exchange_u32(&slot->warm_pid, &other, MyProcPid))
@@ -142,7 +142,7 @@ begin_progress(EcSweep *sweep)
 						   warming != NULL ? MyProcPid : (int) other)));
 	warming = slot;
 	warming_level = GetCurrentTransactionNestLevel();
-	pg_atomic_write_u64(&slot->warm_total, estimate_rows(sweep->doc));
+	pg_atomic_write_u64(&slot->warm_total, estimate_rows(sweep->att));
 	pg_atomic_write_u64(&slot->warm_started, (uint64) GetCurrentTimestamp());
 }
 
@@ -151,11 +151,11 @@ Datum
 echocache_warming_internal(PG_FUNCTION_ARGS)
 {
 	TupleDesc	desc;
-	Tuplestorestate *rows = ec_begin_rows(fcinfo, &desc);
+	Tuplestorestate *rows = ec_support_begin_rows(fcinfo, &desc);
 
-	for (int i = 0; i < EC_MAX_DOCUMENTS; i++)
+	for (int i = 0; i < EC_MAX_ATTACHMENTS; i++)
 	{
-		EcDocumentSlot *slot = &ec_shared->document[i];
+		EcSlot *slot = &ec_shmem->slot[i];
 		uint32		pid = pg_atomic_read_u32(&slot->warm_pid);
 		uint64		started = pg_atomic_read_u64(&slot->warm_started);
 		uint64		total = pg_atomic_read_u64(&slot->warm_total);
@@ -184,12 +184,12 @@ echocache_warming_internal(PG_FUNCTION_ARGS)
  * $3 how many.
  */
 static SPIPlanPtr
-make_plan(EcSweep *sweep)
+make_plan(EcBatch *sweep)
 {
-	EcDocument *doc = sweep->doc;
-	TypeCacheEntry *type = lookup_type_cache(doc->key.type, TYPECACHE_LT_OPR | TYPECACHE_GT_OPR);
-	const char *key = quote_identifier(NameStr(doc->key.name));
-	Oid			argtypes[3] = {doc->key.type, BOOLOID, INT4OID};
+	EcAttachment *att = sweep->att;
+	TypeCacheEntry *type = lookup_type_cache(att->key.type, TYPECACHE_LT_OPR | TYPECACHE_GT_OPR);
+	const char *key = quote_identifier(NameStr(att->key.name));
+	Oid			argtypes[3] = {att->key.type, BOOLOID, INT4OID};
 	HeapTuple	operator;
 	char	   *sql;
 
@@ -197,19 +197,19 @@ make_plan(EcSweep *sweep)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_FUNCTION),
 				 errmsg("the type %s of column \"%s\" has no ordering",
-						format_type_be(doc->key.type), NameStr(doc->key.name)),
+						format_type_be(att->key.type), NameStr(att->key.name)),
 				 errdetail("%s goes over the table in the order of its keys.", sweep->function),
 				 errhint("Create a default operator class for btree.")));
 	operator = SearchSysCache1(OPEROID, ObjectIdGetDatum(type->gt_opr));
 	if (!HeapTupleIsValid(operator))
 		elog(ERROR, "cache lookup failed for operator %u", type->gt_opr);
 	sql = psprintf("SELECT t.%s %s AND ($2 OR t.%s OPERATOR(%s.%s) $1) ORDER BY t.%s LIMIT $3",
-				   key, ec_sweep_from(doc), key,
+				   key, ec_batch_from(att), key,
 				   quote_identifier(get_namespace_name(
 										((Form_pg_operator) GETSTRUCT(operator))->oprnamespace)),
 				   NameStr(((Form_pg_operator) GETSTRUCT(operator))->oprname), key);
 	ReleaseSysCache(operator);
-	return ec_sweep_prepare(sweep, sql, 3, argtypes);
+	return ec_batch_prepare(sweep, sql, 3, argtypes);
 }
 
 /*
@@ -221,30 +221,30 @@ next_keys(Warm *warm, WarmKey *keys)
 {
 	Datum		values[3];
 	char		nulls[3] = {' ', ' ', ' '};
-	EcDocument *doc;
+	EcAttachment *att;
 	int			nestlevel;
 	int16		len;
 	bool		byval;
 	int			n;
 
-	ec_sweep_document(&warm->sweep);
-	doc = warm->sweep.doc;
-	if (warm->planned != doc)
+	ec_batch_attachment(&warm->sweep);
+	att = warm->sweep.att;
+	if (warm->planned != att)
 	{
 		if (warm->plan)
 			(void) SPI_freeplan(warm->plan);
 		warm->plan = make_plan(&warm->sweep);
-		warm->planned = doc;
+		warm->planned = att;
 	}
 	values[0] = warm->last;
 	if (!warm->begun)
 		nulls[0] = 'n';
 	values[1] = BoolGetDatum(!warm->begun);
 	values[2] = Int32GetDatum(warm->limit);
-	n = (int) ec_sweep_query(&warm->sweep, warm->plan, values, nulls);
+	n = (int) ec_batch_query(&warm->sweep, warm->plan, values, nulls);
 
-	get_typlenbyval(doc->key.type, &len, &byval);
-	nestlevel = doc->key.plain ? 0 : ec_render_begin(doc);
+	get_typlenbyval(att->key.type, &len, &byval);
+	nestlevel = att->key.plain ? 0 : ec_act_begin_output(att);
 	for (int i = 0; i < n; i++)
 	{
 		WarmKey    *key = &keys[i];
@@ -253,12 +253,12 @@ next_keys(Warm *warm, WarmKey *keys)
 		memset(key, 0, offsetof(WarmKey, key));
 		key->value = datumCopy(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1,
 											 &isnull), byval, len);
-		key->id = OutputFunctionCall(&doc->key.out, key->value);
+		key->id = OutputFunctionCall(&att->key.out, key->value);
 		/* two partitions may have a row with the same key, of which neither is cached */
 		if (i > 0 && keys[i - 1].id && strcmp(keys[i - 1].id, key->id) == 0)
 			key->id = NULL;
 	}
-	ec_render_end(nestlevel);
+	ec_act_end_output(nestlevel);
 	SPI_freetuptable(SPI_tuptable);
 	return n;
 }
@@ -271,45 +271,45 @@ next_keys(Warm *warm, WarmKey *keys)
 static int
 choose(Warm *warm, WarmKey *keys, int *n, int64 room)
 {
-	EcDocument *doc = warm->sweep.doc;
-	EcOp	   *ops = palloc(*n * sizeof(EcOp));
+	EcAttachment *att = warm->sweep.att;
+	EcRequest	   *reqs = palloc(*n * sizeof(EcRequest));
 	int			locked = 0;
 
 	warm->none_up = true;
-	for (int i = 0; i < ec_cluster_size(); i++)
-		warm->none_up &= ec_server_state(i) != EC_UP;
+	for (int i = 0; i < ec_placement_size(); i++)
+		warm->none_up &= ec_state_of(i) != EC_UP;
 	for (int i = 0; i < *n; i++)
 	{
 		WarmKey    *key = &keys[i];
 
-		if (key->id != NULL && (key->keylen = ec_document_key(doc, key->id, key->key)) == 0)
+		if (key->id != NULL && (key->keylen = ec_attachment_key(att, key->id, key->key)) == 0)
 			key->id = NULL;		/* never cached */
 		if (key->id != NULL)
 		{
-			key->server = ec_cluster_place(key->key, key->keylen);
-			key->hash = ec_key_hash(doc->relid, key->id, (int) strlen(key->id));
-			key->away = ec_server_state(key->server) != EC_UP;
+			key->server = ec_placement_of(key->key, key->keylen);
+			key->hash = ec_locks_hash(att->relid, key->id, (int) strlen(key->id));
+			key->away = ec_state_of(key->server) != EC_UP;
 		}
-		ec_sweep_op(&ops[i], EC_OP_LOOK, key->server, key->key, key->keylen);
-		ops[i].skip = key->id == NULL || key->away;
+		ec_request_init(&reqs[i], EC_REQUEST_LOOK, key->server, key->key, key->keylen);
+		reqs[i].skip = key->id == NULL || key->away;
 	}
-	ec_sweep_exchange(ops, *n);
+	ec_batch_exchange(reqs, *n);
 	for (int i = 0; i < *n; i++)
 	{
 		WarmKey    *key = &keys[i];
 
 		if (key->id == NULL)
 			continue;
-		if (key->away || ops[i].result == EC_FAILED)
+		if (key->away || reqs[i].result == EC_FAILED)
 			warm->left_out++;
-		else if (ops[i].result == EC_ABSENT || ops[i].found_len == EC_MARKER_LEN)
+		else if (reqs[i].result == EC_ABSENT || reqs[i].found_len == EC_MARKER_LEN)
 		{
 			if (locked == room)
 			{
 				*n = i;
 				break;
 			}
-			key->locked = ec_lock_key(key->hash, EC_LOCK_STORE, false);
+			key->locked = ec_locks_key(key->hash, EC_LOCK_STORE, false);
 			locked += key->locked;
 		}
 	}
@@ -320,8 +320,8 @@ choose(Warm *warm, WarmKey *keys, int *n, int64 room)
 static void
 fill(Warm *warm, WarmKey *keys, int n)
 {
-	EcDocument *doc = warm->sweep.doc;
-	EcOp	   *ops = palloc(n * sizeof(EcOp));
+	EcAttachment *att = warm->sweep.att;
+	EcRequest	   *reqs = palloc(n * sizeof(EcRequest));
 	EcRow	   *rows = palloc(n * sizeof(EcRow));
 	size_t		bytes = 0;
 	int			nrows = 0;
@@ -330,24 +330,24 @@ fill(Warm *warm, WarmKey *keys, int n)
 
 	for (int i = 0; i < n; i++)
 	{
-		ec_op_mark(&ops[i], keys[i].server, keys[i].key, keys[i].keylen);
-		ops[i].skip = !keys[i].locked;
+		ec_request_mark(&reqs[i], keys[i].server, keys[i].key, keys[i].keylen);
+		reqs[i].skip = !keys[i].locked;
 	}
-	ec_sweep_exchange(ops, n);
+	ec_batch_exchange(reqs, n);
 	for (int i = 0; i < n; i++)
 	{
 		if (!keys[i].locked)
 			continue;
-		keys[i].token = ops[i].result == EC_DONE ? ops[i].token : 0;
+		keys[i].token = reqs[i].result == EC_DONE ? reqs[i].token : 0;
 		if (keys[i].token != 0)
 			rows[nrows++].id = keys[i].id;
 		else
-			warm->left_out += ops[i].result == EC_FAILED;
+			warm->left_out += reqs[i].result == EC_FAILED;
 	}
-	ec_count(doc->slot, EC_MARKERS, nrows);
-	ec_wait_point("warm-marked");
+	ec_slot_count(att->slot, EC_MARKERS, nrows);
+	ec_waitpoint("warm-marked");
 
-	if (!ec_sweep_fetch(&warm->sweep, rows, nrows))
+	if (!ec_batch_fetch(&warm->sweep, rows, nrows))
 	{
 		/* only the markers go: these documents are loaded when they are read */
 		for (int i = 0; i < nrows; i++)
@@ -356,65 +356,65 @@ fill(Warm *warm, WarmKey *keys, int n)
 	for (int i = 0; i < n; i++)
 	{
 		WarmKey    *key = &keys[i];
-		EcOp	   *op = &ops[i];
+		EcRequest	   *req = &reqs[i];
 		const char *value;
 		size_t		len;
 
-		ec_sweep_op(op, EC_OP_REMOVE, key->server, key->key, key->keylen);
-		op->token = key->token;
-		op->skip = key->token == 0;
-		if (op->skip)
+		ec_request_init(req, EC_REQUEST_REMOVE, key->server, key->key, key->keylen);
+		req->token = key->token;
+		req->skip = key->token == 0;
+		if (req->skip)
 			continue;
-		if (ec_document_cacheable(&rows[r], &value, &len))
+		if (ec_render_cacheable(&rows[r], &value, &len))
 		{
 			bytes += len;
-			if (ec_cluster_fits(key->server, key->keylen, len))
+			if (ec_placement_fits(key->server, key->keylen, len))
 			{
-				op->kind = EC_OP_STORE;
-				op->value = value;
-				op->valuelen = len;
-				op->ttl = ec_wire_ttl(ec_document_ttl(doc));
+				req->kind = EC_REQUEST_STORE;
+				req->value = value;
+				req->valuelen = len;
+				req->ttl = ec_request_ttl(ec_attachment_ttl(att));
 			}
 		}
 		r++;
 	}
-	ec_sweep_exchange(ops, n);
+	ec_batch_exchange(reqs, n);
 	for (int i = 0; i < n; i++)
 	{
 		if (keys[i].token != 0)
 		{
-			stored += ops[i].kind == EC_OP_STORE && ops[i].result == EC_DONE;
-			warm->left_out += ops[i].result == EC_FAILED;
+			stored += reqs[i].kind == EC_REQUEST_STORE && reqs[i].result == EC_DONE;
+			warm->left_out += reqs[i].result == EC_FAILED;
 		}
 		if (keys[i].locked)
-			ec_unlock_key(keys[i].hash, EC_LOCK_STORE);
+			ec_locks_release_key(keys[i].hash, EC_LOCK_STORE);
 	}
-	ec_count(doc->slot, EC_FILLS, stored);
+	ec_slot_count(att->slot, EC_FILLS, stored);
 	warm->stored += stored;
 
 	/* the next batch is to be of some megabytes */
 	if (nrows > 0)
-		warm->limit = Min(warm->limit, Max((int64) EC_SWEEP_BYTES * nrows / (bytes + 1), 1));
+		warm->limit = Min(warm->limit, Max((int64) EC_BATCH_BYTES * nrows / (bytes + 1), 1));
 }
 
 /* One batch: of n keys, store what can be, at most room; returns how many it is done with. */
 static int
 warm_batch(Warm *warm, WarmKey *keys, int n, int64 room)
 {
-	warm->limit = Min(warm->limit * 2, EC_SWEEP_MAX);
-	if (!ec_sweep_enter(&warm->sweep))
+	warm->limit = Min(warm->limit * 2, EC_BATCH_MAX);
+	if (!ec_batch_enter(&warm->sweep))
 		return n;				/* a bulk writer's documents are loaded when they are read */
 	if (choose(warm, keys, &n, room) > 0)
 	{
-		EcDocumentSlot *slot = warm->sweep.doc->slot;
+		EcSlot *slot = warm->sweep.att->slot;
 
 		/* G4, as far as it concerns those who had the locks before us */
-		if (!ec_commits_flushed(slot))
+		if (!ec_slot_is_flushed(slot))
 			XLogFlush(pg_atomic_read_u64(&slot->async_lsn));
-		ec_wait_point("warm-locked");
+		ec_waitpoint("warm-locked");
 		fill(warm, keys, n);
 	}
-	ec_sweep_leave(&warm->sweep);
+	ec_batch_leave(&warm->sweep);
 	return n;
 }
 
@@ -425,19 +425,19 @@ echocache_warm(PG_FUNCTION_ARGS)
 	int64		max = PG_ARGISNULL(1) ? PG_INT64_MAX : PG_GETARG_INT64(1);
 	Warm		warm = {.limit = WARM_FIRST};
 	MemoryContext batch;
-	EcDocumentSlot *slot;
+	EcSlot *slot;
 	int64		done = 0;
 
-	ec_require_preload();
+	ec_shmem_require();
 	if (PG_ARGISNULL(0))
 		PG_RETURN_NULL();
 	if (max < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("the number of documents cannot be negative")));
-	ec_sweep_begin(&warm.sweep, "echocache_warm()", text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	ec_batch_begin(&warm.sweep, "echocache_warm()", text_to_cstring(PG_GETARG_TEXT_PP(0)));
 	begin_progress(&warm.sweep);
-	slot = warm.sweep.doc->slot;
+	slot = warm.sweep.att->slot;
 	warm.context = CurrentMemoryContext;
 	batch = AllocSetContextCreate(CurrentMemoryContext, "echocache warm", ALLOCSET_DEFAULT_SIZES);
 	if (SPI_connect() != SPI_OK_CONNECT)
@@ -460,7 +460,7 @@ echocache_warm(PG_FUNCTION_ARGS)
 			int16		len;
 			bool		byval;
 
-			get_typlenbyval(warm.sweep.doc->key.type, &len, &byval);
+			get_typlenbyval(warm.sweep.att->key.type, &len, &byval);
 			if (warm.begun && !byval)
 				pfree(DatumGetPointer(warm.last));
 			MemoryContextSwitchTo(warm.context);

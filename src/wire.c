@@ -96,7 +96,7 @@ ec_hex_value(char c)
  * much of the stream has arrived behind it.
  */
 void
-ec_wire_parse(const char *buf, size_t len, EcReply *reply)
+ec_reply_parse(const char *buf, size_t len, EcReply *reply)
 {
 	size_t		limit = len < EC_LINE_MAX ? len : EC_LINE_MAX;
 	const char *nl = limit > 0 ? memchr(buf, '\n', limit) : NULL;

@@ -80,7 +80,7 @@ typedef struct EcReply
  * in a bare \n.  Text is printable ASCII, so that it can go into a message as
  * it is; STAT's may hold bytes over 0x7f too, but no control characters.
  */
-extern void ec_wire_parse(const char *buf, size_t len, EcReply *reply);
+extern void ec_reply_parse(const char *buf, size_t len, EcReply *reply);
 
 /*
  * Requests.  Each writes at most EC_REQUEST_MAX bytes to dst, without a final

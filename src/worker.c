@@ -6,7 +6,7 @@
  * A server goes one step after the other: DOWN, a probe answers, RECOVERING
  * (writers send markers again, readers still stay away), everybody has left older
  * topologies, nobody holds the outbox lock, a new snapshot of the outbox, its
- * keys withdrawn and its rows deleted, again until none is left, UP.  Where more may
+ * keys invalidated and its rows deleted, again until none is left, UP.  Where more may
  * have changed than the outbox knows (a start, other servers, a promotion) the
  * server is purged of all our keys.  Every change of state is a compare-and-swap
  * on the word that the worker has seen, so that whatever goes wrong meanwhile, in
@@ -68,7 +68,7 @@ static List *key_heads(EcDatabase *db, List *rows);
 static List *read_rows(const char *server, int limit);
 static void delete_rows(List *rows);
 static bool outbox_is_free(int server);
-static bool withdraw(EcDatabase *db, int server, List *rows, bool purge, int64 *removed);
+static bool invalidate(EcDatabase *db, int server, List *rows, bool purge, int64 *removed);
 static bool flush_instead(EcDatabase *db, int server);
 static bool take_setting(const EcReply *line, void *arg);
 static bool recover(EcDatabase *db, int server, int *retry_ms);
@@ -81,11 +81,11 @@ static void
 worker_exit(int code, Datum arg)
 {
 	ec_topology_at_end(0);
-	LWLockAcquire(ec_shared->lock, LW_EXCLUSIVE);
+	LWLockAcquire(ec_shmem->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < EC_MAX_DATABASES; i++)
-		if (ec_shared->database[i].dboid == my_dboid)
-			ec_shared->database[i].worker_pid = 0;
-	LWLockRelease(ec_shared->lock);
+		if (ec_shmem->database[i].dboid == my_dboid)
+			ec_shmem->database[i].worker_pid = 0;
+	LWLockRelease(ec_shmem->lock);
 }
 
 /* Is another worker at work in this database? */
@@ -94,12 +94,12 @@ has_other_worker(void)
 {
 	bool		other = false;
 
-	LWLockAcquire(ec_shared->lock, LW_SHARED);
+	LWLockAcquire(ec_shmem->lock, LW_SHARED);
 	for (int i = 0; i < EC_MAX_DATABASES; i++)
-		other |= ec_shared->database[i].dboid == my_dboid &&
-			ec_shared->database[i].worker_pid != 0 &&
-			BackendPidGetProc(ec_shared->database[i].worker_pid) != NULL;
-	LWLockRelease(ec_shared->lock);
+		other |= ec_shmem->database[i].dboid == my_dboid &&
+			ec_shmem->database[i].worker_pid != 0 &&
+			BackendPidGetProc(ec_shmem->database[i].worker_pid) != NULL;
+	LWLockRelease(ec_shmem->lock);
 	return other;
 }
 
@@ -111,7 +111,7 @@ extension_exists(void)
 
 	StartTransactionCommand();
 	exists = OidIsValid(get_extension_oid("echocache", true)) &&
-		OidIsValid(ec_document_catalog(true));
+		OidIsValid(ec_catalog_document(true));
 	CommitTransactionCommand();
 	return exists;
 }
@@ -126,36 +126,36 @@ claim_slot(void)
 	EcDatabase *db = NULL;
 	EcDatabase *free_db = NULL;
 
-	LWLockAcquire(ec_shared->lock, LW_EXCLUSIVE);
+	LWLockAcquire(ec_shmem->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < EC_MAX_DATABASES && db == NULL; i++)
 	{
-		if (ec_shared->database[i].dboid == my_dboid)
-			db = &ec_shared->database[i];
-		else if (ec_shared->database[i].dboid == InvalidOid && free_db == NULL)
-			free_db = &ec_shared->database[i];
+		if (ec_shmem->database[i].dboid == my_dboid)
+			db = &ec_shmem->database[i];
+		else if (ec_shmem->database[i].dboid == InvalidOid && free_db == NULL)
+			free_db = &ec_shmem->database[i];
 	}
 	if (db == NULL && free_db != NULL)
 	{
 		db = free_db;
-		strlcpy(db->prefix, ec_key_prefix, sizeof(db->prefix));
-		ec_states_reset(db);
+		strlcpy(db->prefix, ec_guc_key_prefix, sizeof(db->prefix));
+		ec_state_reset(db);
 		db->dboid = my_dboid;
 	}
 	else if (db != NULL)
 	{
 		/* the launcher makes a new generation with it */
-		strlcpy(db->next_prefix, ec_key_prefix, sizeof(db->next_prefix));
-		db->has_next_prefix = strcmp(db->prefix, ec_key_prefix) != 0;
-		ec_shared->republish |= db->has_next_prefix;
+		strlcpy(db->next_prefix, ec_guc_key_prefix, sizeof(db->next_prefix));
+		db->has_next_prefix = strcmp(db->prefix, ec_guc_key_prefix) != 0;
+		ec_shmem->republish |= db->has_next_prefix;
 	}
 	if (db != NULL)
 	{
 		db->worker_pid = MyProcPid;
 		db->standby = RecoveryInProgress();
 	}
-	LWLockRelease(ec_shared->lock);
-	if (ec_shared->republish)
-		ec_wake(ec_shared->launcher_pid);
+	LWLockRelease(ec_shmem->lock);
+	if (ec_shmem->republish)
+		ec_shmem_wake(ec_shmem->launcher_pid);
 	return db;
 }
 
@@ -183,7 +183,7 @@ key_heads(EcDatabase *db, List *rows)
 
 	StartTransactionCommand();
 	MemoryContextSwitchTo(context);
-	names = ec_document_names();
+	names = ec_attachment_names();
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(context);
 	foreach(lc, rows)
@@ -232,7 +232,7 @@ outbox_is_free(int server)
 {
 	static char warned[EC_ERROR_MAX];
 	MemoryContext context = CurrentMemoryContext;
-	const char *name = ec_cluster_name(server);
+	const char *name = ec_placement_name(server);
 	char		holder[128];
 	char		reason[EC_ERROR_MAX];
 	bool		is_free;
@@ -244,12 +244,12 @@ outbox_is_free(int server)
 	if (is_free && warned[0] != '\0')
 	{
 		warned[0] = '\0';
-		ec_server_error(server, "");
+		ec_state_set_error(server, "");
 	}
 	if (is_free || holder[0] == '\0')
 		return is_free;
 	snprintf(reason, sizeof(reason), "waiting for prepared transaction \"%s\"", holder);
-	ec_server_error(server, reason);
+	ec_state_set_error(server, reason);
 	if (strcmp(warned, reason) != 0)
 		ereport(WARNING,
 				(errmsg("echocache: server \"%s\" cannot be used before the prepared "
@@ -273,7 +273,7 @@ outbox_is_free(int server)
  * still on its way carries the token of a marker that is gone now, and fails.
  * (memcached compares the token and numbers the new item without a lock that the
  * flush would take: a store that it is just between the two survives.  Single keys
- * of the outbox are therefore withdrawn all the same.)
+ * of the outbox are therefore invalidated all the same.)
  *
  * The permission is for this very state word: for what has made the server
  * RECOVERING later, or makes it so the next time, nobody has given it.
@@ -282,18 +282,18 @@ static bool
 flush_instead(EcDatabase *db, int server)
 {
 	return pg_atomic_read_u64(&db->may_flush[server]) == ec_state_word(db, server) &&
-		ec_flush(server) == EC_DONE;
+		ec_exchange_flush(server) == EC_DONE;
 }
 
 /*
- * Withdraw from the server what the rows say, or with purge all keys of ours.
+ * Invalidate from the server what the rows say, or with purge all keys of ours.
  * true: confirmed.
  */
 static bool
-withdraw(EcDatabase *db, int server, List *rows, bool purge, int64 *removed)
+invalidate(EcDatabase *db, int server, List *rows, bool purge, int64 *removed)
 {
 	List	   *whole = NIL;
-	EcOp	   *ops;
+	EcRequest	   *reqs;
 	int			n = 0;
 	ListCell   *lc;
 	bool		ok = true;
@@ -303,7 +303,7 @@ withdraw(EcDatabase *db, int server, List *rows, bool purge, int64 *removed)
 	if (purge && !flush_instead(db, server))
 		return false;
 
-	ops = palloc0(EC_BATCH * sizeof(EcOp));
+	reqs = palloc0(EC_MARK_BATCH * sizeof(EcRequest));
 	foreach(lc, rows)
 	{
 		EcOutboxRow *row = lfirst(lc);
@@ -314,18 +314,18 @@ withdraw(EcDatabase *db, int server, List *rows, bool purge, int64 *removed)
 				whole = add_head(whole, db->prefix, row->document);
 			continue;
 		}
-		ec_op_mark(&ops[n], server, row->key, (int) strlen(row->key));
-		ops[n].quiet = true;
-		if (++n == EC_BATCH)
+		ec_request_mark(&reqs[n], server, row->key, (int) strlen(row->key));
+		reqs[n].quiet = true;
+		if (++n == EC_MARK_BATCH)
 		{
-			ok = ok && ec_mark(ops, n, ec_deadline(ec_timeout), NULL, NULL);
+			ok = ok && ec_exchange_marks(reqs, n, ec_deadline_in(ec_guc_timeout), NULL, NULL);
 			*removed += n;
 			n = 0;
 		}
 	}
-	ok = ok && ec_mark(ops, n, ec_deadline(ec_timeout), NULL, NULL);
+	ok = ok && ec_exchange_marks(reqs, n, ec_deadline_in(ec_guc_timeout), NULL, NULL);
 	*removed += n;
-	pfree(ops);
+	pfree(reqs);
 	return ok && (ec_purge(server, whole, removed) || flush_instead(db, server));
 }
 
@@ -354,21 +354,21 @@ recover(EcDatabase *db, int server, int *retry_ms)
 {
 	char		request[EC_REQUEST_MAX];
 	char		activity[EC_SERVER_NAME_MAX + 32];
-	const char *name = ec_cluster_name(server);
+	const char *name = ec_placement_name(server);
 	uint64		word;
 	int64		removed = 0;
 	bool		purge;
 	List	   *rows;
 
-	*retry_ms = ec_retry_interval;
-	if (!ec_state_read(db, server, ec_cluster_generation(), &word))
+	*retry_ms = ec_guc_retry_interval;
+	if (!ec_state_read(db, server, ec_placement_generation(), &word))
 		return false;			/* of another server, by now */
 	purge = EC_MUST_PURGE(word);
 	if (EC_STATE(word) == EC_DOWN)
 	{
 		size_t		len = ec_wire_barrier(request);
 
-		if (ec_command(server, request, len, NULL, NULL) != EC_DONE)
+		if (ec_exchange_command(server, request, len, NULL, NULL) != EC_DONE)
 		{
 			collapse(db, server);
 			return false;
@@ -380,7 +380,7 @@ recover(EcDatabase *db, int server, int *retry_ms)
 		return EC_STATE(word) == EC_UP;
 
 	/* from here on nobody begins to write rows, or to use an older topology */
-	if (!ec_topology_all_left(ec_cluster_generation()) || !outbox_is_free(server))
+	if (!ec_topology_all_left(ec_placement_generation()) || !outbox_is_free(server))
 	{
 		*retry_ms = WAIT_FOR_LOCK_MS;
 		return false;
@@ -388,8 +388,8 @@ recover(EcDatabase *db, int server, int *retry_ms)
 	snprintf(activity, sizeof(activity), "recovering server %s", name);
 	pgstat_report_activity(STATE_RUNNING, activity);
 	/* a server that does not tell its settings is just not asked first */
-	if (ec_command(server, request, ec_wire_stats(request, "settings"), take_setting,
-				   &ec_shared->server[server].item_max) == EC_FAILED)
+	if (ec_exchange_command(server, request, ec_wire_stats(request, "settings"), take_setting,
+				   &ec_shmem->server[server].item_max) == EC_FAILED)
 	{
 		pgstat_report_activity(STATE_IDLE, NULL);
 		return false;
@@ -399,11 +399,11 @@ recover(EcDatabase *db, int server, int *retry_ms)
 		rows = read_rows(name, EC_OUTBOX_BATCH);
 		if (rows == NIL && !purge)
 			break;
-		if (!withdraw(db, server, rows, purge, &removed))
+		if (!invalidate(db, server, rows, purge, &removed))
 		{
 			/* it is DOWN if it failed; one that does not tell its keys stays RECOVERING */
 			if (ec_state_word(db, server) == word)
-				ec_server_error(server, ec_cluster_last_failure(NULL));
+				ec_state_set_error(server, ec_exchange_last_failure(NULL));
 			pgstat_report_activity(STATE_IDLE, NULL);
 			return false;
 		}
@@ -414,10 +414,10 @@ recover(EcDatabase *db, int server, int *retry_ms)
 	pgstat_report_activity(STATE_IDLE, NULL);
 	if (!ec_state_swap(db, server, &word, EC_UP, false))
 		return false;
-	ec_unclaimed_retry(server);
+	ec_state_retry_unclaimed(server);
 	ereport(LOG,
-			(errmsg_plural("echocache: server \"%s\" is up, %lld old key was withdrawn",
-						   "echocache: server \"%s\" is up, %lld old keys were withdrawn",
+			(errmsg_plural("echocache: server \"%s\" is up, %lld old key was invalidated",
+						   "echocache: server \"%s\" is up, %lld old keys were invalidated",
 						   removed, name, (long long) removed)));
 	return true;
 }
@@ -432,13 +432,13 @@ static void
 collapse(EcDatabase *db, int server)
 {
 	MemoryContext context = CurrentMemoryContext;
-	const char *name = ec_cluster_name(server);
+	const char *name = ec_placement_name(server);
 	uint64		word;
 	List	   *rows;
 	List	   *names;
 	ListCell   *lc;
 
-	if (!ec_state_read(db, server, ec_cluster_generation(), &word) ||
+	if (!ec_state_read(db, server, ec_placement_generation(), &word) ||
 		EC_STATE(word) != EC_DOWN || pg_atomic_read_u64(&db->whole_noted[server]) == word)
 		return;
 	rows = read_rows(name, EC_OUTBOX_BATCH);
@@ -446,7 +446,7 @@ collapse(EcDatabase *db, int server)
 		return;
 	StartTransactionCommand();
 	MemoryContextSwitchTo(context);
-	names = ec_document_names();
+	names = ec_attachment_names();
 	foreach(lc, rows)
 	{
 		EcOutboxRow *row = lfirst(lc);
@@ -477,7 +477,7 @@ clear_late_rows(EcDatabase *db)
 
 	if (rows == NIL)
 		return;
-	for (int i = 0; i < ec_cluster_size(); i++)
+	for (int i = 0; i < ec_placement_size(); i++)
 	{
 		List	   *mine = NIL;
 		int64		removed = 0;
@@ -487,13 +487,13 @@ clear_late_rows(EcDatabase *db)
 		{
 			EcOutboxRow *row = lfirst(lc);
 
-			if (strcmp(row->server, ec_cluster_name(i)) != 0)
+			if (strcmp(row->server, ec_placement_name(i)) != 0)
 				continue;
 			mine = lappend(mine, row);
 			rows = foreach_delete_current(rows, lc);
 		}
 		if (mine != NIL && EC_STATE(ec_state_word(db, i)) == EC_UP &&
-			withdraw(db, i, mine, false, &removed))
+			invalidate(db, i, mine, false, &removed))
 			delete_rows(mine);
 	}
 	if (rows != NIL)
@@ -509,10 +509,10 @@ watch(EcDatabase *db, int server)
 	uint64		word;
 	bool		up;
 
-	if (!ec_state_read(db, server, ec_cluster_generation(), &word))
+	if (!ec_state_read(db, server, ec_placement_generation(), &word))
 		return;
-	up = ec_command(server, request, len, NULL, NULL) == EC_DONE &&
-		read_rows(ec_cluster_name(server), 1) == NIL;
+	up = ec_exchange_command(server, request, len, NULL, NULL) == EC_DONE &&
+		read_rows(ec_placement_name(server), 1) == NIL;
 	if (up != (EC_STATE(word) == EC_UP))
 		(void) ec_state_swap(db, server, &word, up ? EC_UP : EC_RECOVERING, true);
 }
@@ -529,23 +529,23 @@ echocache_worker_main(Datum arg)
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
 	my_dboid = DatumGetObjectId(arg);
-	if (ec_worker_is_banned(my_dboid))
+	if (ec_database_is_banned(my_dboid))
 		proc_exit(0);
 	BackgroundWorkerInitializeConnectionByOid(my_dboid, InvalidOid, 0);
 	/* while a worker starts PostgreSQL lets it ignore SIGHUP: a reload then is not lost */
 	ProcessConfigFile(PGC_SIGHUP);
 	if (!extension_exists())
 	{
-		ec_worker_free_slot(my_dboid);
+		ec_database_free(my_dboid);
 		proc_exit(0);
 	}
 	/*
 	 * One worker of an earlier launcher may still be about to go; and a generation about
 	 * to come, in which nobody has the prefix of a slot any more that was given up.
 	 */
-	while (has_other_worker() || ec_shared->republish)
+	while (has_other_worker() || ec_shmem->republish)
 	{
-		if (ec_shared->launcher_pid != MyBgworkerEntry->bgw_notify_pid)
+		if (ec_shmem->launcher_pid != MyBgworkerEntry->bgw_notify_pid)
 			proc_exit(0);
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 						 WAIT_FOR_LOCK_MS, PG_WAIT_EXTENSION);
@@ -565,8 +565,8 @@ echocache_worker_main(Datum arg)
 
 	/* from now on nobody stores anything else under the keys of our documents */
 	StartTransactionCommand();
-	ec_document_claim_slots();
-	ec_kv_await();
+	ec_attachment_claim_slots();
+	ec_kv_keys_await();
 	CommitTransactionCommand();
 	pgstat_report_activity(STATE_IDLE, NULL);
 	context = AllocSetContextCreate(TopMemoryContext, "echocache worker",
@@ -590,37 +590,37 @@ echocache_worker_main(Datum arg)
 			db->reloading = true;
 			proc_exit(0);
 		}
-		if (ec_shared->launcher_pid != MyBgworkerEntry->bgw_notify_pid)
+		if (ec_shmem->launcher_pid != MyBgworkerEntry->bgw_notify_pid)
 			proc_exit(0);		/* the launcher has begun anew, and so do its workers */
-		if (ec_worker_is_banned(my_dboid) || !extension_exists())
+		if (ec_database_is_banned(my_dboid) || !extension_exists())
 		{
-			ec_worker_free_slot(my_dboid);
+			ec_database_free(my_dboid);
 			proc_exit(0);
 		}
 
-		if (ec_cluster_enter())
+		if (ec_placement_enter())
 		{
 			bool		standby = db->standby && RecoveryInProgress();
 
-			if (generation != ec_cluster_generation())
+			if (generation != ec_placement_generation())
 				memset(retry_at, 0, sizeof(retry_at));
-			generation = ec_cluster_generation();
-			for (int i = 0; i < ec_cluster_size(); i++)
+			generation = ec_placement_generation();
+			for (int i = 0; i < ec_placement_size(); i++)
 			{
-				int			retry_ms = ec_retry_interval;
+				int			retry_ms = ec_guc_retry_interval;
 
 				if (!standby && EC_STATE(ec_state_word(db, i)) == EC_UP)
 					continue;
-				if (ec_remaining(retry_at[i]) == 0)
+				if (ec_deadline_left(retry_at[i]) == 0)
 				{
 					if (standby)
 						watch(db, i);
 					else if (recover(db, i, &retry_ms))
 						continue;
-					retry_at[i] = ec_deadline(retry_ms);
+					retry_at[i] = ec_deadline_in(retry_ms);
 				}
 				all_up = false;
-				nap = Min(nap, Max(ec_remaining(retry_at[i]), 1));
+				nap = Min(nap, Max(ec_deadline_left(retry_at[i]), 1));
 			}
 			if (all_up && generation > db->old_prefix_generation)
 				db->has_old_prefix = false; /* purged everywhere, and used by nobody */

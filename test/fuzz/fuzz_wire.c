@@ -117,16 +117,16 @@ check_consistency(const char *buf, size_t len, const EcReply *r)
 	char	   *exact = copy_of(buf, whole);
 	EcReply		again;
 
-	ec_wire_parse(exact, whole, &again);
+	ec_reply_parse(exact, whole, &again);
 	CHECK(same_reply(r, &again));
 	free(exact);
 
 	for (cut = 0; cut < whole; cut += step)
 	{
-		ec_wire_parse(buf, cut, &again);
+		ec_reply_parse(buf, cut, &again);
 		CHECK(again.kind == EC_REPLY_INCOMPLETE && again.line_len == 0);
 	}
-	ec_wire_parse(buf, whole - 1, &again);
+	ec_reply_parse(buf, whole - 1, &again);
 	CHECK(again.kind == EC_REPLY_INCOMPLETE);
 }
 
@@ -155,7 +155,7 @@ walk_answers(const char *buf, size_t len)
 	{
 		EcReply		r;
 
-		ec_wire_parse(buf + pos, len - pos, &r);
+		ec_reply_parse(buf + pos, len - pos, &r);
 		if (r.kind == EC_REPLY_INCOMPLETE)
 		{
 			CHECK(r.line_len == 0 && len - pos < EC_LINE_MAX);

@@ -1,5 +1,5 @@
 --
--- A prepared transaction has withdrawn what it changes.  Until it ends the table answers, and
+-- A prepared transaction has invalidated what it changes.  Until it ends the table answers, and
 -- stores nothing.  (prepared_1.out is of a server with max_prepared_transactions = 0.)
 --
 SELECT current_setting('max_prepared_transactions')::int = 0 AS skipped \gset

@@ -284,7 +284,7 @@ SELECT echocache_get('kid', 1);
 SELECT echocache_detach('kid');
 
 --
--- Many documents in one transaction: withdrawn, not stored.
+-- Many documents in one transaction: invalidated, not stored.
 --
 SHOW echocache.max_write_through;
 TRUNCATE session CASCADE;
@@ -306,7 +306,7 @@ SELECT count(*) FROM echocache_get_sessions((SELECT array_agg(n) FROM generate_s
 SELECT echocache_stats_reset();
 
 --
--- Policy invalidate: withdrawn, and filled by the next read.
+-- Policy invalidate: invalidated, and filled by the next read.
 --
 SELECT echocache_detach() >= 0 AS detached;
 SELECT echocache_attach('session', policy => 'invalidate');

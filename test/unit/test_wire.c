@@ -40,7 +40,7 @@ parse(const char *bytes, size_t len)
 
 	memcpy(exact, bytes, len);
 	memset(&p, 0x5a, sizeof(p));
-	ec_wire_parse(exact, len, &p.r);
+	ec_reply_parse(exact, len, &p.r);
 	p.text_inside = true;
 	if (p.r.text != NULL)
 	{
@@ -425,7 +425,7 @@ test_limits(void)
 
 	p = parse("", 0);
 	tap_ok(strcmp(describe(&p), "INCOMPLETE 0") == 0, "nothing at all is incomplete");
-	ec_wire_parse(NULL, 0, &p.r);
+	ec_reply_parse(NULL, 0, &p.r);
 	tap_ok(p.r.kind == EC_REPLY_INCOMPLETE, "no buffer at all is incomplete");
 
 	/* The line end as the last byte allowed, then one byte later. */
