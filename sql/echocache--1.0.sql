@@ -7,7 +7,7 @@ CREATE SCHEMA echocache;
 REVOKE ALL ON SCHEMA echocache FROM PUBLIC;
 COMMENT ON SCHEMA echocache IS 'tables of the extension echocache; not for direct use';
 
--- The order of the columns is known to src/attach.h.
+-- The order of the columns is known to src/attachments/catalog.h.
 CREATE TABLE echocache.document (
     name            text PRIMARY KEY,
     relation        regclass NOT NULL UNIQUE,
@@ -24,7 +24,7 @@ CREATE TABLE echocache.document (
 COMMENT ON TABLE echocache.document IS 'attached tables; written by echocache_attach() and echocache_detach()';
 SELECT pg_catalog.pg_extension_config_dump('echocache.document', '');
 
--- The order of the columns is known to src/attach.h.
+-- The order of the columns is known to src/attachments/catalog.h.
 CREATE TABLE echocache.dependent (
     document    text NOT NULL,
     relation    regclass NOT NULL,
@@ -35,7 +35,7 @@ COMMENT ON TABLE echocache.dependent IS
     'tables whose rows are part of a document; written by echocache_attach_dependent() and echocache_detach_dependent()';
 SELECT pg_catalog.pg_extension_config_dump('echocache.dependent', '');
 
--- Not dumped: what belongs to the attachments of a restored dump is purged.  src/outbox.c
+-- Not dumped: what belongs to the attachments of a restored dump is purged.  src/servers/outbox.c
 -- knows the order of the columns.
 CREATE TABLE echocache.outbox (
     id        bigint NOT NULL,
@@ -465,7 +465,7 @@ COMMENT ON FUNCTION echocache_warm(text, bigint) IS
 CREATE FUNCTION echocache_purge(name text) RETURNS bigint
     AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION echocache_purge(text) IS
-    'invalidate all documents of that name from every server, at once; returns how many keys there were';
+    'invalidate all documents of that name on every server, at once; returns how many keys there were';
 
 CREATE FUNCTION echocache_verify(name text, sample bigint = NULL, keys boolean = false)
     RETURNS TABLE (checked bigint, cached bigint, matching bigint, stale bigint, "foreign" bigint, busy bigint,

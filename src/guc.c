@@ -15,7 +15,9 @@
 
 #include "compat.h"
 #include "guc.h"
-#include "wire.h"
+#include "protocol/key.h"
+#include "protocol/wire.h"
+#include "shmem.h"
 
 bool		ec_guc_enabled = false;
 char	   *ec_guc_hosts = NULL;

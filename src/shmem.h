@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * shmem.h
- *	  Shared state: the topology, server states, documents' counters.
+ *	  The shared memory of the extension: its layout and its allocation.
  *
  * The topology (which servers there are, whether the cache is enabled, what each
  * database's keys begin with) has one writer, the postmaster and then the launcher, and
@@ -30,7 +30,7 @@
 #include "port/atomics.h"
 #include "storage/lwlock.h"
 
-#include "key.h"
+#include "protocol/key.h"
 
 #define EC_MAX_SERVERS		64
 #define EC_MAX_DATABASES	64
@@ -191,32 +191,14 @@ typedef struct EcShared
 extern EcShared *ec_shmem;		/* NULL: not in shared_preload_libraries */
 
 extern void ec_shmem_init(void);
-
-/* Throws 55000 with the line to add when the library was not preloaded. */
 extern void ec_shmem_require(void);
-
-/* Databases, and the states of servers there. */
-/* This database's slot, or NULL when no worker has claimed one yet. */
-extern EcDatabase *ec_state_database(void);
-extern EcState ec_state_of(int server);
-extern uint64 ec_state_word(EcDatabase *db, int server);
-extern bool ec_state_read(EcDatabase *db, int server, uint64 generation, uint64 *word);
-extern bool ec_state_swap(EcDatabase *db, int server, uint64 *word, EcState to, bool purge);
-extern void ec_state_reset(EcDatabase *db);
-extern bool ec_state_all_noted(int server);
-extern void ec_state_down(uint64 generation, int server, const char *reason);
-extern void ec_state_retry_unclaimed(int server);
-extern void ec_state_set_error(int server, const char *reason);
-extern char *ec_state_error(int server);
 extern void ec_shmem_wake(int pid);
-extern const char *ec_state_name(EcState state);
 
-/* Documents. */
-extern EcSlot *ec_slot_claim(Oid relid, const char *name);
-extern bool ec_slot_exists(Oid relid);
-extern void ec_slot_free(Oid relid);
-extern void ec_slot_count(EcSlot *slot, EcCounter what, uint64 by);
-extern void ec_slot_publish_async(EcSlot *slot, XLogRecPtr lsn);
-extern bool ec_slot_is_flushed(EcSlot *slot);
+/* Is this the generation of the topology that is in force? */
+static inline bool
+ec_shmem_is_current(uint64 generation)
+{
+	return pg_atomic_read_u64(&ec_shmem->generation) == generation;
+}
 
 #endif							/* ECHOCACHE_SHMEM_H */

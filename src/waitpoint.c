@@ -16,7 +16,6 @@
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 
-#include "compat.h"
 #include "guc.h"
 #include "waitpoint.h"
 

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * fuzz_wire.c
- *	  libFuzzer harness of src/wire.c and src/key.c.
+ *	  libFuzzer harness of src/protocol/wire.c and reply.c and src/protocol/key.c.
  *
  * An input is what a server sends: it is walked answer by answer, as the client
  * walks it, and each answer must keep the promises of wire.h.  The same bytes
@@ -12,8 +12,9 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "key.h"
-#include "wire.h"
+#include "protocol/key.h"
+#include "protocol/reply.h"
+#include "protocol/wire.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -3,7 +3,7 @@
  * fence.pml
  *	  Writers, bulk writers, prepared transactions and readers of one document.
  *
- * The model of src/fence.c and src/reader.c with a server that is there: a marker
+ * The model of src/commit/commit.c and src/read/fill.c with a server that is there: a marker
  * that is not confirmed aborts its transaction (fallback = off; recovery.pml has the
  * outbox).  A process may die at any step, which gives back its locks; the item may
  * vanish or become a marker at any time; step C is sent and not awaited, so it is
@@ -119,7 +119,7 @@ proctype Writer(byte t)
 		fi
 	};
 #endif
-	/* set_markers(): step A, awaited */
+	/* ec_invalidate_mark(): step A, awaited */
 #ifndef COMMIT_BEFORE_CONFIRMED
 	atomic {
 		if

@@ -3,7 +3,7 @@
  * locks.pml
  *	  Nobody waits in a circle: two documents with a key each.
  *
- * The order of src/fence.c: first classes, of which only a bulk writer waits for any,
+ * The order of src/commit/commit.c: first classes, of which only a bulk writer waits for any,
  * then keys by hash, waiting for storers only.  A fill waits for nothing while it holds
  * anything; a prepared transaction waits like a writer and ends when somebody says
  * so.  (Rows and tables are locked before all of these, so they are left out.)  What

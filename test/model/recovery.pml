@@ -3,8 +3,8 @@
  * recovery.pml
  *	  A server that fails at any time: its state, the outbox, the worker.
  *
- * The model of set_markers() in src/fence.c, of src/worker.c, src/outbox.c and of the
- * state word in src/shmem.c: one key, one server, fallback = on.  Any exchange may
+ * The model of ec_invalidate_mark() in src/commit/commit.c, of src/worker/recovery.c, src/servers/outbox.c and of the
+ * state word in src/servers/state.c: one key, one server, fallback = on.  Any exchange may
  * fail at any time, and any backend of any database may find the server DOWN at any
  * time; what failed may be applied later; the item may vanish; the whole cluster may
  * crash and start again (CRASHES), which leaves prepared transactions with their
@@ -125,7 +125,7 @@ inline send_marker(t)
 	fi
 }
 
-/* set_markers(): confirmed, or a row, or a whole row that will be taken up after us */
+/* ec_invalidate_mark(): confirmed, or a row, or a whole row that will be taken up after us */
 inline step_a(t)
 {
 	if

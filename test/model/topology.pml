@@ -3,7 +3,7 @@
  * topology.pml
  *	  Another list of servers, another prefix, the cache off and on again.
  *
- * The model of the topology in src/shmem.c, of publish() in src/launcher.c and of those
+ * The model of the topology in src/servers/topology.c, of ec_topology_publish() there and of those
  * who enter and leave: one document that lives in one of two places, depending on the
  * generation.  What was left in a place when it went out of use is still there when
  * it comes back; at the beginning place 1 has an old document from before.
@@ -198,7 +198,7 @@ inline send_marker(t)
 }
 #endif
 
-/* set_markers() */
+/* ec_invalidate_mark() */
 inline step_a(t)
 {
 #ifdef FAILURES

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * test_wire.c
- *	  Unit tests of src/wire.c.
+ *	  Unit tests of src/protocol/wire.c and reply.c.
  *
  * The answers are what memcached 1.6.18 sends, unless a comment names another
  * version.  Every answer is parsed from an allocation of exactly its size, and
@@ -13,7 +13,8 @@
  *-------------------------------------------------------------------------
  */
 #include "tap.h"
-#include "wire.h"
+#include "protocol/reply.h"
+#include "protocol/wire.h"
 
 #include <inttypes.h>
 #include <stdio.h>
