@@ -86,6 +86,13 @@ taken=$(sql "SELECT string_agg(datname, ', ') FROM pg_db_role_setting JOIN pg_da
 	WHERE 'echocache.key_prefix=regress.' = ANY (setconfig) AND datname <> 'contrib_regression'")
 [ -z "$taken" ] || needs "the prefix \"regress.\" for its database, and $taken has it: drop that database, or its prefix"
 
+# What a run that was cut short has left there.
+created=$(sed -nE "s/^CREATE (ROLE|DATABASE) (\w+).*/\2/p" "$(dirname "$0")"/sql/*.sql | paste -sd,)
+left=$(sql "SELECT string_agg(kind || name, ', ') FROM
+	(SELECT 'role ', rolname FROM pg_roles UNION ALL SELECT 'database ', datname FROM pg_database) there(kind, name)
+	WHERE name = ANY ('{$created}')")
+[ -z "$left" ] || needs "to create what is there already, and drop it in the end; drop it yourself: $left"
+
 #
 # The memcached, as the server sees it.
 #

@@ -22,7 +22,7 @@ SELECT server ~ '^[^ ]+:[0-9]+$' AS server, state, test_set, test_get, test_dele
 -- This backend's connections.
 SELECT echocache_disconnect() >= 0 AS disconnected;
 SELECT echocache_connect(), echocache_connect();
-SELECT server ~ '^[^ ]+:[0-9]+$' AS server, weight, state, since <= now() AS since, connections >= 1 AS connections,
+SELECT server ~ '^[^ ]+:[0-9]+$' AS server, weight > 0 AS weight, state, since <= now() AS since, connections >= 1 AS connections,
 	kept BETWEEN 1 AND connections AS kept FROM echocache_servers;
 SELECT echocache_disconnect(), echocache_disconnect();
 SELECT echocache_connect();

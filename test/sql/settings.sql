@@ -158,7 +158,7 @@ ALTER DATABASE settings_prefix SET echocache.key_prefix = :'longest';
 SHOW echocache.key_prefix;
 ALTER DATABASE settings_prefix RESET echocache.key_prefix;
 \c settings_prefix
-SHOW echocache.key_prefix;
+SELECT current_setting('echocache.key_prefix') = :'longest' AS set;
 \c :here
 DROP DATABASE settings_prefix;
 SET search_path = settings, public;
