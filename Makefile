@@ -73,6 +73,8 @@ OBJS = \
 	src/worker/database.o \
 	src/worker/launcher.o \
 	src/worker/recovery.o \
+	src/worker/session.o \
+	src/worker/waiting.o \
 	src/worker/worker.o
 
 PG_CPPFLAGS = -I$(srcdir)/src

@@ -19,6 +19,7 @@
 #include "access/xact.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
+#include "storage/proc.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
@@ -134,7 +135,7 @@ shmem_startup(void)
 	if (pg_atomic_read_u64(&ec_shmem->generation) != 0)
 		return;
 	ec_shmem->nservers = make_servers(ec_shmem->server);
-	ec_shmem->enabled = ec_guc_enabled;
+	ec_shmem->enabled = ec_guc_enabled && !IsBinaryUpgrade;	/* pg_upgrade changes no row */
 	pg_atomic_write_u64(&ec_shmem->generation, EC_FIRST_GENERATION);
 }
 
@@ -323,17 +324,23 @@ ec_topology_at_end(int level)
 		ec_topology_leave();
 }
 
-/* Has everybody left the generations before this one? */
+/*
+ * Has everybody left the generations before this one?  If not, *pid and *dboid are those of a
+ * process that has not.
+ */
 bool
-ec_topology_all_left(uint64 before)
+ec_topology_all_left(uint64 before, int *pid, Oid *dboid)
 {
 	pg_memory_barrier();
 	for (int i = 0; i < ec_shmem->nprocs; i++)
 	{
 		uint64		in = pg_atomic_read_u64(&ec_shmem->entered[i]);
 
-		if (in != 0 && in < before)
-			return false;
+		if (in == 0 || in >= before)
+			continue;
+		*pid = GetPGProcByNumber(i)->pid;
+		*dboid = GetPGProcByNumber(i)->databaseId;
+		return false;
 	}
 	return true;
 }

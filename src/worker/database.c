@@ -123,6 +123,18 @@ ec_database_free(Oid dboid)
 		ec_shmem_wake(ec_shmem->launcher_pid);
 }
 
+/* This process was the database's worker, and is no more. */
+void
+ec_database_worker_gone(void)
+{
+	EcDatabase *db = ec_database_find(MyDatabaseId);
+
+	LWLockAcquire(ec_shmem->lock, LW_EXCLUSIVE);
+	if (db)
+		db->worker_pid = 0;
+	LWLockRelease(ec_shmem->lock);
+}
+
 /* Is another worker at work in this database? */
 bool
 ec_database_has_other_worker(void)

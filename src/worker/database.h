@@ -21,6 +21,7 @@ extern void ec_database_unban(void);
 extern bool ec_database_is_banned(Oid dboid);
 extern EcDatabase *ec_database_find(Oid dboid);
 extern void ec_database_free(Oid dboid);
+extern void ec_database_worker_gone(void);
 extern bool ec_database_has_other_worker(void);
 extern EcDatabase *ec_database_claim(void);
 

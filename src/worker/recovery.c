@@ -45,6 +45,7 @@
 #include "servers/topology.h"
 #include "shmem.h"
 #include "worker/recovery.h"
+#include "worker/waiting.h"
 
 /* Rows of a server that is DOWN, above which whole documents are noted instead. */
 #define COLLAPSE_ROWS		10000
@@ -53,7 +54,6 @@ static List *add_head(List *heads, const char *prefix, const char *name);
 static List *key_heads(EcDatabase *db, List *rows);
 static List *read_rows(const char *server, int limit);
 static void delete_rows(List *rows);
-static bool outbox_is_free(int server);
 static bool flush_instead(EcDatabase *db, int server);
 static bool invalidate(EcDatabase *db, int server, List *rows, bool purge, int64 *removed,
 		   EcFailure *failure);
@@ -122,43 +122,6 @@ delete_rows(List *rows)
 	ec_outbox_delete(rows);
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(context);
-}
-
-/*
- * Have all who wrote to the outbox while the server was DOWN ended?  A prepared
- * transaction among them is named, once, since it may need somebody's attention.
- */
-static bool
-outbox_is_free(int server)
-{
-	static char warned[EC_ERROR_MAX];
-	MemoryContext context = CurrentMemoryContext;
-	const char *name = ec_placement_name(server);
-	char		holder[128];
-	char		reason[EC_ERROR_MAX];
-	bool		is_free;
-
-	StartTransactionCommand();
-	is_free = ec_outbox_is_free(name, holder, sizeof(holder));
-	CommitTransactionCommand();
-	MemoryContextSwitchTo(context);
-	if (is_free && warned[0] != '\0')
-	{
-		warned[0] = '\0';
-		ec_state_set_error(server, "");
-	}
-	if (is_free || holder[0] == '\0')
-		return is_free;
-	snprintf(reason, sizeof(reason), "waiting for prepared transaction \"%s\"", holder);
-	ec_state_set_error(server, reason);
-	if (strcmp(warned, reason) != 0)
-		ereport(WARNING,
-				(errmsg("echocache: server \"%s\" cannot be used before the prepared "
-						"transaction \"%s\" has ended", name, holder),
-				 errdetail("It has changed documents while the server was down."),
-				 errhint("Use COMMIT PREPARED or ROLLBACK PREPARED.")));
-	strlcpy(warned, reason, sizeof(warned));
-	return false;
 }
 
 /*
@@ -327,7 +290,7 @@ ec_recovery_run(EcDatabase *db, int server, int *retry_ms)
 		return EC_STATE(word) == EC_UP;
 
 	/* from here on nobody begins to write rows, or to use an older topology */
-	if (!ec_topology_all_left(ec_placement_generation()) || !outbox_is_free(server))
+	if (ec_waiting_is_needed(server))
 	{
 		*retry_ms = EC_WAIT_FOR_LOCK_MS;
 		return false;

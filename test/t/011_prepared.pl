@@ -131,7 +131,7 @@ for my $fault (qw(frozen killed))
 		$fault eq 'frozen' ? $memcached->thaw : $memcached->start;
 		wait_state($s, 'RECOVERING');
 		eventually('memcached is back: echocache_servers names the prepared transaction', sub {
-			return $s->run('SELECT last_error FROM echocache_servers') eq qq{waiting for prepared transaction "$fault $end"};
+			return $s->run('SELECT last_error FROM echocache_servers') eq qq{waiting for prepared transaction "$fault $end" in database "postgres"};
 		});
 		is($s->run('SELECT state FROM echocache_servers'), 'RECOVERING', 'for which the server is RECOVERING');
 		ok($node->log_contains(qr/WARNING:.*prepared transaction "$fault $end" has ended/, $log), 'a warning names it too');
@@ -167,7 +167,7 @@ $node->start;
 sessions();
 $memcached->thaw;
 eventually('after a crash echocache_servers names the prepared transaction', sub {
-	return $s->run('SELECT state, last_error FROM echocache_servers') eq 'RECOVERING|waiting for prepared transaction "crash"';
+	return $s->run('SELECT state, last_error FROM echocache_servers') eq 'RECOVERING|waiting for prepared transaction "crash" in database "postgres"';
 });
 is($s->error(q{COMMIT PREPARED 'crash'}), 'no error', 'COMMIT PREPARED');
 wait_state($s, 'UP');
