@@ -1,5 +1,5 @@
-# echocache: PGXS build.  `make`, `make install`, `make installcheck`.
-# The tests that need a memcached of their own, and everything at once: `bash test/run.sh`.
+# echocache: PGXS build.  `make`, `make install`, `make installcheck` (on a running server), `make dist`.
+# Every test, on servers that are started for it: `bash test/run.sh`.  More: CONTRIBUTING.md.
 
 EXTENSION = echocache
 EXTVERSION = $(shell sed -n "s/^default_version *= *'\(.*\)'/\1/p" echocache.control)

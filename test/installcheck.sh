@@ -111,11 +111,11 @@ case $answer in
 	*) needs "a memcached at $hosts, and the server's machine reaches none there" ;;
 esac
 
-if [ "${1:-}" = isolation ]; then
-	[ -n "$(bash "$0" wait-points)" ] ||
+if [ -z "$(bash "$0" wait-points)" ]; then
+	[ "${1:-}" != isolation ] ||
 		needs "a server with wait points for the isolation tests: \"make clean\", \"make WAIT_POINTS=1 install\", and a restart"
+	echo "# Without the isolation tests: the server is built without wait points."
 fi
-
 echo "# The tests empty the memcached at $hosts, and switch the cache of all databases off and on."
 if [ "$(sql "SELECT setting::int < 1000 FROM pg_settings WHERE name = 'echocache.timeout'")" = t ]; then
 	echo "# With echocache.timeout = $(setting echocache.timeout) some may fail on a busy machine, where memcached seems to be away."
