@@ -40,6 +40,8 @@ passed=0
 failed=0
 child=
 fuzz_pid=
+# A signal can come while a suite writes to its log; what is to be said then goes here.
+exec {stdout}>&1 {stderr}>&2
 
 # Run a command so that a signal to this script is heeded at once, not at the command's end.
 attend()
@@ -329,6 +331,7 @@ finish()
 	local status=$? data
 
 	trap '' HUP INT TERM
+	exec >&"$stdout" 2>&"$stderr"
 	if [ -n "${EC_TMP:-}" ]; then
 		[ -z "$child$fuzz_pid" ] || end_processes
 		# Instances of suites that were cut short; ec_end knows its own.
