@@ -2,7 +2,7 @@
 #
 # install-deps.sh [SUITE]...
 #	  Install the packages that suites of test/run.sh need; without a SUITE those of all.
-#	  `demo`, `bench` and `fault` stand for test/demo.sh, test/bench and test/fault.
+#	  `bench` and `fault` stand for test/bench and test/fault.
 #
 # Works on Debian and Ubuntu, with the distribution's PostgreSQL or with PGDG's; which
 # version is taken says postgres.sh.  Only root can install.  It is quiet if nothing is
@@ -24,7 +24,7 @@ here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 . "$here/postgres.sh"
 export LC_ALL=C DEBIAN_FRONTEND=noninteractive
 export NEEDRESTART_SUSPEND=1		# Ubuntu's restarts services after an installation
-all_suites=(build unit regress isolation tap clients coherence fuzz model)
+all_suites=(build unit regress isolation demo tap clients coherence fuzz model)
 
 die()
 {
@@ -56,7 +56,7 @@ needs()
 		model) echo "$server spin" ;;
 		bench) echo "$server PG-pgmemcache gnuplot-nox" ;;
 		fault) echo "$server perl PG-pgmemcache" ;;
-		*) die "there is no suite \"$1\"; there are ${all_suites[*]} demo bench fault" ;;
+		*) die "there is no suite \"$1\"; there are ${all_suites[*]} bench fault" ;;
 	esac
 }
 
