@@ -208,8 +208,18 @@ boot_links()
 		2>/dev/null | sort || true
 }
 
+# is_basic FILE: does this file belong to a package of the base system?
+is_basic()
+{
+	local owner
+
+	owner=$(dpkg-query -S "$1" 2>/dev/null | sed -n '1s/:.*//p')
+	[[ $owner && $(dpkg-query -W -f '${Priority}' "$owner" 2>/dev/null) =~ ^(required|important|standard) ]]
+}
+
 # Remove the links that have come, as `systemctl disable` and `update-rc.d disable` do.
-# Sets disabled to the services' names.
+# What a dependency brings of the base system stays as that wants it.  Sets disabled to
+# the services' names.
 disable_services()
 {
 	local link name
@@ -218,13 +228,15 @@ disable_services()
 	while IFS= read -r link; do
 		name=$(basename "$link")
 		case $link in
+			'') continue ;;
 			*.wants/*)
+				! is_basic "*/systemd/system/$(basename "$(readlink "$link")")" || continue
 				rm -f "$link"
-				rmdir --ignore-fail-on-non-empty "$(dirname "$link")"
 				name=${name%.service}
 				;;
 			*)
 				name=${name#S[0-9][0-9]}
+				! is_basic "/etc/init.d/$name" || continue
 				update-rc.d "$name" disable >>"$log" 2>&1 || true
 				;;
 		esac
