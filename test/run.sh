@@ -16,6 +16,9 @@
 #
 # A test/t/NAME.pl instead of a suite runs that file alone.
 #
+# EC_VARIANT=asserts builds the library that is tested with its assertions, EC_VARIANT=ubsan
+# with the sanitizer of undefined behaviour.  What they report anywhere is a failure.
+#
 # Works from a clean clone on Debian 12, with PG_MAJOR=17 on 13: as root it installs the packages that are
 # missing, without creating a PostgreSQL cluster or starting a service.  It builds
 # in a copy, installs nothing, and starts servers of its own on free ports in a
@@ -154,10 +157,53 @@ regress_result()
 # Suites.
 #
 
+# What else the test build is made with, and a symbol that it then refers to.
+variant=${EC_VARIANT:-}
+case $variant in
+	'') variant_make=() ;;
+	asserts)
+		variant_make=('COPT=-DUSE_ASSERT_CHECKING=1')
+		variant_symbol=ExceptionalCondition
+		;;
+	ubsan)
+		# The runtime is within the library, since PostgreSQL's programs do not have it.
+		variant_make=('COPT=-fsanitize=undefined -static-libubsan -fno-omit-frame-pointer')
+		variant_symbol=__ubsan_handle
+		;;
+	*) ec_die "there is no variant \"$variant\"" ;;
+esac
+
+# What the variant reported: failed assertions stand in the logs of the servers, the sanitizer
+# has files of its own.
+variant_result()
+{
+	local log=$EC_TMP/variant.log bad=0
+
+	case $variant in
+		asserts)
+			find "$EC_TMP" -type f -path '*/log/*' -exec grep -hs '^TRAP: ' {} + |
+				sed 's/, PID: [0-9]*//' | sort | uniq -c >"$log" || true
+			;;
+		ubsan) find "$EC_TMP/ubsan" -type f -exec cat {} + >"$log" ;;
+	esac
+	if ! grep -q "$variant_symbol" "$EC_STAGE$("$PG_CONFIG" --pkglibdir)/echocache.so"; then
+		echo "the library was not built with $variant" >>"$log"
+	fi
+	if [ -s "$log" ]; then
+		head -n 200 "$log"
+		bad=1
+	fi
+	result "$variant" $((1 - bad)) "$bad"
+}
+
 # The test build goes first, whatever was asked for: the servers run on it.
 test_build()
 {
-	if (ec_build STRICT=1 WAIT_POINTS=1); then
+	if [ "$variant" = ubsan ]; then
+		mkdir -m 1777 "$EC_TMP/ubsan"
+		export UBSAN_OPTIONS=print_stacktrace=1:log_path=$EC_TMP/ubsan/report
+	fi
+	if (ec_build STRICT=1 WAIT_POINTS=1 "${variant_make[@]}"); then
 		export EC_BUILD=$EC_TMP/build EC_STAGE=$EC_TMP/stage
 		[ "$(id -u)" != 0 ] || chown -R postgres "$EC_BUILD"
 		return 0
@@ -365,5 +411,6 @@ if test_build; then
 		"suite_$suite"
 	done
 	[ ${#files[@]} = 0 ] || suite_tap "${files[@]}"
+	[ -z "$variant" ] || variant_result
 fi
 [ "$failed" = 0 ]
