@@ -93,8 +93,8 @@ make_chroot()
 	echo "# making a chroot of Debian $release in $root"
 	rm -rf --one-file-system "$root.made" "$root" "$new"
 	uri=$(mirror)
-	if [ -z "$uri" ]; then
-		apt-get -q update
+	if [ -z "$uri" ]; then			# or its lists are not there yet
+		apt-get -q update || true
 		uri=$(mirror)
 	fi
 	# An older debootstrap does not know the release, which is made as sid is.
@@ -111,7 +111,6 @@ make_chroot()
 	cp -L /etc/resolv.conf /etc/hosts "$new/etc/"
 	printf '#!/bin/sh\nexit 101\n' >"$new/usr/sbin/policy-rc.d"
 	chmod 755 "$new/usr/sbin/policy-rc.d"
-	namespaces -- bash "$self" --inside "$new" apt-get -q update
 	mv "$new" "$root"
 	touch "$root.made"
 }
@@ -119,9 +118,11 @@ make_chroot()
 # What the tests need, with the network of this machine.
 prepare()
 {
+	bash "$source/test/install-deps.sh" chroot
 	usable || make_chroot
 	cp -L /etc/resolv.conf /etc/hosts "$root/etc/"
-	namespaces -- bash "$self" --inside "$root" bash test/install-deps.sh
+	namespaces -- bash "$self" --inside "$root" \
+		bash test/install-deps.sh build unit regress isolation tap
 }
 
 finish()
