@@ -81,6 +81,7 @@ usable()
 # The mirror of Debian that this machine's apt uses; nothing if it uses none.
 mirror()
 {
+	# shellcheck disable=SC2016 # apt-get expands it
 	apt-get indextargets --format '$(ORIGIN) $(LABEL) $(REPO_URI)' |
 		sed -n 's/^Debian Debian \(http.*\)$/\1/p' | head -n 1
 }
@@ -123,6 +124,10 @@ prepare()
 	cp -L /etc/resolv.conf /etc/hosts "$root/etc/"
 	namespaces -- bash "$self" --inside "$root" \
 		bash test/install-deps.sh build unit regress isolation tap
+	if [ ! -e "$root/usr/lib/postgresql/$major/bin/postgres" ]; then
+		echo "Debian $release does not have PostgreSQL $major but $(ls "$root/usr/lib/postgresql")"
+		return 1
+	fi
 }
 
 finish()
@@ -138,11 +143,12 @@ fi
 
 [ $# -gt 0 ] || die "usage: chroot.sh MAJOR [COMMAND...]"
 [ "$(id -u)" = 0 ] || die "only root can make and enter a chroot"
-case $1 in
+major=$1
+case $major in
 	15) release=bookworm ;;
 	17) release=trixie ;;
 	18) release=forky ;;
-	*) die "no release of Debian has PostgreSQL $1; there are 15, 17 and 18" ;;
+	*) die "no release of Debian has PostgreSQL $major; there are 15, 17 and 18" ;;
 esac
 root=$chroots/$release
 shift
