@@ -2,8 +2,7 @@
 #
 # install-deps.sh [SUITE]...
 #	  Install the packages that suites of test/run.sh need; without a SUITE those of all.
-#	  `demo`, `bench`, `fault` and `chroot` stand for test/demo.sh, test/bench, test/fault and
-#	  test/chroot.sh.
+#	  `bench`, `fault` and `chroot` stand for test/bench, test/fault and test/chroot.sh.
 #
 # Works on Debian and Ubuntu, with the distribution's PostgreSQL or with PGDG's; which
 # version is taken says postgres.sh.  Only root can install.  It is quiet if nothing is
@@ -25,7 +24,7 @@ here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 . "$here/postgres.sh"
 export LC_ALL=C DEBIAN_FRONTEND=noninteractive
 export NEEDRESTART_SUSPEND=1		# Ubuntu's restarts services after an installation
-all_suites=(build unit regress isolation tap clients coherence fuzz model)
+all_suites=(build unit regress isolation demo tap clients coherence fuzz model)
 
 die()
 {
@@ -58,7 +57,7 @@ needs()
 		bench) echo "$server PG-pgmemcache gnuplot-nox" ;;
 		fault) echo "$server perl PG-pgmemcache" ;;
 		chroot) echo "debootstrap iproute2 util-linux" ;;
-		*) die "there is no suite \"$1\"; there are ${all_suites[*]} demo bench fault chroot" ;;
+		*) die "there is no suite \"$1\"; there are ${all_suites[*]} bench fault chroot" ;;
 	esac
 }
 
@@ -210,8 +209,18 @@ boot_links()
 		2>/dev/null | sort || true
 }
 
+# is_basic FILE: does this file belong to a package of the base system?
+is_basic()
+{
+	local owner
+
+	owner=$(dpkg-query -S "$1" 2>/dev/null | sed -n '1s/:.*//p')
+	[[ $owner && $(dpkg-query -W -f '${Priority}' "$owner" 2>/dev/null) =~ ^(required|important|standard) ]]
+}
+
 # Remove the links that have come, as `systemctl disable` and `update-rc.d disable` do.
-# Sets disabled to the services' names.
+# What a dependency brings of the base system stays as that wants it.  Sets disabled to
+# the services' names.
 disable_services()
 {
 	local link name
@@ -220,13 +229,15 @@ disable_services()
 	while IFS= read -r link; do
 		name=$(basename "$link")
 		case $link in
+			'') continue ;;
 			*.wants/*)
+				! is_basic "*/systemd/system/$(basename "$(readlink "$link")")" || continue
 				rm -f "$link"
-				rmdir --ignore-fail-on-non-empty "$(dirname "$link")"
 				name=${name%.service}
 				;;
 			*)
 				name=${name#S[0-9][0-9]}
+				! is_basic "/etc/init.d/$name" || continue
 				update-rc.d "$name" disable >>"$log" 2>&1 || true
 				;;
 		esac

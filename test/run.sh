@@ -7,6 +7,7 @@
 #	unit       the pure files, with sanitizers
 #	regress    pg_regress: every function, setting and error
 #	isolation  pg_isolation_regress: sessions in a given interleaving
+#	demo       test/demo.sh plays to its end, within 80 columns
 #	tap        test/t/*.pl: several servers, faults, plain clients
 #	clients    test/clients: other clients of memcached, in many languages
 #	coherence  the concurrent checker, short runs, quiet and under faults; and that it finds what
@@ -257,6 +258,27 @@ suite_isolation()
 	regress_result isolation "$status" "$EC_TMP/isolation.log" "$EC_BUILD/output_iso"
 }
 
+# On the test build.  A character that takes two columns counts once.
+suite_demo()
+{
+	local dir=$EC_TMP/demo log=$EC_TMP/demo.log bad=0 lines
+
+	mkdir "$dir"
+	chmod 755 "$dir"
+	if ! TMPDIR=$dir attend bash "$here/demo.sh" </dev/null >"$log" 2>&1; then
+		tail -n 30 "$log"
+		bad=1
+	fi
+	lines=$(LC_ALL=C.UTF-8 grep -nE '.{81}' "$log" || true)
+	if [ -n "$lines" ]; then
+		echo "# wider than 80 columns:"
+		echo "$lines"
+		bad=$((bad + 1))
+	fi
+	TMPDIR=$dir bash "$here/demo.sh" stop </dev/null >>"$log" 2>&1 || bad=2
+	result demo $((2 - bad)) "$bad"
+}
+
 # One TAP file, with the environment that PGXS gives it and a folder of its own.
 tap_file()
 {
@@ -347,7 +369,7 @@ choose_suites()
 	files=()
 	for arg in "$@"; do
 		case $arg in
-			build | unit | regress | isolation | tap | clients | coherence | fuzz | model) suites+=("$arg") ;;
+			build | unit | regress | isolation | demo | tap | clients | coherence | fuzz | model) suites+=("$arg") ;;
 			*.pl)
 				[ -e "$here/t/$(basename "$arg")" ] || stop "there is no test/t/$(basename "$arg")"
 				files+=("$here/t/$(basename "$arg")")
@@ -355,7 +377,7 @@ choose_suites()
 			*) stop "there is no suite \"$arg\"" ;;
 		esac
 	done
-	[ $# -gt 0 ] || suites=(build unit regress isolation tap clients coherence fuzz model)
+	[ $# -gt 0 ] || suites=(build unit regress isolation demo tap clients coherence fuzz model)
 }
 
 stop()
@@ -385,7 +407,7 @@ finish()
 	local status=$? data
 
 	trap '' HUP INT TERM
-	exec >&"$stdout" 2>&"$stderr"
+	exec 1>&"$stdout" 2>&"$stderr"
 	if [ -n "${EC_TMP:-}" ]; then
 		[ -z "$child$fuzz_pid" ] || end_processes
 		# Instances of suites that were cut short; ec_end knows its own.
