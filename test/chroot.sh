@@ -123,7 +123,7 @@ prepare()
 	usable || make_chroot
 	cp -L /etc/resolv.conf /etc/hosts "$root/etc/"
 	namespaces -- bash "$self" --inside "$root" \
-		bash test/install-deps.sh build unit regress isolation tap
+		bash test/install-deps.sh build unit regress isolation demo tap
 	if [ ! -e "$root/usr/lib/postgresql/$major/bin/postgres" ]; then
 		echo "Debian $release does not have PostgreSQL $major but $(ls "$root/usr/lib/postgresql")"
 		return 1
