@@ -7,8 +7,8 @@
 #
 # Without --minutes a short run with seeds that are fixed (test/run.sh's suite "coherence").  With it,
 # echocache alone for so long under faults, then the controls.  Starts servers of its own (test/lib.sh),
-# and builds the extension unless EC_STAGE has it.  The naive triggers need pgmemcache (Debian:
-# postgresql-15-pgmemcache).
+# and builds the extension unless EC_STAGE has it.  The naive triggers need pgmemcache,
+# and are left out without it.  `bash test/install-deps.sh coherence` installs what it needs.
 #
 #   CHECK_RUNS   which runs (default: all; see the end)
 #   CHECK_ARGS   further arguments of the checker for echocache, such as "--rate 100000"
@@ -20,7 +20,6 @@
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-PG_CONFIG=${PG_CONFIG:-/usr/lib/postgresql/15/bin/pg_config}
 # shellcheck source-path=SCRIPTDIR source=../lib.sh
 . "$here/../lib.sh"
 unset EC_TMP

@@ -19,9 +19,8 @@ WHERE name LIKE 'echocache.%' AND name <> 'echocache.wait_point'	-- of test buil
 ORDER BY name COLLATE "C";
 SELECT name, short_desc, extra_desc FROM pg_settings
 WHERE name LIKE 'echocache.%' AND name <> 'echocache.wait_point' ORDER BY name COLLATE "C";
--- A name that is misspelt is not taken for somebody else's (before 15 it is).
-SELECT current_setting('server_version_num')::int < 150000 OR
-	state('SET echocache.hots = 1') <> 'no error' AS misspelt_is_refused;
+-- A name that is misspelt is not taken for somebody else's.
+SELECT state('SET echocache.hots = 1') <> 'no error' AS misspelt_is_refused;
 
 -- A value out of bounds, of the wrong unit or type.  ALTER SYSTEM takes no
 -- transaction, so psql shows what it says.

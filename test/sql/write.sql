@@ -114,21 +114,11 @@ COPY session (id, title) FROM stdin;
 SELECT counted();
 SELECT * FROM echocache_get_sessions('{20,21}'::bigint[]);
 SELECT counted();
--- MERGE; before PostgreSQL 15, which has it, the same by hand.
-DO $$
-BEGIN
-	IF current_setting('server_version_num')::int >= 150000 THEN
-		EXECUTE $merge$
-			MERGE INTO session USING (VALUES (20, 'merged'), (21, NULL), (24, 'new')) v (id, title) ON v.id = session.id
-			WHEN MATCHED AND v.title IS NULL THEN DELETE
-			WHEN MATCHED THEN UPDATE SET title = v.title
-			WHEN NOT MATCHED THEN INSERT (id, title) VALUES (v.id, v.title)$merge$;
-	ELSE
-		UPDATE session SET title = 'merged' WHERE id = 20;
-		DELETE FROM session WHERE id = 21;
-		INSERT INTO session VALUES (24, 'new');
-	END IF;
-END $$;
+-- MERGE
+MERGE INTO session USING (VALUES (20, 'merged'), (21, NULL), (24, 'new')) v (id, title) ON v.id = session.id
+	WHEN MATCHED AND v.title IS NULL THEN DELETE
+	WHEN MATCHED THEN UPDATE SET title = v.title
+	WHEN NOT MATCHED THEN INSERT (id, title) VALUES (v.id, v.title);
 SELECT counted();
 SELECT * FROM echocache_get_sessions('{20,21,24}'::bigint[]);
 -- UPDATE ... FROM, DELETE ... USING, WITH
