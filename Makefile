@@ -8,43 +8,74 @@ DATA = $(wildcard sql/echocache--*.sql)
 PGFILEDESC = "echocache - keeps memcached coherent with tables"
 
 OBJS = \
-	src/admin.o \
-	src/attach.o \
-	src/auth.o \
-	src/build.o \
-	src/cluster.o \
-	src/concern.o \
-	src/configuration.o \
-	src/connection.o \
-	src/ddl.o \
-	src/dependent.o \
-	src/document.o \
+	src/attachments/affected.o \
+	src/attachments/attach.o \
+	src/attachments/attachment.o \
+	src/attachments/catalog.o \
+	src/attachments/check.o \
+	src/attachments/column.o \
+	src/attachments/configuration.o \
+	src/attachments/ddl.o \
+	src/attachments/dependent.o \
+	src/attachments/detach.o \
+	src/attachments/filter.o \
+	src/attachments/object.o \
+	src/attachments/rename.o \
+	src/attachments/slot.o \
+	src/attachments/triggers.o \
+	src/commit/commit.o \
+	src/commit/invalidate.o \
+	src/commit/locks.o \
+	src/commit/pending.o \
+	src/commit/trigger.o \
+	src/commit/xact.o \
+	src/deadline.o \
 	src/echocache.o \
-	src/fence.o \
 	src/guc.o \
-	src/jsonscan.o \
-	src/key.o \
-	src/kv.o \
-	src/launcher.o \
-	src/object.o \
-	src/outbox.o \
-	src/pending.o \
-	src/purge.o \
-	src/reader.o \
-	src/rename.o \
-	src/render.o \
+	src/net/auth.o \
+	src/net/connection.o \
+	src/net/request.o \
+	src/net/socket.o \
+	src/net/tls.o \
+	src/protocol/jsonscan.o \
+	src/protocol/key.o \
+	src/protocol/reply.o \
+	src/protocol/wire.o \
+	src/read/act.o \
+	src/read/build.o \
+	src/read/encoding.o \
+	src/read/fetch.o \
+	src/read/fill.o \
+	src/read/hit.o \
+	src/read/owner.o \
+	src/read/permission.o \
+	src/read/read.o \
+	src/read/render.o \
+	src/servers/exchange.o \
+	src/servers/outbox.o \
+	src/servers/placement.o \
+	src/servers/purge.o \
+	src/servers/state.o \
+	src/servers/topology.o \
 	src/shmem.o \
-	src/socket.o \
-	src/sql_read.o \
-	src/sweep.o \
-	src/tls.o \
-	src/topology.o \
-	src/trigger.o \
-	src/verify.o \
+	src/sql/admin.o \
+	src/sql/batch.o \
+	src/sql/kv.o \
+	src/sql/kv_keys.o \
+	src/sql/kv_servers.o \
+	src/sql/sql_read.o \
+	src/sql/stats.o \
+	src/sql/support.o \
+	src/sql/verify.o \
+	src/sql/verify_keys.o \
+	src/sql/warm.o \
 	src/waitpoint.o \
-	src/warm.o \
-	src/wire.o \
-	src/worker.o
+	src/worker/database.o \
+	src/worker/launcher.o \
+	src/worker/recovery.o \
+	src/worker/session.o \
+	src/worker/waiting.o \
+	src/worker/worker.o
 
 PG_CPPFLAGS = -I$(srcdir)/src
 SHLIB_LINK = -lmemcached -lssl -lcrypto
@@ -70,4 +101,4 @@ PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
 
 # PGXS does not track headers.
-$(OBJS) $(OBJS:.o=.bc): $(wildcard $(srcdir)/src/*.h)
+$(OBJS) $(OBJS:.o=.bc): $(wildcard $(srcdir)/src/*.h $(srcdir)/src/*/*.h)

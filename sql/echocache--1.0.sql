@@ -7,7 +7,7 @@ CREATE SCHEMA echocache;
 REVOKE ALL ON SCHEMA echocache FROM PUBLIC;
 COMMENT ON SCHEMA echocache IS 'tables of the extension echocache; not for direct use';
 
--- The order of the columns is known to src/attach.h.
+-- The order of the columns is known to src/attachments/catalog.h.
 CREATE TABLE echocache.document (
     name            text PRIMARY KEY,
     relation        regclass NOT NULL UNIQUE,
@@ -24,7 +24,7 @@ CREATE TABLE echocache.document (
 COMMENT ON TABLE echocache.document IS 'attached tables; written by echocache_attach() and echocache_detach()';
 SELECT pg_catalog.pg_extension_config_dump('echocache.document', '');
 
--- The order of the columns is known to src/attach.h.
+-- The order of the columns is known to src/attachments/catalog.h.
 CREATE TABLE echocache.dependent (
     document    text NOT NULL,
     relation    regclass NOT NULL,
@@ -35,7 +35,7 @@ COMMENT ON TABLE echocache.dependent IS
     'tables whose rows are part of a document; written by echocache_attach_dependent() and echocache_detach_dependent()';
 SELECT pg_catalog.pg_extension_config_dump('echocache.dependent', '');
 
--- Not dumped: what belongs to the attachments of a restored dump is purged.  src/outbox.c
+-- Not dumped: what belongs to the attachments of a restored dump is purged.  src/servers/outbox.c
 -- knows the order of the columns.
 CREATE TABLE echocache.outbox (
     id        bigint NOT NULL,
@@ -45,7 +45,7 @@ CREATE TABLE echocache.outbox (
     since     timestamptz NOT NULL
 );
 COMMENT ON TABLE echocache.outbox IS
-    'keys (NULL: all of the document) still to be withdrawn from a server that was away; the worker clears it';
+    'keys (NULL: all of the document) still to be invalidated from a server that was away; the worker clears it';
 
 CREATE FUNCTION echocache.document_trigger() RETURNS trigger
     AS 'MODULE_PATHNAME', 'echocache_document_trigger' LANGUAGE C;
@@ -92,7 +92,7 @@ COMMENT ON FUNCTION echocache_detach_dependent(regclass, text) IS
 CREATE FUNCTION echocache_detach(name text = 'session') RETURNS bigint
     AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION echocache_detach(text) IS
-    'withdraw all documents of that name and stop following their table; returns how many keys there were';
+    'invalidate all documents of that name and stop following their table; returns how many keys there were';
 
 -- ---------------------------------------------------------------- read
 --
@@ -380,7 +380,7 @@ CREATE FUNCTION echocache_get_row(type anyelement, id bigint, owner bigint) RETU
 COMMENT ON FUNCTION echocache_get_row(anyelement, bigint, bigint) IS
     'the same if it belongs to this owner, else no row';
 
--- ---------------------------------------------------------------- touch, withdraw, reload
+-- ---------------------------------------------------------------- touch, invalidate, reload
 
 CREATE FUNCTION echocache_touch_session(id text, ttl interval = NULL) RETURNS boolean
     AS 'MODULE_PATHNAME', 'echocache_touch_session' LANGUAGE C VOLATILE PARALLEL RESTRICTED;
@@ -409,27 +409,27 @@ COMMENT ON FUNCTION echocache_touch(text, bigint, interval) IS
 CREATE FUNCTION echocache_invalidate_session(id text) RETURNS boolean
     AS 'MODULE_PATHNAME', 'echocache_invalidate_session' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
 COMMENT ON FUNCTION echocache_invalidate_session(text) IS
-    'withdraw a session from the cache; false if it was not cached';
+    'invalidate a session from the cache; false if it was not cached';
 CREATE FUNCTION echocache_invalidate_session(id uuid) RETURNS boolean
     AS 'MODULE_PATHNAME', 'echocache_invalidate_session' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
 COMMENT ON FUNCTION echocache_invalidate_session(uuid) IS
-    'withdraw a session from the cache; false if it was not cached';
+    'invalidate a session from the cache; false if it was not cached';
 CREATE FUNCTION echocache_invalidate_session(id bigint) RETURNS boolean
     AS 'MODULE_PATHNAME', 'echocache_invalidate_session' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
 COMMENT ON FUNCTION echocache_invalidate_session(bigint) IS
-    'withdraw a session from the cache; false if it was not cached';
+    'invalidate a session from the cache; false if it was not cached';
 CREATE FUNCTION echocache_invalidate(name text, id text) RETURNS boolean
     AS 'MODULE_PATHNAME', 'echocache_invalidate' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
 COMMENT ON FUNCTION echocache_invalidate(text, text) IS
-    'withdraw a document from the cache; false if it was not cached';
+    'invalidate a document from the cache; false if it was not cached';
 CREATE FUNCTION echocache_invalidate(name text, id uuid) RETURNS boolean
     AS 'MODULE_PATHNAME', 'echocache_invalidate' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
 COMMENT ON FUNCTION echocache_invalidate(text, uuid) IS
-    'withdraw a document from the cache; false if it was not cached';
+    'invalidate a document from the cache; false if it was not cached';
 CREATE FUNCTION echocache_invalidate(name text, id bigint) RETURNS boolean
     AS 'MODULE_PATHNAME', 'echocache_invalidate' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
 COMMENT ON FUNCTION echocache_invalidate(text, bigint) IS
-    'withdraw a document from the cache; false if it was not cached';
+    'invalidate a document from the cache; false if it was not cached';
 CREATE FUNCTION echocache_refresh_session(id text) RETURNS boolean
     AS 'MODULE_PATHNAME', 'echocache_refresh_session' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
 COMMENT ON FUNCTION echocache_refresh_session(text) IS
@@ -465,14 +465,14 @@ COMMENT ON FUNCTION echocache_warm(text, bigint) IS
 CREATE FUNCTION echocache_purge(name text) RETURNS bigint
     AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION echocache_purge(text) IS
-    'withdraw all documents of that name from every server, at once; returns how many keys there were';
+    'invalidate all documents of that name on every server, at once; returns how many keys there were';
 
 CREATE FUNCTION echocache_verify(name text, sample bigint = NULL, keys boolean = false)
     RETURNS TABLE (checked bigint, cached bigint, matching bigint, stale bigint, "foreign" bigint, busy bigint,
-                   withdrawn bigint, keys text[])
+                   invalidated bigint, keys text[])
     AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 1;
 COMMENT ON FUNCTION echocache_verify(text, bigint, boolean) IS
-    'compare the cached documents of that name, or a sample of them, to their rows, and withdraw what is wrong';
+    'compare the cached documents of that name, or a sample of them, to their rows, and invalidate what is wrong';
 
 -- ---------------------------------------------------------------- key/value client
 --
@@ -716,7 +716,7 @@ CREATE FUNCTION echocache.stats(OUT relation oid, OUT hits bigint, OUT misses bi
                                 OUT bypass_server bigint, OUT bypass_isolation bigint, OUT bypass_own_change bigint,
                                 OUT bypass_row_security bigint, OUT bypass_key bigint, OUT bypass_owner bigint,
                                 OUT fills bigint, OUT fills_refused bigint, OUT write_throughs bigint,
-                                OUT withdrawals bigint, OUT markers bigint, OUT errors bigint, OUT timeouts bigint,
+                                OUT invalidations bigint, OUT markers bigint, OUT errors bigint, OUT timeouts bigint,
                                 OUT stats_reset timestamptz)
     RETURNS SETOF record
     AS 'MODULE_PATHNAME', 'echocache_stats_internal' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
@@ -740,7 +740,7 @@ COMMENT ON VIEW echocache_documents IS 'the attached tables';
 CREATE VIEW echocache_stats AS
     SELECT d.name, s.hits, s.misses, s.bypass_disabled, s.bypass_server, s.bypass_isolation,
            s.bypass_own_change, s.bypass_row_security, s.bypass_key, s.bypass_owner, s.fills,
-           s.fills_refused, s.write_throughs, s.withdrawals, s.markers, s.errors, s.timeouts,
+           s.fills_refused, s.write_throughs, s.invalidations, s.markers, s.errors, s.timeouts,
            s.stats_reset
     FROM echocache.document d JOIN echocache.stats() s ON s.relation = d.relation;
 COMMENT ON VIEW echocache_stats IS 'what has happened to each document since stats_reset';

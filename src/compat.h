@@ -30,16 +30,16 @@
 
 /* A wait set that lives as long as the backend. */
 #if PG_VERSION_NUM >= 170000
-#define ec_create_wait_set(n)	CreateWaitEventSet(NULL, (n))
+#define ec_compat_create_wait_set(n)	CreateWaitEventSet(NULL, (n))
 #else
-#define ec_create_wait_set(n)	CreateWaitEventSet(TopMemoryContext, (n))
+#define ec_compat_create_wait_set(n)	CreateWaitEventSet(TopMemoryContext, (n))
 #endif
 
 /* This process's index into arrays of EC_PROC_SLOTS. */
 #if PG_VERSION_NUM >= 170000
-#define ec_my_proc_slot()	((int) MyProcNumber)
+#define ec_compat_proc_slot()	((int) MyProcNumber)
 #else
-#define ec_my_proc_slot()	((int) MyProc->pgprocno)
+#define ec_compat_proc_slot()	((int) MyProc->pgprocno)
 #endif
 
 #if PG_VERSION_NUM < 150000
@@ -53,34 +53,34 @@ typedef void (*shmem_request_hook_type) (void);
 #endif
 
 #if PG_VERSION_NUM >= 160000
-#define ec_guc_malloc(size)		guc_malloc(LOG, (size))
-#define ec_guc_free(p)			guc_free(p)
+#define ec_compat_guc_malloc(size)		guc_malloc(LOG, (size))
+#define ec_compat_guc_free(p)			guc_free(p)
 #else
-#define ec_guc_malloc(size)		malloc(size)
-#define ec_guc_free(p)			free(p)
+#define ec_compat_guc_malloc(size)		malloc(size)
+#define ec_compat_guc_free(p)			free(p)
 #endif
 
 #if PG_VERSION_NUM < 160000
-#define ec_owns_relation(relid, role)	pg_class_ownercheck((relid), (role))
-#define ec_owns_database(oid, role)		pg_database_ownercheck((oid), (role))
-#define ec_namespace_aclcheck			pg_namespace_aclcheck
-#define ec_proc_aclcheck				pg_proc_aclcheck
+#define ec_compat_owns_relation(relid, role)	pg_class_ownercheck((relid), (role))
+#define ec_compat_owns_database(oid, role)		pg_database_ownercheck((oid), (role))
+#define ec_compat_namespace_aclcheck			pg_namespace_aclcheck
+#define ec_compat_proc_aclcheck				pg_proc_aclcheck
 #else
-#define ec_namespace_aclcheck(oid, role, mode) \
+#define ec_compat_namespace_aclcheck(oid, role, mode) \
 	object_aclcheck(NamespaceRelationId, (oid), (role), (mode))
-#define ec_proc_aclcheck(oid, role, mode) \
+#define ec_compat_proc_aclcheck(oid, role, mode) \
 	object_aclcheck(ProcedureRelationId, (oid), (role), (mode))
-#define ec_owns_relation(relid, role) \
+#define ec_compat_owns_relation(relid, role) \
 	object_ownercheck(RelationRelationId, (relid), (role))
-#define ec_owns_database(oid, role) \
+#define ec_compat_owns_database(oid, role) \
 	object_ownercheck(DatabaseRelationId, (oid), (role))
 #endif
 
 /* Is the column computed when it is read?  Then no stored row, nor a trigger's, has it. */
 #if PG_VERSION_NUM >= 180000
-#define ec_att_is_virtual(att)	((att)->attgenerated == ATTRIBUTE_GENERATED_VIRTUAL)
+#define ec_compat_is_virtual(attr)	((attr)->attgenerated == ATTRIBUTE_GENERATED_VIRTUAL)
 #else
-#define ec_att_is_virtual(att)	false
+#define ec_compat_is_virtual(attr)	false
 #endif
 
 #endif							/* ECHOCACHE_COMPAT_H */

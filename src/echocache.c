@@ -12,19 +12,21 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 
-#include "ddl.h"
-#include "document.h"
-#include "fence.h"
+#include "attachments/attachment.h"
+#include "attachments/ddl.h"
+#include "attachments/object.h"
+#include "commit/xact.h"
 #include "guc.h"
-#include "object.h"
+#include "servers/exchange.h"
+#include "servers/topology.h"
 #include "shmem.h"
-#include "worker.h"
+#include "worker/launcher.h"
 
 PG_MODULE_MAGIC;
 
 extern PGDLLEXPORT void _PG_init(void);
 
-/* Not preloaded, the library does nothing but say so, in ec_require_preload(). */
+/* Not preloaded, the library does nothing but say so, in ec_shmem_require(). */
 void
 _PG_init(void)
 {
@@ -32,8 +34,10 @@ _PG_init(void)
 		return;
 	ec_guc_init();
 	ec_shmem_init();
-	ec_document_init();
-	ec_fence_init();
+	ec_topology_init();
+	ec_attachment_init();
+	ec_exchange_init();
+	ec_xact_init();
 	ec_ddl_init();
 	ec_object_init();
 	ec_launcher_init();

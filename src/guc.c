@@ -15,32 +15,34 @@
 
 #include "compat.h"
 #include "guc.h"
-#include "wire.h"
+#include "protocol/key.h"
+#include "protocol/wire.h"
+#include "shmem.h"
 
-bool		ec_enabled = false;
-char	   *ec_hosts = NULL;
-const EcHostList *ec_host_list = NULL;
-int			ec_ttl = 1800;
-bool		ec_fallback = true;
-int			ec_pool_size = 100;
-int			ec_timeout = 100;
-int			ec_retry_interval = 1000;
-int			ec_marker_ttl = 30;
-int			ec_fill_wait = 1000;
-int			ec_max_write_through = 64;
-char	   *ec_key_prefix = NULL;
-char	   *ec_username = NULL;
-char	   *ec_password = NULL;
-char	   *ec_password_file = NULL;
-bool		ec_tls = false;
-char	   *ec_tls_ca_file = NULL;
-char	   *ec_tls_cert_file = NULL;
-char	   *ec_tls_key_file = NULL;
-int			ec_tls_verify = EC_TLS_VERIFY_CA;
-uint32		ec_transport_serial = 0;
-bool		ec_tls_files_stale = false;
+bool		ec_guc_enabled = false;
+char	   *ec_guc_hosts = NULL;
+const EcHostList *ec_guc_host_list = NULL;
+int			ec_guc_ttl = 1800;
+bool		ec_guc_fallback = true;
+int			ec_guc_pool_size = 100;
+int			ec_guc_timeout = 100;
+int			ec_guc_retry_interval = 1000;
+int			ec_guc_marker_ttl = 30;
+int			ec_guc_fill_wait = 1000;
+int			ec_guc_max_write_through = 64;
+char	   *ec_guc_key_prefix = NULL;
+char	   *ec_guc_username = NULL;
+char	   *ec_guc_password = NULL;
+char	   *ec_guc_password_file = NULL;
+bool		ec_guc_tls = false;
+char	   *ec_guc_tls_ca_file = NULL;
+char	   *ec_guc_tls_cert_file = NULL;
+char	   *ec_guc_tls_key_file = NULL;
+int			ec_guc_tls_verify = EC_TLS_VERIFY_CA;
+uint32		ec_guc_transport_serial = 0;
+bool		ec_guc_tls_files_stale = false;
 #ifdef ECHOCACHE_WAIT_POINTS
-char	   *ec_wait_point_name = NULL;
+char	   *ec_guc_wait_point = NULL;
 #endif
 
 #define HOSTS_HINT \
@@ -173,7 +175,7 @@ check_hosts(char **newval, void **extra, GucSource source)
 	const char *p = *newval;
 	bool		more = true;
 
-	list = ec_guc_malloc(offsetof(EcHostList, host) + EC_MAX_SERVERS * sizeof(EcHost));
+	list = ec_compat_guc_malloc(offsetof(EcHostList, host) + EC_MAX_SERVERS * sizeof(EcHost));
 	if (list == NULL)
 		return false;
 	memset(list, 0, offsetof(EcHostList, host) + EC_MAX_SERVERS * sizeof(EcHost));
@@ -198,7 +200,7 @@ check_hosts(char **newval, void **extra, GucSource source)
 			GUC_check_errdetail("Item %d, \"%.*s\", is one too many: there can be at most %d "
 								"servers.", list->n + 1, (int) len, item, EC_MAX_SERVERS);
 			GUC_check_errhint(HOSTS_HINT);
-			ec_guc_free(list);
+			ec_compat_guc_free(list);
 			return false;
 		}
 		host = &list->host[list->n];
@@ -211,7 +213,7 @@ check_hosts(char **newval, void **extra, GucSource source)
 		{
 			GUC_check_errdetail("Item %d, \"%.*s\", %s.", list->n + 1, (int) len, item, wrong);
 			GUC_check_errhint(HOSTS_HINT);
-			ec_guc_free(list);
+			ec_compat_guc_free(list);
 			return false;
 		}
 		list->n++;
@@ -223,7 +225,7 @@ check_hosts(char **newval, void **extra, GucSource source)
 static void
 assign_hosts(const char *newval, void *extra)
 {
-	ec_host_list = extra;
+	ec_guc_host_list = extra;
 }
 
 /*
@@ -279,59 +281,59 @@ static void
 transport_assigned(const char *oldval, const char *newval)
 {
 	if (oldval != NULL && strcmp(oldval, newval) != 0)
-		ec_transport_serial++;
-	ec_tls_files_stale = true;
+		ec_guc_transport_serial++;
+	ec_guc_tls_files_stale = true;
 }
 
 static void
 assign_username(const char *newval, void *extra)
 {
-	transport_assigned(ec_username, newval);
+	transport_assigned(ec_guc_username, newval);
 }
 
 static void
 assign_password(const char *newval, void *extra)
 {
-	transport_assigned(ec_password, newval);
+	transport_assigned(ec_guc_password, newval);
 }
 
 static void
 assign_password_file(const char *newval, void *extra)
 {
-	transport_assigned(ec_password_file, newval);
+	transport_assigned(ec_guc_password_file, newval);
 }
 
 static void
 assign_tls(bool newval, void *extra)
 {
-	if (newval != ec_tls)
-		ec_transport_serial++;
+	if (newval != ec_guc_tls)
+		ec_guc_transport_serial++;
 }
 
 static void
 assign_tls_ca_file(const char *newval, void *extra)
 {
-	transport_assigned(ec_tls_ca_file, newval);
+	transport_assigned(ec_guc_tls_ca_file, newval);
 }
 
 static void
 assign_tls_cert_file(const char *newval, void *extra)
 {
-	transport_assigned(ec_tls_cert_file, newval);
+	transport_assigned(ec_guc_tls_cert_file, newval);
 }
 
 static void
 assign_tls_key_file(const char *newval, void *extra)
 {
-	transport_assigned(ec_tls_key_file, newval);
+	transport_assigned(ec_guc_tls_key_file, newval);
 }
 
 static void
 assign_tls_verify(int newval, void *extra)
 {
-	if (newval != ec_tls_verify)
-		ec_transport_serial++;
-	ec_tls_files_stale = true;
+	if (newval != ec_guc_tls_verify)
+		ec_guc_transport_serial++;
+	ec_guc_tls_files_stale = true;
 }
 
 /* Define the settings and reserve the prefix.  Called once, from _PG_init. */
@@ -341,105 +343,105 @@ ec_guc_init(void)
 	DefineCustomBoolVariable("echocache.enabled",
 							 "Turns the cache on.",
 							 "Off: no call to a cache server of any kind; reads go to the table.",
-							 &ec_enabled, false, PGC_SIGHUP, 0, NULL, NULL, NULL);
+							 &ec_guc_enabled, false, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomStringVariable("echocache.hosts",
 							   "The memcached servers.",
 							   "Comma-separated: host[:port[:weight]], [ipv6]:port, or a socket path.",
-							   &ec_hosts, "localhost:11211", PGC_SIGHUP, 0,
+							   &ec_guc_hosts, "localhost:11211", PGC_SIGHUP, 0,
 							   check_hosts, assign_hosts, NULL);
 	DefineCustomIntVariable("echocache.ttl",
 							"Lifetime of a cached document.",
 							"0 means no expiry.",
-							&ec_ttl, 1800, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_S,
+							&ec_guc_ttl, 1800, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_S,
 							NULL, NULL, NULL);
 	DefineCustomBoolVariable("echocache.fallback",
 							 "Goes on without the cache when it cannot be reached.",
 							 "Off: reads that need the cache fail, and commits that cannot "
-							 "withdraw the old document are aborted.",
-							 &ec_fallback, true, PGC_SIGHUP, 0, NULL, NULL, NULL);
+							 "invalidate the old document are aborted.",
+							 &ec_guc_fallback, true, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("echocache.pool_size",
 							"Connections that the whole cluster keeps open to one server.",
 							"A backend over that opens one for its transaction and closes it after.",
-							&ec_pool_size, 100, 0, 100000, PGC_SIGHUP, 0,
+							&ec_guc_pool_size, 100, 0, 100000, PGC_SIGHUP, 0,
 							NULL, NULL, NULL);
 	DefineCustomIntVariable("echocache.timeout",
 							"Deadline of one exchange with the cache, connecting included.",
 							NULL,
-							&ec_timeout, 100, 1, 60 * 1000, PGC_SIGHUP, GUC_UNIT_MS,
+							&ec_guc_timeout, 100, 1, 60 * 1000, PGC_SIGHUP, GUC_UNIT_MS,
 							NULL, NULL, NULL);
 	DefineCustomIntVariable("echocache.retry_interval",
 							"How often a server that is down is probed.",
 							NULL,
-							&ec_retry_interval, 1000, 10, 3600 * 1000, PGC_SIGHUP, GUC_UNIT_MS,
+							&ec_guc_retry_interval, 1000, 10, 3600 * 1000, PGC_SIGHUP, GUC_UNIT_MS,
 							NULL, NULL, NULL);
 	DefineCustomIntVariable("echocache.marker_ttl",
 							"Lifetime of leases and tombstones.",
 							NULL,
-							&ec_marker_ttl, 30, 1, 3600, PGC_SIGHUP, GUC_UNIT_S,
+							&ec_guc_marker_ttl, 30, 1, 3600, PGC_SIGHUP, GUC_UNIT_S,
 							NULL, NULL, NULL);
 	DefineCustomIntVariable("echocache.fill_wait",
 							"How long a read waits for somebody else's fill or commit of the "
 							"same document before it reads the table.",
 							NULL,
-							&ec_fill_wait, 1000, 0, 60 * 1000, PGC_SIGHUP, GUC_UNIT_MS,
+							&ec_guc_fill_wait, 1000, 0, 60 * 1000, PGC_SIGHUP, GUC_UNIT_MS,
 							NULL, NULL, NULL);
 	DefineCustomIntVariable("echocache.max_write_through",
-							"A transaction that changes more documents than this withdraws "
+							"A transaction that changes more documents than this invalidates "
 							"them instead of storing them.",
 							NULL,
-							&ec_max_write_through, 64, 0, 10000, PGC_SIGHUP, 0,
+							&ec_guc_max_write_through, 64, 0, 10000, PGC_SIGHUP, 0,
 							NULL, NULL, NULL);
 	DefineCustomStringVariable("echocache.key_prefix",
 							   "Namespace of the cache keys, for example one for each database.",
 							   NULL,
-							   &ec_key_prefix, "", PGC_SUSET, 0,
+							   &ec_guc_key_prefix, "", PGC_SUSET, 0,
 							   check_key_prefix, NULL, NULL);
 	DefineCustomStringVariable("echocache.username",
 							   "User name for the memcached servers.",
 							   "Empty: no authentication.",
-							   &ec_username, "", PGC_SIGHUP, GUC_SUPERUSER_ONLY,
+							   &ec_guc_username, "", PGC_SIGHUP, GUC_SUPERUSER_ONLY,
 							   check_username, assign_username, NULL);
 	DefineCustomStringVariable("echocache.password",
 							   "Password for the memcached servers.",
 							   "echocache.password_file, if it is set, has precedence.",
-							   &ec_password, "", PGC_SIGHUP, GUC_SUPERUSER_ONLY,
+							   &ec_guc_password, "", PGC_SIGHUP, GUC_SUPERUSER_ONLY,
 							   check_password, assign_password, NULL);
 	DefineCustomStringVariable("echocache.password_file",
 							   "File whose first line is the password for the memcached servers.",
 							   "A relative path is relative to the data directory.",
-							   &ec_password_file, "", PGC_SIGHUP, GUC_SUPERUSER_ONLY,
+							   &ec_guc_password_file, "", PGC_SIGHUP, GUC_SUPERUSER_ONLY,
 							   NULL, assign_password_file, NULL);
 	DefineCustomBoolVariable("echocache.tls",
 							 "Connects to the memcached servers by TLS.",
 							 "Unix sockets excepted.",
-							 &ec_tls, false, PGC_SIGHUP, 0, NULL, assign_tls, NULL);
+							 &ec_guc_tls, false, PGC_SIGHUP, 0, NULL, assign_tls, NULL);
 	DefineCustomStringVariable("echocache.tls_ca_file",
 							   "Certificates of the authorities that may vouch for a memcached "
 							   "server.",
 							   "Empty: those that the system trusts.",
-							   &ec_tls_ca_file, "", PGC_SIGHUP, 0,
+							   &ec_guc_tls_ca_file, "", PGC_SIGHUP, 0,
 							   NULL, assign_tls_ca_file, NULL);
 	DefineCustomStringVariable("echocache.tls_cert_file",
 							   "Certificate to present to the memcached servers.",
 							   "Empty: none.",
-							   &ec_tls_cert_file, "", PGC_SIGHUP, 0,
+							   &ec_guc_tls_cert_file, "", PGC_SIGHUP, 0,
 							   NULL, assign_tls_cert_file, NULL);
 	DefineCustomStringVariable("echocache.tls_key_file",
 							   "Private key of that certificate.",
 							   "Empty: it is in echocache.tls_cert_file.",
-							   &ec_tls_key_file, "", PGC_SIGHUP, 0,
+							   &ec_guc_tls_key_file, "", PGC_SIGHUP, 0,
 							   NULL, assign_tls_key_file, NULL);
 	DefineCustomEnumVariable("echocache.tls_verify",
 							 "How much of a memcached server's certificate is verified.",
 							 "ca: a trusted authority has signed it; full: and it is for that "
 							 "host; none: nothing.",
-							 &ec_tls_verify, EC_TLS_VERIFY_CA, tls_verify_options, PGC_SIGHUP, 0,
+							 &ec_guc_tls_verify, EC_TLS_VERIFY_CA, tls_verify_options, PGC_SIGHUP, 0,
 							 NULL, assign_tls_verify, NULL);
 #ifdef ECHOCACHE_WAIT_POINTS
 	DefineCustomStringVariable("echocache.wait_point",
 							   "Test builds only: where this session stops.",
 							   NULL,
-							   &ec_wait_point_name, "", PGC_USERSET, 0,
+							   &ec_guc_wait_point, "", PGC_USERSET, 0,
 							   NULL, NULL, NULL);
 #endif
 	MarkGUCPrefixReserved("echocache");

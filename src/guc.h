@@ -37,30 +37,30 @@ typedef enum EcTlsVerify
 	EC_TLS_VERIFY_NONE
 } EcTlsVerify;
 
-extern bool ec_enabled;
-extern char *ec_hosts;
-extern const EcHostList *ec_host_list;	/* ec_hosts, parsed */
-extern int	ec_ttl;				/* s */
-extern bool ec_fallback;
-extern int	ec_pool_size;
-extern int	ec_timeout;			/* ms */
-extern int	ec_retry_interval;	/* ms */
-extern int	ec_marker_ttl;		/* s */
-extern int	ec_fill_wait;		/* ms */
-extern int	ec_max_write_through;
-extern char *ec_key_prefix;
-extern char *ec_username;		/* empty: no authentication */
-extern char *ec_password;
-extern char *ec_password_file;
-extern bool ec_tls;
-extern char *ec_tls_ca_file;
-extern char *ec_tls_cert_file;
-extern char *ec_tls_key_file;
-extern int	ec_tls_verify;		/* EcTlsVerify */
-extern uint32 ec_transport_serial;	/* changes when connections are to be opened anew */
-extern bool ec_tls_files_stale; /* reset by tls.c, which then reads them */
+extern bool ec_guc_enabled;
+extern char *ec_guc_hosts;
+extern const EcHostList *ec_guc_host_list;	/* ec_guc_hosts, parsed */
+extern int	ec_guc_ttl;				/* s */
+extern bool ec_guc_fallback;
+extern int	ec_guc_pool_size;
+extern int	ec_guc_timeout;			/* ms */
+extern int	ec_guc_retry_interval;	/* ms */
+extern int	ec_guc_marker_ttl;		/* s */
+extern int	ec_guc_fill_wait;		/* ms */
+extern int	ec_guc_max_write_through;
+extern char *ec_guc_key_prefix;
+extern char *ec_guc_username;		/* empty: no authentication */
+extern char *ec_guc_password;
+extern char *ec_guc_password_file;
+extern bool ec_guc_tls;
+extern char *ec_guc_tls_ca_file;
+extern char *ec_guc_tls_cert_file;
+extern char *ec_guc_tls_key_file;
+extern int	ec_guc_tls_verify;		/* EcTlsVerify */
+extern uint32 ec_guc_transport_serial;	/* changes when connections are to be opened anew */
+extern bool ec_guc_tls_files_stale; /* reset by tls.c, which then reads them */
 #ifdef ECHOCACHE_WAIT_POINTS
-extern char *ec_wait_point_name;
+extern char *ec_guc_wait_point;
 #endif
 
 extern void ec_guc_init(void);

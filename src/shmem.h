@@ -1,20 +1,20 @@
 /*-------------------------------------------------------------------------
  *
  * shmem.h
- *	  Shared state: the topology, server states, documents' counters.
+ *	  The shared memory of the extension: its layout and its allocation.
  *
- * The topology (which servers there are, whether the cache is enabled, what each
- * database's keys begin with) has one writer, the postmaster and then the launcher, and
- * a generation.  Whoever places a key does so under the generation that it has entered
- * (ec_topology_enter) and leaves it afterwards; after publishing a new one nothing is purged,
- * and no server becomes UP, before everybody has left the old one.  So two backends never
- * trust two different placements of one key.  Who commits changes while the cache is off
- * enters as well: he may still be about it when it is on.
+ * The topology says which servers there are, whether the cache is enabled, and what each
+ * database's keys begin with.  It has one writer, the postmaster and then the launcher, and
+ * a generation.  Whoever places a key enters the generation before (ec_topology_enter) and
+ * leaves it afterwards.  After a new generation is published nothing is purged, and no server becomes
+ * UP, before everybody has left the old one.  So two backends never trust two different
+ * placements of one key.  A transaction that commits changes while the cache is off enters as
+ * well: the cache may be on before it ends.
  *
- * A server's state is one 64-bit word for each database: an epoch, which grows
- * with every change, and UP, DOWN or RECOVERING.  Any backend's failed exchange
- * makes it DOWN; only the database's worker brings it back, by compare-and-swap on
- * the word that it began with.
+ * A server's state is one 64-bit word for each database: an epoch, which grows with every
+ * change, and UP, DOWN or RECOVERING.  Any backend's failed exchange makes the server DOWN;
+ * only the database's worker brings it back, by compare-and-swap on the word that the worker
+ * began with.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -30,15 +30,15 @@
 #include "port/atomics.h"
 #include "storage/lwlock.h"
 
-#include "key.h"
+#include "protocol/key.h"
 
 #define EC_MAX_SERVERS		64
 #define EC_MAX_DATABASES	64
-#define EC_MAX_DOCUMENTS	512
+#define EC_MAX_ATTACHMENTS	512
 #define EC_MAX_ADDRESSES	4
 #define EC_HOST_MAX			256
 #define EC_SERVER_NAME_MAX	(EC_HOST_MAX + 16)
-#define EC_ERROR_MAX		160
+#define EC_ERROR_MAX		320
 
 typedef enum EcState
 {
@@ -47,7 +47,7 @@ typedef enum EcState
 	EC_UP = 2
 } EcState;
 
-/* A state word: epoch, must it be purged before it is UP, state. */
+/* A state word: an epoch, whether the server must be purged before it is UP, and its state. */
 #define EC_STATE(word)		((EcState) ((word) & 3))
 #define EC_MUST_PURGE(word) (((word) & 4) != 0)
 #define EC_EPOCH(word)		((word) >> 3)
@@ -127,7 +127,7 @@ typedef enum EcCounter
 	EC_FILLS,
 	EC_FILLS_REFUSED,			/* lock busy, not flushed, written before, token lost */
 	EC_WRITE_THROUGHS,
-	EC_WITHDRAWALS,				/* committed changes that left no document behind */
+	EC_INVALIDATIONS,				/* committed changes that left no document behind */
 	EC_MARKERS,
 	EC_ERRORS,					/* failed exchanges, and what was not a document */
 	EC_TIMEOUTS,
@@ -135,7 +135,7 @@ typedef enum EcCounter
 } EcCounter;
 
 /* Counters of one attached document, and what G4 needs to know of it. */
-typedef struct EcDocumentSlot
+typedef struct EcSlot
 {
 	/* with the lock held exclusively */
 	Oid			dboid;			/* InvalidOid: free */
@@ -153,7 +153,7 @@ typedef struct EcDocumentSlot
 	pg_atomic_uint64 warm_total;	/* rows of the table, estimated; 0: not known */
 	pg_atomic_uint64 warm_done; /* rows looked at */
 	pg_atomic_uint64 warm_stored;	/* documents stored */
-} EcDocumentSlot;
+} EcSlot;
 
 /* The generation that there is from the start, by the postmaster. */
 #define EC_FIRST_GENERATION	1
@@ -168,12 +168,12 @@ typedef struct EcShared
 	int			nservers;
 	EcServer	server[EC_MAX_SERVERS];
 
-	/* an atomic, by who is the first to enter the first generation: when; a TimestampTz */
-	pg_atomic_uint64 first_entered;
+	/* an atomic, by any backend: when it was logged that there is no launcher; a TimestampTz */
+	pg_atomic_uint64 no_launcher_logged;
 
 	EcDatabase	database[EC_MAX_DATABASES];
 	EcDatabase	unclaimed;		/* its states are those of databases without a slot */
-	EcDocumentSlot document[EC_MAX_DOCUMENTS];
+	EcSlot slot[EC_MAX_ATTACHMENTS];
 
 	/* under the lock */
 	int			launcher_pid;
@@ -188,35 +188,17 @@ typedef struct EcShared
 	pg_atomic_uint64 entered[FLEXIBLE_ARRAY_MEMBER];
 } EcShared;
 
-extern EcShared *ec_shared;		/* NULL: not in shared_preload_libraries */
+extern EcShared *ec_shmem;		/* NULL: not in shared_preload_libraries */
 
 extern void ec_shmem_init(void);
+extern void ec_shmem_require(void);
+extern void ec_shmem_wake(int pid);
 
-/* Throws 55000 with the line to add when the library was not preloaded. */
-extern void ec_require_preload(void);
-
-/* Databases, and the states of servers there. */
-/* This database's slot, or NULL when no worker has claimed one yet. */
-extern EcDatabase *ec_my_database(void);
-extern EcState ec_server_state(int server);
-extern uint64 ec_state_word(EcDatabase *db, int server);
-extern bool ec_state_read(EcDatabase *db, int server, uint64 generation, uint64 *word);
-extern bool ec_state_swap(EcDatabase *db, int server, uint64 *word, EcState to, bool purge);
-extern void ec_states_reset(EcDatabase *db);
-extern bool ec_all_noted(int server);
-extern void ec_server_down(uint64 generation, int server, const char *reason);
-extern void ec_unclaimed_retry(int server);
-extern void ec_server_error(int server, const char *reason);
-extern char *ec_server_reason(int server);
-extern void ec_wake(int pid);
-extern const char *ec_state_name(EcState state);
-
-/* Documents. */
-extern EcDocumentSlot *ec_document_slot(Oid relid, const char *name);
-extern bool ec_document_has_slot(Oid relid);
-extern void ec_document_slot_free(Oid relid);
-extern void ec_count(EcDocumentSlot *slot, EcCounter what, uint64 by);
-extern void ec_publish_async_commit(EcDocumentSlot *slot, XLogRecPtr lsn);
-extern bool ec_commits_flushed(EcDocumentSlot *slot);
+/* Is this the generation of the topology that is in force? */
+static inline bool
+ec_shmem_is_current(uint64 generation)
+{
+	return pg_atomic_read_u64(&ec_shmem->generation) == generation;
+}
 
 #endif							/* ECHOCACHE_SHMEM_H */

@@ -16,18 +16,17 @@
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 
-#include "compat.h"
 #include "guc.h"
 #include "waitpoint.h"
 
 /* Stop here while somebody holds the advisory lock of this point, if it is ours. */
 void
-ec_wait_point(const char *name)
+ec_waitpoint(const char *name)
 {
 	LOCKTAG		tag;
 	int64		key;
 
-	if (ec_wait_point_name == NULL || strcmp(ec_wait_point_name, name) != 0)
+	if (ec_guc_wait_point == NULL || strcmp(ec_guc_wait_point, name) != 0)
 		return;
 	key = DatumGetInt32(DirectFunctionCall1Coll(hashtext, DEFAULT_COLLATION_OID,
 												PointerGetDatum(cstring_to_text(name))));

@@ -18,9 +18,9 @@
 #define ECHOCACHE_WAITPOINT_H
 
 #ifdef ECHOCACHE_WAIT_POINTS
-extern void ec_wait_point(const char *name);
+extern void ec_waitpoint(const char *name);
 #else
-#define ec_wait_point(name) ((void) 0)
+#define ec_waitpoint(name) ((void) 0)
 #endif
 
 #endif							/* ECHOCACHE_WAITPOINT_H */

@@ -260,7 +260,7 @@ check_rows(const Rows *rows)
 
 /* One document: cached bytes, and SQL's answer, against the row. */
 static void
-check_document(Worker *w, Doc *doc, bool withdraw, bool counts)
+check_document(Worker *w, Doc *doc, bool invalidate, bool counts)
 {
 	const char *want;
 	PGresult   *row = row_of(w, doc, &want);
@@ -280,7 +280,7 @@ check_document(Worker *w, Doc *doc, bool withdraw, bool counts)
 		else if (counts)
 			count(N_CACHED_AT_REST);
 	}
-	if (withdraw)
+	if (invalidate)
 		PQclear(sql(w, "SELECT echocache_invalidate($2, $1::bigint)", doc->id_text, doc->name,
 					NULL));
 	res = sql(w, read_text(doc), doc->id_text, NULL, NULL);
@@ -300,7 +300,7 @@ check_document(Worker *w, Doc *doc, bool withdraw, bool counts)
 
 /*
  * Compare everything, while no writer is at work.  In the end three times: as it was left
- * behind; as SQL reads left it, and then withdrawn; as SQL reads filled it.
+ * behind; as SQL reads left it, and then invalidated; as SQL reads filled it.
  */
 void
 check_rest(Worker *w, bool final)

@@ -251,7 +251,7 @@ run_faults()
 	[ -n "$faults" ] || saw_faults "faults $2" freeze kill flush evict cut hold delay reset terminate crash stop
 }
 
-# With fallback = off nothing commits that cannot be withdrawn: so there is nothing to excuse.
+# With fallback = off nothing commits that cannot be invalidated: so there is nothing to excuse.
 run_strict()
 {
 	set_conf "echocache.timeout = '200ms'" "echocache.fallback = off"

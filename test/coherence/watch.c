@@ -6,7 +6,7 @@
  * One thread looks at echocache_servers all the time and keeps the intervals in which
  * a server was not UP.  An old answer to a plain client is excused if it was read, in
  * part, within an interval that has seen the server DOWN: then commits went on
- * without withdrawing it.  An interval begins when the server was last seen UP,
+ * without invalidating it.  An interval begins when the server was last seen UP,
  * and ends when it became UP, both as PostgreSQL says.  An interval in which it was
  * RECOVERING only, as after a crash, excuses nothing.  DOWN may last for less time than
  * there is between two looks; PostgreSQL's log has every one.

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * fuzz_wire.c
- *	  libFuzzer harness of src/wire.c and src/key.c.
+ *	  libFuzzer harness of src/protocol/wire.c and reply.c and src/protocol/key.c.
  *
  * An input is what a server sends: it is walked answer by answer, as the client
  * walks it, and each answer must keep the promises of wire.h.  The same bytes
@@ -12,8 +12,9 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "key.h"
-#include "wire.h"
+#include "protocol/key.h"
+#include "protocol/reply.h"
+#include "protocol/wire.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -117,16 +118,16 @@ check_consistency(const char *buf, size_t len, const EcReply *r)
 	char	   *exact = copy_of(buf, whole);
 	EcReply		again;
 
-	ec_wire_parse(exact, whole, &again);
+	ec_reply_parse(exact, whole, &again);
 	CHECK(same_reply(r, &again));
 	free(exact);
 
 	for (cut = 0; cut < whole; cut += step)
 	{
-		ec_wire_parse(buf, cut, &again);
+		ec_reply_parse(buf, cut, &again);
 		CHECK(again.kind == EC_REPLY_INCOMPLETE && again.line_len == 0);
 	}
-	ec_wire_parse(buf, whole - 1, &again);
+	ec_reply_parse(buf, whole - 1, &again);
 	CHECK(again.kind == EC_REPLY_INCOMPLETE);
 }
 
@@ -155,7 +156,7 @@ walk_answers(const char *buf, size_t len)
 	{
 		EcReply		r;
 
-		ec_wire_parse(buf + pos, len - pos, &r);
+		ec_reply_parse(buf + pos, len - pos, &r);
 		if (r.kind == EC_REPLY_INCOMPLETE)
 		{
 			CHECK(r.line_len == 0 && len - pos < EC_LINE_MAX);

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fuzz src/wire.c and src/key.c: test/fuzz/run.sh [seconds], by default 60.
+# Fuzz src/protocol/: reply.c, wire.c and key.c: test/fuzz/run.sh [seconds], by default 60.
 #
 # Builds into test/build/fuzz, runs libFuzzer from a scratch copy of the corpus
 # (what it finds interesting is not kept, what it finds wrong is), and prints
@@ -28,7 +28,7 @@ mkdir -p "$build"
 "$clang" -std=c99 -O1 -g -fno-omit-frame-pointer -Wall -Wextra -Werror \
 	-fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
 	-I"$src" -o "$build/fuzz_wire" \
-	"$here/fuzz_wire.c" "$src/wire.c" "$src/key.c" || fail "it does not build"
+	"$here/fuzz_wire.c" "$src"/protocol/{reply,wire,key}.c || fail "it does not build"
 
 cp -R -- "$here/corpus" "$scratch/corpus"
 

@@ -3,7 +3,7 @@
  * fence.pml
  *	  Writers, bulk writers, prepared transactions and readers of one document.
  *
- * The model of src/fence.c and src/reader.c with a server that is there: a marker
+ * The model of src/commit/commit.c and src/read/fill.c with a server that is there: a marker
  * that is not confirmed aborts its transaction (fallback = off; recovery.pml has the
  * outbox).  A process may die at any step, which gives back its locks; the item may
  * vanish or become a marker at any time; step C is sent and not awaited, so it is
@@ -37,7 +37,7 @@ byte db;						/* transactions that are committed and visible */
 byte acked;						/* of which COMMIT has returned */
 
 byte store;						/* the key's lock: who holds it in store mode, */
-byte withdraw;					/* and how many in withdraw mode */
+byte invalidate;					/* and how many in invalidate mode */
 byte share;						/* the class's: storers */
 byte bulk;						/* and bulk writers */
 
@@ -57,13 +57,13 @@ inline check()
 #define TXN(t)		((t) + 1)
 #define READER(r)	((r) + TXNS + 1)
 
-/* ec_lock_key(EC_LOCK_STORE) without waiting; mine: how often we hold withdraw. */
+/* ec_locks_key(EC_LOCK_STORE) without waiting; mine: how often we hold invalidate. */
 #ifdef FILL_WITHOUT_LOCK
 #define CAN_FILL	true
 #else
-#define CAN_FILL	(store == 0 && withdraw == 0)
+#define CAN_FILL	(store == 0 && invalidate == 0)
 #endif
-#define CAN_STORE(mine)	(store == 0 && withdraw == (mine))
+#define CAN_STORE(mine)	(store == 0 && invalidate == (mine))
 
 inline mark(t)
 {
@@ -73,7 +73,7 @@ inline mark(t)
 /* xact_callback(): PRE_COMMIT, COMMIT or ABORT. */
 proctype Writer(byte t)
 {
-	bit shared, holds_store, holds_withdraw;
+	bit shared, holds_store, holds_invalidate;
 	byte doc;
 
 #ifdef DOCUMENT_BEFORE_LOCK
@@ -87,9 +87,9 @@ proctype Writer(byte t)
 		:: true
 		fi
 	};
-	/* the key: store if it is free; else withdraw, waiting, and store once more */
+	/* the key: store if it is free; else invalidate, waiting, and store once more */
 #ifdef STORE_WITHOUT_LOCK
-	atomic { withdraw++; holds_withdraw = 1; holds_store = 1 };
+	atomic { invalidate++; holds_invalidate = 1; holds_store = 1 };
 #else
 	atomic {
 		if
@@ -100,7 +100,7 @@ proctype Writer(byte t)
 	if
 	:: holds_store
 	:: else ->
-		atomic { store == 0 -> withdraw++; holds_withdraw = 1 };
+		atomic { store == 0 -> invalidate++; holds_invalidate = 1 };
 		atomic {
 			if
 			:: shared && CAN_STORE(1) -> store = TXN(t); holds_store = 1
@@ -119,7 +119,7 @@ proctype Writer(byte t)
 		fi
 	};
 #endif
-	/* set_markers(): step A, awaited */
+	/* ec_invalidate_mark(): step A, awaited */
 #ifndef COMMIT_BEFORE_CONFIRMED
 	atomic {
 		if
@@ -134,10 +134,10 @@ proctype Writer(byte t)
 		:: holds_store -> store = 0
 		:: else
 		fi;
-		withdraw = withdraw - holds_withdraw;
+		invalidate = invalidate - holds_invalidate;
 		share = share - shared;
 		shared = 0;
-		holds_withdraw = 0
+		holds_invalidate = 0
 	};
 #endif
 
@@ -173,7 +173,7 @@ acknowledged:
 		:: else
 		fi;
 #endif
-		withdraw = withdraw - holds_withdraw;
+		invalidate = invalidate - holds_invalidate;
 		share = share - shared
 	};
 	atomic { acked = acked | B(t); check(); goto done };
@@ -186,11 +186,11 @@ ended:
 		:: else
 		fi;
 #endif
-		withdraw = withdraw - holds_withdraw;
+		invalidate = invalidate - holds_invalidate;
 		share = share - shared
 	};
 done:
-	atomic { shared = 0; holds_store = 0; holds_withdraw = 0; doc = 0 }
+	atomic { shared = 0; holds_store = 0; holds_invalidate = 0; doc = 0 }
 }
 
 /* pre_commit_bulk(): the class alone, waiting for those who store just now; no step C. */
@@ -225,8 +225,8 @@ done:
 /* PREPARE TRANSACTION, then COMMIT PREPARED by another backend, which calls none of ours. */
 proctype Prepared(byte t)
 {
-	/* pre_commit_keys(true): withdraw only */
-	atomic { store == 0 -> withdraw++ };
+	/* pre_commit_keys(true): invalidate only */
+	atomic { store == 0 -> invalidate++ };
 	atomic {
 		if
 		:: mark(TXN(t))
@@ -234,7 +234,7 @@ proctype Prepared(byte t)
 		fi
 	};
 #ifdef PREPARE_DROPS_LOCK
-	withdraw--;
+	invalidate--;
 #endif
 	atomic {
 		if
@@ -243,12 +243,12 @@ proctype Prepared(byte t)
 		fi
 	};
 #ifndef PREPARE_DROPS_LOCK
-	withdraw--;
+	invalidate--;
 #endif
 	atomic { acked = acked | B(t); check(); goto done };
 ended:
 #ifndef PREPARE_DROPS_LOCK
-	withdraw--;
+	invalidate--;
 #endif
 done:
 	skip

@@ -23,9 +23,9 @@ byte durable;					/* those whose commit record is flushed */
 byte wal;						/* the end of the WAL: commit records so far */
 byte flushed;					/* and how far it is flushed */
 byte lsn[WRITERS];
-byte async_lsn;					/* EcDocumentSlot.async_lsn */
+byte async_lsn;					/* EcSlot.async_lsn */
 
-byte store, withdraw;			/* the key's lock, as in fence.pml */
+byte store, invalidate;			/* the key's lock, as in fence.pml */
 
 #include "memcached.pml"
 
@@ -48,13 +48,13 @@ inline flush(upto)
 
 proctype Writer(byte t)
 {
-	bit holds_store, holds_withdraw;
+	bit holds_store, holds_invalidate;
 	byte doc;
 
 	atomic {
 		if
-		:: store == 0 && withdraw == 0 -> store = TXN(t); holds_store = 1
-		:: store == 0 -> withdraw++; holds_withdraw = 1
+		:: store == 0 && invalidate == 0 -> store = TXN(t); holds_store = 1
+		:: store == 0 -> invalidate++; holds_invalidate = 1
 		fi
 	};
 	atomic {
@@ -100,12 +100,12 @@ proctype Writer(byte t)
 		:: holds_store -> store = 0
 		:: else
 		fi;
-		withdraw = withdraw - holds_withdraw
+		invalidate = invalidate - holds_invalidate
 	};
 #ifdef PUBLISHED_AFTER_UNLOCK
 	atomic { async_lsn = (lsn[t] > flushed && lsn[t] > async_lsn -> lsn[t] : async_lsn) };
 #endif
-	atomic { doc = 0; holds_store = 0; holds_withdraw = 0 }
+	atomic { doc = 0; holds_store = 0; holds_invalidate = 0 }
 }
 
 /* A miss, and its fill; the cache's answers are fence.pml's affair. */
@@ -116,10 +116,10 @@ proctype Reader(byte r)
 #ifdef FLUSH_SEEN_BEFORE_LOCK
 	async_lsn <= flushed;
 #endif
-	/* lock_item(): under the lock, ec_commits_flushed() */
+	/* lock_item(): under the lock, ec_slot_is_flushed() */
 	atomic {
 		if
-		:: store == 0 && withdraw == 0 -> store = READER(r)
+		:: store == 0 && invalidate == 0 -> store = READER(r)
 		:: goto table
 		fi
 	};

@@ -3,7 +3,7 @@
  * locks.pml
  *	  Nobody waits in a circle: two documents with a key each.
  *
- * The order of src/fence.c: first classes, of which only a bulk writer waits for any,
+ * The order of src/commit/commit.c: first classes, of which only a bulk writer waits for any,
  * then keys by hash, waiting for storers only.  A fill waits for nothing while it holds
  * anything; a prepared transaction waits like a writer and ends when somebody says
  * so.  (Rows and tables are locked before all of these, so they are left out.)  What
@@ -17,24 +17,24 @@
  */
 byte share[2], bulk[2];				/* classes */
 bit store[2];						/* keys */
-byte withdraw[2];
+byte invalidate[2];
 
-/* pre_commit_keys(): store if it is free, else withdraw, and store once more. */
+/* pre_commit_keys(): store if it is free, else invalidate, and store once more. */
 inline lock_key(k)
 {
 	atomic {
 		if
-		:: shared[k] && store[k] == 0 && withdraw[k] == 0 -> store[k] = 1; stores[k] = 1
+		:: shared[k] && store[k] == 0 && invalidate[k] == 0 -> store[k] = 1; stores[k] = 1
 		:: else
 		fi
 	};
 	if
 	:: stores[k]
 	:: else ->
-		atomic { store[k] == 0 -> withdraw[k]++; withdraws[k] = 1 };
+		atomic { store[k] == 0 -> invalidate[k]++; invalidates[k] = 1 };
 		atomic {
 			if
-			:: shared[k] && store[k] == 0 && withdraw[k] == 1 -> store[k] = 1; stores[k] = 1
+			:: shared[k] && store[k] == 0 && invalidate[k] == 1 -> store[k] = 1; stores[k] = 1
 			:: else
 			fi
 		}
@@ -54,15 +54,15 @@ inline share_class(k)
 inline give_back(k)
 {
 	store[k] = store[k] && !stores[k];
-	withdraw[k] = withdraw[k] - withdraws[k];
+	invalidate[k] = invalidate[k] - invalidates[k];
 	share[k] = share[k] - shared[k];
-	stores[k] = 0; withdraws[k] = 0; shared[k] = 0
+	stores[k] = 0; invalidates[k] = 0; shared[k] = 0
 }
 
 /* Changes both documents; prepare: and is prepared, and ended by another backend. */
 proctype Writer(bit prepare)
 {
-	bit shared[2], stores[2], withdraws[2];
+	bit shared[2], stores[2], invalidates[2];
 
 	share_class(0);
 	share_class(1);
@@ -97,7 +97,7 @@ proctype Fill(byte k)
 #ifdef FILL_WAITS_FOR_CLASS
 	atomic {
 		if
-		:: store[k] == 0 && withdraw[k] == 0 -> store[k] = 1
+		:: store[k] == 0 && invalidate[k] == 0 -> store[k] = 1
 		:: else -> goto table
 		fi
 	};
@@ -111,7 +111,7 @@ proctype Fill(byte k)
 	};
 	atomic {
 		if
-		:: store[k] == 0 && withdraw[k] == 0 -> store[k] = 1
+		:: store[k] == 0 && invalidate[k] == 0 -> store[k] = 1
 		:: else -> share[k]--; goto table
 		fi
 	};

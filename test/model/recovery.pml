@@ -3,8 +3,8 @@
  * recovery.pml
  *	  A server that fails at any time: its state, the outbox, the worker.
  *
- * The model of set_markers() in src/fence.c, of src/worker.c, src/outbox.c and of the
- * state word in src/shmem.c: one key, one server, fallback = on.  Any exchange may
+ * The model of ec_invalidate_mark() in src/commit/commit.c, of src/worker/recovery.c, src/servers/outbox.c and of the
+ * state word in src/servers/state.c: one key, one server, fallback = on.  Any exchange may
  * fail at any time, and any backend of any database may find the server DOWN at any
  * time; what failed may be applied later; the item may vanish; the whole cluster may
  * crash and start again (CRASHES), which leaves prepared transactions with their
@@ -49,11 +49,11 @@ bit noted;						/* it is whole_noted: the outbox has a row for everything */
 
 byte db;						/* transactions that are committed and visible */
 byte acked;						/* of which COMMIT has returned */
-byte withdrawn;					/* whose marker is confirmed, or the worker's for them */
+byte invalidated;					/* whose marker is confirmed, or the worker's for them */
 byte rows;						/* who has a visible row in the outbox */
 bit whole;						/* there is one for all documents */
 
-byte store, withdraw;			/* the key's lock, as in fence.pml */
+byte store, invalidate;			/* the key's lock, as in fence.pml */
 byte outbox;					/* who holds the outbox lock, shared */
 
 #if CRASHES
@@ -76,7 +76,7 @@ bit prepared;
 inline check()
 {
 	assert(kind != DOC || (value & ~db) == 0);						/* G1 */
-	assert(kind != DOC || (acked & withdrawn & ~value) == 0);		/* G2, plain clients */
+	assert(kind != DOC || (acked & invalidated & ~value) == 0);		/* G2, plain clients */
 	assert(kind != DOC || state != UP || (acked & ~value) == 0);	/* and the others, when UP */
 #ifndef PROMISE_ONLY
 	assert(kind != DOC || state != UP || value == db);				/* the newest: G3, rest */
@@ -99,7 +99,7 @@ inline change(to)
 	check()
 }
 
-/* ec_server_down(), after an exchange has failed */
+/* ec_state_down(), after an exchange has failed */
 inline server_down()
 {
 	atomic {
@@ -125,7 +125,7 @@ inline send_marker(t)
 	fi
 }
 
-/* set_markers(): confirmed, or a row, or a whole row that will be taken up after us */
+/* ec_invalidate_mark(): confirmed, or a row, or a whole row that will be taken up after us */
 inline step_a(t)
 {
 	if
@@ -147,7 +147,7 @@ inline step_a(t)
 		atomic {
 			if
 			:: confirmed
-			:: !confirmed && state == DOWN && noted				/* ec_all_noted() */
+			:: !confirmed && state == DOWN && noted				/* ec_state_all_noted() */
 #ifdef ROW_SKIPPED_IF_ONE_IS_THERE
 			:: !confirmed && rows != 0
 			:: !confirmed && rows == 0 && !(state == DOWN && noted) -> row = 1
@@ -163,21 +163,21 @@ inline visible(t)
 {
 	db = db | B(t);
 	rows = rows | (row * B(t));
-	withdrawn = withdrawn | (confirmed * B(t));
+	invalidated = invalidated | (confirmed * B(t));
 	check()
 }
 
 proctype Writer(byte t)
 {
-	bit holds_store, holds_withdraw, confirmed, row;
+	bit holds_store, holds_invalidate, confirmed, row;
 	byte doc;
 
 	{
 		/* pre_commit_keys() */
 		atomic {
 			if
-			:: store == 0 && withdraw == 0 -> store = TXN(t); holds_store = 1
-			:: store == 0 -> withdraw++; holds_withdraw = 1
+			:: store == 0 && invalidate == 0 -> store = TXN(t); holds_store = 1
+			:: store == 0 -> invalidate++; holds_invalidate = 1
 			fi;
 			BEGIN(t);
 			doc = holds_store * (db | B(t))
@@ -198,21 +198,21 @@ proctype Writer(byte t)
 		};
 		atomic {
 			store = (holds_store -> 0 : store);
-			withdraw = withdraw - holds_withdraw;
+			invalidate = invalidate - holds_invalidate;
 			outbox = outbox & ~B(t)
 		};
 		atomic { acked = acked | B(t); check(); END(t); goto done };
 ended:
 		atomic {
 			store = (holds_store -> 0 : store);
-			withdraw = withdraw - holds_withdraw;
+			invalidate = invalidate - holds_invalidate;
 			outbox = outbox & ~B(t);
 			END(t)
 		}
 	}
 	UNLESS_CRASH(t);
 done:
-	atomic { holds_store = 0; holds_withdraw = 0; confirmed = 0; row = 0; doc = 0 }
+	atomic { holds_store = 0; holds_invalidate = 0; confirmed = 0; row = 0; doc = 0 }
 }
 
 /* PREPARE TRANSACTION, and whoever ends it, in this life of the cluster or the next. */
@@ -221,7 +221,7 @@ proctype Prepared(byte t)
 	bit confirmed, row, gone;
 
 	{
-		atomic { store == 0 -> withdraw++; BEGIN(t) };
+		atomic { store == 0 -> invalidate++; BEGIN(t) };
 		step_a(t);
 		atomic {
 			if
@@ -233,10 +233,10 @@ proctype Prepared(byte t)
 				outbox = outbox & ~B(t);
 #endif
 #ifdef PREPARE_DROPS_LOCK
-				withdraw--;
+				invalidate--;
 #endif
 				goto second
-			:: withdraw--; outbox = outbox & ~B(t); END(t); goto done
+			:: invalidate--; outbox = outbox & ~B(t); END(t); goto done
 			fi
 		}
 	}
@@ -252,7 +252,7 @@ second:
 	};
 	atomic {
 #ifndef PREPARE_DROPS_LOCK
-		withdraw--;
+		invalidate--;
 #endif
 		outbox = outbox & ~B(t);
 #if CRASHES
@@ -309,9 +309,9 @@ look:
 			/* lock_item(), and lock_for_fill() looking again: the state is not */
 			atomic {
 				if
-				:: store == 0 && withdraw == 0 -> store = READER(r)
+				:: store == 0 && invalidate == 0 -> store = READER(r)
 				:: store != 0 -> goto look
-				:: store != 0 || withdraw != 0 -> goto table
+				:: store != 0 || invalidate != 0 -> goto table
 				fi
 			};
 			/* read_and_fill() */
@@ -330,7 +330,7 @@ look:
 			atomic {
 				if
 				:: marked -> store_now(doc, READER(r))
-				:: marked -> store_late(doc, READER(r))			/* ec_send() */
+				:: marked -> store_late(doc, READER(r))			/* ec_exchange_send() */
 				:: marked -> store_late(doc, READER(r)); failed = 1
 				:: !marked
 				fi;
@@ -417,7 +417,7 @@ look:
 			:: else
 			fi
 		};
-		/* withdraw(), confirmed: markers for keys; a purge deletes */
+		/* invalidate(), confirmed: markers for keys; a purge deletes */
 		atomic {
 			if
 			:: all || must_purge -> put(ABSENT, 0, NOBODY); ok = 1
@@ -431,7 +431,7 @@ look:
 		fi;
 		/* delete_rows(): exactly those */
 		atomic {
-			withdrawn = withdrawn | found;
+			invalidated = invalidated | found;
 			rows = rows & ~found;
 			whole = whole && !all;
 #ifdef WHOLE_NOTE_UNKEYED
@@ -510,7 +510,7 @@ end:
 			dies = alive;
 			alive = 0;
 			store = 0;
-			withdraw = prepared;
+			invalidate = prepared;
 			outbox = outbox & (prepared * B(WRITERS));
 			same = 0;
 			noted = 0;

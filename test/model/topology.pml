@@ -3,7 +3,7 @@
  * topology.pml
  *	  Another list of servers, another prefix, the cache off and on again.
  *
- * The model of the topology in src/shmem.c, of publish() in src/launcher.c and of those
+ * The model of the topology in src/servers/topology.c, of ec_topology_publish() there and of those
  * who enter and leave: one document that lives in one of two places, depending on the
  * generation.  What was left in a place when it went out of use is still there when
  * it comes back; at the beginning place 1 has an old document from before.
@@ -65,7 +65,7 @@ byte late_value[PLACES];
 #define ANCIENT		B(7)		/* a transaction of before, which place 1 does not show */
 byte db = ANCIENT;
 byte acked = ANCIENT;
-byte store, withdraw;			/* the key's lock */
+byte store, invalidate;			/* the key's lock */
 
 byte generation = 1;			/* EcShared.generation */
 bit is_on = 1;				/* EcShared.enabled */
@@ -160,14 +160,14 @@ inline enter(p)
 }
 
 #ifdef PLACE_AT_ONCE
-#define THERE		prefix		/* ec_document_key() */
+#define THERE		prefix		/* ec_attachment_key() */
 #else
 #define THERE		place
 #endif
 
 #define LEAVE(p)	entered[p] = 0
 
-/* ec_server_down() */
+/* ec_state_down() */
 inline server_down()
 {
 	if
@@ -198,7 +198,7 @@ inline send_marker(t)
 }
 #endif
 
-/* set_markers() */
+/* ec_invalidate_mark() */
 inline step_a(t)
 {
 #ifdef FAILURES
@@ -233,7 +233,7 @@ inline visible(t)
 inline unlock(t)
 {
 	store = (holds_store -> 0 : store);
-	withdraw = withdraw - holds_withdraw;
+	invalidate = invalidate - holds_invalidate;
 #ifdef FAILURES
 	outbox[0] = outbox[0] & ~B(t);
 	outbox[1] = outbox[1] & ~B(t);
@@ -244,7 +244,7 @@ inline unlock(t)
 proctype Writer(byte t)
 {
 	byte g, place, doc;
-	bit on, holds_store, holds_withdraw, confirmed, row;
+	bit on, holds_store, holds_invalidate, confirmed, row;
 
 	enter(t);
 	/* while the cache is off the key is locked all the same, and nothing is sent */
@@ -256,8 +256,8 @@ proctype Writer(byte t)
 #endif
 	atomic {
 		if
-		:: on && store == 0 && withdraw == 0 -> store = TXN(t); holds_store = 1
-		:: store == 0 -> withdraw++; holds_withdraw = 1
+		:: on && store == 0 && invalidate == 0 -> store = TXN(t); holds_store = 1
+		:: store == 0 -> invalidate++; holds_invalidate = 1
 		fi;
 		doc = holds_store * (db | B(t))
 	};
@@ -276,7 +276,7 @@ commit:
 	LEAVE(t);										/* at_end() */
 	atomic { unlock(t) };
 	atomic { acked = acked | B(t); check() };
-	atomic { g = 0; place = 0; doc = 0; on = 0; holds_store = 0; holds_withdraw = 0;
+	atomic { g = 0; place = 0; doc = 0; on = 0; holds_store = 0; holds_invalidate = 0;
 		confirmed = 0; row = 0 }
 }
 
@@ -284,7 +284,7 @@ commit:
 proctype Prepared(byte t)
 {
 	byte g, place;
-	bit on, holds_store, holds_withdraw, confirmed, row;
+	bit on, holds_store, holds_invalidate, confirmed, row;
 
 	enter(t);
 #ifdef OFF_IS_NOT_ENTERED
@@ -293,7 +293,7 @@ proctype Prepared(byte t)
 	:: on
 	fi;
 #endif
-	atomic { store == 0 -> withdraw++; holds_withdraw = 1 };
+	atomic { store == 0 -> invalidate++; holds_invalidate = 1 };
 	if
 	:: on -> step_a(t)
 	:: !on
@@ -303,7 +303,7 @@ prepared:
 	atomic { visible(t) };							/* COMMIT PREPARED */
 	atomic { unlock(t) };
 	atomic { acked = acked | B(t); check() };
-	atomic { g = 0; place = 0; on = 0; holds_withdraw = 0; confirmed = 0; row = 0 }
+	atomic { g = 0; place = 0; on = 0; holds_invalidate = 0; confirmed = 0; row = 0 }
 }
 
 /* ec_read() */
@@ -350,7 +350,7 @@ proctype Reader(byte r)
 		fi;
 		atomic {
 			if
-			:: store == 0 && withdraw == 0 -> store = READER(r)
+			:: store == 0 && invalidate == 0 -> store = READER(r)
 			:: else -> LEAVE(PROC(r)); goto table
 			fi
 		};
@@ -483,7 +483,7 @@ look:
 	:: else
 	fi;
 #ifndef UP_WITHOUT_PURGE
-	/* withdraw(); a changed prefix means that the keys of both are removed */
+	/* invalidate(); a changed prefix means that the keys of both are removed */
 	atomic {
 		if
 		:: must_purge -> put(THERE, ABSENT, 0, NOBODY); ok = 1

@@ -40,7 +40,7 @@ our @EXPORT = qw(
   holds
   misses
   marked
-  withdrawn
+  invalidated
 );
 
 # A statement, a poll or an exchange that takes longer than this has hung.
@@ -285,7 +285,7 @@ sub marked
 
 # Test: a client that asks for the key is sent to the database, by a miss or by
 # a marker.
-sub withdrawn
+sub invalidated
 {
 	my ($server, $key, $name) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;

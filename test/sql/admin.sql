@@ -94,7 +94,7 @@ SELECT echocache_touch_session(1), echocache_invalidate_session(1), echocache_re
 UPDATE session SET title = 'without a cache' WHERE id = 1;
 SELECT echocache_get_session(1);
 SELECT hits, misses, bypass_server, fills, write_throughs FROM echocache_stats WHERE name = 'session';
--- Strict: a read that needs the cache fails, a commit that cannot withdraw is aborted.
+-- Strict: a read that needs the cache fails, a commit that cannot invalidate is aborted.
 ALTER SYSTEM SET echocache.fallback = off;
 SELECT pg_reload_conf();
 \c -

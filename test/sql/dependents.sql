@@ -107,7 +107,7 @@ CALL fails($$SELECT echocache_detach_dependent('message', 'nobody')$$);
 INSERT INTO session VALUES (1, 'one'), (2, 'two'), (-3, 'minus three');
 SELECT echocache_get_session(1);
 SELECT echocache_attach_dependent('message', 'session_id');
--- What was cached before is withdrawn: who knows what had changed.
+-- What was cached before is invalidated: who knows what had changed.
 SELECT session(1);
 SELECT dependents FROM echocache_documents;
 SELECT tgname, tgenabled FROM pg_trigger WHERE tgrelid = 'message'::regclass AND NOT tgisinternal ORDER BY tgname COLLATE "C";
@@ -165,7 +165,7 @@ SELECT session(1), session(2);
 TRUNCATE session CASCADE;
 SELECT session(1), session(2), count(*) FROM message;
 INSERT INTO session VALUES (1, 'one'), (2, 'two'), (3, 'three');
--- In one transaction, in subtransactions: what is rolled back is neither shown nor withdrawn.
+-- In one transaction, in subtransactions: what is rolled back is neither shown nor invalidated.
 BEGIN;
 INSERT INTO message VALUES (1, 1, NULL, 'kept');
 SAVEPOINT a;

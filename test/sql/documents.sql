@@ -302,7 +302,7 @@ CREATE FUNCTION mine.doc(s session) RETURNS json LANGUAGE sql STABLE AS $$SELECT
 SELECT echocache_attach('session', document => 'mine.doc', filter => 'NOT hidden');
 SELECT echocache_get_session(1);
 SELECT plain('session:1');
--- Replaced: what it has made is withdrawn.
+-- Replaced: what it has made is invalidated.
 CREATE OR REPLACE FUNCTION mine.doc(s session) RETURNS json LANGUAGE sql STABLE AS $$SELECT json_build_object('id', s.id, 'v', 2)$$;
 SELECT plain('session:1');
 SELECT echocache_get_session(1);

@@ -43,7 +43,7 @@ CALL fails('SELECT * FROM echocache_servers');
 CALL fails('SELECT * FROM echocache_stats');
 CALL fails('SELECT * FROM echocache_documents');
 CALL fails('SELECT * FROM echocache.document');
-CALL fails($$INSERT INTO echocache.withdrawn VALUES (1, 'x')$$);
+CALL fails($$INSERT INTO echocache.invalidated VALUES (1, 'x')$$);
 SET ROLE privileges_monitor;
 SELECT count(*) FROM echocache_health();
 SELECT count(*) FROM echocache_servers;

@@ -118,7 +118,7 @@ SELECT echocache_attach('shown', 'shown', filter => 'visible(id)');
 SELECT echocache_warm('shown');
 SELECT * FROM echocache_verify('shown');
 CREATE OR REPLACE FUNCTION visible(id int) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT id > 5';
-SELECT checked, cached, matching, stale, "foreign", busy, withdrawn, (SELECT array_agg(k ORDER BY k COLLATE "C") FROM unnest(keys) k) AS keys
+SELECT checked, cached, matching, stale, "foreign", busy, invalidated, (SELECT array_agg(k ORDER BY k COLLATE "C") FROM unnest(keys) k) AS keys
 	FROM echocache_verify('shown', keys => true);
 SELECT * FROM echocache_verify('shown', keys => true);
 SELECT cached('shown', '1', '5', '6', '20');

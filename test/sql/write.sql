@@ -274,7 +274,7 @@ SELECT echocache_get('kid', 1);
 SELECT echocache_detach('kid');
 
 --
--- Many documents in one transaction: withdrawn, not stored.
+-- Many documents in one transaction: invalidated, not stored.
 --
 SHOW echocache.max_write_through;
 TRUNCATE session CASCADE;
@@ -296,7 +296,7 @@ SELECT count(*) FROM echocache_get_sessions((SELECT array_agg(n) FROM generate_s
 SELECT echocache_stats_reset();
 
 --
--- Policy invalidate: withdrawn, and filled by the next read.
+-- Policy invalidate: invalidated, and filled by the next read.
 --
 SELECT echocache_detach() >= 0 AS detached;
 SELECT echocache_attach('session', policy => 'invalidate');
@@ -399,7 +399,7 @@ RESET TimeZone;
 RESET IntervalStyle;
 SELECT echocache_detach('calendar') > 0, echocache_detach('instants') > 0, echocache_detach('spans') > 0;
 
--- A prepared transaction has withdrawn what it changes.  Until it ends the table answers, and stores nothing.
+-- A prepared transaction has invalidated what it changes.  Until it ends the table answers, and stores nothing.
 SELECT echocache_attach('session');
 SELECT echocache_get_session(1);
 SELECT echocache_stats_reset();

@@ -99,7 +99,7 @@ is($s->run(q{SELECT relation FROM tools.echocache_documents WHERE name = 'sessio
 
 # Of the key column neither, but that it shows in the documents.
 $s->run('ALTER TABLE app.conversation RENAME id TO conversation_id');
-withdrawn($memcached, 'session:1', 'the key column was renamed: documents with the old name are withdrawn');
+invalidated($memcached, 'session:1', 'the key column was renamed: documents with the old name are invalidated');
 is($s->run(q{SELECT key_column FROM tools.echocache_documents WHERE name = 'session'}), 'conversation_id',
 	'the attachment follows');
 is($s->run('SELECT tools.echocache_get_session(1)'), '{"conversation_id":1,"title":"renamed"}', 'so does a read');
@@ -181,7 +181,7 @@ holds($memcached, 'session:1', '{"id":1,"title":"again"}', 'created and attached
 is($s->error('DROP EXTENSION echocache'), 'no error', 'DROP EXTENSION');
 like($s->messages, qr/NOTICE:  00000: document "session" of table "conversation" is detached/, 'says which tables it lets go of');
 like($s->messages, qr/NOTICE:  00000: document "part" of table "part" is detached/, 'all of them');
-withdrawn($memcached, 'session:1', 'and withdraws their documents');
+invalidated($memcached, 'session:1', 'and invalidates their documents');
 is($s->run($traces), '', 'nothing of it is left');
 is($s->error(q{UPDATE app.conversation SET title = 'free'; TRUNCATE part}), 'no error',
 	'the tables are ordinary ones again');

@@ -246,7 +246,7 @@ for my $id ($long, $encoded)
 is($s->run("SELECT count(*) FROM echocache_get_many('named', ARRAY['$fits', '$long', '$encoded'])"), 3,
 	'get_many mixes both kinds');
 $s->run(qq{UPDATE named SET name = '$long' || 'y' WHERE name = '$fits'});
-misses($memcached, "named:$fits", 'a key that becomes too long is withdrawn under its old name');
+misses($memcached, "named:$fits", 'a key that becomes too long is invalidated under its old name');
 
 #
 # Size.
@@ -255,14 +255,14 @@ my $big = "UPDATE plain SET v = repeat('x', 1024 * 1024) WHERE id = 1";
 $s->run(q{UPDATE plain SET v = 'small' WHERE id = 1});
 holds($memcached, 'plain:1', '{"id":1,"v":"small"}', 'a small document');
 $s->run($big);
-withdrawn($memcached, 'plain:1', 'grown over 1 MB it is withdrawn, not left in its old version');
+invalidated($memcached, 'plain:1', 'grown over 1 MB it is invalidated, not left in its old version');
 my $opened = $memcached->stats->{total_connections};
 is($s->run(q{SELECT length(echocache_get('plain', 1)::text)}), 1024 * 1024 + length '{"id":1,"v":""}',
 	'and read from the table');
 is($memcached->stats->{total_connections}, $opened, 'over the connection that there is: nothing confuses the server');
-withdrawn($memcached, 'plain:1', 'which does not store it either');
+invalidated($memcached, 'plain:1', 'which does not store it either');
 is($s->run(q{SELECT count(*) FROM echocache_get_many('plain', '{1,101}'::bigint[])}), 2, 'get_many reads it too');
-withdrawn($memcached, 'plain:1', 'without storing it');
+invalidated($memcached, 'plain:1', 'without storing it');
 is($s->run(q{SELECT state FROM echocache_servers}), 'UP', 'which is no fault of the server');
 $s->run("INSERT INTO plain VALUES (7001, 'a'), (7002, 'b'), (7003, 'c')");
 $s->run("BEGIN; UPDATE plain SET v = repeat(E'\\n', 1024 * 1024) WHERE id IN (7001, 7002); "
@@ -301,7 +301,7 @@ for my $bad ('', 'x', '[1]', '"text"', "{\"id\":1,\"v\":\"\xff\xfe\"}", 'nullx',
 # What else a caller can do with one document.
 #
 is($s->run(q{SELECT echocache_invalidate('plain', 1)}), 't', 'invalidate');
-withdrawn($memcached, 'plain:1', 'withdraws');
+invalidated($memcached, 'plain:1', 'invalidates');
 is($s->run(q{SELECT echocache_refresh('plain', 1)}), 't', 'refresh');
 holds($memcached, 'plain:1', '{"id":1,"v":"true"}', 'stores the row');
 $memcached->set('plain:1', '{"forged":true}');
@@ -309,6 +309,6 @@ is($s->run(q{SELECT echocache_refresh('plain', 1)}), 't', 'refresh');
 holds($memcached, 'plain:1', '{"id":1,"v":"true"}', 'whatever was there');
 $memcached->set('plain:999', '{"forged":true}');
 is($s->run(q{SELECT echocache_refresh('plain', 999)}), 'f', 'refresh of no row');
-withdrawn($memcached, 'plain:999', 'withdraws');
+invalidated($memcached, 'plain:999', 'invalidates');
 
 done_testing();

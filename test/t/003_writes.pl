@@ -38,7 +38,7 @@ sub row
 }
 
 # Run SQL, and test what a plain client finds under each key: 'exact' (the
-# document as the table has it; a miss when it has none), or 'withdrawn' (a miss
+# document as the table has it; a miss when it has none), or 'invalidated' (a miss
 # or a marker), after which a read by SQL must bring back the document.  All
 # documents are in the cache before.
 sub after
@@ -61,9 +61,9 @@ sub after
 		my ($document, $id) = split /:/, $key;
 		my $row = row($key);
 
-		if ($expect eq 'withdrawn')
+		if ($expect eq 'invalidated')
 		{
-			withdrawn($memcached, $key, "$name: $key is withdrawn");
+			invalidated($memcached, $key, "$name: $key is invalidated");
 			is($s->run("SELECT echocache_get('$document', '$id')"), $row // '', "$name: $key by SQL");
 		}
 		else
@@ -298,10 +298,10 @@ eventually('asynchronous commit: cached once it is flushed', sub {
 #
 $s->run(q{INSERT INTO session SELECT g, 2, 'bulk' FROM generate_series(1000, 1063) g});
 holds($memcached, $_, row($_), "64 documents are still stored: $_") for map { "session:$_" } 1000, 1031, 1063;
-after('65 documents', q{UPDATE session SET title = 'more' WHERE id BETWEEN 1000 AND 1063 OR id = 50}, 'withdrawn',
+after('65 documents', q{UPDATE session SET title = 'more' WHERE id BETWEEN 1000 AND 1063 OR id = 50}, 'invalidated',
 	'session:50', 'session:1000', 'session:1031', 'session:1063');
 after('5000 documents', q{INSERT INTO session SELECT g, 2, 'bulk' FROM generate_series(2000, 6999) g; UPDATE session SET n = n + 1 WHERE id >= 1000},
-	'withdrawn', map { "session:$_" } 1000, 2000, 4321, 6999);
+	'invalidated', map { "session:$_" } 1000, 2000, 4321, 6999);
 {
 	$s->run(q{SELECT count(*) FROM echocache_get_sessions(ARRAY(SELECT id FROM session WHERE id >= 1000))});
 	holds($memcached, 'session:4321', row('session:4321'), 'get_sessions brings them back');
@@ -325,8 +325,8 @@ after('a new partition', q{CREATE TABLE part_high2 PARTITION OF part_high FOR VA
 after('an attached partition', q{CREATE TABLE part_high3 (id bigint NOT NULL, v text); INSERT INTO part_high3 VALUES (350, 'before');
 	ALTER TABLE part_high ATTACH PARTITION part_high3 FOR VALUES FROM (300) TO (400);
 	UPDATE part SET v = 'after' WHERE id = 350}, 'exact', 'part:350');
-after('TRUNCATE of a partition', 'TRUNCATE part_high', 'withdrawn', 'part:150', 'part:250', 'part:350');
-after('TRUNCATE of a partitioned table', 'TRUNCATE part', 'withdrawn', 'part:1');
+after('TRUNCATE of a partition', 'TRUNCATE part_high', 'invalidated', 'part:150', 'part:250', 'part:350');
+after('TRUNCATE of a partitioned table', 'TRUNCATE part', 'invalidated', 'part:1');
 $s->run(q{INSERT INTO part VALUES (1, 'low'), (150, 'high')});
 # The rows of a partition that goes are no longer in the table.
 is($s->run(q{SELECT echocache_get('part', '150')}), '{"id":150,"v":"high"}', 'a row of a partition');
@@ -343,12 +343,12 @@ eventually('and leaves the cache', sub { return ($memcached->get('part:1') // 'n
 $s->run(q{DELETE FROM session; INSERT INTO session SELECT g, 2, 'again' FROM generate_series(1, 100) g;
 	DELETE FROM note; INSERT INTO note VALUES (1, 1, 'a'), (2, 2, 'b')});
 is($s->run(q{SELECT count(*) FROM echocache_get_sessions(ARRAY(SELECT id FROM session))}), 100, 'a hundred sessions');
-after('TRUNCATE CASCADE', 'TRUNCATE account CASCADE', 'withdrawn', 'profile:2', 'session:1', 'session:100', 'note:1');
+after('TRUNCATE CASCADE', 'TRUNCATE account CASCADE', 'invalidated', 'profile:2', 'session:1', 'session:100', 'note:1');
 is(join(' ', grep { $memcached->get($_) ne 'null' } grep { /^(session|note|profile):/ } $memcached->keys), '',
 	'TRUNCATE CASCADE leaves no document of any of the tables');
 $s->run(q{INSERT INTO account VALUES (2, 'two'); INSERT INTO session SELECT g, 2, 'again' FROM generate_series(1, 3) g});
 after('TRUNCATE and INSERT', q{BEGIN; TRUNCATE session, note; INSERT INTO session VALUES (1, 2, 'only'); COMMIT},
-	'withdrawn', 'session:1', 'session:2');
+	'invalidated', 'session:1', 'session:2');
 after('TRUNCATE rolled back', q{BEGIN; TRUNCATE session, note; ROLLBACK}, 'exact', 'session:1');
 after('TRUNCATE in a savepoint that is rolled back', q{BEGIN; SAVEPOINT a; TRUNCATE session, note; ROLLBACK TO a; COMMIT},
 	'exact', 'session:1');
@@ -374,7 +374,7 @@ $s->run('COMMIT');
 like($memcached->settled("session:$_"), qr/"title":"b"/, "session:$_ is new after it") for 61, 62;
 
 #
-# PREPARE TRANSACTION: withdrawn from then on, whoever ends it, however that is.
+# PREPARE TRANSACTION: invalidated from then on, whoever ends it, however that is.
 # While it is open nobody waits for it, and nobody puts the old document back.
 #
 for my $case ([ 'COMMIT', 'prepared' ], [ 'ROLLBACK', 'b' ])
@@ -392,7 +392,7 @@ for my $case ([ 'COMMIT', 'prepared' ], [ 'ROLLBACK', 'b' ])
 	$s->run(q{UPDATE session SET title = title || '.' WHERE id = 62});
 	like($memcached->settled('session:62'), qr/"title":"b\.+"/, 'other documents are written through as ever');
 	session($node)->run("$end PREPARED 'p'");
-	withdrawn($memcached, 'session:61', "$end PREPARED, in another session: no old document");
+	invalidated($memcached, 'session:61', "$end PREPARED, in another session: no old document");
 	is($s->run('SELECT echocache_get_session(61)'), $new, 'the right one is read');
 	holds($memcached, 'session:61', $new, 'and cached again');
 	$s->run(q{UPDATE session SET title = 'b' WHERE id = 61});
@@ -408,7 +408,7 @@ $s = session($node);
 $truth = session($node, sql => q{SET TimeZone = 'UTC'; SET search_path = pg_catalog});
 wait_state($s, 'UP');
 like($s->run('SELECT echocache_get_session(61)'), qr/"title":"b"/, 'prepared, and the server has crashed: the old row');
-withdrawn($memcached, 'session:61', 'is still not stored');
+invalidated($memcached, 'session:61', 'is still not stored');
 $s->run(q{COMMIT PREPARED 'p'});
 like($s->run('SELECT echocache_get_session(61)'), qr/"title":"crashed"/, 'committed after the crash: the new one is read');
 like($memcached->settled('session:61'), qr/"title":"crashed"/, 'and cached');
@@ -418,7 +418,7 @@ $s->run(q{CREATE TABLE prepared (id bigint PRIMARY KEY, v text); SELECT echocach
 	INSERT INTO prepared VALUES (1, 'a'), (2, 'a')});
 like($memcached->settled("prepared:$_"), qr/"v":"a"/, "prepared:$_ is cached") for 1, 2;
 $s->run(q{BEGIN; ALTER TABLE prepared ADD COLUMN more int DEFAULT 7; PREPARE TRANSACTION 'p'});
-withdrawn($memcached, "prepared:$_", "prepared ALTER TABLE: prepared:$_ is withdrawn") for 1, 2;
+invalidated($memcached, "prepared:$_", "prepared ALTER TABLE: prepared:$_ is invalidated") for 1, 2;
 $s->run(q{COMMIT PREPARED 'p'});
 is($s->run(q{SELECT echocache_get('prepared', 1)}), '{"id":1,"v":"a","more":7}', 'and has the new column when it is committed');
 holds($memcached, 'prepared:1', '{"id":1,"v":"a","more":7}', 'and is cached with it');
@@ -437,8 +437,8 @@ is($s->run(q{ROLLBACK PREPARED 'q'; SELECT count(*) FROM unattached}), 1, 'and i
 # Dropped and detached.
 #
 $s->run('SELECT echocache_get_session(61), echocache_get_session(62)');
-is($s->run(q{SELECT echocache_detach('session') >= 2}), 't', 'detach says how many keys it withdrew');
-withdrawn($memcached, "session:$_", "session:$_ is withdrawn by it") for 61, 62;
+is($s->run(q{SELECT echocache_detach('session') >= 2}), 't', 'detach says how many keys it invalidated');
+invalidated($memcached, "session:$_", "session:$_ is invalidated by it") for 61, 62;
 is($s->error(q{UPDATE session SET title = 'no longer watched'}), 'no error', 'the table goes on without');
 $s->run(q{INSERT INTO note VALUES (5, NULL, 'e')});
 holds($memcached, 'note:5', '{"id":5,"session":null,"body":"e"}', 'a note');

@@ -126,7 +126,7 @@ for my $id (6 .. 15)
 	holds($memcached, "session:$id", row($id, 'while frozen'), 'and cached');
 }
 
-# Frozen while a commit is to withdraw.
+# Frozen while a commit is to invalidate.
 holds($memcached, 'session:16', row(16, 'first'), 'cached before') if $s->run('SELECT echocache_get_session(16)');
 $memcached->freeze;
 $took = seconds(sub { $s->run(q{UPDATE session SET title = 'committed frozen' WHERE id = 16}) });

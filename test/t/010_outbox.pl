@@ -1,5 +1,5 @@
-# The durable outbox: what a commit could not withdraw from a server is noted in
-# the same transaction, survives whatever happens to PostgreSQL, and is withdrawn
+# The durable outbox: what a commit could not invalidate from a server is noted in
+# the same transaction, survives whatever happens to PostgreSQL, and is invalidated
 # before the server is used again.  And requests that arrive when their sender
 # has long given up: they cost a miss, and nothing else.
 #
@@ -113,7 +113,7 @@ like($s->run("SELECT state, waiting FROM echocache_servers WHERE server = '@{[ $
 is($s->run("SELECT echocache_get_session($on_b)"), row($on_b, 'cut off'), 'the table answers');
 $proxy->tell('pass');
 wait_state($s, 'UP');
-is(waiting(), 0, 'UP when they have been withdrawn');
+is(waiting(), 0, 'UP when they have been invalidated');
 isnt($b->get("session:$_") // 'null', row($_, 'first'), "session:$_: the old document is gone") for $on_b, $also_on_b;
 coherent($s, \@memcached, 'drained: the cache is what the table is', filled => 1);
 
@@ -133,7 +133,7 @@ for my $mode (qw(immediate fast))
 		row($on_a, "before $mode") . '|' . row($on_b, "before $mode"), 'SQL reads the table');
 	$_->thaw for @memcached;
 	wait_state($s, 'UP');
-	is(waiting(), 0, 'the keys are withdrawn before the servers are UP');
+	is(waiting(), 0, 'the keys are invalidated before the servers are UP');
 	coherent($s, \@memcached, 'the cache is what the table is', filled => 1);
 }
 
@@ -191,7 +191,7 @@ isnt($a->{pid}, undef, 'the server is still frozen');
 $a->thaw;
 wait_state($s, 'UP');
 is(waiting(), 0, 'drained');
-isnt($a->get("session:$also_on_a") // 'null', row($also_on_a, 'first'), 'the document changed last is withdrawn too');
+isnt($a->get("session:$also_on_a") // 'null', row($also_on_a, 'first'), 'the document changed last is invalidated too');
 coherent($s, \@memcached, 'the cache is what the table is', filled => 1);
 
 #

@@ -1,4 +1,4 @@
-# Prepared transactions: their documents are withdrawn from PREPARE to the end,
+# Prepared transactions: their documents are invalidated from PREPARE to the end,
 # across a crash and with memcached away at either moment; and one that is left
 # open makes nobody wait.
 #
@@ -42,7 +42,7 @@ sub only_read
 	my @read = map { readable($id) } 1 .. 2;
 
 	is("@read", row($id, $title) . ' ' . row($id, $title), $name);
-	return withdrawn($memcached, "session:$id", 'and a plain client is sent to the database');
+	return invalidated($memcached, "session:$id", 'and a plain client is sent to the database');
 }
 
 # Test: SQL reads this and stores it.
@@ -101,7 +101,7 @@ for my $end ('COMMIT', 'ROLLBACK')
 
 	is(prepare('p', q{UPDATE session SET title = 'crashed' WHERE id = 1}), 'no error', 'PREPARE TRANSACTION');
 	$node->stop('immediate');
-	withdrawn($memcached, 'session:1', 'PostgreSQL has crashed: a plain client is sent to the database');
+	invalidated($memcached, 'session:1', 'PostgreSQL has crashed: a plain client is sent to the database');
 	$node->start;
 	sessions();
 	wait_state($s, 'UP');
@@ -131,7 +131,7 @@ for my $fault (qw(frozen killed))
 		$fault eq 'frozen' ? $memcached->thaw : $memcached->start;
 		wait_state($s, 'RECOVERING');
 		eventually('memcached is back: echocache_servers names the prepared transaction', sub {
-			return $s->run('SELECT last_error FROM echocache_servers') eq qq{waiting for prepared transaction "$fault $end"};
+			return $s->run('SELECT last_error FROM echocache_servers') eq qq{waiting for prepared transaction "$fault $end" in database "postgres"};
 		});
 		is($s->run('SELECT state FROM echocache_servers'), 'RECOVERING', 'for which the server is RECOVERING');
 		ok($node->log_contains(qr/WARNING:.*prepared transaction "$fault $end" has ended/, $log), 'a warning names it too');
@@ -147,7 +147,7 @@ for my $fault (qw(frozen killed))
 			$s->run(qq{UPDATE session SET title = 'bulk $fault $end' WHERE id > 100});
 		});
 		cmp_ok($took, '<', 41 * 0.05 + $slack, 'forty readers and writers and a bulk update go on at once');
-		is($s->run('SELECT waiting FROM echocache_servers'), 0, 'they note nothing, but withdraw');
+		is($s->run('SELECT waiting FROM echocache_servers'), 0, 'they note nothing, but invalidate');
 		is($s->run('SELECT state FROM echocache_servers'), 'RECOVERING', 'the server is still RECOVERING');
 		is(() = slurp_file($node->logfile, $log) =~ /WARNING:.*prepared transaction/g, 1, 'and the log has one warning');
 
@@ -167,7 +167,7 @@ $node->start;
 sessions();
 $memcached->thaw;
 eventually('after a crash echocache_servers names the prepared transaction', sub {
-	return $s->run('SELECT state, last_error FROM echocache_servers') eq 'RECOVERING|waiting for prepared transaction "crash"';
+	return $s->run('SELECT state, last_error FROM echocache_servers') eq 'RECOVERING|waiting for prepared transaction "crash" in database "postgres"';
 });
 is($s->error(q{COMMIT PREPARED 'crash'}), 'no error', 'COMMIT PREPARED');
 wait_state($s, 'UP');
@@ -235,7 +235,7 @@ is($s->run(q{COMMIT PREPARED 'all'; SELECT count(*) FROM session}), 1, 'committe
 coherent($s, [$memcached], 'the cache is what the table is', filled => 1);
 
 #
-# fallback = off: what cannot be withdrawn cannot be prepared.
+# fallback = off: what cannot be invalidated cannot be prepared.
 #
 setting($s, 'echocache.fallback' => 'off');
 $memcached->stop;

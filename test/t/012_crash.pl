@@ -68,7 +68,7 @@ my @cases = (
 	[ 'a verify', $verify, 'verify-got' ],
 	(map { [ 'a commit past a frozen server', $few, $_, 'frozen' ] } qw(after-markers before-store)));
 my %points = map { $_->[2] => 1 } @cases;
-my @source = map { slurp_file($_) =~ /ec_wait_point\("([^"]+)"\)/g } glob "$FindBin::RealBin/../../src/*.c";
+my @source = map { slurp_file($_) =~ /ec_waitpoint\("([^"]+)"\)/g } glob "$FindBin::RealBin/../../src/{,*/}*.c";
 is_deeply([ sort keys %points ], [ sort keys %{ { map { $_ => 1 } @source } } ], 'every wait point there is has its turn');
 
 for my $case (@cases)

@@ -191,7 +191,7 @@ $node->command_ok([ 'pg_dump', '-f', $dump, 'eins' ], 'pg_dump');
 $node->command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-f', $dump, 'restored' ], 'restored');
 my $restored = session($node, dbname => 'restored');
 worker_of('restored', $restored);
-withdrawn($memcached, 'restored:session:1', 'a restored dump: what an earlier life left in the cache is gone');
+invalidated($memcached, 'restored:session:1', 'a restored dump: what an earlier life left in the cache is gone');
 is($restored->run('SELECT echocache_get_session(1)'), row(1, 'copied from'), 'and is not read');
 follows($restored, 'restored:', 'restored', 'a restored dump');
 $restored->quit;

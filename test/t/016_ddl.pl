@@ -191,7 +191,7 @@ sub refused
 	cached("before $label");
 	like($s->error($sql), $pattern, "$label is refused");
 	nothing_old("$label, refused", sort keys %{ documents($s) });
-	is_deeply(plain(), documents($s), "$label, refused: and nothing was withdrawn");
+	is_deeply(plain(), documents($s), "$label, refused: and nothing was invalidated");
 	return;
 }
 my $needed = qr/^2BP01: cannot drop column "\w+" because document "session" depends on it\n(?s:.*)HINT:  .*echocache_detach\('session'\).*CASCADE/;

@@ -1,4 +1,4 @@
-# Replication: what logical apply changes is withdrawn from the subscriber's own
+# Replication: what logical apply changes is invalidated from the subscriber's own
 # memcached; a hot standby uses its primary's, and never writes to it; promoted, or
 # started from an older copy beside the same memcached, a cluster trusts nothing that
 # is there.
@@ -193,7 +193,7 @@ for (1 .. 2)
 	is_deeply(read_through($h, 'session', 1 .. 20), documents($h, 'session'), 'standby: misses, markers and rubbish are read from the table');
 }
 is($h->run('SELECT echocache_get_session(1)'), documents($h, 'session')->{1}, 'standby: one alone');
-is_deeply(writes(), $before, 'standby: and not filled, nor withdrawn');
+is_deeply(writes(), $before, 'standby: and not filled, nor invalidated');
 is($m->get('session:1'), undef, 'it is a miss still');
 is($h->run(q{SELECT fills, write_throughs, markers FROM echocache_stats WHERE name = 'session'}), '0|0|0', 'standby: nor counted');
 like($h->error('SELECT echocache_attach(\'owner\', \'owner\')'), qr/^(?:25006|55000): /, 'standby: attach is refused');
@@ -209,7 +209,7 @@ $p->run('ALTER TABLE session ADD COLUMN w int');
 $primary->wait_for_catchup($standby, 'replay', $primary->lsn('insert'));
 is($h->run('SELECT echocache_get_session(1)'), '{"id":1,"owner":7,"v":11,"w":null}', 'standby: and the new shape after DDL');
 
-# While the primary has something to withdraw, which a prepared transaction holds up,
+# While the primary has something to invalidate, which a prepared transaction holds up,
 # the server is not UP on the standby either.
 warm($p, $m);
 $m->freeze;

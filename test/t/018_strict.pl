@@ -47,7 +47,7 @@ $s->run('SELECT count(*) FROM echocache_get_sessions(ARRAY(SELECT id FROM sessio
 my ($on_a) = map { /:(\d+)/ } grep { $a->get($_) ne 'null' } $a->keys;
 my ($on_b) = map { /:(\d+)/ } grep { $b->get($_) ne 'null' } $b->keys;
 
-my $refusal = qr/^08006: could not withdraw cached documents from server "\Q${\$b->address}\E"\n(?s:.*)HINT:  .*echocache\.fallback/;
+my $refusal = qr/^08006: could not invalidate cached documents from server "\Q${\$b->address}\E"\n(?s:.*)HINT:  .*echocache\.fallback/;
 my $no_read = qr/^08006: .*\n(?s:.*)HINT:  .*echocache\.fallback/;
 
 # Everything that is cached, of both servers, without markers.
@@ -282,7 +282,7 @@ wait_state($s, 'UP');
 nothing_old('what was put off is done');
 is($s->run("SELECT echocache_get_session($on_b)"), row($on_b, 77), 'back: a read');
 
-# Without the extension nobody would ever withdraw what is cached.
+# Without the extension nobody would ever invalidate what is cached.
 $b->freeze;
 like($s->error('DROP EXTENSION echocache CASCADE'), qr/^08006: .*\n(?s:.*)HINT:  /, 'DROP EXTENSION is refused');
 $b->thaw;

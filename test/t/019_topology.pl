@@ -187,7 +187,7 @@ for my $document (qw(session many emptied))
 wait_state($s, 'UP');
 
 #
-# Off and on: who found the cache off has withdrawn nothing.  A few documents, more than
+# Off and on: who found the cache off has invalidated nothing.  A few documents, more than
 # max_write_through, all of a table.
 #
 my $few = "UPDATE session SET title = '%s' WHERE id <= 3";
@@ -273,7 +273,7 @@ is($s->run('SELECT DISTINCT state FROM echocache_servers'), 'RECOVERING', 'Postg
 is(plain('session:1'), row(1, 'stale'), 'a plain client reads what earlier times have left');
 is(readable('session', 1), row(1, 'in flight'), 'SQL reads the table');
 $s->run(q{UPDATE session SET title = 'at once' WHERE id BETWEEN 4 AND 9});
-is_deeply([ grep { /stale/ } map { plain("session:$_") } 4 .. 9 ], [], 'who commits then withdraws it');
+is_deeply([ grep { /stale/ } map { plain("session:$_") } 4 .. 9 ], [], 'who commits then invalidates it');
 $s->run(q{UPDATE session SET title = 'at once' WHERE id >= 10});
 is(join('', map { plain("session:$_") } 10 .. 40), '', 'and so does a bulk');
 $writer->run(sprintf "BEGIN; $few; PREPARE TRANSACTION 'few'", 'prepared early');

@@ -408,7 +408,7 @@ $s->run(q{INSERT INTO session SELECT g, repeat('x', g % 3000) FROM generate_seri
 coherent($s, [$both], 'thousands of documents at once', filled => 1);
 my @mine = grep { /^session:/ } $both->keys;
 cmp_ok(scalar @mine, '>', 3000, 'thousands of keys');
-is($s->run('SELECT echocache_detach()'), scalar @mine, 'are listed by the server and withdrawn');
+is($s->run('SELECT echocache_detach()'), scalar @mine, 'are listed by the server and invalidated');
 is(scalar(grep { /^session:/ } $both->keys), 0, 'all of them');
 $s->run(q{SELECT echocache_attach('session')});
 wait_state($s, 'UP');

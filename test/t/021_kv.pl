@@ -237,7 +237,7 @@ is($s->run('SELECT state FROM echocache_servers'), 'UP', 'is none that is down')
 $small->set("session:$_", '{}') for 2 .. 5;
 like($s->error(q{SELECT echocache_kv_set('small' || i, 'null', ttl => '0') FROM generate_series(1, 100000) i}), qr/^53200: /, 'full of small items');
 $s->run(q{INSERT INTO session SELECT i, 'bulk' FROM generate_series(2, 100) i});
-is(join(' ', map { $small->get("session:$_") // '-' } 2 .. 5), '- - - -', 'a bulk withdraws documents where no marker is stored');
+is(join(' ', map { $small->get("session:$_") // '-' } 2 .. 5), '- - - -', 'a bulk invalidates documents where no marker is stored');
 is($s->run('SELECT state FROM echocache_servers'), 'UP', 'from a server that is not down');
 $s->run('DELETE FROM session WHERE id > 1');
 

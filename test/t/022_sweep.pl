@@ -37,8 +37,8 @@ sub verify
 	my $by = $opt{by} // $s;
 	my $sample = $opt{sample} // 'NULL';
 
-	return $by->run(qq{SELECT format('%s checked, %s cached, %s matching, %s stale, %s foreign, %s busy, %s withdrawn',
-		checked, cached, matching, stale, "foreign", busy, withdrawn) FROM echocache_verify('$name', $sample)});
+	return $by->run(qq{SELECT format('%s checked, %s cached, %s matching, %s stale, %s foreign, %s busy, %s invalidated',
+		checked, cached, matching, stale, "foreign", busy, invalidated) FROM echocache_verify('$name', $sample)});
 }
 
 sub warm { return $s->run("SELECT echocache_warm('$_[0]')"); }
@@ -72,7 +72,7 @@ $s->run(q{
 	INSERT INTO txt SELECT 'Zürich ' || g || ' %', 'größer' FROM generate_series(1, 200) g;
 	SELECT echocache_attach('txt', 'txt', ttl => '1 hour')});
 is(warm('txt'), 200, 'text keys with non-ASCII: all are stored');
-is(verify('txt'), '200 checked, 200 cached, 200 matching, 0 stale, 0 foreign, 0 busy, 0 withdrawn', 'and right');
+is(verify('txt'), '200 checked, 200 cached, 200 matching, 0 stale, 0 foreign, 0 busy, 0 invalidated', 'and right');
 cmp_ok(scalar($_->contents('txt:')), '>', 50, 'on both servers') for $one, $two;
 is(holder('txt:Z%C3%BCrich%207%20%25')->get('txt:Z%C3%BCrich%207%20%25'), q({"id":"Zürich 7 %","title":"größer"}),
 	'a plain client reads one');
@@ -81,7 +81,7 @@ is($s->run(q{SELECT echocache_purge('txt')}), 200, 'purge');
 is_deeply([ map { $_->contents('txt:') } $one, $two ], [], 'nothing is left on either server');
 
 #
-# What strangers put there.  Each is found, told what it is, and withdrawn.
+# What strangers put there.  Each is found, told what it is, and invalidated.
 #
 $s->run(q{
 	CREATE TABLE session (id uuid PRIMARY KEY, title text, hidden boolean NOT NULL DEFAULT false);
@@ -172,29 +172,29 @@ forge($one, 'num:40x', 'null');
 forge($_, 'number:1', 'x') for $one, $two;
 forge($_, 'num', 'x') for $one, $two;
 my $wrong_ones = $stale + $foreign;
-my $result = $s->run(q{SELECT format('%s stale, %s foreign, %s withdrawn, %s busy', stale, "foreign", withdrawn, busy), array_to_string(keys, ' ')
+my $result = $s->run(q{SELECT format('%s stale, %s foreign, %s invalidated, %s busy', stale, "foreign", invalidated, busy), array_to_string(keys, ' ')
 	FROM echocache_verify('num', keys => true)});
 my ($counts, $keys) = split /\|/, $result;
-is($counts, "$stale stale, $foreign foreign, $wrong_ones withdrawn, 0 busy", 'verify tells the stale from the foreign');
+is($counts, "$stale stale, $foreign foreign, $wrong_ones invalidated, 0 busy", 'verify tells the stale from the foreign');
 is_deeply([ sort split / /, $keys ], [ sort map { ($_) x $expected{$_} } keys %expected ], 'and names them all');
-ok(!defined($_->get('num:31')), 'a document on the wrong server is withdrawn') for $wrong;
+ok(!defined($_->get('num:31')), 'a document on the wrong server is invalidated') for $wrong;
 ok(defined($right->get('num:31')), 'the one on the right server stays');
 is($one->get('number:1'), 'x', 'keys of others stay') for $one, $two;
-is(verify('num') =~ s/^\d+ checked, \d+ cached, \d+ matching, //r, '0 stale, 0 foreign, 0 busy, 0 withdrawn', 'then all is well');
-cmp_ok(warm('num'), '>', 15, 'what was withdrawn can be loaded again');
-is(verify('num'), '99 checked, 99 cached, 99 matching, 0 stale, 0 foreign, 0 busy, 0 withdrawn', 'and is right');
+is(verify('num') =~ s/^\d+ checked, \d+ cached, \d+ matching, //r, '0 stale, 0 foreign, 0 busy, 0 invalidated', 'then all is well');
+cmp_ok(warm('num'), '>', 15, 'what was invalidated can be loaded again');
+is(verify('num'), '99 checked, 99 cached, 99 matching, 0 stale, 0 foreign, 0 busy, 0 invalidated', 'and is right');
 
 # uuid: the same id in capitals is another key.
 forge($_, 'session:A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11', '{"id":"a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11","title":"a"}') for $one, $two;
 forge($_, 'session:a0eebc999c0b4ef8bb6d6bb9bd380a12', 'x') for $one, $two;
-is(verify('session'), '6 checked, 6 cached, 2 matching, 0 stale, 4 foreign, 0 busy, 4 withdrawn', 'uuids that are not written as we do are foreign');
+is(verify('session'), '6 checked, 6 cached, 2 matching, 0 stale, 4 foreign, 0 busy, 4 invalidated', 'uuids that are not written as we do are foreign');
 
 # Many, and only so many by name; a sample of them.
 for my $server ($one, $two)
 {
 	$server->exchange(join('', map { "set num:x$_ 0 0 1\r\nx\r\n" } 1 .. 600), qr/(?:STORED\r\n){600}/);
 }
-like(verify('num', sample => 50), qr/^50 checked, (\d+) cached, (\d+) matching, 0 stale, (\d+) foreign, 0 busy, \3 withdrawn$/, 'a sample');
+like(verify('num', sample => 50), qr/^50 checked, (\d+) cached, (\d+) matching, 0 stale, (\d+) foreign, 0 busy, \3 invalidated$/, 'a sample');
 like($s->run(q{SELECT "foreign" || ' ' || cardinality(keys) FROM echocache_verify('num', keys => true)}), qr/^11[5-9]\d 1000$/, 'at most 1000 keys are named');
 
 # Two writings of one collated text are two keys, of which the row has one.
@@ -205,7 +205,7 @@ $s->run(q{CREATE COLLATION insensitive (provider = icu, locale = 'und-u-ks-level
 is(warm('loose'), 3, 'a nondeterministic collation: warm');
 forge($_, 'loose:PLAIN', '{"id":"plain","title":"c"}') for $one, $two;
 forge($_, 'loose:Plain', '{"id":"Plain","title":"c"}') for $one, $two;
-is(verify('loose'), '7 checked, 7 cached, 3 matching, 1 stale, 3 foreign, 0 busy, 4 withdrawn', 'and verify');
+is(verify('loose'), '7 checked, 7 cached, 3 matching, 1 stale, 3 foreign, 0 busy, 4 invalidated', 'and verify');
 $s->run(q{SELECT echocache_detach('loose')});
 
 #
@@ -257,8 +257,8 @@ my $began = time;
 # Three seconds at least, and as long as a busy machine needs.
 do
 {
-	my @row = split /\|/, $s->run(q{SELECT cached, stale, "foreign", withdrawn, busy FROM echocache_verify('busy')});
-	$sum{$_} += shift @row for qw(cached stale foreign withdrawn busy);
+	my @row = split /\|/, $s->run(q{SELECT cached, stale, "foreign", invalidated, busy FROM echocache_verify('busy')});
+	$sum{$_} += shift @row for qw(cached stale foreign invalidated busy);
 	$rounds++;
 } while ($other->run($writing) == @writers
 	&& (time < $began + 3 || $rounds <= 5 || $sum{cached} <= 1000));
@@ -267,9 +267,9 @@ is($_->finish // $_->messages, '', 'a writer has had no error') for @writers;
 note "$rounds rounds: " . join ', ', map { "$sum{$_} $_" } sort keys %sum;
 cmp_ok($rounds, '>', 5, 'verified many times while writers are at work');
 cmp_ok($sum{cached}, '>', 1000, 'documents among them');
-is("$sum{stale} $sum{foreign} $sum{withdrawn}", '0 0 0', 'not once a false alarm');
+is("$sum{stale} $sum{foreign} $sum{invalidated}", '0 0 0', 'not once a false alarm');
 warm('busy');
-like(verify('busy'), qr/^(\d+) checked, \1 cached, \1 matching, 0 stale, 0 foreign, 0 busy, 0 withdrawn$/, 'at rest all are cached and right');
+like(verify('busy'), qr/^(\d+) checked, \1 cached, \1 matching, 0 stale, 0 foreign, 0 busy, 0 invalidated$/, 'at rest all are cached and right');
 $_->quit for @writers;
 
 # A commit that wants in between the value and the row waits.
@@ -282,7 +282,7 @@ like(verify('session'), qr/^2 checked, 2 cached, 2 matching/, 'and is right');
 
 # One that has begun keeps its document from being looked at.
 stop_at($other, 'before-commit', $third, q{UPDATE session SET title = 'newer' WHERE title = 'new'});
-is(verify('session'), '2 checked, 1 cached, 1 matching, 0 stale, 0 foreign, 1 busy, 0 withdrawn', 'a document whose writer commits just now is busy');
+is(verify('session'), '2 checked, 1 cached, 1 matching, 0 stale, 0 foreign, 1 busy, 0 invalidated', 'a document whose writer commits just now is busy');
 go_on($other, $third);
 is($s->run(q{SELECT count(*) FROM echocache_get('session', 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11') d WHERE d ->> 'title' = 'newer'}), 1, 'and it has committed');
 
@@ -296,7 +296,7 @@ is($s->run('SELECT pg_current_wal_flush_lsn() >= pg_current_wal_insert_lsn()'), 
 # Prepared transactions.
 #
 $third->run(q{BEGIN; UPDATE session SET title = 'prepared' WHERE title = 'b'; PREPARE TRANSACTION 'few'});
-is(verify('session'), '2 checked, 1 cached, 1 matching, 0 stale, 0 foreign, 1 busy, 0 withdrawn', 'a prepared transaction: its document is busy');
+is(verify('session'), '2 checked, 1 cached, 1 matching, 0 stale, 0 foreign, 1 busy, 0 invalidated', 'a prepared transaction: its document is busy');
 is(warm('session'), 0, 'and is not warmed');
 $third->run(q{COMMIT PREPARED 'few'});
 is(warm('session'), 1, 'but afterwards');
@@ -304,12 +304,12 @@ is($s->run(q{SELECT echocache_get('session', 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a
 $third->run(q{BEGIN; UPDATE num SET title = 'bulk' WHERE id > 10; PREPARE TRANSACTION 'many'});
 my $took = seconds(sub {
 	is(warm('num'), 0, 'a prepared bulk writer: nothing is warmed');
-	like(verify('num'), qr/^99 checked, 0 cached, 0 matching, 0 stale, 0 foreign, (?:99|10[01]) busy, 0 withdrawn$/, 'all is busy');
+	like(verify('num'), qr/^99 checked, 0 cached, 0 matching, 0 stale, 0 foreign, (?:99|10[01]) busy, 0 invalidated$/, 'all is busy');
 });
 cmp_ok($took, '<', 3, 'and nobody waits for it for long');
 $third->run(q{ROLLBACK PREPARED 'many'});
 is(warm('num'), 89, 'afterwards its markers are replaced');
-is(verify('num'), '99 checked, 99 cached, 99 matching, 0 stale, 0 foreign, 0 busy, 0 withdrawn', 'and all is right');
+is(verify('num'), '99 checked, 99 cached, 99 matching, 0 stale, 0 foreign, 0 busy, 0 invalidated', 'and all is right');
 
 #
 # A function that makes documents needs a table that somebody has locked: nobody who
@@ -326,12 +326,12 @@ $s->run(q{
 $third->run('BEGIN; LOCK TABLE locked');
 $took = seconds(sub {
 	is(warm('made'), 0, 'a function that would have to wait: nothing is warmed');
-	is(verify('made'), '20 checked, 0 cached, 0 matching, 0 stale, 0 foreign, 10 busy, 0 withdrawn', 'what is cached is busy');
+	is(verify('made'), '20 checked, 0 cached, 0 matching, 0 stale, 0 foreign, 10 busy, 0 invalidated', 'what is cached is busy');
 });
 cmp_ok($took, '<', 4, 'and nobody waits for long');
 $third->run('COMMIT');
 is(warm('made'), 10, 'afterwards it is warmed');
-is(verify('made'), '20 checked, 20 cached, 20 matching, 0 stale, 0 foreign, 0 busy, 0 withdrawn', 'and right');
+is(verify('made'), '20 checked, 20 cached, 20 matching, 0 stale, 0 foreign, 0 busy, 0 invalidated', 'and right');
 
 #
 # One at a time, and its progress.
@@ -387,7 +387,7 @@ $two->freeze;
 $took = seconds(sub { is(warm('num'), 99 - $on_two, 'one server frozen: the documents of the other are stored') });
 cmp_ok($took, '<', 2, 'after one timeout');
 like($s->messages, qr/^WARNING:  01000: $on_two documents of "num" were left out\nDETAIL:  Not every cache server is UP;/, 'and says how many were not');
-is(verify('num'), '99 checked, @ cached, @ matching, 0 stale, 0 foreign, 0 busy, 0 withdrawn' =~ s/@/99 - $on_two/egr, 'verify looks at the other one');
+is(verify('num'), '99 checked, @ cached, @ matching, 0 stale, 0 foreign, 0 busy, 0 invalidated' =~ s/@/99 - $on_two/egr, 'verify looks at the other one');
 like($s->messages, qr/^WARNING:  01000: documents on server "@{[ $two->address ]}" were not verified\nDETAIL:  It is not UP;/, 'and says so');
 $one->freeze;
 $s->run('SELECT echocache_get(\'num\', id) FROM num');
@@ -406,17 +406,17 @@ $s->run(q{SELECT echocache_warm('num')});
 $two->thaw;
 # its end may be noticed only now
 wait_for('all to be cached again', sub { warm('num'); return verify('num') =~ /^99 checked, 99 cached,/ });
-is(verify('num'), '99 checked, 99 cached, 99 matching, 0 stale, 0 foreign, 0 busy, 0 withdrawn', 'all is well again');
+is(verify('num'), '99 checked, 99 cached, 99 matching, 0 stale, 0 foreign, 0 busy, 0 invalidated', 'all is well again');
 
-# Purge: what is away is withdrawn when it is back, before anybody reads there.
+# Purge: what is away is invalidated when it is back, before anybody reads there.
 $two->freeze;
 $third->run('BEGIN');
-is($third->run(q{SELECT echocache_purge('num')}), 99 - $on_two, 'one server frozen: purge withdraws from the other');
+is($third->run(q{SELECT echocache_purge('num')}), 99 - $on_two, 'one server frozen: purge invalidates from the other');
 is($s->run(q{SELECT count(*) FROM echocache.outbox}), 0, 'nothing is seen before the commit');
 isnt($s->run(q{SELECT echocache_get('num', 1), echocache_get('num', 2), echocache_get('num', 3)}), '', 'reads go on');
 is_deeply([ $one->contents('num:') ], [], 'but nobody stores a document until then');
 $third->run('COMMIT');
-is($s->run(q{SELECT server, document, key IS NULL FROM echocache.outbox}), $two->address . '|num|t', 'then all documents are to be withdrawn from the server');
+is($s->run(q{SELECT server, document, key IS NULL FROM echocache.outbox}), $two->address . '|num|t', 'then all documents are to be invalidated from the server');
 my $before = $s->run(q{SELECT echocache_get('num', id) FROM num});
 $two->thaw;
 wait_state($s, 'UP');
@@ -424,7 +424,7 @@ is_deeply([ grep { $_ ne 'null' } map { my %h = $_->contents('num:'); values %h 
 is($s->run(q{SELECT count(*) FROM echocache.outbox}), 0, 'and nothing is left to do');
 setting($s, 'echocache.fallback' => 'off');
 $two->freeze;
-like($s->error(q{SELECT echocache_purge('num')}), qr/^08006: could not withdraw cached documents from server "@{[ $two->address ]}"/, 'with fallback = off that is an error');
+like($s->error(q{SELECT echocache_purge('num')}), qr/^08006: could not invalidate cached documents from server "@{[ $two->address ]}"/, 'with fallback = off that is an error');
 $two->thaw;
 setting($s, 'echocache.fallback' => 'on', 'echocache.timeout' => '5s');
 wait_state($s, 'UP');
@@ -447,13 +447,13 @@ my $peak = peak($sweeper);
 is($sweeper->run(q{SELECT echocache_warm('large')}), 50000, '50,000 documents, 60 MB of them');
 cmp_ok(peak($sweeper) - $peak, '<', 24, 'warm: some megabytes');
 $peak = peak($sweeper);
-like(verify('large', by => $sweeper), qr/^50000 checked, (\d+) cached, \1 matching, 0 stale, 0 foreign, 0 busy, 0 withdrawn$/, 'all that has not been evicted is right');
+like(verify('large', by => $sweeper), qr/^50000 checked, (\d+) cached, \1 matching, 0 stale, 0 foreign, 0 busy, 0 invalidated$/, 'all that has not been evicted is right');
 cmp_ok(peak($sweeper) - $peak, '<', 24, 'verify: some megabytes');
-is(verify('large', by => $sweeper, sample => 100), '100 checked, 100 cached, 100 matching, 0 stale, 0 foreign, 0 busy, 0 withdrawn', 'a sample of them');
+is(verify('large', by => $sweeper, sample => 100), '100 checked, 100 cached, 100 matching, 0 stale, 0 foreign, 0 busy, 0 invalidated', 'a sample of them');
 $s->run('TRUNCATE large; INSERT INTO large SELECT g, repeat(\'a\', 1000000), \'b\' FROM generate_series(1, 30) g');
 $s->run(q{SELECT echocache_purge('large')});
 is($sweeper->run(q{SELECT echocache_warm('large')}), 30, 'documents of 1 MB');
-like(verify('large', by => $sweeper), qr/^30 checked, (\d+) cached, \1 matching, 0 stale, 0 foreign, 0 busy, 0 withdrawn$/, 'are right, those that are not evicted');
+like(verify('large', by => $sweeper), qr/^30 checked, (\d+) cached, \1 matching, 0 stale, 0 foreign, 0 busy, 0 invalidated$/, 'are right, those that are not evicted');
 cmp_ok(peak($sweeper) - $peak, '<', 64, 'in not much more memory');
 
 is($s->run($locks), 0, 'no lock is left');

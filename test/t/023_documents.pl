@@ -128,7 +128,7 @@ $s->run(q{UPDATE session SET title = 's1' WHERE id = 1});
 #
 is($s->error(q{UPDATE session SET title = 'fail' WHERE id = 2}), 'no error', 'a function that throws does not keep a change from being committed');
 like($s->messages, qr/^WARNING:  P0001: document "session" could not be built: no document for 2$/m, 'which a WARNING says');
-marked($memcached, 'session:2', 'the document is withdrawn');
+marked($memcached, 'session:2', 'the document is invalidated');
 like($other->error('SELECT echocache_get_session(2)'), qr/^P0001: no document for 2/, 'who reads it has the error');
 $s->run(q{INSERT INTO message VALUES (1, 2, 'to whom it fails')});
 is($s->run('SELECT count(*) FROM message'), 1, 'a change of a dependent table is committed all the same');
@@ -192,7 +192,7 @@ for (1, 2)
 {
 	is($other->run("SELECT echocache_get_session($_)"), document($_), "session:$_, the old one, is read from the tables") for 5, 6;
 }
-withdrawn($memcached, "session:$_", "session:$_ is not cached") for 5, 6;
+invalidated($memcached, "session:$_", "session:$_ is not cached") for 5, 6;
 $other->run(q{COMMIT PREPARED 'p'});
 cached($_, "committed: session:$_") for 5, 6;
 like(document(5), qr/\["prepared"\]/, 'which has the prepared change');

@@ -545,7 +545,7 @@ is($s->run(q{SELECT filter FROM echocache_documents WHERE name = 'plain'}), q{((
 # A function whose own search path has the reader's temporary tables first: what it makes of them is for him alone.
 $as{owner}->run('ALTER FUNCTION app.path(app.path) SET search_path = app');
 isnt($planter->run(q{SELECT public.echocache_get('path', '1')}), undef, 'with a search path without pg_temp he may read what he has planted');
-withdrawn($memcached, 'path:1', 'but it is not cached');
+invalidated($memcached, 'path:1', 'but it is not cached');
 $as{owner}->run('ALTER FUNCTION app.path(app.path) SET search_path = app, pg_temp');
 is($planter->run(q{SELECT public.echocache_get('path', '1')}), $honest{'path:1'}, 'gone, it is as before');
 $planter->quit;
@@ -729,12 +729,12 @@ for my $create (
 				sprintf("%s('%s') on %s", $create =~ /(echocache_\w+)/, $document, $table));
 		}
 	}
-	is($memcached->settled("$_:1"), $document{"$_:1"}, "\"$_\" is not withdrawn") for 'session', 'made';
+	is($memcached->settled("$_:1"), $document{"$_:1"}, "\"$_\" is not invalidated") for 'session', 'made';
 }
 like($as{monitor}->error(q{CREATE TEMP TABLE t (x int); CREATE TRIGGER t AFTER INSERT ON t FOR EACH STATEMENT EXECUTE FUNCTION echocache.document_trigger()}),
 	qr/^42501: permission denied for function echocache\.document_trigger|^42501: permission denied for function document_trigger/, 'nor is the trigger of the configuration for monitors');
 
-# DDL of those who may not: it neither waits for a lock nor withdraws anything.
+# DDL of those who may not: it neither waits for a lock nor invalidates anything.
 my $holder = session($node, sql => 'BEGIN; LOCK TABLE app.session IN ACCESS SHARE MODE');
 $r->run(q{SET statement_timeout = '5s'});
 for my $ddl ('ALTER TABLE app.session DROP COLUMN owner CASCADE', 'ALTER TABLE app.session DROP COLUMN owner', 'ALTER TABLE app.session RENAME owner TO x', 'ALTER TABLE app.session DISABLE TRIGGER ALL',
@@ -831,7 +831,7 @@ $w->run('TRUNCATE app.session');
 $memcached->thaw;
 setting($s, 'echocache.retry_interval' => '50ms', 'echocache.timeout' => '5s');
 wait_state(session($node, sql => 'SET search_path = public'), 'UP');
-withdrawn($memcached, 'session:w', 'all of it is withdrawn');
+invalidated($memcached, 'session:w', 'all of it is invalidated');
 $w->quit;
 $s->run(q{GRANT USAGE ON SCHEMA public TO PUBLIC;
 	GRANT EXECUTE ON FUNCTION echocache_row_trigger(), echocache_truncate_trigger(), echocache_dependent_trigger() TO PUBLIC});

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * test_key.c
- *	  Unit tests of src/key.c.
+ *	  Unit tests of src/protocol/key.c.
  *
  * Keys are written into allocations of exactly the size that key.h promises to
  * keep to, so that the address sanitizer sees a byte too many.
@@ -10,7 +10,7 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "key.h"
+#include "protocol/key.h"
 #include "tap.h"
 
 #include <stdio.h>

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * test_wire.c
- *	  Unit tests of src/wire.c.
+ *	  Unit tests of src/protocol/wire.c and reply.c.
  *
  * The answers are what memcached 1.6.18 sends, unless a comment names another
  * version.  Every answer is parsed from an allocation of exactly its size, and
@@ -13,7 +13,8 @@
  *-------------------------------------------------------------------------
  */
 #include "tap.h"
-#include "wire.h"
+#include "protocol/reply.h"
+#include "protocol/wire.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -40,7 +41,7 @@ parse(const char *bytes, size_t len)
 
 	memcpy(exact, bytes, len);
 	memset(&p, 0x5a, sizeof(p));
-	ec_wire_parse(exact, len, &p.r);
+	ec_reply_parse(exact, len, &p.r);
 	p.text_inside = true;
 	if (p.r.text != NULL)
 	{
@@ -425,7 +426,7 @@ test_limits(void)
 
 	p = parse("", 0);
 	tap_ok(strcmp(describe(&p), "INCOMPLETE 0") == 0, "nothing at all is incomplete");
-	ec_wire_parse(NULL, 0, &p.r);
+	ec_reply_parse(NULL, 0, &p.r);
 	tap_ok(p.r.kind == EC_REPLY_INCOMPLETE, "no buffer at all is incomplete");
 
 	/* The line end as the last byte allowed, then one byte later. */

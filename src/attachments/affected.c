@@ -1,0 +1,279 @@
+/*-------------------------------------------------------------------------
+ *
+ * affected.c
+ *	  Which attachments a change affects: of a row, a table, a type or a function.
+ *
+ * A document too many is invalidated for nothing, one too few becomes stale: partitions,
+ * children and what is in composite types count, at whatever level.  Nothing stays
+ * locked: an answer holds as long as its caller has a lock on what changes.  DDL gets
+ * documents as they are configured, as their table may just be going.  For a row they
+ * are resolved, and how it maps is kept with them, since every write asks.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/partition.h"
+#include "catalog/pg_attribute.h"
+#include "catalog/pg_inherits.h"
+#include "catalog/pg_type.h"
+#include "utils/lsyscache.h"
+#include "utils/syscache.h"
+#include "utils/typcache.h"
+
+#include "attachments/affected.h"
+#include "attachments/attachment.h"
+#include "attachments/configuration.h"
+
+static bool type_contains(Oid type, Oid rowtype);
+static bool shows_type(Oid relid, Oid rowtype);
+static bool depends_on_type(EcAttachment *att, Oid rowtype);
+static bool is_part(Oid relid, Oid whole);
+static bool is_family(Oid relid, Oid other);
+
+/* Does a value of this type contain one of the row type? */
+static bool
+type_contains(Oid type, Oid rowtype)
+{
+	Oid			element;
+	bool		contains = false;
+
+	type = getBaseType(type);
+	if (type == rowtype)
+		return true;
+	if (OidIsValid(element = get_element_type(type)) ||
+		OidIsValid(element = get_multirange_range(type)) ||
+		OidIsValid(element = get_range_subtype(type)))
+		return type_contains(element, rowtype);
+	if (get_typtype(type) == TYPTYPE_COMPOSITE)
+	{
+		TupleDesc	desc = lookup_rowtype_tupdesc(type, -1);
+
+		for (int i = 0; i < desc->natts && !contains; i++)
+			contains = !TupleDescAttr(desc, i)->attisdropped &&
+				type_contains(TupleDescAttr(desc, i)->atttypid, rowtype);
+		ReleaseTupleDesc(desc);
+	}
+	return contains;
+}
+
+/* Has the table a column that contains such a row? */
+static bool
+shows_type(Oid relid, Oid rowtype)
+{
+	for (AttrNumber attno = 1; OidIsValid(rowtype); attno++)
+	{
+		HeapTuple	tuple = SearchSysCache2(ATTNUM, ObjectIdGetDatum(relid),
+											Int16GetDatum(attno));
+		Form_pg_attribute attr;
+		bool		shows;
+
+		if (!HeapTupleIsValid(tuple))
+			return false;
+		attr = (Form_pg_attribute) GETSTRUCT(tuple);
+		shows = !attr->attisdropped && type_contains(attr->atttypid, rowtype);
+		ReleaseSysCache(tuple);
+		if (shows)
+			return true;
+	}
+	return false;
+}
+
+/* The same for a document's own table, and those that are part of it. */
+static bool
+depends_on_type(EcAttachment *att, Oid rowtype)
+{
+	bool		depends = shows_type(att->relid, rowtype);
+	ListCell   *lc;
+
+	foreach(lc, att->dependents)
+		depends |= shows_type(((EcDependent *) lfirst(lc))->relid, rowtype);
+	return depends;
+}
+
+/* Is the table the whole one, or its partition at some level? */
+static bool
+is_part(Oid relid, Oid whole)
+{
+	return relid == whole ||
+		(get_rel_relispartition(relid) && list_member_oid(get_partition_ancestors(relid), whole));
+}
+
+/* Is one of the tables the other, or its partition or child at some level? */
+static bool
+is_family(Oid relid, Oid other)
+{
+	return is_part(relid, other) ||
+		list_member_oid(find_all_inheritors(relid, NoLock, NULL), other);
+}
+
+/* What the table is to the document: EC_ROLE_OWN and EC_ROLE_DEPENDENT, 0 for neither. */
+int
+ec_affected_role(EcAttachment *att, Oid relid)
+{
+	int			role = is_family(relid, att->relid) ? EC_ROLE_OWN : 0;
+	ListCell   *lc;
+
+	foreach(lc, att->dependents)
+		if (is_family(relid, ((EcDependent *) lfirst(lc))->relid))
+			role |= EC_ROLE_DEPENDENT;
+	return role;
+}
+
+/*
+ * The documents that a change of this table's (or composite type's) definition
+ * concerns: those that it has a role for, and those with columns of its row type.
+ * EcAttachment may be unresolved: only name, relid, columns' names, filter and
+ * dependents are to be used.
+ */
+List *
+ec_affected_by_table(Oid relid)
+{
+	List	   *found = NIL;
+	ListCell   *lc;
+
+	foreach(lc, ec_attachment_all())
+	{
+		EcAttachment *att = lfirst(lc);
+
+		if (ec_affected_role(att, relid) != 0 || depends_on_type(att, get_rel_type_id(relid)))
+			found = lappend(found, att);
+	}
+	return found;
+}
+
+/* Is any document not cached, as far as we know, because not every change of it is seen? */
+bool
+ec_affected_any_suspended(void)
+{
+	ListCell   *lc;
+
+	foreach(lc, ec_attachment_all())
+		if (((EcAttachment *) lfirst(lc))->suspended)
+			return true;
+	return false;
+}
+
+/* The documents that functions make; they may be unresolved, as above. */
+List *
+ec_affected_with_function(void)
+{
+	List	   *found = NIL;
+	ListCell   *lc;
+
+	foreach(lc, ec_attachment_all())
+		if (((EcAttachment *) lfirst(lc))->function_name)
+			found = lappend(found, lfirst(lc));
+	return found;
+}
+
+/* The documents whose table has a column with this type in it; see above. */
+List *
+ec_affected_by_type(Oid type)
+{
+	List	   *found = NIL;
+	ListCell   *lc;
+
+	foreach(lc, ec_attachment_all())
+		if (depends_on_type(lfirst(lc), type))
+			found = lappend(found, lfirst(lc));
+	return found;
+}
+
+/*
+ * How rows of rel, the attached table or a partition of it, map to the
+ * document of that name; NULL when it is not attached (any more).  Anybody may create
+ * a trigger with our function and any name on a table of his own, whose columns are others.
+ */
+EcOwnMap *
+ec_affected_own_map(Relation rel, const char *name)
+{
+	Oid			relid = RelationGetRelid(rel);
+	EcRowMap   *map = ec_attachment_row_map(relid);
+	EcOwnMap   *mine;
+	EcAttachment *att;
+	MemoryContext old;
+	int			attno = -1;
+	ListCell   *lc;
+
+	if (map != NULL)
+		foreach(lc, map->own)
+			if (strcmp(((EcOwnMap *) lfirst(lc))->att->name, name) == 0)
+				return lfirst(lc);
+
+	att = ec_attachment_by_name(name);
+	if (att == NULL || !is_part(relid, att->relid))
+		return NULL;
+	old = MemoryContextSwitchTo(att->context);
+	mine = palloc0(sizeof(EcOwnMap));
+	mine->att = att;
+	mine->key = get_attnum(relid, NameStr(att->key.name));
+	mine->depends = palloc(bms_num_members(att->depends) * sizeof(AttrNumber));
+	while ((attno = bms_next_member(att->depends, attno)) >= 0)
+	{
+		AttrNumber	here = attno;
+
+		if (relid != att->relid)
+			here = get_attnum(relid, get_attname(att->relid, attno, false));
+		if (here != mine->key)
+			mine->depends[mine->ndepends++] = here;
+	}
+	map = ec_attachment_make_row_map(relid);
+	map->own = lappend(map->own, mine);
+	MemoryContextSwitchTo(old);
+	return mine;
+}
+
+/*
+ * How rows of rel, a dependent table of the document of that name or a partition
+ * of one, map to the document; NULL when it is not (any more).
+ */
+EcDependentMap *
+ec_affected_dependent_map(Relation rel, const char *name)
+{
+	Oid			relid = RelationGetRelid(rel);
+	EcRowMap   *map = ec_attachment_row_map(relid);
+	EcDependentMap *mine;
+	EcAttachment *att;
+	EcDependent *dependent = NULL;
+	MemoryContext old;
+	ListCell   *lc;
+
+	if (map != NULL)
+		foreach(lc, map->dependents)
+			if (strcmp(((EcDependentMap *) lfirst(lc))->att->name, name) == 0)
+				return lfirst(lc);
+
+	att = ec_attachment_by_name(name);
+	if (att == NULL)
+		return NULL;
+	foreach(lc, att->dependents)
+		if (is_family(relid, ((EcDependent *) lfirst(lc))->relid))
+			dependent = lfirst(lc);
+	if (dependent == NULL)
+		return NULL;
+	old = MemoryContextSwitchTo(att->context);
+	mine = palloc0(sizeof(EcDependentMap));
+	mine->att = att;
+	mine->keys = palloc(list_length(dependent->keys) * sizeof(AttrNumber));
+	mine->out = palloc(list_length(dependent->keys) * sizeof(FmgrInfo));
+	foreach(lc, dependent->keys)
+	{
+		AttrNumber	attno = get_attnum(relid, lfirst(lc));
+		Oid			out;
+		bool		varlena;
+
+		if (attno == InvalidAttrNumber)
+			continue;			/* on its way out */
+		getTypeOutputInfo(get_atttype(relid, attno), &out, &varlena);
+		fmgr_info_cxt(out, &mine->out[mine->nkeys], att->context);
+		mine->keys[mine->nkeys++] = attno;
+	}
+	map = ec_attachment_make_row_map(relid);
+	map->dependents = lappend(map->dependents, mine);
+	MemoryContextSwitchTo(old);
+	return mine;
+}

@@ -1,0 +1,30 @@
+/*-------------------------------------------------------------------------
+ *
+ * affected.h
+ *	  Which attachments a change affects: of a row, a table, a type or a function.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef ECHOCACHE_ATTACHMENTS_AFFECTED_H
+#define ECHOCACHE_ATTACHMENTS_AFFECTED_H
+
+#include "nodes/pg_list.h"
+
+#include "attachments/attachment.h"
+#include "attachments/configuration.h"
+
+/* What a table is to a document: ec_affected_role(). */
+#define EC_ROLE_OWN			1	/* the attached table, or above or below it */
+#define EC_ROLE_DEPENDENT	2	/* the same for a dependent one */
+
+extern int	ec_affected_role(EcAttachment *att, Oid relid);
+extern List *ec_affected_by_table(Oid relid);
+extern bool ec_affected_any_suspended(void);
+extern List *ec_affected_with_function(void);
+extern List *ec_affected_by_type(Oid type);
+extern EcOwnMap *ec_affected_own_map(Relation rel, const char *name);
+extern EcDependentMap *ec_affected_dependent_map(Relation rel, const char *name);
+
+#endif							/* ECHOCACHE_ATTACHMENTS_AFFECTED_H */

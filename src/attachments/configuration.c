@@ -1,0 +1,384 @@
+/*-------------------------------------------------------------------------
+ *
+ * configuration.c
+ *	  From the extension's tables and the catalogs to an attachment.
+ *
+ * Reading takes what echocache.document and echocache.dependent say as it is.
+ * Only at a document's first use is it resolved, so that one whose table or
+ * column is gone is in nobody's way but its own.  Nothing is kept here, and no
+ * attached table is locked.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_attribute.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_inherits.h"
+#include "catalog/pg_proc.h"
+#include "catalog/pg_trigger.h"
+#include "catalog/pg_type.h"
+#include "commands/trigger.h"
+#include "fmgr.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/syscache.h"
+#include "utils/varlena.h"
+
+#include "attachments/catalog.h"
+#include "attachments/configuration.h"
+#include "attachments/slot.h"
+#include "compat.h"
+
+static EcAttachment *read_document(HeapTuple tuple, TupleDesc desc);
+static void read_dependents(List *documents);
+static bool type_is_plain(Oid type);
+static bool triggers_fire(Oid relid, const char *name, const char *row, const char *truncate);
+static bool all_triggers_fire(EcAttachment *att);
+static void resolve_column(EcAttachment *att, EcColumn *column);
+static bool key_is_exact(const EcColumn *key);
+
+/* The rows of echocache.document, each a document. */
+List *
+ec_configuration_read(Oid catalog)
+{
+	List	   *documents = NIL;
+	Relation	rel = table_open(catalog, AccessShareLock);
+	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+	HeapTuple	tuple;
+
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+		documents = lappend(documents, read_document(tuple, RelationGetDescr(rel)));
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	read_dependents(documents);
+	return documents;
+}
+
+/* One row of echocache.document; the rest is looked up at first use, by ec_configuration_resolve(). */
+static EcAttachment *
+read_document(HeapTuple tuple, TupleDesc desc)
+{
+	EcAttachment *att = palloc0(sizeof(EcAttachment));
+	Datum		values[Natts_ec_document];
+	bool		nulls[Natts_ec_document];
+
+	heap_deform_tuple(tuple, desc, values, nulls);
+	strlcpy(att->name, TextDatumGetCString(values[Anum_ec_document_name - 1]), sizeof(att->name));
+	att->relid = DatumGetObjectId(values[Anum_ec_document_relation - 1]);
+	namestrcpy(&att->key.name, NameStr(*DatumGetName(values[Anum_ec_document_key_column - 1])));
+	att->has_owner = !nulls[Anum_ec_document_owner_column - 1];
+	if (att->has_owner)
+		namestrcpy(&att->owner.name,
+				   NameStr(*DatumGetName(values[Anum_ec_document_owner_column - 1])));
+	if (!nulls[Anum_ec_document_filter - 1])
+		att->filter = TextDatumGetCString(values[Anum_ec_document_filter - 1]);
+	att->filter_columns = ec_catalog_names(values[Anum_ec_document_filter_columns - 1]);
+	att->exclude = ec_catalog_names(values[Anum_ec_document_exclude - 1]);
+	att->ttl = nulls[Anum_ec_document_ttl - 1] ? -1 :
+		DatumGetInt32(values[Anum_ec_document_ttl - 1]);
+	att->policy = strcmp(TextDatumGetCString(values[Anum_ec_document_policy - 1]),
+						 "invalidate") == 0 ? EC_INVALIDATE : EC_WRITE_THROUGH;
+	if (!nulls[Anum_ec_document_document - 1])
+		att->function_name = TextDatumGetCString(values[Anum_ec_document_document - 1]);
+	att->touch_on_read = DatumGetBool(values[Anum_ec_document_touch_on_read - 1]);
+	att->context = CurrentMemoryContext;
+	return att;
+}
+
+/* The rows of echocache.dependent, each to its document. */
+static void
+read_dependents(List *documents)
+{
+	Oid			oid = ec_catalog_relation("dependent");
+	Relation	rel;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	if (!OidIsValid(oid))
+		return;					/* the extension is being dropped */
+	rel = table_open(oid, AccessShareLock);
+	scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Datum		values[Natts_ec_dependent];
+		bool		nulls[Natts_ec_dependent];
+		char	   *name;
+		Oid			relid;
+		ListCell   *lc;
+
+		heap_deform_tuple(tuple, RelationGetDescr(rel), values, nulls);
+		name = TextDatumGetCString(values[Anum_ec_dependent_document - 1]);
+		relid = DatumGetObjectId(values[Anum_ec_dependent_relation - 1]);
+		foreach(lc, documents)
+		{
+			EcAttachment *att = lfirst(lc);
+			EcDependent *dependent = NULL;
+			ListCell   *ld;
+
+			if (strcmp(att->name, name) != 0)
+				continue;
+			foreach(ld, att->dependents)
+				if (((EcDependent *) lfirst(ld))->relid == relid)
+					dependent = lfirst(ld);
+			if (dependent == NULL)
+			{
+				dependent = palloc0(sizeof(EcDependent));
+				dependent->relid = relid;
+				att->dependents = lappend(att->dependents, dependent);
+			}
+			dependent->keys =
+				lappend(dependent->keys,
+						pstrdup(NameStr(*DatumGetName(values[Anum_ec_dependent_key_column - 1]))));
+		}
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+}
+
+/* What a value of this type is in JSON depends on no setting. */
+static bool
+type_is_plain(Oid type)
+{
+	switch (type)
+	{
+		case BOOLOID:
+		case INT2OID:
+		case INT4OID:
+		case INT8OID:
+		case OIDOID:
+		case TEXTOID:
+		case VARCHAROID:
+		case BPCHAROID:
+		case CHAROID:
+		case NAMEOID:
+		case UUIDOID:
+		case JSONOID:
+		case JSONBOID:
+		case NUMERICOID:
+		case DATEOID:
+		case TIMESTAMPOID:
+			return true;
+		default:
+			return false;
+	}
+}
+
+/*
+ * Look up what the configuration refers to.  No lock is taken: DDL sends an
+ * invalidation, and what is rendered or locked later looks at the table itself.
+ */
+void
+ec_configuration_resolve(EcAttachment *att)
+{
+	MemoryContext old = MemoryContextSwitchTo(att->context);
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(att->relid));
+	Form_pg_class class;
+	Bitmapset  *all = NULL;
+	int			natts;
+
+	if (!HeapTupleIsValid(tuple))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("the table of document \"%s\" does not exist any more", att->name),
+				 errhint("Run SELECT echocache_detach('%s').", att->name)));
+	class = (Form_pg_class) GETSTRUCT(tuple);
+	att->relowner = class->relowner;
+	att->namespace = class->relnamespace;
+	att->partitioned = class->relkind == RELKIND_PARTITIONED_TABLE;
+	natts = class->relnatts;
+	ReleaseSysCache(tuple);
+
+	att->columns = att->depends = NULL;
+	att->has_virtual = false;
+	att->render_all = att->render_timezone = false;
+	for (AttrNumber attno = 1; attno <= natts; attno++)
+	{
+		Form_pg_attribute attr;
+		bool		excluded = false;
+		bool		filtered = false;
+		ListCell   *lc;
+
+		tuple = SearchSysCache2(ATTNUM, ObjectIdGetDatum(att->relid), Int16GetDatum(attno));
+		if (!HeapTupleIsValid(tuple))
+			continue;
+		attr = (Form_pg_attribute) GETSTRUCT(tuple);
+		if (!attr->attisdropped)
+		{
+			foreach(lc, att->exclude)
+				excluded |= strcmp(lfirst(lc), NameStr(attr->attname)) == 0;
+			foreach(lc, att->filter_columns)
+				filtered |= strcmp(lfirst(lc), NameStr(attr->attname)) == 0;
+			if (!excluded)
+			{
+				att->columns = bms_add_member(att->columns, attno);
+				if (attr->atttypid == TIMESTAMPTZOID)
+					att->render_timezone = true;
+				else if (!type_is_plain(attr->atttypid))
+					att->render_all = true;
+			}
+			if (!excluded || filtered)
+			{
+				att->depends = bms_add_member(att->depends, attno);
+				att->has_virtual |= ec_compat_is_virtual(attr);
+			}
+			all = bms_add_member(all, attno);
+		}
+		ReleaseSysCache(tuple);
+	}
+	/* a virtual column changes with columns that need not be shown themselves */
+	if (att->has_virtual)
+		att->depends = all;
+
+	resolve_column(att, &att->key);
+	if (att->has_owner)
+		resolve_column(att, &att->owner);
+	att->key_exact = key_is_exact(&att->key);
+	att->function = ec_configuration_function(att);
+	if (att->function_name || !att->key.plain || (att->has_owner && !att->owner.plain))
+		att->render_all = true;
+	att->slot = ec_slot_claim(att->relid, att->name);
+	att->suspended = att->slot == NULL || !all_triggers_fire(att) ||
+		(att->function_name && !OidIsValid(att->function));
+	MemoryContextSwitchTo(old);
+	att->resolved = true;
+}
+
+/*
+ * The function that makes the document, found by its name whatever the current role
+ * may do (it writes, perhaps, and does not read); InvalidOid: none, or not any more.
+ */
+Oid
+ec_configuration_function(EcAttachment *att)
+{
+	char	   *schema;
+	char	   *name;
+	Oid			argtype = get_rel_type_id(att->relid);
+
+	if (!att->function_name)
+		return InvalidOid;
+	DeconstructQualifiedName(textToQualifiedNameList(cstring_to_text(att->function_name)),
+							 &schema, &name);
+	return GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid, CStringGetDatum(name),
+						   PointerGetDatum(buildoidvector(&argtype, 1)),
+						   ObjectIdGetDatum(get_namespace_oid(schema, true)));
+}
+
+/* Are both of our triggers for the document there, and enabled as we made them? */
+static bool
+triggers_fire(Oid relid, const char *name, const char *row, const char *truncate)
+{
+	Relation	rel = table_open(TriggerRelationId, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	bool		has_row = false;
+	bool		has_truncate = false;
+
+	ScanKeyInit(&key, Anum_pg_trigger_tgrelid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(relid));
+	scan = systable_beginscan(rel, TriggerRelidNameIndexId, true, NULL, 1, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_trigger trigger = (Form_pg_trigger) GETSTRUCT(tuple);
+		char	   *function;
+		bool		isnull;
+		bytea	   *args;
+
+		if (trigger->tgenabled != TRIGGER_FIRES_ALWAYS || trigger->tgnargs != 1)
+			continue;
+		function = get_func_name(trigger->tgfoid);
+		args = DatumGetByteaPP(heap_getattr(tuple, Anum_pg_trigger_tgargs,
+											RelationGetDescr(rel), &isnull));
+		if (function == NULL || strcmp(VARDATA_ANY(args), name) != 0)
+			continue;
+		has_row |= strcmp(function, row) == 0;
+		has_truncate |= strcmp(function, truncate) == 0;
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return has_row && has_truncate;
+}
+
+/*
+ * Is every change seen?  Rows of tables that inherit from a dependent one are
+ * seen by the document's function, but not by our trigger.
+ */
+static bool
+all_triggers_fire(EcAttachment *att)
+{
+	bool		fire = triggers_fire(att->relid, att->name, "echocache_row_trigger",
+									 "echocache_truncate_trigger");
+	ListCell   *lc;
+
+	foreach(lc, att->dependents)
+	{
+		EcDependent *dependent = lfirst(lc);
+
+		fire = fire && triggers_fire(dependent->relid, att->name, "echocache_dependent_trigger",
+									 "echocache_truncate_trigger") &&
+			(get_rel_relkind(dependent->relid) == RELKIND_PARTITIONED_TABLE ||
+			 find_inheritance_children(dependent->relid, NoLock) == NIL);
+	}
+	return fire;
+}
+
+static void
+resolve_column(EcAttachment *att, EcColumn *column)
+{
+	HeapTuple	tuple = SearchSysCacheAttName(att->relid, NameStr(column->name));
+	Oid			in,
+				out;
+	bool		varlena;
+
+	if (!HeapTupleIsValid(tuple))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_COLUMN),
+				 errmsg("column \"%s\" of document \"%s\" does not exist any more",
+						NameStr(column->name), att->name),
+				 errhint("Detach the document and attach the table again.")));
+	column->type = ((Form_pg_attribute) GETSTRUCT(tuple))->atttypid;
+	/* so that char(n) is padded; an id too long for varchar(n) is just not there */
+	column->typmod = column->type == BPCHAROID ?
+		((Form_pg_attribute) GETSTRUCT(tuple))->atttypmod : -1;
+	column->collation = ((Form_pg_attribute) GETSTRUCT(tuple))->attcollation;
+	ReleaseSysCache(tuple);
+	/* JSON has dates in ISO whatever DateStyle is; their own output has not */
+	column->plain = type_is_plain(column->type) && column->type != DATEOID &&
+		column->type != TIMESTAMPOID;
+	getTypeInputInfo(column->type, &in, &column->ioparam);
+	getTypeOutputInfo(column->type, &out, &varlena);
+	fmgr_info_cxt(in, &column->in, att->context);
+	fmgr_info_cxt(out, &column->out, att->context);
+}
+
+/*
+ * Are two ids equal for the column just when their texts are?  If so many rows
+ * are found by one query.  (numeric has 1.0 = 1.00, citext has A = a.)
+ */
+static bool
+key_is_exact(const EcColumn *key)
+{
+	switch (key->type)
+	{
+		case INT2OID:
+		case INT4OID:
+		case INT8OID:
+		case OIDOID:
+		case UUIDOID:
+			return true;
+		case TEXTOID:
+		case VARCHAROID:
+			return get_collation_isdeterministic(key->collation);
+		default:
+			return false;
+	}
+}

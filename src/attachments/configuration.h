@@ -1,0 +1,94 @@
+/*-------------------------------------------------------------------------
+ *
+ * configuration.h
+ *	  From the extension's tables and the catalogs to an attachment.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef ECHOCACHE_ATTACHMENTS_CONFIGURATION_H
+#define ECHOCACHE_ATTACHMENTS_CONFIGURATION_H
+
+#include "access/tupdesc.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "nodes/pg_list.h"
+
+#include "protocol/key.h"
+#include "shmem.h"
+
+typedef enum EcPolicy
+{
+	EC_WRITE_THROUGH,
+	EC_INVALIDATE
+} EcPolicy;
+
+/* A column that ids or owners are compared with. */
+typedef struct EcColumn
+{
+	NameData	name;
+	Oid			type;
+	FmgrInfo	in;
+	Oid			ioparam;
+	int32		typmod;
+	Oid			collation;
+	bool		plain;			/* its text depends on no setting */
+	FmgrInfo	out;
+} EcColumn;
+
+/* A table whose rows are part of a document, and its columns that hold the document's key. */
+typedef struct EcDependent
+{
+	Oid			relid;
+	List	   *keys;			/* names, of char * */
+} EcDependent;
+
+/*
+ * An attached table, as this backend has it cached.  A pointer stays valid to
+ * the end of the transaction, even when the attachment changes meanwhile.
+ */
+typedef struct EcAttachment
+{
+	char		name[EC_NAME_MAX + 1];
+	Oid			relid;
+	Oid			relowner;
+	Oid			namespace;
+	bool		partitioned;
+	EcColumn	key;
+	bool		key_exact;		/* equal ids have equal text */
+	bool		has_owner;
+	EcColumn	owner;
+	char	   *filter;			/* SQL, canonical; NULL: none */
+	List	   *filter_columns; /* names of those in it, of char * */
+	List	   *exclude;		/* names, of char * */
+	int			ttl;			/* s, -1: echocache.ttl */
+	EcPolicy	policy;
+	bool		touch_on_read;	/* a hit renews the TTL */
+	char	   *function_name;	/* what makes the document of a row, qualified; NULL: row_to_json */
+	Oid			function;		/* InvalidOid: it is gone */
+	List	   *dependents;		/* of EcDependent */
+	Bitmapset  *columns;		/* attribute numbers that the document shows */
+	Bitmapset  *depends;		/* those that it depends on: the filter's too */
+	bool		has_virtual;	/* one of them is virtual: only a query gets its value */
+	bool		render_timezone;	/* its text depends on TimeZone, ... */
+	bool		render_all;		/* ... or perhaps on any setting */
+	EcSlot *slot;		/* NULL: none was free */
+	/* made at first use; [1] as the table's owner, whom FORCE ROW LEVEL SECURITY does not bind */
+	SPIPlanPtr	plan_one[2];
+	SPIPlanPtr	plan_many[2];
+	SPIPlanPtr	plan_row;		/* from JSON back to a row */
+	TupleDesc	shape;			/* of the document as a record; made at first use, */
+	Expr	   *filter_expr;	/* as are these: the filter, */
+	bool		key_unique;		/* and whether an index says that ids are unique */
+	bool		suspended;		/* not cached: a trigger of ours is disabled or gone, no slot or no
+								 * function */
+	bool		resolved;		/* the fields that are not in the configuration are set */
+	MemoryContext context;
+} EcAttachment;
+
+extern List *ec_configuration_read(Oid catalog);
+extern void ec_configuration_resolve(EcAttachment *att);
+extern Oid	ec_configuration_function(EcAttachment *att);
+
+#endif							/* ECHOCACHE_ATTACHMENTS_CONFIGURATION_H */

@@ -1,0 +1,94 @@
+/*-------------------------------------------------------------------------
+ *
+ * detach.c
+ *	  Detach a table: its documents are invalidated, its triggers dropped.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+
+#include "attachments/attachment.h"
+#include "attachments/catalog.h"
+#include "attachments/detach.h"
+#include "attachments/slot.h"
+#include "attachments/triggers.h"
+#include "commit/invalidate.h"
+#include "commit/locks.h"
+#include "compat.h"
+#include "servers/outbox.h"
+#include "servers/placement.h"
+#include "servers/topology.h"
+#include "shmem.h"
+
+PG_FUNCTION_INFO_V1(echocache_detach);
+
+/*
+ * Invalidate every document of a table that is being detached, and keep anybody
+ * from storing another until this transaction has ended.  Returns how many keys
+ * there were.  What cannot be reached now goes into the outbox.
+ */
+int64
+ec_detach_invalidate(const char *name, Oid relid, bool extension)
+{
+	int64		removed = 0;
+
+	ec_slot_note_detach(relid);
+	(void) ec_locks_attachment(relid, EC_LOCK_ATTACHMENT_INVALIDATE, true);
+	if (!ec_placement_enter_always())
+	{
+		/* when the cache is on again, its purge will not know the name */
+		for (int i = 0; i < ec_placement_size() && !extension; i++)
+			ec_outbox_add(ec_placement_name(i), name, NULL, 0);
+		ec_topology_leave();
+	}
+	else
+	{
+		bool		confirmed = ec_invalidate_all(name, &removed, !extension);
+
+		ec_topology_leave();
+		if (extension && !confirmed)
+			ereport(WARNING,
+					(errmsg("cached documents of \"%s\" could not be invalidated from every server",
+							name),
+					 errdetail("They can be read there until they expire.")));
+	}
+	return removed;
+}
+
+Datum
+echocache_detach(PG_FUNCTION_ARGS)
+{
+	char	   *name = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	List	   *tables;
+	Oid			relid;
+	int64		removed;
+	ListCell   *lc;
+
+	ec_shmem_require();
+	PreventCommandIfReadOnly("echocache_detach()");
+	/* while we wait for the locks the name may become that of another's table */
+	do
+	{
+		tables = ec_attachment_tables(name);
+		if (tables == NIL)
+			(void) ec_attachment_require(name);	/* throws */
+		relid = linitial_oid(tables);
+		if (!superuser() && !ec_compat_owns_relation(relid, GetUserId()))
+			aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE, get_rel_name(relid));
+		foreach(lc, tables)
+			LockRelationOid(lfirst_oid(lc), AccessExclusiveLock);	/* as DROP TRIGGER will */
+	} while (!equal(tables, ec_attachment_tables(name)));
+	removed = ec_detach_invalidate(name, relid, false);
+	ec_catalog_forget(name);
+	foreach(lc, tables)
+		ec_triggers_drop(lfirst_oid(lc), name, false);
+	PG_RETURN_INT64(removed);
+}

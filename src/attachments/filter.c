@@ -1,0 +1,114 @@
+/*-------------------------------------------------------------------------
+ *
+ * filter.c
+ *	  The filter of an attachment: from SQL to an expression, and back.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "parser/parse_clause.h"
+#include "parser/parse_collate.h"
+#include "parser/parse_node.h"
+#include "parser/parse_relation.h"
+#include "parser/parser.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/ruleutils.h"
+
+#include "attachments/filter.h"
+#include "read/act.h"
+
+#define FILTER_QUERY	"SELECT "
+
+static int	begin_canonical(void);
+static void filter_error(void *arg);
+
+/* What the text of a stored filter depends on.  Returns the level for AtEOXact_GUC(). */
+static int
+begin_canonical(void)
+{
+	int			nestlevel = NewGUCNestLevel();
+
+	ec_act_set("search_path", EC_SEARCH_PATH);
+	ec_act_set("standard_conforming_strings", "on");
+	ec_act_set("transform_null_equals", "off");
+	return nestlevel;
+}
+
+/* An error's position is one in the filter, not in the user's statement. */
+static void
+filter_error(void *arg)
+{
+	int			position = geterrposition();
+
+	if (position > 0)
+	{
+		errposition(0);
+		internalerrposition(Max(position - (int) strlen(FILTER_QUERY), 1));
+		internalerrquery(arg);
+	}
+	errcontext("filter \"%s\"", (char *) arg);
+}
+
+/*
+ * The filter as an expression over the row: one boolean expression, or a syntax
+ * error.  canonical: it is what ec_filter_deparse() has made, else names in it are the
+ * caller's.  The relation is open and locked.
+ */
+Node *
+ec_filter_parse(Relation rel, const char *filter, bool canonical)
+{
+	int			nestlevel = canonical ? begin_canonical() : 0;
+	ParseState *pstate = make_parsestate(NULL);
+	ErrorContextCallback context = {error_context_stack, filter_error,
+	unconstify(char *, filter)};
+	List	   *parsed;
+	SelectStmt *select = NULL;
+	ResTarget  *target;
+	Node	   *expr;
+
+	error_context_stack = &context;
+	parsed = raw_parser(psprintf(FILTER_QUERY "%s", filter), RAW_PARSE_DEFAULT);
+	if (list_length(parsed) == 1)
+		select = (SelectStmt *) linitial_node(RawStmt, parsed)->stmt;
+	if (select == NULL || !IsA(select, SelectStmt) || list_length(select->targetList) != 1 ||
+		select->fromClause || select->whereClause || select->groupClause ||
+		select->havingClause || select->windowClause || select->valuesLists ||
+		select->sortClause || select->limitCount || select->limitOffset ||
+		select->lockingClause || select->withClause || select->distinctClause ||
+		select->intoClause || select->op != SETOP_NONE ||
+		(target = linitial_node(ResTarget, select->targetList))->name != NULL ||
+		(IsA(target->val, ColumnRef) &&
+		 IsA(llast(((ColumnRef *) target->val)->fields), A_Star)))
+		ereport(ERROR,
+				(errcode(ERRCODE_SYNTAX_ERROR),
+				 errmsg("the filter is not one SQL expression"),
+				 errhint("Write a condition over the row's columns, such as 'NOT is_deleted'.")));
+	addNSItemToQuery(pstate, addRangeTableEntryForRelation(pstate, rel, AccessShareLock, NULL,
+														   false, true),
+					 false, true, true);
+	pstate->p_sourcetext = filter;
+	expr = transformWhereClause(pstate, target->val, EXPR_KIND_CHECK_CONSTRAINT, "filter");
+	assign_expr_collations(pstate, expr);
+	free_parsestate(pstate);
+	error_context_stack = context.previous;
+	if (nestlevel > 0)
+		AtEOXact_GUC(true, nestlevel);
+	return expr;
+}
+
+/* And back to SQL, with every name qualified, so that it means the same in every session. */
+char *
+ec_filter_deparse(Oid relid, Node *expr)
+{
+	int			nestlevel = begin_canonical();
+	char	   *filter;
+
+	filter = deparse_expression(expr, deparse_context_for(get_rel_name(relid), relid),
+								false, false);
+	AtEOXact_GUC(true, nestlevel);
+	return filter;
+}

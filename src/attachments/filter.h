@@ -1,0 +1,18 @@
+/*-------------------------------------------------------------------------
+ *
+ * filter.h
+ *	  The filter of an attachment: from SQL to an expression, and back.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef ECHOCACHE_ATTACHMENTS_FILTER_H
+#define ECHOCACHE_ATTACHMENTS_FILTER_H
+
+#include "nodes/nodes.h"
+
+extern Node *ec_filter_parse(Relation rel, const char *filter, bool canonical);
+extern char *ec_filter_deparse(Oid relid, Node *expr);
+
+#endif							/* ECHOCACHE_ATTACHMENTS_FILTER_H */

@@ -1,0 +1,268 @@
+/*-------------------------------------------------------------------------
+ *
+ * rename.c
+ *	  Columns, and functions that make documents, get other names.
+ *
+ * The configuration has both by name, so it is written anew in the transaction that
+ * renames: no commit shows a new name in the catalogs and the old one here.  A filter is
+ * parsed while its names are valid and written when the new ones are, so it means the
+ * same columns throughout.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/relation.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/indexing.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/acl.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+
+#include "attachments/affected.h"
+#include "attachments/catalog.h"
+#include "attachments/configuration.h"
+#include "attachments/filter.h"
+#include "attachments/rename.h"
+#include "compat.h"
+
+/* A column of a table that has a role for a document is being renamed. */
+typedef struct Rename
+{
+	char	   *name;			/* the document's */
+	Oid			relid;
+	int			role;
+	Node	   *filter;			/* as it was parsed with the old name */
+} Rename;
+
+/* A function that makes documents, which may be about to get another name. */
+typedef struct Maker
+{
+	char	   *name;			/* the document's */
+	Oid			function;
+} Maker;
+
+static void update_configuration(List *renames, RenameStmt *stmt, List *makers);
+static void rename_keys(RenameStmt *stmt, List *renames);
+static Datum renamed(Datum name, RenameStmt *stmt);
+static Datum renamed_array(Datum names, RenameStmt *stmt);
+
+/* The functions that make documents, if the statement may give one another name. */
+List *
+ec_rename_functions(Node *stmt)
+{
+	List	   *list = NIL;
+	ListCell   *lc;
+
+	if (!(IsA(stmt, RenameStmt) || IsA(stmt, AlterObjectSchemaStmt)) ||
+		!OidIsValid(ec_catalog_document(true)))
+		return NIL;
+	foreach(lc, ec_affected_with_function())
+	{
+		EcAttachment *att = lfirst(lc);
+		Maker	   *maker = palloc(sizeof(Maker));
+
+		maker->name = pstrdup(att->name);
+		maker->function = ec_configuration_function(att);
+		list = lappend(list, maker);
+	}
+	return list;
+}
+
+/* They may have got one: the configuration has them by name. */
+void
+ec_rename_follow_functions(List *makers)
+{
+	if (makers != NIL)
+		update_configuration(NIL, NULL, makers);
+}
+
+/*
+ * A column of an attached table gets another name: the configuration must follow.
+ * The filter is parsed while its old names are valid, with the lock that the
+ * command will want.
+ */
+List *
+ec_rename_begin(RenameStmt *stmt, Oid relid)
+{
+	List	   *renames = NIL;
+	ListCell   *lc;
+
+	if (!ec_compat_owns_relation(relid, GetUserId()))
+		return NIL;				/* the command says so */
+	LockRelationOid(relid, AccessExclusiveLock);
+	if (RangeVarGetRelid(stmt->relation, NoLock, true) != relid)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("table \"%s\" was renamed or dropped meanwhile", stmt->relation->relname),
+				 errhint("Run the command again.")));
+	foreach(lc, ec_affected_by_table(relid))
+	{
+		EcAttachment *att = lfirst(lc);
+		Rename	   *rename;
+
+		if (ec_affected_role(att, relid) == 0)
+			continue;
+		rename = palloc0(sizeof(Rename));
+		rename->name = pstrdup(att->name);
+		rename->relid = att->relid;
+		rename->role = ec_affected_role(att, relid);
+		if (att->filter)
+		{
+			Relation	rel = relation_open(att->relid, AccessShareLock);
+
+			rename->filter = ec_filter_parse(rel, att->filter, true);
+			relation_close(rel, NoLock);
+		}
+		renames = lappend(renames, rename);
+	}
+	return renames;
+}
+
+/* It has got it. */
+void
+ec_rename_follow(List *renames, RenameStmt *stmt)
+{
+	update_configuration(renames, stmt, NIL);
+	rename_keys(stmt, renames);
+}
+
+static Datum
+renamed(Datum name, RenameStmt *stmt)
+{
+	if (strcmp(NameStr(*DatumGetName(name)), stmt->subname) != 0)
+		return name;
+	return DirectFunctionCall1(namein, CStringGetDatum(stmt->newname));
+}
+
+static Datum
+renamed_array(Datum names, RenameStmt *stmt)
+{
+	Datum	   *elems;
+	bool	   *nulls;
+	int			n;
+
+	deconstruct_array(DatumGetArrayTypeP(names), NAMEOID, NAMEDATALEN, false, TYPALIGN_CHAR,
+					  &elems, &nulls, &n);
+	for (int i = 0; i < n; i++)
+		elems[i] = renamed(elems[i], stmt);
+	return PointerGetDatum(construct_array(elems, n, NAMEOID, NAMEDATALEN, false,
+										   TYPALIGN_CHAR));
+}
+
+/* Write the new names of columns, or of functions, into echocache.document. */
+static void
+update_configuration(List *renames, RenameStmt *stmt, List *makers)
+{
+	Relation	rel = table_open(ec_catalog_document(false), RowExclusiveLock);
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	CommandCounterIncrement();
+	scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Datum		values[Natts_ec_document];
+		bool		nulls[Natts_ec_document];
+		bool		changed = false;
+		char	   *name;
+		ListCell   *lc;
+
+		heap_deform_tuple(tuple, RelationGetDescr(rel), values, nulls);
+		name = TextDatumGetCString(values[Anum_ec_document_name - 1]);
+		foreach(lc, renames)
+		{
+			Rename	   *rename = lfirst(lc);
+
+			if (strcmp(rename->name, name) != 0 || !(rename->role & EC_ROLE_OWN))
+				continue;
+			values[Anum_ec_document_key_column - 1] =
+				renamed(values[Anum_ec_document_key_column - 1], stmt);
+			if (!nulls[Anum_ec_document_owner_column - 1])
+				values[Anum_ec_document_owner_column - 1] =
+					renamed(values[Anum_ec_document_owner_column - 1], stmt);
+			values[Anum_ec_document_filter_columns - 1] =
+				renamed_array(values[Anum_ec_document_filter_columns - 1], stmt);
+			values[Anum_ec_document_exclude - 1] =
+				renamed_array(values[Anum_ec_document_exclude - 1], stmt);
+			if (rename->filter)
+				values[Anum_ec_document_filter - 1] =
+					CStringGetTextDatum(ec_filter_deparse(rename->relid, rename->filter));
+			changed = true;
+		}
+		foreach(lc, makers)
+		{
+			Maker	   *maker = lfirst(lc);
+			Oid			schema = get_func_namespace(maker->function);
+			char	   *qualified;
+
+			if (strcmp(maker->name, name) != 0 || !OidIsValid(schema))
+				continue;
+			qualified = quote_qualified_identifier(get_namespace_name(schema),
+												   get_func_name(maker->function));
+			changed |= strcmp(qualified,
+							  TextDatumGetCString(values[Anum_ec_document_document - 1])) != 0;
+			values[Anum_ec_document_document - 1] = CStringGetTextDatum(qualified);
+		}
+		if (changed)
+		{
+			CatalogTupleUpdate(rel, &tuple->t_self,
+							   heap_form_tuple(RelationGetDescr(rel), values, nulls));
+			CacheInvalidateRelcache(rel);
+		}
+	}
+	systable_endscan(scan);
+	table_close(rel, RowExclusiveLock);
+	CommandCounterIncrement();
+}
+
+/* The same for the key columns in echocache.dependent. */
+static void
+rename_keys(RenameStmt *stmt, List *renames)
+{
+	Relation	rel = table_open(ec_catalog_relation("dependent"), RowExclusiveLock);
+	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+	HeapTuple	tuple;
+
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Datum		values[Natts_ec_dependent];
+		bool		nulls[Natts_ec_dependent];
+		Oid			relid;
+		ListCell   *lc;
+
+		heap_deform_tuple(tuple, RelationGetDescr(rel), values, nulls);
+		relid = DatumGetObjectId(values[Anum_ec_dependent_relation - 1]);
+		foreach(lc, renames)
+		{
+			Rename	   *rename = lfirst(lc);
+
+			if (strcmp(rename->name,
+					   TextDatumGetCString(values[Anum_ec_dependent_document - 1])) != 0 ||
+				!(rename->role & EC_ROLE_DEPENDENT) ||
+				get_attnum(relid, NameStr(*DatumGetName(values[Anum_ec_dependent_key_column - 1])))
+				!= InvalidAttrNumber)
+				continue;
+			/* the column of that name is gone, so it was this one */
+			values[Anum_ec_dependent_key_column - 1] =
+				renamed(values[Anum_ec_dependent_key_column - 1], stmt);
+			CatalogTupleUpdate(rel, &tuple->t_self,
+							   heap_form_tuple(RelationGetDescr(rel), values, nulls));
+			CacheInvalidateRelcacheByRelid(ec_catalog_document(false));
+		}
+	}
+	systable_endscan(scan);
+	table_close(rel, RowExclusiveLock);
+	CommandCounterIncrement();
+}

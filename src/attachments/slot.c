@@ -1,0 +1,247 @@
+/*-------------------------------------------------------------------------
+ *
+ * slot.c
+ *	  Slots in shared memory: counters of an attachment, and its newest unflushed commit.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <sys/socket.h>
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "access/xlogdefs.h"
+#include "miscadmin.h"
+#include "port/atomics.h"
+#include "storage/lwlock.h"
+#include "utils/memutils.h"
+
+#include "attachments/slot.h"
+#include "guc.h"
+#include "shmem.h"
+
+/* A table that is attached or detached here, at this nesting level; in order. */
+typedef struct SlotChange
+{
+	Oid			relid;
+	int			level;
+	bool		attach;
+	bool		new_slot;		/* it had none before the attach */
+} SlotChange;
+
+static List *slot_changes = NIL;
+
+static const char *prefix_of(Oid dboid);
+static void note_slot_change(Oid relid, bool attach);
+
+/* The prefix of a database's keys, as far as it is known. */
+static const char *
+prefix_of(Oid dboid)
+{
+	for (int i = 0; i < EC_MAX_DATABASES; i++)
+		if (ec_shmem->database[i].dboid == dboid)
+			return ec_shmem->database[i].prefix;
+	return dboid == MyDatabaseId ? ec_guc_key_prefix : NULL;
+}
+
+/*
+ * The slot of an attached document in this database, claimed if need be.  NULL:
+ * all are taken, or another database has a document with the same keys.  A
+ * document without a slot is neither read from the cache nor stored.
+ */
+EcSlot *
+ec_slot_claim(Oid relid, const char *name)
+{
+	EcSlot *slot = NULL;
+	EcSlot *free_slot = NULL;
+	bool		taken = false;
+
+	LWLockAcquire(ec_shmem->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < EC_MAX_ATTACHMENTS; i++)
+	{
+		EcSlot *d = &ec_shmem->slot[i];
+
+		if (d->dboid == InvalidOid)
+			free_slot = free_slot ? free_slot : d;
+		else if (d->dboid == MyDatabaseId && d->relid == relid)
+			slot = d;
+		else if (d->dboid != MyDatabaseId && strcmp(d->name, name) == 0)
+		{
+			const char *mine = prefix_of(MyDatabaseId);
+			const char *other = prefix_of(d->dboid);
+
+			taken |= other != NULL && strcmp(mine, other) == 0;
+		}
+	}
+	if (taken && slot == NULL)
+		free_slot = NULL;
+	if (slot == NULL && free_slot != NULL)
+	{
+		slot = free_slot;
+		slot->dboid = MyDatabaseId;
+		slot->relid = relid;
+		pg_atomic_write_u64(&slot->async_lsn, 0);
+		for (int c = 0; c < EC_NCOUNTERS; c++)
+			pg_atomic_write_u64(&slot->counter[c], 0);
+	}
+	if (slot != NULL)
+		strlcpy(slot->name, name, sizeof(slot->name));
+	LWLockRelease(ec_shmem->lock);
+
+	if (slot == NULL && taken)
+		ereport(LOG,
+				(errmsg("echocache: document \"%s\" is not cached in this database", name),
+				 errdetail("Another database has a document of that name and the same "
+						   "echocache.key_prefix."),
+				 errhint("Use ALTER DATABASE ... SET echocache.key_prefix, then "
+						 "SELECT pg_reload_conf().")));
+	else if (slot == NULL)
+		ereport(LOG,
+				(errmsg("echocache: document \"%s\" is not cached", name),
+				 errdetail("More than %d tables are attached in this cluster.",
+						   EC_MAX_ATTACHMENTS)));
+	return slot;
+}
+
+/* Has a table of this database a slot? */
+bool
+ec_slot_exists(Oid relid)
+{
+	bool		has = false;
+
+	LWLockAcquire(ec_shmem->lock, LW_SHARED);
+	for (int i = 0; i < EC_MAX_ATTACHMENTS && !has; i++)
+		has = ec_shmem->slot[i].dboid == MyDatabaseId &&
+			ec_shmem->slot[i].relid == relid;
+	LWLockRelease(ec_shmem->lock);
+	return has;
+}
+
+/* Give up a document's slot, after it was detached. */
+void
+ec_slot_free(Oid relid)
+{
+	LWLockAcquire(ec_shmem->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < EC_MAX_ATTACHMENTS; i++)
+	{
+		EcSlot *d = &ec_shmem->slot[i];
+
+		if (d->dboid == MyDatabaseId && d->relid == relid)
+			d->dboid = InvalidOid;
+	}
+	LWLockRelease(ec_shmem->lock);
+}
+
+/* Count; a document without a slot is not counted. */
+void
+ec_slot_count(EcSlot *slot, EcCounter what, uint64 by)
+{
+	if (slot != NULL && by > 0)
+		pg_atomic_fetch_add_u64(&slot->counter[what], by);
+}
+
+/*
+ * G4: a commit that is not flushed yet has changed this document.  Called in
+ * the COMMIT callback, with the locks held: who fills next sees it.
+ */
+void
+ec_slot_publish_async(EcSlot *slot, XLogRecPtr lsn)
+{
+	uint64		old;
+
+	if (slot == NULL)
+		return;
+	old = pg_atomic_read_u64(&slot->async_lsn);
+	while (old < lsn && !pg_atomic_compare_exchange_u64(&slot->async_lsn, &old, lsn))
+		;
+}
+
+/* May what the table says of this document be stored, as far as G4 goes? */
+bool
+ec_slot_is_flushed(EcSlot *slot)
+{
+	XLogRecPtr	lsn = pg_atomic_read_u64(&slot->async_lsn);
+
+	return lsn == 0 || !XLogNeedsFlush(lsn);
+}
+
+static void
+note_slot_change(Oid relid, bool attach)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
+	SlotChange *change = palloc(sizeof(SlotChange));
+
+	change->relid = relid;
+	change->level = GetCurrentTransactionNestLevel();
+	change->attach = attach;
+	change->new_slot = attach && !ec_slot_exists(relid);
+	slot_changes = lappend(slot_changes, change);
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * The table is about to be attached, and gets a slot in shared memory on the way,
+ * which it must not keep when that is rolled back.  (A prepared transaction that is
+ * rolled back leaves it behind.)
+ */
+void
+ec_slot_note_attach(Oid relid)
+{
+	note_slot_change(relid, true);
+}
+
+/* The table is detached in this transaction, and all its documents invalidated. */
+void
+ec_slot_note_detach(Oid relid)
+{
+	note_slot_change(relid, false);
+}
+
+/* The (sub)transaction at this level ends, with all below it. */
+void
+ec_slot_at_subend(int level, bool commit)
+{
+	ListCell   *lc;
+
+	foreach(lc, slot_changes)
+	{
+		SlotChange *change = lfirst(lc);
+
+		if (change->level < level)
+			continue;
+		if (commit)
+		{
+			change->level = level - 1;
+			continue;
+		}
+		if (change->new_slot)
+			ec_slot_free(change->relid);
+		slot_changes = foreach_delete_current(slot_changes, lc);
+	}
+}
+
+/* Who was detached, and not attached again after it, gives up its slot.  Never throws. */
+void
+ec_slot_at_commit(void)
+{
+	for (int i = 0; i < list_length(slot_changes); i++)
+	{
+		SlotChange *change = list_nth(slot_changes, i);
+		bool		last = true;
+
+		for (int j = i + 1; j < list_length(slot_changes); j++)
+			last &= ((SlotChange *) list_nth(slot_changes, j))->relid != change->relid;
+		if (last && !change->attach)
+			ec_slot_free(change->relid);
+	}
+}
+
+/* The transaction is over, and its memory is gone.  Never throws. */
+void
+ec_slot_at_end(void)
+{
+	slot_changes = NIL;
+}

@@ -1,0 +1,37 @@
+/*-------------------------------------------------------------------------
+ *
+ * invalidate.h
+ *	  Take documents out of the cache, or note in the outbox that they must go.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef ECHOCACHE_COMMIT_INVALIDATE_H
+#define ECHOCACHE_COMMIT_INVALIDATE_H
+
+#include "attachments/configuration.h"
+#include "net/request.h"
+
+/* An attached table that this transaction has changed. */
+typedef struct EcTouched
+{
+	EcAttachment *att;
+	bool		share;			/* we hold the attachment lock in share mode */
+	uint64		keys;			/* documents that are changed */
+	uint64		stored;			/* of these, those that were written through */
+} EcTouched;
+
+/* All of them, as a transaction commits. */
+typedef struct EcCommit
+{
+	int			n;
+	EcTouched  *touched;
+	int			outbox_keys[EC_MAX_SERVERS];	/* rows written; -1: whole documents are noted */
+} EcCommit;
+
+extern void ec_invalidate_mark(EcCommit *commit, EcRequest *reqs, int n,
+							   void (*meanwhile) (void *arg), void *arg);
+extern bool ec_invalidate_all(const char *name, int64 *removed, bool note);
+
+#endif							/* ECHOCACHE_COMMIT_INVALIDATE_H */

@@ -1,0 +1,127 @@
+/*-------------------------------------------------------------------------
+ *
+ * xact.c
+ *	  The transaction callbacks, all of them: who is called when, and in which order.
+ *
+ *	PRE_COMMIT, PRE_PREPARE
+ *				commit.c sets the markers and renders the documents.  It may throw, which
+ *				aborts the transaction.
+ *	COMMIT		commit.c stores the documents, under the locks that it holds.  Slots of
+ *				detached tables are given up, the launcher is told of a new extension.  An
+ *				ERROR here would be a PANIC: nothing throws or allocates.
+ *	ABORT		a marker that is left behind costs nothing: the next fill takes it over.
+ *				Slots that an attach has claimed are given up.
+ *	the end of each
+ *				what an error has left is released: topology entries, progress of a warm,
+ *				connections in the middle of an exchange; then the transaction's memory.
+ *
+ * A subtransaction hands what it has noted to its parent when it commits, and takes it
+ * back when it aborts.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+
+#include "attachments/attachment.h"
+#include "attachments/object.h"
+#include "attachments/slot.h"
+#include "commit/commit.h"
+#include "commit/pending.h"
+#include "commit/xact.h"
+#include "servers/exchange.h"
+#include "servers/topology.h"
+#include "sql/warm.h"
+#include "worker/database.h"
+
+static void xact_callback(XactEvent event, void *arg);
+static void subxact_callback(SubXactEvent event, SubTransactionId mySubid,
+							 SubTransactionId parentSubid, void *arg);
+static void at_end(XactEvent event);
+
+/* Once per backend, from _PG_init. */
+void
+ec_xact_init(void)
+{
+	RegisterXactCallback(xact_callback, NULL);
+	RegisterSubXactCallback(subxact_callback, NULL);
+}
+
+/*
+ * However the transaction ended.  The entries into the topology that are left are those of
+ * the transaction, level 1 and above: a worker is in the topology outside of transactions, too.
+ */
+static void
+at_end(XactEvent event)
+{
+	ec_topology_at_end(1);
+	ec_warm_at_end(1);
+	ec_exchange_at_xact_end();
+	ec_attachment_at_xact_end();
+	ec_database_at_xact_end(event);
+	ec_object_forget_leftovers();
+	ec_slot_at_end();
+	ec_pending_end();
+	ec_commit_at_end();
+}
+
+static void
+xact_callback(XactEvent event, void *arg)
+{
+	switch (event)
+	{
+		case XACT_EVENT_PRE_COMMIT:
+			if (ec_pending_any())
+				ec_commit_pre(false);
+			break;
+		case XACT_EVENT_PRE_PREPARE:
+			if (ec_pending_any())
+				ec_commit_pre(true);
+			break;
+		case XACT_EVENT_COMMIT:
+			if (ec_pending_any())
+				ec_commit_post();
+			ec_slot_at_commit();
+			at_end(event);
+			break;
+		case XACT_EVENT_ABORT:
+			ec_slot_at_subend(1, false);
+			at_end(event);
+			break;
+		case XACT_EVENT_PREPARE:
+		case XACT_EVENT_PARALLEL_COMMIT:
+		case XACT_EVENT_PARALLEL_ABORT:
+			at_end(event);
+			break;
+		case XACT_EVENT_PARALLEL_PRE_COMMIT:
+			break;
+	}
+}
+
+static void
+subxact_callback(SubXactEvent event, SubTransactionId mySubid,
+				 SubTransactionId parentSubid, void *arg)
+{
+	int			level = GetCurrentTransactionNestLevel();
+
+	switch (event)
+	{
+		case SUBXACT_EVENT_COMMIT_SUB:
+			ec_pending_subcommit(level);
+			ec_slot_at_subend(level, true);
+			break;
+		case SUBXACT_EVENT_ABORT_SUB:
+			ec_pending_subabort(level);
+			ec_slot_at_subend(level, false);
+			ec_topology_at_end(level);
+			ec_warm_at_end(level);
+			ec_object_forget_leftovers();
+			break;
+		case SUBXACT_EVENT_START_SUB:
+		case SUBXACT_EVENT_PRE_COMMIT_SUB:
+			break;
+	}
+}

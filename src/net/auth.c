@@ -1,0 +1,108 @@
+/*-------------------------------------------------------------------------
+ *
+ * auth.c
+ *	  Who we are to the memcached servers: user name and password.
+ *
+ * Invariant: a password is nowhere but in the setting or the file that it comes
+ * from and in the caller's request, which the caller wipes when it has been sent;
+ * and it is in no message, whatever goes wrong.  The file is read for every
+ * connection, so that it can be replaced at any time.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "storage/fd.h"
+
+#include "guc.h"
+#include "net/auth.h"
+#include "protocol/wire.h"
+#include "shmem.h"
+
+static const char *read_password(char *password);
+
+/*
+ * May a file with this mode hold a secret?  Not if everybody may read or replace
+ * what is in it.
+ */
+bool
+ec_auth_file_is_private(int mode)
+{
+	return (mode & S_IRWXO) == 0;
+}
+
+/*
+ * The first line of echocache.password_file, which is relative to the data
+ * directory as we are.  password has room for EC_PASSWORD_MAX + 3 bytes, so that
+ * one too many is seen before the line end.  Returns what is wrong, or NULL.
+ */
+static const char *
+read_password(char *password)
+{
+	static char why[EC_ERROR_MAX];
+	struct stat st;
+	ssize_t		n = -1;
+	int			fd;
+
+	/* somebody may have put a pipe there: do not wait for its other end */
+	fd = BasicOpenFile(ec_guc_password_file, O_RDONLY | O_NONBLOCK | PG_BINARY);
+	if (fd >= 0 && fstat(fd, &st) == 0)
+	{
+		if (!S_ISREG(st.st_mode))
+		{
+			close(fd);
+			return "echocache.password_file is not a regular file";
+		}
+		if (!ec_auth_file_is_private(st.st_mode))
+		{
+			close(fd);
+			return "echocache.password_file is accessible to others: take that permission away";
+		}
+		n = read(fd, password, EC_PASSWORD_MAX + 2);
+	}
+	if (n < 0)
+		snprintf(why, sizeof(why), "echocache.password_file cannot be read: %s", strerror(errno));
+	if (fd >= 0)
+		close(fd);
+	if (n < 0)
+		return why;
+	password[n] = '\0';
+	if (strlen(password) < (size_t) n && strchr(password, '\n') == NULL)
+		return "the first line of echocache.password_file holds a NUL";
+	password[strcspn(password, "\r\n")] = '\0';
+	if (password[0] == '\0' || !ec_wire_valid_password(password))
+		return "the first line of echocache.password_file is no password";
+	return NULL;
+}
+
+/*
+ * Write the request that says who we are: at most EC_REQUEST_MAX bytes, which the
+ * caller wipes.  0: it cannot be made, for this reason.  Never throws.
+ */
+size_t
+ec_auth_request(char *dst, const char **why)
+{
+	char		password[EC_PASSWORD_MAX + 3];
+	size_t		len = 0;
+
+	*why = NULL;
+	if (ec_guc_password_file[0] != '\0')
+	{
+		*why = read_password(password);
+		if (*why == NULL)
+			len = ec_wire_auth(dst, ec_guc_username, password);
+		explicit_bzero(password, sizeof(password));
+	}
+	else if (ec_guc_password[0] == '\0')
+		*why = "echocache.username is set, and no password";
+	else
+		len = ec_wire_auth(dst, ec_guc_username, ec_guc_password);
+	Assert(len > 0 || *why != NULL);
+	return len;
+}

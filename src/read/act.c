@@ -1,0 +1,193 @@
+/*-------------------------------------------------------------------------
+ *
+ * act.c
+ *	  Acting as the table's owner, under settings that are always the same.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "parser/parser.h"
+#include "pgtime.h"
+#include "utils/bytea.h"
+#include "utils/float.h"
+#include "utils/guc.h"
+#include "utils/resowner.h"
+#include "utils/rls.h"
+
+#include "attachments/configuration.h"
+#include "read/act.h"
+
+/* What SQL means, and what functions return, depends on these too; see ec_act_begin(). */
+static const char *const act_settings[][2] = {
+	{"array_nulls", "on"},
+	{"default_text_search_config", "pg_catalog.simple"},
+	{"gin_fuzzy_search_limit", "0"},
+	{"lc_numeric", "C"},
+	{"lc_time", "C"},
+	{"standard_conforming_strings", "on"},
+	{"timezone_abbreviations", "Default"},
+	{"transform_null_equals", "off"},
+	{"xmlbinary", "base64"},
+	{"xmloption", "content"},
+};
+
+static void set_rendering(EcAttachment *att);
+
+void
+ec_act_set(const char *name, const char *value)
+{
+	(void) set_config_option(name, value, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,
+							 true, 0, false);
+}
+
+/* What text output depends on, as far as this document needs it. */
+static void
+set_rendering(EcAttachment *att)
+{
+	if (!att->render_all && !att->render_timezone)
+		return;
+	if (strcmp(pg_get_timezone_name(session_timezone), "UTC") != 0)
+		ec_act_set("TimeZone", "UTC");
+	if (!att->render_all)
+		return;
+	if (DateStyle != USE_ISO_DATES || DateOrder != DATEORDER_MDY)
+		ec_act_set("datestyle", "ISO, MDY");
+	if (IntervalStyle != INTSTYLE_POSTGRES)
+		ec_act_set("intervalstyle", "postgres");
+	/* as text: pg_locale.h has the variable, but wants the ICU headers */
+	if (strcmp(GetConfigOption("lc_monetary", false, false), "C") != 0)
+		ec_act_set("lc_monetary", "C");
+	if (extra_float_digits != 1)
+		ec_act_set("extra_float_digits", "1");
+	if (bytea_output != BYTEA_OUTPUT_HEX)
+		ec_act_set("bytea_output", "hex");
+	ec_act_set("search_path", EC_SEARCH_PATH);
+}
+
+/*
+ * From here to ec_act_end_output() text output does not depend on the session's
+ * settings, as far as this document needs it.  An error in between restores
+ * them, too.  (postgres_fdw's set_transmission_modes() is the precedent.)
+ * For output and built-in types only: where code of a user's may run, see ec_act_begin().
+ */
+int
+ec_act_begin_output(EcAttachment *att)
+{
+	int			nestlevel;
+
+	if (!att->render_all && !att->render_timezone)
+		return 0;
+	nestlevel = NewGUCNestLevel();
+	set_rendering(att);
+	return nestlevel;
+}
+
+void
+ec_act_end_output(int nestlevel)
+{
+	if (nestlevel > 0)
+		AtEOXact_GUC(true, nestlevel);
+}
+
+/*
+ * From here to ec_act_end(), or an error, code of the table's owner may run: a
+ * filter, the function that makes the document, what checks the values of a
+ * domain or casts a type.  Whoever reads or writes (a superuser, perhaps) must come
+ * to no harm by it, nor the owner by them:
+ *
+ * - It runs as the owner, in a security-restricted operation, as CREATE INDEX
+ *   would run it: nothing of it outlives the call, no setting, no trigger that is still to
+ *   fire, no cursor, no temporary table.  It does not write.
+ * - Names in it, and in our own queries, mean the same whoever calls: what he has
+ *   planted in a schema of his is not found, and in pg_temp last.  Nor do the settings on
+ *   which the meaning of SQL depends.
+ *
+ * Without as_owner, under row-level security, all that holds but for the role: the
+ * caller reads by himself, as policies' functions run.
+ */
+void
+ec_act_begin(EcAttachment *att, bool as_owner, EcActing *before)
+{
+	GetUserIdAndSecContext(&before->user, &before->sec_context);
+	SetUserIdAndSecContext(as_owner ? att->relowner : before->user,
+						   before->sec_context | SECURITY_LOCAL_USERID_CHANGE |
+						   SECURITY_RESTRICTED_OPERATION | (as_owner ? SECURITY_NOFORCE_RLS : 0));
+	before->nestlevel = NewGUCNestLevel();
+	before->read_only = XactReadOnly;
+	set_rendering(att);
+	if (!att->render_all && !att->filter)
+		return;					/* built-in types only, and names that are qualified */
+	if (!att->render_all)
+		ec_act_set("search_path", EC_SEARCH_PATH);
+	for (int i = 0; i < lengthof(act_settings); i++)
+		if (strcmp(GetConfigOption(act_settings[i][0], false, false), act_settings[i][1]) != 0)
+			ec_act_set(act_settings[i][0], act_settings[i][1]);
+	if (as_owner && !row_security)
+		ec_act_set("row_security", "on");
+
+	/*
+	 * From 16 on this setting cannot be saved, so not as a setting.  After an error the end of the
+	 * (sub)transaction restores it.
+	 */
+	XactReadOnly = true;
+}
+
+void
+ec_act_end(const EcActing *before)
+{
+	AtEOXact_GUC(false, before->nestlevel); /* whatever it has set */
+	XactReadOnly = before->read_only;
+	SetUserIdAndSecContext(before->user, before->sec_context);
+}
+
+/*
+ * Do something that may throw for what some stranger has put into the cache;
+ * returns whether it did not.  It must not write.  What is no fault of the input is
+ * thrown all the same.
+ */
+bool
+ec_act_guarded(void (*work) (void *arg), void *arg)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	volatile bool ok = true;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		work(arg);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		switch (ERRCODE_TO_CATEGORY(error->sqlerrcode))
+		{
+			case ERRCODE_TRANSACTION_ROLLBACK:
+			case ERRCODE_INSUFFICIENT_RESOURCES:
+			case ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE:
+			case ERRCODE_OPERATOR_INTERVENTION:
+			case ERRCODE_SYSTEM_ERROR:
+			case ERRCODE_INTERNAL_ERROR:
+				PG_RE_THROW();
+		}
+		FlushErrorState();
+		FreeErrorData(error);
+		RollbackAndReleaseCurrentSubTransaction();
+		ok = false;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return ok;
+}

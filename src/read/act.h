@@ -1,0 +1,34 @@
+/*-------------------------------------------------------------------------
+ *
+ * act.h
+ *	  Acting as the table's owner, under settings that are always the same.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef ECHOCACHE_READ_ACT_H
+#define ECHOCACHE_READ_ACT_H
+
+#include "attachments/configuration.h"
+
+/* Where code that makes documents finds what it does not qualify. */
+#define EC_SEARCH_PATH	"pg_catalog, pg_temp"
+
+/* Who somebody was before he acted for another. */
+typedef struct EcActing
+{
+	Oid			user;
+	int			sec_context;
+	int			nestlevel;
+	bool		read_only;
+} EcActing;
+
+extern void ec_act_set(const char *name, const char *value);
+extern int	ec_act_begin_output(EcAttachment *att);
+extern void ec_act_end_output(int nestlevel);
+extern void ec_act_begin(EcAttachment *att, bool as_owner, EcActing *before);
+extern void ec_act_end(const EcActing *before);
+extern bool ec_act_guarded(void (*work) (void *arg), void *arg);
+
+#endif							/* ECHOCACHE_READ_ACT_H */

@@ -1,0 +1,315 @@
+/*-------------------------------------------------------------------------
+ *
+ * fetch.c
+ *	  Rows by id, by a query, and the documents that are made of them.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/xact.h"
+#include "catalog/pg_operator.h"
+#include "executor/executor.h"
+#include "storage/proc.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+#include "utils/typcache.h"
+
+#include "attachments/attachment.h"
+#include "attachments/column.h"
+#include "attachments/configuration.h"
+#include "read/act.h"
+#include "read/build.h"
+#include "read/fetch.h"
+#include "read/render.h"
+
+#define EC_BUILD_LOCK_TIMEOUT	20	/* ms */
+
+static SPIPlanPtr make_plan(EcAttachment *att, bool many);
+static int	compare_rows(const void *a, const void *b);
+static void take_results(EcAttachment *att, EcRow **sorted, int n, MemoryContext context);
+static void fetch_by_query(EcAttachment *att, EcRow **rows, int n, bool as_owner,
+						   MemoryContext context);
+
+/*
+ * The query for rows by id: key, JSON (or the row, if a function makes the document
+ * of it), owner.  Every name in it is qualified, but for those of pg_catalog in the
+ * filter.  A plain table's children are not part of its documents: triggers do not reach them.
+ */
+static SPIPlanPtr
+make_plan(EcAttachment *att, bool many)
+{
+	StringInfoData sql;
+	TypeCacheEntry *type = lookup_type_cache(att->key.type, TYPECACHE_EQ_OPR);
+	Oid			argtype = many ? get_array_type(att->key.type) : att->key.type;
+	const char *key = quote_identifier(NameStr(att->key.name));
+	const char *table = ec_attachment_table(att);
+	HeapTuple	operator;
+	SPIPlanPtr	plan;
+
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "SELECT t.%s, ", key);
+	if (att->function_name)
+		appendStringInfo(&sql, "(t.*)::%s, ", table);
+	else if (att->exclude == NIL)
+		appendStringInfoString(&sql, "pg_catalog.row_to_json(t.*), ");
+	else
+	{
+		int			attno = -1;
+		const char *comma = "";
+
+		appendStringInfoString(&sql, "(SELECT pg_catalog.row_to_json(d.*) FROM (SELECT ");
+		while ((attno = bms_next_member(att->columns, attno)) >= 0)
+		{
+			appendStringInfo(&sql, "%st.%s", comma,
+							 quote_identifier(get_attname(att->relid, attno, false)));
+			comma = ", ";
+		}
+		appendStringInfoString(&sql, ") AS d), ");
+	}
+	if (att->has_owner)
+		appendStringInfo(&sql, "t.%s", quote_identifier(NameStr(att->owner.name)));
+	else
+		appendStringInfoString(&sql, "NULL");
+	operator = SearchSysCache1(OPEROID, ObjectIdGetDatum(type->eq_opr));
+	if (!HeapTupleIsValid(operator))
+		elog(ERROR, "cache lookup failed for operator %u", type->eq_opr);
+	appendStringInfo(&sql, " FROM %s%s AS t WHERE t.%s OPERATOR(%s.%s) ",
+					 att->partitioned ? "" : "ONLY ", table, key,
+					 quote_identifier(get_namespace_name(
+										  ((Form_pg_operator) GETSTRUCT(operator))->oprnamespace)),
+					 NameStr(((Form_pg_operator) GETSTRUCT(operator))->oprname));
+	ReleaseSysCache(operator);
+	appendStringInfoString(&sql, many ? "ANY ($1)" : "$1");
+	if (att->filter)
+		appendStringInfo(&sql, " AND (%s)", att->filter);
+
+	plan = SPI_prepare(sql.data, 1, &argtype);
+	if (plan == NULL || SPI_keepplan(plan) != 0)
+		elog(ERROR, "could not prepare \"%s\": %s", sql.data, SPI_result_code_string(SPI_result));
+	pfree(sql.data);
+	return plan;
+}
+
+static int
+compare_rows(const void *a, const void *b)
+{
+	return strcmp((*(EcRow *const *) a)->id, (*(EcRow *const *) b)->id);
+}
+
+/* Hand the query's rows to those who asked for their ids; results go to context. */
+static void
+take_results(EcAttachment *att, EcRow **sorted, int n, MemoryContext context)
+{
+	FmgrInfo	function;
+
+	if (att->function_name)
+		ec_build_begin(att, &function);
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		HeapTuple	tuple = SPI_tuptable->vals[i];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+		bool		isnull;
+		Datum		key = SPI_getbinval(tuple, desc, 1, &isnull);
+		EcRow		probe;
+		EcRow	   *wanted = &probe;
+		EcRow	  **row = sorted;
+		Datum		value;
+		MemoryContext old;
+
+		if (isnull)
+			continue;
+		probe.id = OutputFunctionCall(&att->key.out, key);
+		if (n > 1)
+		{
+			row = bsearch(&wanted, sorted, n, sizeof(EcRow *), compare_rows);
+			if (row == NULL)
+				continue;
+		}
+		(*row)->matches++;
+		(*row)->same_id = strcmp(probe.id, (*row)->id) == 0;
+		value = SPI_getbinval(tuple, desc, 2, &isnull);
+		if (att->function_name)
+			value = PointerGetDatum(ec_build(att, &function, value, &isnull));
+		old = MemoryContextSwitchTo(context);
+		(*row)->json = isnull ? NULL : DatumGetTextPCopy(value);
+		MemoryContextSwitchTo(old);
+		value = SPI_getbinval(tuple, desc, 3, &isnull);
+		old = MemoryContextSwitchTo(context);
+		(*row)->owner = isnull || !att->has_owner ? NULL
+			: OutputFunctionCall(&att->owner.out, value);
+		MemoryContextSwitchTo(old);
+	}
+}
+
+/* The rows with these distinct ids by the document's query; the active snapshot is set. */
+static void
+fetch_by_query(EcAttachment *att, EcRow **rows, int n, bool as_owner, MemoryContext context)
+{
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	if (n > 1 && att->key_exact)
+	{
+		Datum	   *ids = palloc(n * sizeof(Datum));
+		Datum		array;
+		int16		len;
+		bool		byval;
+		char		align;
+
+		if (att->plan_many[as_owner] == NULL)
+			att->plan_many[as_owner] = make_plan(att, true);
+		qsort(rows, n, sizeof(EcRow *), compare_rows);
+		for (int i = 0; i < n; i++)
+			ids[i] = ec_column_datum(&att->key, rows[i]->id);
+		get_typlenbyvalalign(att->key.type, &len, &byval, &align);
+		array = PointerGetDatum(construct_array(ids, n, att->key.type, len, byval, align));
+		if (SPI_execute_plan(att->plan_many[as_owner], &array, NULL, true, 0) != SPI_OK_SELECT)
+			elog(ERROR, "could not read documents of \"%s\"", att->name);
+		take_results(att, rows, n, context);
+	}
+	else
+	{
+		if (att->plan_one[as_owner] == NULL)
+			att->plan_one[as_owner] = make_plan(att, false);
+		for (int i = 0; i < n; i++)
+		{
+			Datum		id = ec_column_datum(&att->key, rows[i]->id);
+
+			if (SPI_execute_plan(att->plan_one[as_owner], &id, NULL, true, 2) != SPI_OK_SELECT)
+				elog(ERROR, "could not read documents of \"%s\"", att->name);
+			take_results(att, &rows[i], 1, context);
+			SPI_freetuptable(SPI_tuptable);
+		}
+	}
+	SPI_finish();
+}
+
+/*
+ * Read the rows with these ids, as the snapshot shows them, and render them.
+ * rows have distinct ids; what is not there, or does not pass the filter, has no
+ * matches.  With as_owner the table's owner reads, whatever the caller may do;
+ * the caller has made the checks.  Throws what a query may throw.
+ */
+void
+ec_fetch(EcAttachment *att, EcRow *rows, int n, Snapshot snapshot, bool as_owner)
+{
+	EcRow	  **asked;
+	EcActing	before;
+
+	if (n == 0)
+		return;
+	ec_act_begin(att, as_owner, &before);
+	PushActiveSnapshot(snapshot);
+
+	asked = palloc(n * sizeof(EcRow *));
+	for (int i = 0; i < n; i++)
+	{
+		asked[i] = &rows[i];
+		rows[i].matches = 0;
+		rows[i].same_id = false;
+		rows[i].json = NULL;
+		rows[i].owner = NULL;
+	}
+	fetch_by_query(att, asked, n, as_owner, CurrentMemoryContext);
+	pfree(asked);
+
+	PopActiveSnapshot();
+	ec_act_end(&before);
+}
+
+/*
+ * ec_fetch(), with a new snapshot and as the owner, for one who holds
+ * locks of the fence.  With demote an error of the function's own becomes a WARNING:
+ * a commit does not fail for a document's sake.  Throws interrupts and, without
+ * demote, what the function throws.
+ */
+EcFetched
+ec_fetch_guarded(EcAttachment *att, EcRow *rows, int n, bool demote)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	ErrorData  *volatile error = NULL;
+	char		timeout[16];
+
+	snprintf(timeout, sizeof(timeout), "%d",
+			 LockTimeout > 0 ? Min(LockTimeout, EC_BUILD_LOCK_TIMEOUT) : EC_BUILD_LOCK_TIMEOUT);
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		int			nestlevel = NewGUCNestLevel();
+
+		(void) set_config_option("lock_timeout", timeout, PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
+		ec_fetch(att, rows, n, GetLatestSnapshot(), true);
+		AtEOXact_GUC(true, nestlevel);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+
+	if (error == NULL)
+		return EC_FETCH_DONE;
+	if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
+		return EC_FETCH_BLOCKED;
+	if (!demote || ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION)
+		ReThrowError(error);
+	ereport(WARNING,
+			(errcode(error->sqlerrcode),
+			 errmsg("document \"%s\" could not be built: %s", att->name, error->message),
+			 errdetail("It is invalidated from the cache; the change is committed all the same.")));
+	return EC_FETCH_FAILED;
+}
+
+/* The id of some row that has a document; NULL: there is none. */
+char *
+any_id(EcAttachment *att)
+{
+	MemoryContext context = CurrentMemoryContext;
+	const char *key = quote_identifier(NameStr(att->key.name));
+	char	   *id = NULL;
+	EcActing	before;
+
+	ec_act_begin(att, true, &before);
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	if (SPI_execute(psprintf("SELECT t.%s FROM %s%s AS t WHERE t.%s IS NOT NULL AND (%s) LIMIT 1",
+							 key, att->partitioned ? "" : "ONLY ", ec_attachment_table(att), key,
+							 att->filter ? att->filter : "true"), true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read a row of \"%s\"", att->name);
+	if (SPI_processed > 0)
+	{
+		id = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+		id = MemoryContextStrdup(context, id);
+	}
+	SPI_finish();
+	ec_act_end(&before);
+	return id;
+}
+
+/* Make the document of some row of a table that is being attached: does it work? */
+void
+ec_fetch_try(EcAttachment *att)
+{
+	EcRow		row = {0};
+
+	row.id = any_id(att);
+	if (row.id != NULL)
+		ec_fetch(att, &row, 1, GetLatestSnapshot(), true);
+}

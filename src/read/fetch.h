@@ -1,0 +1,30 @@
+/*-------------------------------------------------------------------------
+ *
+ * fetch.h
+ *	  Rows by id, by a query, and the documents that are made of them.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef ECHOCACHE_READ_FETCH_H
+#define ECHOCACHE_READ_FETCH_H
+
+#include "utils/snapshot.h"
+
+#include "attachments/configuration.h"
+#include "read/render.h"
+
+typedef enum EcFetched
+{
+	EC_FETCH_DONE,
+	EC_FETCH_BLOCKED,			/* it would have to wait for a lock */
+	EC_FETCH_FAILED				/* it threw, and a WARNING has said so */
+} EcFetched;
+
+extern void ec_fetch(EcAttachment *att, EcRow *rows, int n, Snapshot snapshot, bool as_owner);
+extern EcFetched ec_fetch_guarded(EcAttachment *att, EcRow *rows, int n, bool demote);
+extern char *any_id(EcAttachment *att);
+extern void ec_fetch_try(EcAttachment *att);
+
+#endif							/* ECHOCACHE_READ_FETCH_H */

@@ -1,0 +1,24 @@
+/*-------------------------------------------------------------------------
+ *
+ * fill.h
+ *	  Fills: read the table, and store what it says.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef ECHOCACHE_READ_FILL_H
+#define ECHOCACHE_READ_FILL_H
+
+#include "attachments/configuration.h"
+#include "read/hit.h"
+#include "read/owner.h"
+
+extern void ec_fill_lock(EcAttachment *att, EcItem *items, int n, const EcOwner *owner,
+						 EcPatience *patience);
+extern int	ec_fill_read(EcAttachment *att, EcItem *items, int n, const char *owner,
+						 bool as_owner, EcPatience *patience);
+extern void ec_fill_lock_tables(EcAttachment *att);
+extern bool ec_fill_enter(EcAttachment **att, EcItem *items, int n);
+
+#endif							/* ECHOCACHE_READ_FILL_H */

@@ -1,0 +1,56 @@
+/*-------------------------------------------------------------------------
+ *
+ * hit.h
+ *	  Hits: ask the cache for documents, and believe only what is one.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef ECHOCACHE_READ_HIT_H
+#define ECHOCACHE_READ_HIT_H
+
+#include "attachments/configuration.h"
+#include "net/request.h"
+#include "protocol/wire.h"
+#include "read/owner.h"
+
+/*
+ * How long one read has waited for the cache.  All exchanges of a read together wait no
+ * longer than echocache.timeout: a server that answers each just in time must not make it a
+ * multiple.
+ */
+typedef struct EcPatience
+{
+	int64		spent_us;
+} EcPatience;
+
+/* One document that a read wants; distinct ids. */
+typedef struct EcItem
+{
+	const char *id;				/* the key column's text, canonical */
+	text	   *json;			/* the document, server encoding; NULL: absent, or not the owner's */
+
+	/* private to read/ */
+	enum
+	{
+		EC_ITEM_ASK,			/* the cache may answer */
+		EC_ITEM_TABLE,			/* the table answers, nothing is stored */
+		EC_ITEM_FILL,			/* the key is locked in store mode: fill it */
+		EC_ITEM_DONE
+	}			state;
+	uint64		hash;
+	uint64		token;
+	int			server;
+	int			keylen;
+	char		key[EC_KEY_MAX];
+} EcItem;
+
+extern bool ec_hit_exchange(EcPatience *patience, EcRequest *reqs, int n);
+extern bool ec_hit_time_is_left(const EcPatience *patience);
+extern void ec_hit_classify(EcAttachment *att, EcItem *items, int n);
+extern void ec_hit_request(EcRequest *req, EcRequestKind kind, const EcItem *item);
+extern void ec_hit_ask(EcAttachment *att, EcItem *items, int n, const EcOwner *owner,
+					   EcPatience *patience);
+
+#endif							/* ECHOCACHE_READ_HIT_H */

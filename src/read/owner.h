@@ -1,0 +1,29 @@
+/*-------------------------------------------------------------------------
+ *
+ * owner.h
+ *	  The owner that a caller asks for, and the member by which a document shows him.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef ECHOCACHE_READ_OWNER_H
+#define ECHOCACHE_READ_OWNER_H
+
+#include "fmgr.h"
+
+#include "attachments/configuration.h"
+
+/* How the owner is asked for: his text, and the member that his documents show. */
+typedef struct EcOwner
+{
+	const char *text;			/* NULL: not asked for */
+	char	   *member;
+	int			memberlen;
+	int			namelen;
+} EcOwner;
+
+extern char *ec_owner_member(EcAttachment *att, const char *owner, int *len, int *namelen);
+extern void ec_owner_make(EcAttachment *att, const char *text, EcOwner *owner);
+
+#endif							/* ECHOCACHE_READ_OWNER_H */

@@ -1,0 +1,46 @@
+/*-------------------------------------------------------------------------
+ *
+ * permission.c
+ *	  May the current role read this document?
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/lsyscache.h"
+
+#include "attachments/configuration.h"
+#include "compat.h"
+#include "read/permission.h"
+
+/*
+ * May the current role read this document?  As SQL has it: USAGE on the schema, and
+ * SELECT on the table or on each column that the document shows; and EXECUTE on the
+ * function that makes it, whose grant stands for what that reads.  Throws 42501 if not,
+ * 42883 if that function is gone.
+ */
+void
+ec_permission_check(EcAttachment *att)
+{
+	Oid			user = GetUserId();
+	int			attno = -1;
+
+	if (ec_compat_namespace_aclcheck(att->namespace, user, ACL_USAGE) != ACLCHECK_OK)
+		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_SCHEMA, get_namespace_name(att->namespace));
+	if (att->function_name && !OidIsValid(att->function))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_FUNCTION),
+				 errmsg("function %s of document \"%s\" does not exist any more",
+						att->function_name, att->name),
+				 errhint("Create it again, or detach the document and attach the table again.")));
+	if (pg_class_aclcheck(att->relid, user, ACL_SELECT) != ACLCHECK_OK)
+		while ((attno = bms_next_member(att->columns, attno)) >= 0)
+			if (pg_attribute_aclcheck(att->relid, attno, user, ACL_SELECT) != ACLCHECK_OK)
+				aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, get_rel_name(att->relid));
+	if (att->function_name && ec_compat_proc_aclcheck(att->function, user, ACL_EXECUTE) != ACLCHECK_OK)
+		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FUNCTION, get_func_name(att->function));
+}

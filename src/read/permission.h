@@ -1,0 +1,17 @@
+/*-------------------------------------------------------------------------
+ *
+ * permission.h
+ *	  May the current role read this document?
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef ECHOCACHE_READ_PERMISSION_H
+#define ECHOCACHE_READ_PERMISSION_H
+
+#include "attachments/configuration.h"
+
+extern void ec_permission_check(EcAttachment *att);
+
+#endif							/* ECHOCACHE_READ_PERMISSION_H */

@@ -1,0 +1,21 @@
+/*-------------------------------------------------------------------------
+ *
+ * read.h
+ *	  The read path: the cache, a fill, or the table alone.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef ECHOCACHE_READ_READ_H
+#define ECHOCACHE_READ_READ_H
+
+#include "attachments/configuration.h"
+#include "read/hit.h"
+
+extern void ec_read(const char *name, EcItem *items, int n, const char *owner_text);
+extern bool ec_read_touch(EcAttachment *att, const char *id, int64 ttl);
+extern bool ec_read_invalidate(EcAttachment *att, const char *id);
+extern bool ec_read_refresh(EcAttachment *att, const char *id);
+
+#endif							/* ECHOCACHE_READ_READ_H */

@@ -1,0 +1,216 @@
+/*-------------------------------------------------------------------------
+ *
+ * render.c
+ *	  From a row that this transaction has written to its document.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/heaptoast.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/tupconvert.h"
+#include "executor/executor.h"
+#include "funcapi.h"
+#include "utils/fmgrprotos.h"
+#include "utils/lsyscache.h"
+#include "utils/snapmgr.h"
+
+#include "attachments/configuration.h"
+#include "attachments/filter.h"
+#include "commit/pending.h"
+#include "protocol/reply.h"
+#include "read/act.h"
+#include "read/encoding.h"
+#include "read/render.h"
+
+static bool is_unique(Relation rel, AttrNumber attno);
+static void make_shape(EcAttachment *att, Relation rel);
+static bool fetch_version(Relation rel, EcPlace *place, Snapshot snapshot,
+						  TupleTableSlot *slot);
+static void render_row(EcAttachment *att, EcRow *row, TupleTableSlot *slot, ExprState *filter,
+					   ExprContext *econtext);
+
+/* Is there a unique index on just this column? */
+static bool
+is_unique(Relation rel, AttrNumber attno)
+{
+	bool		unique = false;
+	ListCell   *lc;
+
+	foreach(lc, RelationGetIndexList(rel))
+	{
+		Relation	index = index_open(lfirst_oid(lc), AccessShareLock);
+
+		unique |= index->rd_index->indisunique && index->rd_index->indisvalid &&
+			index->rd_index->indnkeyatts == 1 && index->rd_index->indkey.values[0] == attno &&
+			RelationGetIndexPredicate(index) == NIL;
+		index_close(index, AccessShareLock);
+	}
+	return unique;
+}
+
+/* The columns that the document shows, as a record type of their own; the filter. */
+static void
+make_shape(EcAttachment *att, Relation rel)
+{
+	MemoryContext old = MemoryContextSwitchTo(att->context);
+	TupleDesc	shape = CreateTemplateTupleDesc(bms_num_members(att->columns));
+	int			attno = -1;
+	AttrNumber	n = 0;
+
+	while ((attno = bms_next_member(att->columns, attno)) >= 0)
+		TupleDescCopyEntry(shape, ++n, RelationGetDescr(rel), attno);
+	att->key_unique = is_unique(rel, get_attnum(att->relid, NameStr(att->key.name)));
+	att->filter_expr = att->filter ? (Expr *) ec_filter_parse(rel, att->filter, true) : NULL;
+	att->shape = BlessTupleDesc(shape);
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * The version of a row that this transaction has written last: where its trigger
+ * saw it, or where that was moved on to by a trigger within a trigger.  If the table was
+ * rewritten since (CLUSTER), there may be no such place any more, which takes a system
+ * call to find out; in the file that the row was written to there is.
+ */
+static bool
+fetch_version(Relation rel, EcPlace *place, Snapshot snapshot, TupleTableSlot *slot)
+{
+	bool		found = false;
+	TableScanDesc scan;
+
+	if (rel->rd_rel->relfilenode == place->filenode &&
+		table_tuple_fetch_row_version(rel, &place->tid, snapshot, slot))
+		return true;
+	scan = table_beginscan_tid(rel, snapshot);
+	if (table_tuple_tid_valid(scan, &place->tid))
+	{
+		table_tuple_get_latest_tid(scan, &place->tid);
+		found = table_tuple_fetch_row_version(rel, &place->tid, snapshot, slot);
+	}
+	table_endscan(scan);
+	return found;
+}
+
+/* Render one row, in the attached table's layout. */
+static void
+render_row(EcAttachment *att, EcRow *row, TupleTableSlot *slot, ExprState *filter,
+		   ExprContext *econtext)
+{
+	Datum	   *values = palloc(att->shape->natts * sizeof(Datum));
+	bool	   *nulls = palloc(att->shape->natts * sizeof(bool));
+	AttrNumber	keyatt = get_attnum(att->relid, NameStr(att->key.name));
+	int			attno = -1;
+	int			a = 0;
+	bool		isnull;
+	Datum		key = slot_getattr(slot, keyatt, &isnull);
+
+	if (isnull || strcmp(OutputFunctionCall(&att->key.out, key), row->id) != 0)
+		return;
+	row->same_id = true;
+	if (filter)
+	{
+		econtext->ecxt_scantuple = slot;
+		if (!ExecQual(filter, econtext))
+			return;
+	}
+	while ((attno = bms_next_member(att->columns, attno)) >= 0)
+	{
+		values[a] = slot_getattr(slot, attno, &nulls[a]);
+		a++;
+	}
+	row->matches = 1;
+	row->json = DatumGetTextP(DirectFunctionCall1(row_to_json, HeapTupleGetDatum(
+						toast_build_flattened_tuple(att->shape, values, nulls))));
+}
+
+/*
+ * Render rows that this transaction has written, from where it has; no query,
+ * and no lock that we do not hold: the caller has locked the attached table, and
+ * its DML the one that it wrote to.  A row that is not found has no matches, which
+ * may mean that it is deleted, or that it would take a query.
+ */
+void
+ec_render_written(EcAttachment *att, EcRow *rows, int n, Snapshot snapshot)
+{
+	Relation	root;
+	EState	   *estate = NULL;
+	ExprState  *filter = NULL;
+	EcActing	before;
+
+	if (n == 0)
+		return;
+	ec_act_begin(att, true, &before);
+	PushActiveSnapshot(snapshot);
+	root = table_open(att->relid, NoLock);
+	if (att->shape == NULL)
+		make_shape(att, root);
+	if (!att->key_unique)
+	{
+		/* perhaps another row has the same id: that takes a query */
+		for (int i = 0; i < n; i++)
+			rows[i].matches = 0;
+		n = 0;
+	}
+	if (att->filter_expr)
+	{
+		estate = CreateExecutorState();
+		filter = ExecPrepareQual(list_make1(att->filter_expr), estate);
+	}
+	for (int i = 0; i < n; i++)
+	{
+		EcRow	   *row = &rows[i];
+		Relation	rel;
+		TupleTableSlot *slot;
+
+		row->matches = 0;
+		row->same_id = false;
+		row->json = NULL;
+		/* a virtual column would take a query */
+		if (!OidIsValid(row->place.table) || att->has_virtual)
+			continue;
+		rel = table_open(row->place.table, NoLock);
+		slot = table_slot_create(rel, NULL);
+		if (fetch_version(rel, &row->place, GetActiveSnapshot(), slot))
+		{
+			TupleTableSlot *mine = slot;
+			TupleConversionMap *map = NULL;
+
+			if (rel->rd_id != root->rd_id)
+				map = convert_tuples_by_name(RelationGetDescr(rel), RelationGetDescr(root));
+			if (map)
+				mine = execute_attr_map_slot(map->attrMap, slot,
+											 MakeSingleTupleTableSlot(RelationGetDescr(root),
+																	  &TTSOpsVirtual));
+			render_row(att, row, mine, filter, filter ? GetPerTupleExprContext(estate) : NULL);
+			if (mine != slot)
+				ExecDropSingleTupleTableSlot(mine);
+		}
+		ExecDropSingleTupleTableSlot(slot);
+		table_close(rel, NoLock);
+	}
+	if (estate)
+		FreeExecutorState(estate);
+	table_close(root, NoLock);
+	PopActiveSnapshot();
+	ec_act_end(&before);
+}
+
+/*
+ * What of a row goes into the cache: its JSON in UTF-8.  false: nothing; several
+ * rows have the id, the row's own id is another text (1.0 for 1.00, whose
+ * changes invalidate another key), or UTF-8 cannot express it.
+ */
+bool
+ec_render_cacheable(const EcRow *row, const char **value, size_t *len)
+{
+	if (row->matches != 1 || !row->same_id || row->json == NULL)
+		return false;
+	*len = VARSIZE_ANY_EXHDR(row->json);
+	*value = *len > EC_VALUE_MAX ? NULL : ec_encoding_to_utf8(VARDATA_ANY(row->json), len);
+	return *value != NULL;
+}

@@ -1,0 +1,230 @@
+/*-------------------------------------------------------------------------
+ *
+ * placement.c
+ *	  This backend's copy of the topology, and which server a key lives on.
+ *
+ * Placement is libmemcached's weighted ketama, so every client that is built on
+ * libmemcached finds our keys.  The copy is of the generation that the backend has
+ * entered (topology.c); entering a newer generation replaces the copy.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <libmemcached/memcached.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
+#include "utils/memutils.h"
+
+#include "guc.h"
+#include "servers/placement.h"
+#include "servers/state.h"
+#include "servers/topology.h"
+#include "shmem.h"
+
+/* So much free memory a backend keeps that reads or writes documents. */
+#define EC_KEEP_FREE	(2 * 1024 * 1024)
+
+EcPlacement	ec_placement;
+
+static memcached_st *placement = NULL;	/* NULL: a single server */
+
+/* What ec_placement_on_change() was told: connections are of one generation. */
+static void (*before_change) (void) = NULL;
+
+/* An exchange is under way in which nothing else may be asked. */
+static bool barred = false;
+
+static void keep_free_memory(void);
+static void load_prefix(void);
+static bool load_topology(uint64 generation);
+
+/*
+ * Have malloc() keep EC_KEEP_FREE of free memory.  glibc returns to the kernel what is above
+ * 128 kB by default.  The memory for the next document, and for all copies of it on its way
+ * to the client, is then faulted in page by page, which takes most of the time of a large hit.
+ */
+static void
+keep_free_memory(void)
+{
+#if defined(M_TRIM_THRESHOLD) && defined(M_MMAP_THRESHOLD)
+	(void) mallopt(M_MMAP_THRESHOLD, EC_KEEP_FREE / 2);
+	(void) mallopt(M_TRIM_THRESHOLD, EC_KEEP_FREE);
+#endif
+}
+
+/* Have this called before another generation takes the place of the present one. */
+void
+ec_placement_on_change(void (*callback) (void))
+{
+	before_change = callback;
+}
+
+/* While barred, ec_placement_enter() finds the cache disabled. */
+void
+ec_placement_bar(bool bar)
+{
+	barred = bar;
+}
+
+/* What this database's keys begin with; the lock is held. */
+static void
+load_prefix(void)
+{
+	EcDatabase *db = ec_state_database();
+
+	strlcpy(ec_placement.prefix, db ? db->prefix : ec_guc_key_prefix, sizeof(ec_placement.prefix));
+	ec_placement.has_slot = db != NULL;
+}
+
+/*
+ * Copy the topology of this generation, which we have entered, and make the
+ * placement for it.  Connections of the one before are closed.  false: there is a newer
+ * one, which is to be entered instead.
+ */
+static bool
+load_topology(uint64 generation)
+{
+	memcached_st *memc = NULL;
+	EcServer   *servers;
+	bool		enabled;
+	int			n;
+
+	if (ec_placement.server == NULL)
+		keep_free_memory();
+	before_change();
+
+	servers = MemoryContextAlloc(TopMemoryContext, sizeof(EcServer) * EC_MAX_SERVERS);
+	LWLockAcquire(ec_shmem->lock, LW_SHARED);
+	if (!ec_shmem_is_current(generation))
+	{
+		LWLockRelease(ec_shmem->lock);
+		pfree(servers);
+		return false;
+	}
+	ec_placement.generation = 0; /* until all is done */
+	enabled = ec_shmem->enabled;
+	n = ec_shmem->nservers;
+	memcpy(servers, ec_shmem->server, n * sizeof(EcServer));
+	load_prefix();
+	LWLockRelease(ec_shmem->lock);
+
+	if (n > 1)
+	{
+		memcached_return_t rc = MEMCACHED_MEMORY_ALLOCATION_FAILURE;
+
+		memc = memcached_create(NULL);
+		if (memc != NULL)
+			rc = memcached_behavior_set(memc, MEMCACHED_BEHAVIOR_KETAMA_WEIGHTED, 1);
+		for (int i = 0; i < n && rc == MEMCACHED_SUCCESS; i++)
+		{
+			if (servers[i].port == 0)
+				rc = memcached_server_add_unix_socket_with_weight(memc, servers[i].host,
+																  servers[i].weight);
+			else
+				rc = memcached_server_add_with_weight(memc, servers[i].host,
+													  servers[i].port, servers[i].weight);
+		}
+		if (rc != MEMCACHED_SUCCESS)
+		{
+			const char *why = memcached_strerror(NULL, rc);
+
+			if (memc)
+				memcached_free(memc);
+			pfree(servers);
+			ereport(ERROR,
+					(errcode(ERRCODE_OUT_OF_MEMORY),
+					 errmsg("could not compute the placement of cache keys: %s", why)));
+		}
+	}
+	if (placement)
+		memcached_free(placement);
+	if (ec_placement.server)
+		pfree(ec_placement.server);
+	placement = memc;
+	ec_placement.server = servers;
+	ec_placement.nservers = n;
+	ec_placement.enabled = enabled;
+	ec_placement.generation = generation;
+	return true;
+}
+
+bool
+ec_placement_enter_always(void)
+{
+	for (;;)
+	{
+		uint64		generation = ec_topology_enter();
+
+		if (generation == ec_placement.generation || load_topology(generation))
+			break;
+		ec_topology_leave();
+	}
+	if (!ec_placement.has_slot)
+	{
+		/* has the database got one meanwhile? */
+		LWLockAcquire(ec_shmem->lock, LW_SHARED);
+		load_prefix();
+		LWLockRelease(ec_shmem->lock);
+	}
+	return ec_placement.enabled;
+}
+
+bool
+ec_placement_enter(void)
+{
+	if (barred)
+		return false;
+	if (ec_placement_enter_always())
+		return true;
+	ec_topology_leave();
+	return false;
+}
+
+int
+ec_placement_size(void)
+{
+	return ec_placement.nservers;
+}
+
+uint64
+ec_placement_generation(void)
+{
+	return ec_placement.generation;
+}
+
+/* What this database's keys begin with, in the topology that we have entered. */
+const char *
+ec_placement_prefix(void)
+{
+	return ec_placement.prefix;
+}
+
+const char *
+ec_placement_name(int server)
+{
+	return ec_placement.server[server].name;
+}
+
+/* The server that the key lives on. */
+int
+ec_placement_of(const char *key, int keylen)
+{
+	return placement ? (int) memcached_generate_hash(placement, key, keylen) : 0;
+}
+
+/*
+ * Would the server take a value of this size?  As far as it has told its
+ * item_size_max; an item carries some 50 bytes of its own.
+ */
+bool
+ec_placement_fits(int server, int keylen, size_t valuelen)
+{
+	uint64		max = pg_atomic_read_u64(&ec_shmem->server[server].item_max);
+
+	return max == 0 || valuelen + keylen + 64 <= max;
+}

@@ -1,0 +1,354 @@
+/*-------------------------------------------------------------------------
+ *
+ * topology.c
+ *	  Which servers there are, and who goes by which list of them.
+ *
+ * The topology is published as a generation, and used by processes that have entered it; the
+ * rules are in shmem.h.  The postmaster publishes the first generation, the launcher all
+ * others.  The launcher also resolves names, which can block for long.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <netdb.h>
+#include <sys/un.h>
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "storage/ipc.h"
+#include "storage/proc.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "guc.h"
+#include "servers/state.h"
+#include "servers/topology.h"
+#include "shmem.h"
+
+/* How often a commit without a launcher is logged. */
+#define NO_LAUNCHER_MS	60000
+
+static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
+
+/*
+ * The entries of this process into the topology, newest last: the nesting level of the
+ * (sub)transaction that owns each, or 0 for one outside of any transaction.  There are several
+ * when a read runs within a read.  The end of a (sub)transaction releases what an error in it
+ * has left entered, and nothing else.
+ */
+static int *entries = NULL;
+static int	nentries = 0;
+static int	max_entries = 0;
+
+static void resolve_server(EcServer *s, bool numeric);
+static int	make_servers(EcServer *servers);
+static void shmem_startup(void);
+
+/* ---------------------------------------------------------------- publishing */
+
+/*
+ * Set the addresses of a server; with numeric, only those that need no resolver.  (localhost
+ * is in the hosts file, and the postmaster looks it up for listen_addresses as well.)  Never
+ * throws; a name that does not resolve has no address.
+ */
+static void
+resolve_server(EcServer *s, bool numeric)
+{
+	struct addrinfo hints = {0};
+	struct addrinfo *list;
+	char		port[16];
+
+	s->naddresses = 0;
+	if (s->port == 0)
+	{
+		struct sockaddr_un *un = (struct sockaddr_un *) &s->address[0].addr;
+
+		memset(&s->address[0], 0, sizeof(EcAddress));
+		un->sun_family = AF_UNIX;
+		strlcpy(un->sun_path, s->host, sizeof(un->sun_path));
+		s->address[0].len = sizeof(struct sockaddr_un);
+		s->naddresses = 1;
+		return;
+	}
+	hints.ai_socktype = SOCK_STREAM;
+	hints.ai_flags = AI_NUMERICSERV;
+	if (numeric && strcmp(s->host, "localhost") != 0)
+		hints.ai_flags |= AI_NUMERICHOST;
+	snprintf(port, sizeof(port), "%d", s->port);
+	if (getaddrinfo(s->host, port, &hints, &list) != 0)
+		return;
+	for (struct addrinfo *a = list; a && s->naddresses < EC_MAX_ADDRESSES; a = a->ai_next)
+	{
+		EcAddress  *address = &s->address[s->naddresses];
+
+		if (a->ai_addrlen > sizeof(address->addr))
+			continue;
+		memset(address, 0, sizeof(EcAddress));
+		memcpy(&address->addr, a->ai_addr, a->ai_addrlen);
+		address->len = a->ai_addrlen;
+		s->naddresses++;
+	}
+	freeaddrinfo(list);
+}
+
+/* The servers that the settings name, with the addresses of those that need no resolver. */
+static int
+make_servers(EcServer *servers)
+{
+	int			n = ec_guc_host_list->n;
+
+	for (int i = 0; i < n; i++)
+	{
+		const EcHost *h = &ec_guc_host_list->host[i];
+		EcServer   *s = &servers[i];
+
+		memset(s, 0, sizeof(EcServer));
+		strlcpy(s->host, h->host, sizeof(s->host));
+		s->port = h->port;
+		s->weight = h->weight;
+		if (h->port == 0)
+			strlcpy(s->name, h->host, sizeof(s->name));
+		else
+			snprintf(s->name, sizeof(s->name), strchr(h->host, ':') ? "[%s]:%d" : "%s:%d",
+					 h->host, h->port);
+		resolve_server(s, true);
+		pg_atomic_init_u32(&s->connections, 0);
+		pg_atomic_init_u32(&s->kept, 0);
+		pg_atomic_init_u64(&s->item_max, 0);
+	}
+	return n;
+}
+
+/*
+ * The first generation, by the postmaster as it makes the shared memory: a commit
+ * may come before the launcher has begun, and must invalidate what an earlier life left
+ * in the cache.
+ */
+static void
+shmem_startup(void)
+{
+	if (prev_shmem_startup_hook)
+		prev_shmem_startup_hook();
+	if (pg_atomic_read_u64(&ec_shmem->generation) != 0)
+		return;
+	ec_shmem->nservers = make_servers(ec_shmem->server);
+	ec_shmem->enabled = ec_guc_enabled && !IsBinaryUpgrade;	/* pg_upgrade changes no row */
+	pg_atomic_write_u64(&ec_shmem->generation, EC_FIRST_GENERATION);
+}
+
+/* Once, from _PG_init, after ec_shmem_init(). */
+void
+ec_topology_init(void)
+{
+	prev_shmem_startup_hook = shmem_startup_hook;
+	shmem_startup_hook = shmem_startup;
+}
+
+/*
+ * Publish what the settings say as a new generation.  Every server begins as RECOVERING: keys
+ * may have moved, and what was left in their old places is purged before anybody reads.  Names
+ * keep the addresses that are known.  By the launcher only; throws out of memory.
+ */
+void
+ec_topology_publish(void)
+{
+	EcServer   *servers = palloc(sizeof(EcServer) * EC_MAX_SERVERS);
+	int			n = make_servers(servers);
+
+	for (int i = 0; i < n; i++)
+	{
+		EcServer   *s = &servers[i];
+
+		for (int old = 0; s->naddresses == 0 && old < ec_shmem->nservers; old++)
+		{
+			if (strcmp(ec_shmem->server[old].name, s->name) != 0)
+				continue;
+			s->naddresses = ec_shmem->server[old].naddresses;
+			memcpy(s->address, ec_shmem->server[old].address, sizeof(s->address));
+		}
+	}
+
+	LWLockAcquire(ec_shmem->lock, LW_EXCLUSIVE);
+	ec_state_reset(&ec_shmem->unclaimed);
+	for (int d = 0; d < EC_MAX_DATABASES; d++)
+	{
+		EcDatabase *db = &ec_shmem->database[d];
+
+		ec_state_reset(db);
+		db->standby = false;
+		if (!db->has_next_prefix)
+			continue;
+		strlcpy(db->old_prefix, db->prefix, sizeof(db->old_prefix));
+		strlcpy(db->prefix, db->next_prefix, sizeof(db->prefix));
+		db->old_prefix_generation = pg_atomic_read_u64(&ec_shmem->generation);
+		db->has_old_prefix = true;
+		db->has_next_prefix = false;
+	}
+	memcpy(ec_shmem->server, servers, n * sizeof(EcServer));
+	ec_shmem->nservers = n;
+	ec_shmem->enabled = ec_guc_enabled;
+	ec_shmem->republish = false;
+	pg_atomic_fetch_add_u64(&ec_shmem->generation, 1);
+	LWLockRelease(ec_shmem->lock);
+
+	ereport(LOG,
+			(errmsg_plural("echocache: the cache is %s, with %d server",
+						   "echocache: the cache is %s, with %d servers", n,
+						   ec_guc_enabled ? "on" : "off", n)));
+	for (int d = 0; d < EC_MAX_DATABASES; d++)
+		ec_shmem_wake(ec_shmem->database[d].worker_pid);
+	pfree(servers);
+}
+
+/*
+ * Resolve the names again.  A server that gets its first addresses can be used from now on;
+ * other addresses than before mean another server, and a new generation.  By the launcher
+ * only; may block for as long as the resolver likes.
+ */
+void
+ec_topology_resolve_names(void)
+{
+	bool		changed = false;
+
+	for (int i = 0; i < ec_shmem->nservers; i++)
+	{
+		EcServer   *shared = &ec_shmem->server[i];
+		EcServer   *s = palloc(sizeof(EcServer));
+
+		*s = *shared;
+		resolve_server(s, true);
+		if (s->naddresses == 0)
+		{
+			/* a name; may block for as long as the resolver likes */
+			resolve_server(s, false);
+			if (s->naddresses > 0 &&
+				(s->naddresses != shared->naddresses ||
+				 memcmp(s->address, shared->address, s->naddresses * sizeof(EcAddress)) != 0))
+			{
+				changed |= shared->naddresses > 0;
+				LWLockAcquire(ec_shmem->lock, LW_EXCLUSIVE);
+				memcpy(shared->address, s->address, sizeof(s->address));
+				shared->naddresses = s->naddresses;
+				LWLockRelease(ec_shmem->lock);
+			}
+		}
+		pfree(s);
+		CHECK_FOR_INTERRUPTS();
+	}
+	if (changed)
+		ec_topology_publish();
+}
+
+/* ---------------------------------------------------------------- entering */
+
+/*
+ * Enter the current topology: from here to ec_topology_leave() it stays the
+ * one that counts for this process, since nobody trusts a later one before all have left it.
+ * Returns its generation.  Throws out of memory only, with nothing entered.
+ */
+uint64
+ec_topology_enter(void)
+{
+	pg_atomic_uint64 *mine = &ec_shmem->entered[ec_compat_proc_slot()];
+	uint64		generation;
+
+	if (nentries == max_entries)
+	{
+		int			more = Max(8, 2 * max_entries);
+
+		if (entries == NULL)
+			entries = MemoryContextAlloc(TopMemoryContext, more * sizeof(int));
+		else
+			entries = repalloc(entries, more * sizeof(int));
+		max_entries = more;
+	}
+	if (nentries > 0)
+		generation = pg_atomic_read_u64(mine);
+	else
+		for (;;)
+		{
+			generation = pg_atomic_read_u64(&ec_shmem->generation);
+			pg_atomic_write_u64(mine, generation);
+			pg_memory_barrier();	/* the entry is seen before the check is made */
+			if (pg_atomic_read_u64(&ec_shmem->generation) == generation)
+				break;
+		}
+	entries[nentries++] = GetCurrentTransactionNestLevel();
+	return generation;
+}
+
+/* Leave it again. */
+void
+ec_topology_leave(void)
+{
+	Assert(ec_topology_is_entered());
+	if (--nentries > 0)
+		return;
+	pg_memory_barrier();
+	pg_atomic_write_u64(&ec_shmem->entered[ec_compat_proc_slot()], 0);
+}
+
+/* Is this process in the topology?  Whoever places a key or sends a request must be. */
+bool
+ec_topology_is_entered(void)
+{
+	return nentries > 0;
+}
+
+/*
+ * A commit has entered the first generation: the launcher has not taken over from the
+ * postmaster yet.  The commit sends its markers as any other does, but no server becomes UP and
+ * the outbox is not needed, since the launcher's first generation has every server purged.  A
+ * launcher that does not come (for want of max_worker_processes) is logged once a minute.
+ */
+void
+ec_topology_without_launcher(void)
+{
+	uint64		now = (uint64) GetCurrentTimestamp();
+	uint64		logged = pg_atomic_read_u64(&ec_shmem->no_launcher_logged);
+
+	if (!TimestampDifferenceExceeds((TimestampTz) logged, (TimestampTz) now, NO_LAUNCHER_MS) ||
+		!pg_atomic_compare_exchange_u64(&ec_shmem->no_launcher_logged, &logged, now))
+		return;
+	ereport(LOG,
+			(errmsg("echocache: the launcher has not started"),
+			 errdetail("No document is cached.  Commits invalidate what memcached still has."),
+			 errhint("Perhaps max_worker_processes is too small."),
+			 errhidestmt(true), errhidecontext(true)));
+}
+
+/*
+ * The (sub)transaction at this level ends, and all below it: leave what was entered in
+ * them and not left, as happens when an error is thrown in between.  Never throws.
+ */
+void
+ec_topology_at_end(int level)
+{
+	while (nentries > 0 && entries[nentries - 1] >= level)
+		ec_topology_leave();
+}
+
+/*
+ * Has everybody left the generations before this one?  If not, *pid and *dboid are those of a
+ * process that has not.
+ */
+bool
+ec_topology_all_left(uint64 before, int *pid, Oid *dboid)
+{
+	pg_memory_barrier();
+	for (int i = 0; i < ec_shmem->nprocs; i++)
+	{
+		uint64		in = pg_atomic_read_u64(&ec_shmem->entered[i]);
+
+		if (in == 0 || in >= before)
+			continue;
+		*pid = GetPGProcByNumber(i)->pid;
+		*dboid = GetPGProcByNumber(i)->databaseId;
+		return false;
+	}
+	return true;
+}

@@ -1,0 +1,28 @@
+/*-------------------------------------------------------------------------
+ *
+ * topology.h
+ *	  Which servers there are, and who goes by which list of them.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef ECHOCACHE_TOPOLOGY_H
+#define ECHOCACHE_TOPOLOGY_H
+
+
+
+/* By the postmaster, then by the launcher. */
+extern void ec_topology_init(void);
+extern void ec_topology_publish(void);
+extern void ec_topology_resolve_names(void);
+
+/* By everybody who places keys. */
+extern uint64 ec_topology_enter(void);
+extern void ec_topology_leave(void);
+extern bool ec_topology_is_entered(void);
+extern void ec_topology_without_launcher(void);
+extern void ec_topology_at_end(int level);
+extern bool ec_topology_all_left(uint64 before, int *pid, Oid *dboid);
+
+#endif							/* ECHOCACHE_TOPOLOGY_H */

@@ -1,0 +1,272 @@
+/*-------------------------------------------------------------------------
+ *
+ * batch.c
+ *	  What goes over all documents of a name shares this: warm and verify.
+ *
+ * A sweep is one statement, in batches.  Of each it keeps nothing but counts, and
+ * between two of them it holds no lock of ours and is in no topology, so that
+ * nobody waits for more than one batch.  What it stores goes by the fence as a fill
+ * does: class in share mode, keys in store mode, neither with waiting; marker; a
+ * snapshot taken after that; the document by CAS.  The tables that the query
+ * reads are locked beforehand, to the end of the transaction as by any query.
+ *
+ * The table's owner reads, since whoever may call these functions is shown no
+ * document.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/snapmgr.h"
+
+#include "attachments/attachment.h"
+#include "attachments/configuration.h"
+#include "commit/locks.h"
+#include "deadline.h"
+#include "guc.h"
+#include "net/request.h"
+#include "read/act.h"
+#include "read/build.h"
+#include "read/fetch.h"
+#include "read/fill.h"
+#include "read/render.h"
+#include "servers/exchange.h"
+#include "servers/placement.h"
+#include "servers/state.h"
+#include "servers/topology.h"
+#include "shmem.h"
+#include "sql/batch.h"
+
+/* How often, and for how long in all, a batch waits for a bulk writer. */
+#define CLASS_NAP_MS	10
+#define CLASS_TRIES		10
+
+/* Values of one exchange: so much arrives in time on any network worth its name. */
+#define PIECE_BYTES		(256 * 1024)
+
+static void check_transaction(const char *function);
+
+/*
+ * Not where a fill would be refused: what this transaction has written nobody else
+ * may see yet, and an old snapshot shows old rows.
+ */
+static void
+check_transaction(const char *function)
+{
+	if (TransactionIdIsValid(GetTopTransactionIdIfAny()))
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("%s cannot run in a transaction that has written anything", function),
+				 errhint("Run it in a transaction of its own.")));
+	if (IsolationUsesXactSnapshot())
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("%s must run in isolation level READ COMMITTED", function)));
+}
+
+/*
+ * Begin to go over the documents of a name, which must stay where it is.  Throws
+ * where that cannot be: see the function's entry in README.md.
+ */
+void
+ec_batch_begin(EcBatch *sweep, const char *function, const char *name)
+{
+	memset(sweep, 0, sizeof(EcBatch));
+	sweep->function = function;
+	sweep->name = name;
+	(void) ec_attachment_require(name);
+	PreventCommandDuringRecovery(function);
+	check_transaction(function);
+	ec_batch_attachment(sweep);
+	ec_batch_topology(function);	/* is there one? */
+	ec_topology_leave();
+}
+
+/*
+ * Have the document as it is now, with the locks that its query will need.  May wait
+ * for these; the caller holds nothing of ours.
+ */
+void
+ec_batch_attachment(EcBatch *sweep)
+{
+	EcAttachment *att;
+
+	while ((att = ec_attachment_require(sweep->name)) != sweep->att)
+	{
+		if (sweep->att != NULL && sweep->att->relid != att->relid)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("document \"%s\" was attached to another table meanwhile",
+							sweep->name)));
+		ec_fill_lock_tables(att);
+		sweep->att = att;
+	}
+	if (att->suspended)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("document \"%s\" is not cached", sweep->name),
+				 errdetail("A trigger of echocache on its table is disabled or gone, or another "
+						   "database uses its keys.")));
+}
+
+/* Enter the topology; 55000 when there is none. */
+void
+ec_batch_topology(const char *function)
+{
+	if (!ec_placement_enter())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("%s needs the cache, which is off", function),
+				 errhint("Set echocache.enabled = on, then SELECT pg_reload_conf().")));
+}
+
+/*
+ * Begin a batch: interrupts, what may have changed, the topology, and the class in
+ * share mode.  false: a bulk writer has the class, and has had it for as long as
+ * it is worth to wait; then nothing is entered or held.
+ *
+ * The document is looked up under the class lock once more: whoever changes it in
+ * a way that we do not see takes that lock first.
+ */
+bool
+ec_batch_enter(EcBatch *sweep)
+{
+	for (int tries = 1;; tries++)
+	{
+		EcAttachment *att;
+
+		CHECK_FOR_INTERRUPTS();
+		check_transaction(sweep->function);
+		ec_batch_attachment(sweep);
+		att = sweep->att;
+		ec_batch_topology(sweep->function);
+		if (ec_locks_attachment(att->relid, EC_LOCK_ATTACHMENT_SHARE, false))
+		{
+			if (ec_attachment_by_name(sweep->name) == att)
+			{
+				sweep->class_busy = false;
+				return true;
+			}
+			ec_locks_release_attachment(att->relid, EC_LOCK_ATTACHMENT_SHARE);
+		}
+		ec_topology_leave();
+		if (sweep->class_busy || tries == CLASS_TRIES)
+			break;
+		ec_deadline_nap(CLASS_NAP_MS);
+	}
+	sweep->class_busy = true;
+	return false;
+}
+
+/* The batch is over; its keys are unlocked. */
+void
+ec_batch_leave(EcBatch *sweep)
+{
+	ec_locks_release_attachment(sweep->att->relid, EC_LOCK_ATTACHMENT_SHARE);
+	ec_topology_leave();
+}
+
+/*
+ * Send many requests, and wait for the answers.  They go in pieces with a deadline
+ * each, so that a long way to a server is not taken for its end; valuelen says how
+ * much each will carry in either direction.  A server that is DOWN, since just
+ * now perhaps, is not asked: EC_FAILED.  Throws for interrupts.
+ */
+void
+ec_batch_exchange(EcRequest *reqs, int n)
+{
+	int			end;
+
+	for (int first = 0; first < n; first = end)
+	{
+		size_t		bytes = 0;
+
+		for (end = first; end < n && (end == first || bytes + reqs[end].valuelen <= PIECE_BYTES);
+			 end++)
+		{
+			EcRequest	   *req = &reqs[end];
+
+			if (req->skip)
+				continue;
+			bytes += req->valuelen;
+			req->skip = ec_state_of(req->server) == EC_DOWN;
+			if (req->skip)
+				req->result = EC_FAILED;
+		}
+		(void) ec_exchange(reqs + first, end - first, ec_deadline_in(ec_guc_timeout), 0);
+	}
+}
+
+/*
+ * The rows with these distinct ids as they are now: a snapshot is taken that has
+ * every commit that came before.  false: not now; the function that makes the
+ * documents needs a lock of somebody who may be waiting for us.  Throws what the
+ * query, or that function, throws.
+ */
+bool
+ec_batch_fetch(EcBatch *sweep, EcRow *rows, int n)
+{
+	if (n > 0 && sweep->att->function_name)
+		return ec_build_may_store(sweep->att) &&
+			ec_fetch_guarded(sweep->att, rows, n, false) == EC_FETCH_DONE;
+	ec_fetch(sweep->att, rows, n, GetLatestSnapshot(), true);
+	return true;
+}
+
+/*
+ * Prepare a query of ours, for as long as the caller is connected to SPI.  It is
+ * planned for its values each time: what is good for a few rows behind some key is
+ * not what an unknown limit would get.
+ */
+SPIPlanPtr
+ec_batch_prepare(EcBatch *sweep, const char *sql, int nargs, Oid *argtypes)
+{
+	MemoryContext context = CurrentMemoryContext;
+	EcActing	before;
+	SPIPlanPtr	plan;
+
+	ec_act_begin(sweep->att, true, &before);
+	plan = SPI_prepare_cursor(sql, nargs, argtypes, CURSOR_OPT_CUSTOM_PLAN);
+	ec_act_end(&before);
+	MemoryContextSwitchTo(context); /* SPI has left us in its own */
+	if (plan == NULL)
+		elog(ERROR, "could not prepare \"%s\": %s", sql, SPI_result_code_string(SPI_result));
+	return plan;
+}
+
+/*
+ * Run a query of ours as the table's owner, with the newest snapshot; returns how many
+ * rows it gives, which are in SPI_tuptable.
+ */
+uint64
+ec_batch_query(EcBatch *sweep, SPIPlanPtr plan, Datum *values, const char *nulls)
+{
+	MemoryContext context = CurrentMemoryContext;
+	EcActing	before;
+
+	ec_act_begin(sweep->att, true, &before);
+	PushActiveSnapshot(GetLatestSnapshot());
+	if (SPI_execute_plan(plan, values, nulls, true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read the table of document \"%s\"", sweep->name);
+	PopActiveSnapshot();
+	ec_act_end(&before);
+	MemoryContextSwitchTo(context);
+	return SPI_processed;
+}
+
+/* The rows that have documents, as a FROM and a WHERE clause; the table's alias is t. */
+char *
+ec_batch_from(EcAttachment *att)
+{
+	return psprintf("FROM %s%s AS t WHERE t.%s IS NOT NULL%s%s%s",
+					att->partitioned ? "" : "ONLY ", ec_attachment_table(att),
+					quote_identifier(NameStr(att->key.name)),
+					att->filter ? " AND (" : "", att->filter ? att->filter : "",
+					att->filter ? ")" : "");
+}

@@ -1,0 +1,45 @@
+/*-------------------------------------------------------------------------
+ *
+ * batch.h
+ *	  What goes over all documents of a name shares this: warm and verify.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef ECHOCACHE_SQL_BATCH_H
+#define ECHOCACHE_SQL_BATCH_H
+
+#include "executor/spi.h"
+
+#include "attachments/configuration.h"
+#include "net/request.h"
+#include "read/render.h"
+
+/* Documents of one batch: each takes a lock, of which there are not many. */
+#define EC_BATCH_MAX	500
+
+/* About so much of documents is in memory at once. */
+#define EC_BATCH_BYTES	(4 * 1024 * 1024)
+
+typedef struct EcBatch
+{
+	const char *function;		/* for messages */
+	const char *name;
+	EcAttachment *att;			/* as it is now; what its query reads is locked */
+	bool		class_busy;		/* the class was busy for long: do not wait for it again */
+} EcBatch;
+
+extern void ec_batch_begin(EcBatch *sweep, const char *function, const char *name);
+extern void ec_batch_attachment(EcBatch *sweep);
+extern void ec_batch_topology(const char *function);
+extern bool ec_batch_enter(EcBatch *sweep);
+extern void ec_batch_leave(EcBatch *sweep);
+extern void ec_batch_exchange(EcRequest *reqs, int n);
+extern bool ec_batch_fetch(EcBatch *sweep, EcRow *rows, int n);
+extern SPIPlanPtr ec_batch_prepare(EcBatch *sweep, const char *sql, int nargs, Oid *argtypes);
+extern uint64 ec_batch_query(EcBatch *sweep, SPIPlanPtr plan, Datum *values,
+							 const char *nulls);
+extern char *ec_batch_from(EcAttachment *att);
+
+#endif							/* ECHOCACHE_SQL_BATCH_H */

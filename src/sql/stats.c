@@ -1,0 +1,111 @@
+/*-------------------------------------------------------------------------
+ *
+ * stats.c
+ *	  SQL functions that show counters and servers.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <limits.h>
+
+#include "access/tupdesc.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+#include "utils/tuplestore.h"
+
+#include "servers/state.h"
+#include "shmem.h"
+#include "sql/stats.h"
+#include "sql/support.h"
+
+PG_FUNCTION_INFO_V1(echocache_servers_internal);
+PG_FUNCTION_INFO_V1(echocache_stats_internal);
+PG_FUNCTION_INFO_V1(echocache_stats_reset);
+
+/* Behind the view echocache_servers: a row for each server of the topology. */
+Datum
+echocache_servers_internal(PG_FUNCTION_ARGS)
+{
+	TupleDesc	desc;
+	Tuplestorestate *rows = ec_support_begin_rows(fcinfo, &desc);
+	EcDatabase *db = ec_state_database();
+	EcServer   *servers = palloc(sizeof(EcServer) * EC_MAX_SERVERS);
+	bool		enabled;
+	int			n;
+
+	LWLockAcquire(ec_shmem->lock, LW_SHARED);
+	enabled = ec_shmem->enabled;
+	n = ec_shmem->nservers;
+	memcpy(servers, ec_shmem->server, n * sizeof(EcServer));
+	LWLockRelease(ec_shmem->lock);
+
+	for (int i = 0; i < n; i++)
+	{
+		Datum		values[8] = {0};
+		bool		nulls[8] = {0};
+		EcServer   *s = &servers[i];
+
+		values[0] = CStringGetTextDatum(s->name);
+		values[1] = Int32GetDatum(s->weight);
+		values[2] = CStringGetTextDatum(!enabled ? "OFF" : ec_state_name(ec_state_of(i)));
+		nulls[3] = db == NULL || db->since[i] == 0;
+		values[3] = TimestampTzGetDatum(nulls[3] ? 0 : db->since[i]);
+		values[4] = Int32GetDatum(pg_atomic_read_u32(&s->connections));
+		values[5] = Int32GetDatum(pg_atomic_read_u32(&s->kept));
+		nulls[6] = nulls[7] = s->last_error[0] == '\0';
+		if (!nulls[6])
+		{
+			values[6] = CStringGetTextDatum(s->last_error);
+			values[7] = TimestampTzGetDatum(s->last_error_at);
+		}
+		tuplestore_putvalues(rows, desc, values, nulls);
+	}
+	return (Datum) 0;
+}
+
+/* Behind echocache_stats: the counters of this database's documents, by table. */
+Datum
+echocache_stats_internal(PG_FUNCTION_ARGS)
+{
+	TupleDesc	desc;
+	Tuplestorestate *rows = ec_support_begin_rows(fcinfo, &desc);
+
+	for (int i = 0; i < EC_MAX_ATTACHMENTS; i++)
+	{
+		EcSlot *slot = &ec_shmem->slot[i];
+		Datum		values[EC_NCOUNTERS + 2];
+		bool		nulls[EC_NCOUNTERS + 2] = {0};
+
+		if (slot->dboid != MyDatabaseId)
+			continue;
+		values[0] = ObjectIdGetDatum(slot->relid);
+		for (int c = 0; c < EC_NCOUNTERS; c++)
+			values[c + 1] = Int64GetDatum((int64) pg_atomic_read_u64(&slot->counter[c]));
+		values[EC_NCOUNTERS + 1] = TimestampTzGetDatum(ec_shmem->stats_reset);
+		tuplestore_putvalues(rows, desc, values, nulls);
+	}
+	return (Datum) 0;
+}
+
+/* All counters of this database's documents back to zero. */
+Datum
+echocache_stats_reset(PG_FUNCTION_ARGS)
+{
+	ec_shmem_require();
+	for (int i = 0; i < EC_MAX_ATTACHMENTS; i++)
+	{
+		if (ec_shmem->slot[i].dboid != MyDatabaseId)
+			continue;
+		for (int c = 0; c < EC_NCOUNTERS; c++)
+			pg_atomic_write_u64(&ec_shmem->slot[i].counter[c], 0);
+	}
+	LWLockAcquire(ec_shmem->lock, LW_EXCLUSIVE);
+	ec_shmem->stats_reset = GetCurrentTimestamp();
+	LWLockRelease(ec_shmem->lock);
+	PG_RETURN_VOID();
+}

@@ -1,0 +1,408 @@
+/*-------------------------------------------------------------------------
+ *
+ * verify.c
+ *	  Compare the documents that the servers hold to the rows that there are.
+ *
+ * The servers are asked which keys they hold, since the table cannot tell those of
+ * rows that are gone.  Each key is then looked at under its lock in store mode, in
+ * this order: lock, is the server UP, value, snapshot, row.  No writer of the document
+ * is between its marker and its end then, so a value that is not a marker is what
+ * the last of them left behind, which the snapshot shows: what differs is wrong, and
+ * not merely under way.  src/README.md has the argument.
+ *
+ * What is wrong is invalidated by its token, under the lock.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "executor/tuptable.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/tuplestore.h"
+
+#include "attachments/column.h"
+#include "attachments/configuration.h"
+#include "commit/locks.h"
+#include "deadline.h"
+#include "net/request.h"
+#include "protocol/wire.h"
+#include "read/act.h"
+#include "read/encoding.h"
+#include "read/render.h"
+#include "servers/state.h"
+#include "shmem.h"
+#include "sql/batch.h"
+#include "sql/support.h"
+#include "sql/verify.h"
+#include "sql/verify_keys.h"
+#include "waitpoint.h"
+
+PG_FUNCTION_INFO_V1(echocache_verify);
+
+/* How often to try a key that is busy, and how long to wait in between. */
+#define BUSY_TRIES		6
+#define BUSY_NAP_MS		20
+
+/* Keys that are reported by name, at most. */
+#define KEYS_MAX		1000
+
+typedef struct Classify
+{
+	EcVerify	   *verify;
+	EcVerifyKey  *key;
+	EcRequest	   *req;
+	bool		ours;
+} Classify;
+
+static void classify(void *arg);
+static bool is_ours(EcVerify *verify, EcVerifyKey *key, EcRequest *req);
+static void report(EcVerify *verify, EcVerifyKey *key, EcRequest *req);
+static int	verify_locked(EcVerify *verify, EcVerifyKey *keys, int n);
+static void verify_slice(EcVerify *verify, EcVerifyKey *keys, int n);
+static int64 count_rows(EcVerify *verify, int64 limit);
+
+/*
+ * Is the value a JSON object that has this id as its key?  By SQL, which knows both the
+ * JSON and the type.  Throws what these throw.
+ */
+static void
+classify(void *arg)
+{
+	Classify   *c = arg;
+	EcVerify	   *verify = c->verify;
+	EcAttachment *att = verify->sweep.att;
+	size_t		len = c->req->found_len;
+	const char *value = ec_encoding_from_utf8(VARDATA(c->req->found), &len);
+	Datum		values[3];
+	EcActing	before;
+	bool		isnull;
+
+	if (value == NULL || memchr(value, '\0', len) != NULL)
+		return;
+	values[0] = PointerGetDatum(cstring_to_text_with_len(value, (int) len));
+	values[1] = CStringGetTextDatum(NameStr(att->key.name));
+	ec_act_begin(att, true, &before);
+	values[2] = ec_column_datum(&att->key, c->key->id);
+	ec_act_end(&before);
+	if (ec_batch_query(&verify->sweep, verify->plan, values, NULL) == 1)
+		c->ours = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1,
+											 &isnull)) && !isnull;
+	SPI_freetuptable(SPI_tuptable);
+}
+
+/* Could we have written this, some time, for this key? */
+static bool
+is_ours(EcVerify *verify, EcVerifyKey *key, EcRequest *req)
+{
+	Classify	c = {verify, key, req, false};
+
+	if (key->id == NULL || req->client_flags != 0)
+		return false;
+	if (verify->planned != verify->sweep.att)
+	{
+		Oid			argtypes[3] = {TEXTOID, TEXTOID, verify->sweep.att->key.type};
+
+		if (verify->plan)
+			(void) SPI_freeplan(verify->plan);
+		verify->plan = ec_batch_prepare(&verify->sweep,
+										"SELECT CASE WHEN pg_catalog.json_typeof(j) "
+										"OPERATOR(pg_catalog.=) 'object' THEN "
+										"(j OPERATOR(pg_catalog.->) $2)::pg_catalog.jsonb "
+										"OPERATOR(pg_catalog.=) pg_catalog.to_jsonb($3) END "
+										"FROM (SELECT $1::pg_catalog.json AS j) AS v",
+										3, argtypes);
+		verify->planned = verify->sweep.att;
+	}
+	return ec_act_guarded(classify, &c) && c.ours;
+}
+
+/* Count a value that should not have been there. */
+static void
+report(EcVerify *verify, EcVerifyKey *key, EcRequest *req)
+{
+	if (is_ours(verify, key, req))
+		verify->stale++;
+	else
+		verify->foreign++;
+	verify->no_row += key->row == NULL || !key->row->same_id;
+	if (verify->want_keys && verify->nkeys < KEYS_MAX)
+	{
+		MemoryContext old = MemoryContextSwitchTo(verify->context);
+
+		verify->keys[verify->nkeys++] = CStringGetTextDatum(key->key);
+		MemoryContextSwitchTo(old);
+	}
+}
+
+/*
+ * Look at those that are not done and whose lock is to be had at once; returns how many
+ * are left.  The class is held in share mode.
+ */
+static int
+verify_locked(EcVerify *verify, EcVerifyKey *keys, int n)
+{
+	EcAttachment *att = verify->sweep.att;
+	EcRequest	   *reqs = palloc(n * sizeof(EcRequest));
+	EcRequest	   *removals = palloc(n * sizeof(EcRequest));
+	EcRow	   *rows = palloc(n * sizeof(EcRow));
+	int			nrows = 0;
+	int			open = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		EcVerifyKey  *key = &keys[i];
+		EcRequest	   *req = &reqs[i];
+
+		ec_request_init(req, EC_REQUEST_INSPECT, key->server, key->key, key->keylen);
+		req->valuelen = key->size;
+		req->skip = key->done;
+		if (key->done)
+			continue;
+		/* whoever else's key it is, no writer of ours has it */
+		if (key->id != NULL)
+		{
+			key->hash = ec_locks_hash(att->relid, key->id, (int) strlen(key->id));
+			key->locked = ec_locks_key(key->hash, EC_LOCK_STORE, false);
+			if (!key->locked)
+			{
+				req->skip = true;
+				open++;
+				continue;
+			}
+		}
+		key->done = true;
+
+		/*
+		 * Asked under the lock: a writer that could not set its marker has made the
+		 * server DOWN before it committed, and it is UP again only when that has
+		 * been made up for.
+		 */
+		if (ec_state_of(key->server) != EC_UP)
+		{
+			req->skip = true;
+			verify->left_out++;
+		}
+	}
+	ec_batch_exchange(reqs, n);
+	for (int i = 0; i < n; i++)
+	{
+		EcVerifyKey  *key = &keys[i];
+		EcRequest	   *req = &reqs[i];
+
+		key->row = NULL;
+		key->wrong = false;
+		verify->left_out += req->result == EC_FAILED;
+		if (req->result != EC_DONE || (req->found_len == EC_MARKER_LEN &&
+									  memcmp(VARDATA(req->found), EC_MARKER, EC_MARKER_LEN) == 0))
+			continue;
+		key->wrong = true;		/* until it is known to be right */
+		if (key->id != NULL)
+		{
+			key->row = &rows[nrows++];
+			key->row->id = key->id;
+		}
+	}
+	ec_waitpoint("verify-got");
+
+	if (!ec_batch_fetch(&verify->sweep, rows, nrows))
+	{
+		/* as if these had been busy */
+		for (int i = 0; i < n; i++)
+		{
+			if (keys[i].row == NULL)
+				continue;
+			keys[i].row = NULL;
+			keys[i].wrong = keys[i].done = false;
+			open++;
+		}
+	}
+	ec_verify_keys_check_topology(verify);
+	for (int i = 0; i < n; i++)
+	{
+		EcVerifyKey  *key = &keys[i];
+		EcRequest	   *req = &reqs[i];
+		const char *value;
+		size_t		len;
+
+		if (key->row != NULL && req->client_flags == 0 &&
+			ec_render_cacheable(key->row, &value, &len) && len == req->found_len &&
+			memcmp(value, VARDATA(req->found), len) == 0)
+		{
+			key->wrong = false;
+			verify->matching++;
+		}
+		ec_request_init(&removals[i], EC_REQUEST_REMOVE, key->server, key->key, key->keylen);
+		removals[i].token = req->token;
+		removals[i].skip = !key->wrong;
+	}
+	ec_batch_exchange(removals, n);
+	for (int i = 0; i < n; i++)
+	{
+		EcVerifyKey  *key = &keys[i];
+
+		if (key->locked)
+			ec_locks_release_key(key->hash, EC_LOCK_STORE);
+		key->locked = false;
+		if (!key->wrong)
+			continue;
+		verify->invalidated += removals[i].result == EC_DONE;
+		report(verify, key, &reqs[i]);
+	}
+	return open;
+}
+
+/* As many documents as are looked at together, with some patience for those that are busy. */
+static void
+verify_slice(EcVerify *verify, EcVerifyKey *keys, int n)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "echocache verify slice",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(context);
+	int			open = n;
+
+	for (int tries = 1;; tries++)
+	{
+		if (!ec_batch_enter(&verify->sweep))
+			break;				/* a bulk writer, for long */
+		ec_verify_keys_check_topology(verify);
+		open = verify_locked(verify, keys, n);
+		ec_batch_leave(&verify->sweep);
+		MemoryContextReset(context);
+		if (open == 0 || tries == BUSY_TRIES)
+			break;
+		ec_deadline_nap(BUSY_NAP_MS);
+	}
+	verify->busy += open;
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(context);
+}
+
+/* How many rows have a document; limit says how many are of interest. */
+static int64
+count_rows(EcVerify *verify, int64 limit)
+{
+	Oid			argtypes[1] = {INT8OID};
+	Datum		values[1] = {Int64GetDatum(limit)};
+	SPIPlanPtr	plan;
+	bool		isnull;
+
+	ec_batch_attachment(&verify->sweep);
+	plan = ec_batch_prepare(&verify->sweep,
+							psprintf("SELECT pg_catalog.count(*) FROM (SELECT 1 %s LIMIT $1) AS r",
+									 ec_batch_from(verify->sweep.att)), 1, argtypes);
+	if (ec_batch_query(&verify->sweep, plan, values, NULL) != 1)
+		elog(ERROR, "could not count the rows of document \"%s\"", verify->sweep.name);
+	return DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+}
+
+/* Compare what is cached to the table, and invalidate what is wrong; one row of counts. */
+Datum
+echocache_verify(PG_FUNCTION_ARGS)
+{
+	int64		sample = PG_ARGISNULL(1) ? PG_INT64_MAX : PG_GETARG_INT64(1);
+	EcVerify	   *verify = palloc0(sizeof(EcVerify));
+	TupleDesc	desc;
+	Tuplestorestate *result = ec_support_begin_rows(fcinfo, &desc);
+	MemoryContext batch;
+	EcVerifyKey  *keys;
+	Datum		values[8];
+	bool		nulls[8] = {false};
+	int64		rows;
+	int			n;
+
+	if (PG_ARGISNULL(0))
+		return (Datum) 0;
+	if (sample < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the size of a sample cannot be negative")));
+	ec_batch_begin(&verify->sweep, "echocache_verify()", text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	verify->context = CurrentMemoryContext;
+	verify->want_keys = !PG_ARGISNULL(2) && PG_GETARG_BOOL(2);
+	if (verify->want_keys)
+		verify->keys = palloc(KEYS_MAX * sizeof(Datum));
+	if (!pg_strong_random(&verify->random, sizeof(verify->random)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("could not generate a random number")));
+	verify->desc = CreateTemplateTupleDesc(2);
+	TupleDescInitEntry(verify->desc, 1, "server", INT4OID, -1, 0);
+	TupleDescInitEntry(verify->desc, 2, "key", TEXTOID, -1, 0);
+	verify->found = tuplestore_begin_heap(false, false, work_mem);
+	verify->slot = MakeSingleTupleTableSlot(verify->desc, &TTSOpsMinimalTuple);
+	keys = palloc(EC_BATCH_MAX * sizeof(EcVerifyKey));
+	batch = AllocSetContextCreate(CurrentMemoryContext, "echocache verify",
+								  ALLOCSET_DEFAULT_SIZES);
+
+	ec_verify_keys_collect(verify);
+	verify->missing = Min(sample, verify->nfound);
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	MemoryContextSwitchTo(batch);
+	do
+	{
+		int			end;
+
+		MemoryContextReset(batch);
+		for (n = 0; n < EC_BATCH_MAX && ec_verify_keys_next(verify, &keys[n]); n++)
+			;
+		if (n == 0)
+			break;
+		/* a server may tell a key twice, if its table grows meanwhile */
+		qsort(keys, n, sizeof(EcVerifyKey), ec_verify_keys_compare);
+		for (int i = end = 1; i < n; i++)
+			if (ec_verify_keys_compare(&keys[end - 1], &keys[i]) != 0)
+				keys[end++] = keys[i];
+		n = end;
+		ec_batch_attachment(&verify->sweep);
+		ec_verify_keys_find_ids(verify, keys, n);
+		n = ec_verify_keys_look(verify, keys, n);
+		for (int first = 0; first < n; first = end)
+		{
+			size_t		bytes = 0;
+
+			for (end = first; end < n; end++)
+			{
+				if (end > first && bytes + keys[end].size > EC_BATCH_BYTES)
+					break;
+				bytes += keys[end].size;
+			}
+			verify_slice(verify, keys + first, end - first);
+		}
+	} while (true);
+	rows = count_rows(verify, sample);
+	SPI_finish();
+	MemoryContextSwitchTo(verify->context);
+	MemoryContextDelete(batch);
+	ExecDropSingleTupleTableSlot(verify->slot);
+	tuplestore_end(verify->found);
+
+	if (verify->left_out > 0)
+		ereport(WARNING,
+				(errmsg_plural("%lld document of \"%s\" was not verified",
+							   "%lld documents of \"%s\" were not verified",
+							   (unsigned long) verify->left_out, (long long) verify->left_out,
+							   verify->sweep.name),
+				 errdetail("A cache server is not UP any more; the view echocache_servers has the "
+						   "reason.")));
+	values[0] = Int64GetDatum(Min(sample, rows + verify->no_row));
+	values[1] = Int64GetDatum(verify->matching + verify->stale + verify->foreign);
+	values[2] = Int64GetDatum(verify->matching);
+	values[3] = Int64GetDatum(verify->stale);
+	values[4] = Int64GetDatum(verify->foreign);
+	values[5] = Int64GetDatum(verify->busy);
+	values[6] = Int64GetDatum(verify->invalidated);
+	nulls[7] = !verify->want_keys;
+	if (verify->want_keys)
+		values[7] = PointerGetDatum(construct_array(verify->keys, verify->nkeys, TEXTOID, -1,
+													false, TYPALIGN_INT));
+	tuplestore_putvalues(result, desc, values, nulls);
+	return (Datum) 0;
+}

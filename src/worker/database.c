@@ -1,0 +1,207 @@
+/*-------------------------------------------------------------------------
+ *
+ * database.c
+ *	  Databases that have the extension: their slots, and which may have a worker.
+ *
+ * A database has its slot from its worker's first claim until the extension or the database is gone; workers
+ * come and go meanwhile.  Slots are claimed and given up with the lock held exclusively.  Backends
+ * read a slot's dboid without the lock, which at worst sees a change a moment too late.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "miscadmin.h"
+#include "storage/procarray.h"
+#include "utils/timestamp.h"
+
+#include "guc.h"
+#include "servers/state.h"
+#include "shmem.h"
+#include "worker/database.h"
+
+/* A database that is about to be dropped gets no worker for so long. */
+#define BAN_MS	10000
+
+/* Set by a command of this transaction, carried out at its commit. */
+static bool rescan_at_commit = false;
+
+/* This transaction creates or drops the extension: have the launcher look again at its commit. */
+void
+ec_database_rescan_at_commit(void)
+{
+	rescan_at_commit = true;
+}
+
+/* The transaction ends in this way.  Never throws. */
+void
+ec_database_at_xact_end(XactEvent event)
+{
+	EcDatabase *db;
+
+	if (!rescan_at_commit || (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT &&
+							  event != XACT_EVENT_PREPARE))
+		return;
+	rescan_at_commit = false;
+	if (event == XACT_EVENT_ABORT)
+		return;
+	LWLockAcquire(ec_shmem->lock, LW_EXCLUSIVE);
+	ec_shmem->rescans++;
+	LWLockRelease(ec_shmem->lock);
+	db = ec_state_database();
+	if (db)
+		ec_shmem_wake(db->worker_pid);
+	ec_shmem_wake(ec_shmem->launcher_pid);
+}
+
+/*
+ * Somebody needs the database for himself, to drop it perhaps: its worker ends, and no other
+ * is started before ec_database_unban(), or BAN_MS.  One database at a time.
+ */
+void
+ec_database_ban(Oid dboid)
+{
+	LWLockAcquire(ec_shmem->lock, LW_EXCLUSIVE);
+	ec_shmem->banned = dboid;
+	ec_shmem->banned_until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BAN_MS);
+	LWLockRelease(ec_shmem->lock);
+	for (int i = 0; i < EC_MAX_DATABASES; i++)
+		if (ec_shmem->database[i].dboid == dboid && ec_shmem->database[i].worker_pid != 0)
+			(void) kill(ec_shmem->database[i].worker_pid, SIGTERM);
+}
+
+/* The database may have a worker again. */
+void
+ec_database_unban(void)
+{
+	LWLockAcquire(ec_shmem->lock, LW_EXCLUSIVE);
+	ec_shmem->banned_until = 0;
+	LWLockRelease(ec_shmem->lock);
+	ec_shmem_wake(ec_shmem->launcher_pid);
+}
+
+/* May there be no worker in this database for now? */
+bool
+ec_database_is_banned(Oid dboid)
+{
+	bool		banned;
+
+	LWLockAcquire(ec_shmem->lock, LW_SHARED);
+	banned = ec_shmem->banned == dboid && GetCurrentTimestamp() < ec_shmem->banned_until;
+	LWLockRelease(ec_shmem->lock);
+	return banned;
+}
+
+/* The slot that a worker has claimed for this database, or NULL.  Without the lock. */
+EcDatabase *
+ec_database_find(Oid dboid)
+{
+	for (int i = 0; i < EC_MAX_DATABASES; i++)
+		if (ec_shmem->database[i].dboid == dboid)
+			return &ec_shmem->database[i];
+	return NULL;
+}
+
+/* Give up the slot of a database that is gone, or whose extension is. */
+void
+ec_database_free(Oid dboid)
+{
+	LWLockAcquire(ec_shmem->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < EC_MAX_DATABASES; i++)
+	{
+		EcDatabase *db = &ec_shmem->database[i];
+
+		if (db->dboid != dboid)
+			continue;
+		db->dboid = InvalidOid;
+		db->has_next_prefix = db->has_old_prefix = false;
+		/* the next to claim it may have another prefix, and backends still use this one's */
+		ec_shmem->republish = true;
+	}
+	for (int i = 0; i < EC_MAX_ATTACHMENTS; i++)
+		if (ec_shmem->slot[i].dboid == dboid)
+			ec_shmem->slot[i].dboid = InvalidOid;
+	LWLockRelease(ec_shmem->lock);
+	if (ec_shmem->republish)
+		ec_shmem_wake(ec_shmem->launcher_pid);
+}
+
+/* This process was the database's worker, and is no more. */
+void
+ec_database_worker_gone(void)
+{
+	EcDatabase *db = ec_database_find(MyDatabaseId);
+
+	LWLockAcquire(ec_shmem->lock, LW_EXCLUSIVE);
+	if (db)
+		db->worker_pid = 0;
+	LWLockRelease(ec_shmem->lock);
+}
+
+/* Is another worker at work in this database? */
+bool
+ec_database_has_other_worker(void)
+{
+	bool		other = false;
+
+	LWLockAcquire(ec_shmem->lock, LW_SHARED);
+	for (int i = 0; i < EC_MAX_DATABASES; i++)
+		other |= ec_shmem->database[i].dboid == MyDatabaseId &&
+			ec_shmem->database[i].worker_pid != 0 &&
+			BackendPidGetProc(ec_shmem->database[i].worker_pid) != NULL;
+	LWLockRelease(ec_shmem->lock);
+	return other;
+}
+
+/*
+ * The worker's: claim this database's slot.  The slot that an earlier worker had is taken over,
+ * and the states in it still hold; another prefix than before means other keys, and is published
+ * by the launcher as a new generation.  NULL: all slots are taken, which is logged.
+ */
+EcDatabase *
+ec_database_claim(void)
+{
+	EcDatabase *db = NULL;
+	EcDatabase *free_db = NULL;
+
+	LWLockAcquire(ec_shmem->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < EC_MAX_DATABASES && db == NULL; i++)
+	{
+		if (ec_shmem->database[i].dboid == MyDatabaseId)
+			db = &ec_shmem->database[i];
+		else if (ec_shmem->database[i].dboid == InvalidOid && free_db == NULL)
+			free_db = &ec_shmem->database[i];
+	}
+	if (db == NULL && free_db != NULL)
+	{
+		db = free_db;
+		strlcpy(db->prefix, ec_guc_key_prefix, sizeof(db->prefix));
+		ec_state_reset(db);
+		db->dboid = MyDatabaseId;
+	}
+	else if (db != NULL)
+	{
+		/* the launcher makes a new generation with it */
+		strlcpy(db->next_prefix, ec_guc_key_prefix, sizeof(db->next_prefix));
+		db->has_next_prefix = strcmp(db->prefix, ec_guc_key_prefix) != 0;
+		ec_shmem->republish |= db->has_next_prefix;
+	}
+	if (db != NULL)
+	{
+		db->worker_pid = MyProcPid;
+		db->standby = RecoveryInProgress();
+	}
+	LWLockRelease(ec_shmem->lock);
+	if (ec_shmem->republish)
+		ec_shmem_wake(ec_shmem->launcher_pid);
+	if (db == NULL)
+		ereport(LOG,
+				(errmsg("echocache: more than %d databases have the extension",
+						EC_MAX_DATABASES),
+				 errdetail("The documents of database %u are not cached.", MyDatabaseId)));
+	return db;
+}

@@ -1,0 +1,28 @@
+/*-------------------------------------------------------------------------
+ *
+ * database.h
+ *	  Databases that have the extension: their slots, and which may have a worker.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef ECHOCACHE_WORKER_DATABASE_H
+#define ECHOCACHE_WORKER_DATABASE_H
+
+#include "access/xact.h"
+
+#include "shmem.h"
+
+extern void ec_database_rescan_at_commit(void);
+extern void ec_database_at_xact_end(XactEvent event);
+extern void ec_database_ban(Oid dboid);
+extern void ec_database_unban(void);
+extern bool ec_database_is_banned(Oid dboid);
+extern EcDatabase *ec_database_find(Oid dboid);
+extern void ec_database_free(Oid dboid);
+extern void ec_database_worker_gone(void);
+extern bool ec_database_has_other_worker(void);
+extern EcDatabase *ec_database_claim(void);
+
+#endif							/* ECHOCACHE_WORKER_DATABASE_H */

@@ -1,0 +1,397 @@
+/*-------------------------------------------------------------------------
+ *
+ * launcher.c
+ *	  The launcher: has the topology published, keeps a worker in every database.
+ *
+ * Every database is looked at once, by a worker that ends where there is no extension, and
+ * again when CREATE EXTENSION has run anywhere.  Where the extension is, there is a worker
+ * (worker.c).
+ *
+ * A database for which PostgreSQL has no slot for a background worker is tried again at every
+ * turn, so that a slot that becomes free is taken up.  Who is waiting is logged once a minute.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/pg_database.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "utils/guc.h"
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "deadline.h"
+#include "guc.h"
+#include "servers/state.h"
+#include "servers/topology.h"
+#include "shmem.h"
+#include "worker/database.h"
+#include "worker/launcher.h"
+#include "worker/session.h"
+
+#define LAUNCHER_NAP_MS		1000
+#define SCAN_INTERVAL_MS	10000	/* how often new databases are looked for */
+#define RESOLVE_INTERVAL_MS 30000	/* how often names are resolved again, */
+#define RESOLVE_DOWN_MS		1000	/* while a server is down: it may have moved */
+#define BACKOFF_MAX_MS		60000
+#define COMPLAIN_MS			60000	/* how often a lack of worker slots is logged */
+
+/* What the launcher knows of a database. */
+typedef struct Known
+{
+	Oid			dboid;			/* hash key */
+	NameData	name;
+	bool		seen;			/* in the present scan */
+	bool		absent;			/* it has no extension, as far as we know */
+	BackgroundWorkerHandle *handle; /* NULL: no worker */
+	uint64		rescans;		/* of ec_shmem, when the worker was started */
+	TimestampTz started_at;
+	TimestampTz retry_at;
+	int			backoff_ms;
+} Known;
+
+/* All of the launcher's state. */
+typedef struct Launcher
+{
+	HTAB	   *known;			/* of Known */
+	bool		standby;		/* it was one when we looked last */
+	uint64		rescans;		/* of ec_shmem, as of the last scan */
+	TimestampTz scan_at;		/* when to look for new databases */
+	TimestampTz resolved_at;	/* when names were resolved last */
+	TimestampTz complained_at;	/* when a lack of worker slots was logged last */
+} Launcher;
+
+static bool any_down(void);
+static void scan_databases(HTAB *known);
+static bool start_worker(Known *k);
+static bool note_ended(HTAB *known, TimestampTz now);
+static void start_missing(Launcher *launcher, bool looking, TimestampTz now);
+static void complain(Launcher *launcher, const char *waiting, TimestampTz now);
+static void launcher_exit(int code, Datum arg);
+static void begin(Launcher *launcher);
+static void follow_settings(Launcher *launcher);
+static bool take_rescan(Launcher *launcher, TimestampTz now);
+
+/* Once, from _PG_init. */
+void
+ec_launcher_init(void)
+{
+	BackgroundWorker worker = {0};
+
+	if (IsBinaryUpgrade)
+		return;					/* pg_upgrade wants nobody else at work */
+	strlcpy(worker.bgw_name, "echocache launcher", BGW_MAXLEN);
+	strlcpy(worker.bgw_type, "echocache launcher", BGW_MAXLEN);
+	strlcpy(worker.bgw_library_name, "echocache", BGW_MAXLEN);
+	strlcpy(worker.bgw_function_name, "echocache_launcher_main", BGW_MAXLEN);
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_ConsistentState;
+	worker.bgw_restart_time = 1;
+	RegisterBackgroundWorker(&worker);
+}
+
+/* Is any server DOWN, for any database? */
+static bool
+any_down(void)
+{
+	for (int d = 0; d < EC_MAX_DATABASES; d++)
+		for (int i = 0; i < ec_shmem->nservers && ec_shmem->database[d].dboid; i++)
+			if (EC_STATE(ec_state_word(&ec_shmem->database[d], i)) == EC_DOWN)
+				return true;
+	return false;
+}
+
+/* Bring the list of databases up to date. */
+static void
+scan_databases(HTAB *known)
+{
+	Relation	rel;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	HASH_SEQ_STATUS status;
+	Known	   *k;
+
+	hash_seq_init(&status, known);
+	while ((k = hash_seq_search(&status)) != NULL)
+		k->seen = false;
+
+	StartTransactionCommand();
+	(void) GetTransactionSnapshot();
+	rel = table_open(DatabaseRelationId, AccessShareLock);
+	scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_database db = (Form_pg_database) GETSTRUCT(tuple);
+		bool		found;
+
+		if (!db->datallowconn || db->datistemplate)
+			continue;
+		k = hash_search(known, &db->oid, HASH_ENTER, &found);
+		if (!found)
+		{
+			memset(k, 0, sizeof(Known));
+			k->dboid = db->oid;
+		}
+		k->name = db->datname;
+		k->seen = true;
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	CommitTransactionCommand();
+
+	hash_seq_init(&status, known);
+	while ((k = hash_seq_search(&status)) != NULL)
+	{
+		if (k->seen || k->handle != NULL)
+			continue;
+		ec_database_free(k->dboid);
+		hash_search(known, &k->dboid, HASH_REMOVE, NULL);
+	}
+}
+
+/* Register a worker for this database.  false: PostgreSQL has no slot for it. */
+static bool
+start_worker(Known *k)
+{
+	BackgroundWorker worker = {0};
+
+	snprintf(worker.bgw_name, BGW_MAXLEN, "echocache worker for database %u", k->dboid);
+	strlcpy(worker.bgw_type, "echocache worker", BGW_MAXLEN);
+	strlcpy(worker.bgw_library_name, "echocache", BGW_MAXLEN);
+	strlcpy(worker.bgw_function_name, "echocache_worker_main", BGW_MAXLEN);
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_ConsistentState;
+	worker.bgw_restart_time = BGW_NEVER_RESTART;
+	worker.bgw_notify_pid = MyProcPid;
+	worker.bgw_main_arg = ObjectIdGetDatum(k->dboid);
+	k->started_at = GetCurrentTimestamp();
+	k->rescans = ec_shmem->rescans;
+	if (RegisterDynamicBackgroundWorker(&worker, &k->handle))
+		return true;
+	k->handle = NULL;
+	return false;
+}
+
+/* Note which workers have ended.  Returns whether one is still looking for the extension. */
+static bool
+note_ended(HTAB *known, TimestampTz now)
+{
+	HASH_SEQ_STATUS status;
+	Known	   *k;
+	bool		looking = false;
+
+	hash_seq_init(&status, known);
+	while ((k = hash_seq_search(&status)) != NULL)
+	{
+		pid_t		pid;
+		EcDatabase *slot;
+
+		if (k->handle == NULL)
+			continue;
+		if (GetBackgroundWorkerPid(k->handle, &pid) != BGWH_STOPPED)
+		{
+			looking |= ec_database_find(k->dboid) == NULL;
+			continue;
+		}
+		pfree(k->handle);
+		k->handle = NULL;
+		slot = ec_database_find(k->dboid);
+		/* no extension there, unless CREATE EXTENSION has come since it looked */
+		k->absent = slot == NULL && k->rescans == ec_shmem->rescans;
+		if ((slot && slot->reloading) ||
+			TimestampDifferenceExceeds(k->started_at, now, BACKOFF_MAX_MS))
+			k->backoff_ms = 0;
+		k->retry_at = TimestampTzPlusMilliseconds(now, k->backoff_ms);
+		k->backoff_ms = Min(Max(k->backoff_ms * 2, 100), BACKOFF_MAX_MS);
+		if (slot)
+			slot->reloading = false;
+	}
+	return looking;
+}
+
+/*
+ * Start the workers that are missing; of the databases that have not been looked at yet,
+ * one at a time.
+ */
+static void
+start_missing(Launcher *launcher, bool looking, TimestampTz now)
+{
+	HASH_SEQ_STATUS status;
+	Known	   *k;
+	StringInfoData waiting;
+
+	initStringInfo(&waiting);
+	hash_seq_init(&status, launcher->known);
+	while ((k = hash_seq_search(&status)) != NULL)
+	{
+		bool		has_slot = ec_database_find(k->dboid) != NULL;
+
+		if (k->handle != NULL || k->absent || now < k->retry_at || ec_database_is_banned(k->dboid))
+			continue;
+		if (!has_slot && looking)
+			continue;
+		if (start_worker(k))
+			looking |= !has_slot;
+		else
+			appendStringInfo(&waiting, "%s\"%s\"", waiting.len > 0 ? ", " : "", NameStr(k->name));
+	}
+	if (waiting.len > 0)
+		complain(launcher, waiting.data, now);
+	pfree(waiting.data);
+}
+
+/* There is no slot for the workers of these databases: say so, but not all the time. */
+static void
+complain(Launcher *launcher, const char *waiting, TimestampTz now)
+{
+	if (launcher->complained_at != 0 &&
+		!TimestampDifferenceExceeds(launcher->complained_at, now, COMPLAIN_MS))
+		return;
+	launcher->complained_at = now;
+	ereport(LOG,
+			(errmsg("echocache: no background worker slot is free for database %s", waiting),
+			 errdetail("Documents of a database without a worker are not cached."),
+			 errhint("Increase max_worker_processes.")));
+}
+
+/* Before this process exits: nobody need wake it any more. */
+static void
+launcher_exit(int code, Datum arg)
+{
+	LWLockAcquire(ec_shmem->lock, LW_EXCLUSIVE);
+	ec_shmem->launcher_pid = 0;
+	LWLockRelease(ec_shmem->lock);
+}
+
+/* Take over from the postmaster, or from a launcher that has ended. */
+static void
+begin(Launcher *launcher)
+{
+	HASHCTL		ctl = {.keysize = sizeof(Oid), .entrysize = sizeof(Known)};
+
+	ec_session_signals();
+	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
+	ec_session_settings();
+	/* while a worker starts PostgreSQL lets it ignore SIGHUP: a reload then is not lost */
+	ProcessConfigFile(PGC_SIGHUP);
+	before_shmem_exit(launcher_exit, (Datum) 0);
+	LWLockAcquire(ec_shmem->lock, LW_EXCLUSIVE);
+	ec_shmem->launcher_pid = MyProcPid;
+	LWLockRelease(ec_shmem->lock);
+
+	launcher->known = hash_create("echocache databases", 64, &ctl, HASH_ELEM | HASH_BLOBS);
+	for (int d = 0; d < EC_MAX_DATABASES; d++)
+		ec_shmem_wake(ec_shmem->database[d].worker_pid); /* of the launcher before us */
+	launcher->standby = RecoveryInProgress();
+	ec_topology_publish();
+}
+
+/* Publish another topology if the settings ask for it, a promotion, or a worker. */
+static void
+follow_settings(Launcher *launcher)
+{
+	bool		publish = ec_shmem->republish;
+
+	if (ConfigReloadPending)
+	{
+		bool		was_enabled = ec_guc_enabled;
+		char	   *hosts = pstrdup(ec_guc_hosts);
+
+		ConfigReloadPending = false;
+		ProcessConfigFile(PGC_SIGHUP);
+		if (was_enabled != ec_guc_enabled || strcmp(hosts, ec_guc_hosts) != 0)
+		{
+			publish = true;
+			launcher->resolved_at = 0;
+		}
+		pfree(hosts);
+	}
+	if (launcher->standby && !RecoveryInProgress())
+	{
+		/* promoted: the cache may hold what this timeline does not have */
+		launcher->standby = false;
+		publish = true;
+	}
+	if (publish)
+		ec_topology_publish();
+}
+
+/*
+ * Has somebody asked that all databases are looked at again, or is a ban over?  Then every
+ * database may have a worker at once.
+ */
+static bool
+take_rescan(Launcher *launcher, TimestampTz now)
+{
+	HASH_SEQ_STATUS status;
+	Known	   *k;
+	bool		rescan;
+
+	LWLockAcquire(ec_shmem->lock, LW_EXCLUSIVE);
+	rescan = ec_shmem->rescans != launcher->rescans;
+	launcher->rescans = ec_shmem->rescans;
+	if (ec_shmem->banned != InvalidOid && now >= ec_shmem->banned_until)
+	{
+		ec_shmem->banned = InvalidOid;
+		rescan = true;
+	}
+	LWLockRelease(ec_shmem->lock);
+	if (!rescan)
+		return false;
+	hash_seq_init(&status, launcher->known);
+	while ((k = hash_seq_search(&status)) != NULL)
+	{
+		k->absent = false;
+		k->backoff_ms = 0;
+		k->retry_at = 0;
+	}
+	return true;
+}
+
+void
+echocache_launcher_main(Datum arg)
+{
+	Launcher	launcher = {0};
+
+	MemoryContextSwitchTo(AllocSetContextCreate(TopMemoryContext, "echocache launcher",
+												ALLOCSET_DEFAULT_SIZES));
+	begin(&launcher);
+	for (;;)
+	{
+		TimestampTz now;
+		bool		rescan;
+
+		CHECK_FOR_INTERRUPTS();
+		follow_settings(&launcher);
+		now = GetCurrentTimestamp();
+		rescan = take_rescan(&launcher, now);
+		if (rescan || now >= launcher.scan_at)
+		{
+			scan_databases(launcher.known);
+			launcher.scan_at = TimestampTzPlusMilliseconds(now, SCAN_INTERVAL_MS);
+		}
+		start_missing(&launcher, note_ended(launcher.known, now), now);
+		if (TimestampDifferenceExceeds(launcher.resolved_at, now,
+									   any_down() ? RESOLVE_DOWN_MS : RESOLVE_INTERVAL_MS))
+		{
+			ec_topology_resolve_names();
+			launcher.resolved_at = GetCurrentTimestamp();
+		}
+		ec_deadline_nap(LAUNCHER_NAP_MS);
+	}
+}

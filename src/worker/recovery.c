@@ -1,0 +1,388 @@
+/*-------------------------------------------------------------------------
+ *
+ * recovery.c
+ *	  Bring a server back, and clear its outbox.
+ *
+ * A server goes from DOWN to UP in these steps:
+ *
+ *	1. A probe answers: RECOVERING.  Writers send markers again, readers still stay away.
+ *	2. Everybody has left older generations of the topology, and nobody holds the outbox lock.
+ *	3. A new snapshot of the outbox; its keys are invalidated, confirmed; just these rows are
+ *	   deleted; again, until there are none.  Where more may have changed than the outbox
+ *	   knows (a start, other servers, a promotion) the server is purged of all keys of the database.
+ *	4. UP.
+ *
+ * Every change of state is a compare-and-swap on the word that the worker has seen, so that
+ * whatever goes wrong meanwhile, in any backend, is not overlooked.  The model
+ * (test/model/recovery.pml) shows what each step is for: it fails without it.
+ *
+ * No transaction is open while the worker waits for the network: read, commit, send, then
+ * acknowledge by deleting what was read.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <ctype.h>
+
+#include "access/xact.h"
+#include "pgstat.h"
+
+#include "attachments/attachment.h"
+#include "deadline.h"
+#include "guc.h"
+#include "net/request.h"
+#include "protocol/key.h"
+#include "protocol/reply.h"
+#include "protocol/wire.h"
+#include "servers/exchange.h"
+#include "servers/outbox.h"
+#include "servers/placement.h"
+#include "servers/purge.h"
+#include "servers/state.h"
+#include "servers/topology.h"
+#include "shmem.h"
+#include "worker/recovery.h"
+#include "worker/waiting.h"
+
+/* Rows of a server that is DOWN, above which whole documents are noted instead. */
+#define COLLAPSE_ROWS		10000
+
+static List *add_head(List *heads, const char *prefix, const char *name);
+static List *key_heads(EcDatabase *db, List *rows);
+static List *read_rows(const char *server, int limit);
+static void delete_rows(List *rows);
+static bool flush_instead(EcDatabase *db, int server);
+static bool invalidate(EcDatabase *db, int server, List *rows, bool purge, int64 *removed,
+		   EcFailure *failure);
+static bool take_setting(const EcReply *line, void *arg);
+static void collapse(EcDatabase *db, int server);
+
+/* Add the head of the keys with this prefix and name, unless it is there. */
+static List *
+add_head(List *heads, const char *prefix, const char *name)
+{
+	char	   *head = palloc0(EC_PREFIX_MAX + EC_NAME_MAX + 2);
+	ListCell   *lc;
+
+	(void) ec_key_head(head, prefix, name);
+	foreach(lc, heads)
+		if (strcmp(lfirst(lc), head) == 0)
+			return heads;
+	return lappend(heads, head);
+}
+
+/* The heads of all keys of this database that a server may have, those in rows included. */
+static List *
+key_heads(EcDatabase *db, List *rows)
+{
+	MemoryContext context = CurrentMemoryContext;
+	List	   *names;
+	List	   *heads = NIL;
+	ListCell   *lc;
+
+	StartTransactionCommand();
+	MemoryContextSwitchTo(context);
+	names = ec_attachment_names();
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(context);
+	foreach(lc, rows)
+		names = lappend(names, ((EcOutboxRow *) lfirst(lc))->document);
+	foreach(lc, names)
+	{
+		heads = add_head(heads, db->prefix, lfirst(lc));
+		if (db->has_old_prefix)
+			heads = add_head(heads, db->old_prefix, lfirst(lc));
+	}
+	return heads;
+}
+
+/* Rows of the outbox, in a transaction of their own: the newest snapshot. */
+static List *
+read_rows(const char *server, int limit)
+{
+	MemoryContext context = CurrentMemoryContext;
+	List	   *rows;
+
+	StartTransactionCommand();
+	MemoryContextSwitchTo(context);
+	rows = ec_outbox_read(server, limit);
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(context);
+	return rows;
+}
+
+/* Delete just these rows, which have been dealt with. */
+static void
+delete_rows(List *rows)
+{
+	MemoryContext context = CurrentMemoryContext;
+
+	StartTransactionCommand();
+	ec_outbox_delete(rows);
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(context);
+}
+
+/*
+ * The server cannot be purged, and does not seem to have failed: it refuses to tell its keys.
+ * If a superuser has run echocache_flush_all() since the server became RECOVERING, the worker
+ * flushes it here.  false: the worker may not, or the flush was not confirmed.
+ *
+ * The superuser's own flush would not do.  It may have come before everybody had left older
+ * topologies, or before the last transaction ended whose rows are in the outbox, so what it
+ * left behind may be outdated.  The worker's flush stands in the purge's place, at the same
+ * point of the sequence, and removes all that a purge would.  What is stored later went through the
+ * fence or a fill.  A store of before that is still on its way carries the token of a marker
+ * that is gone now, and fails.  (memcached compares the token and numbers the new item without
+ * a lock that the flush would take: a store that is just between the two survives.  Single
+ * keys of the outbox are therefore invalidated all the same.)
+ *
+ * The permission is for one state word.  Nobody has given it for what makes the server
+ * RECOVERING the next time.
+ */
+static bool
+flush_instead(EcDatabase *db, int server)
+{
+	return pg_atomic_read_u64(&db->may_flush[server]) == ec_state_word(db, server) &&
+		ec_exchange_flush(server) == EC_DONE;
+}
+
+/*
+ * Invalidate on the server what the rows say, or with purge all keys of this database.
+ * true: confirmed.  false: the server has failed, or does not tell its keys and *failure has what it
+ * said.  *removed grows by how many keys there were.
+ */
+static bool
+invalidate(EcDatabase *db, int server, List *rows, bool purge, int64 *removed,
+		   EcFailure *failure)
+{
+	List	   *whole = NIL;
+	EcRequest  *reqs;
+	int			n = 0;
+	ListCell   *lc;
+	bool		ok = true;
+
+	if (purge && ec_purge(server, key_heads(db, rows), removed, failure))
+		return true;
+	if (purge && !flush_instead(db, server))
+		return false;
+
+	reqs = palloc0(EC_MARK_BATCH * sizeof(EcRequest));
+	foreach(lc, rows)
+	{
+		EcOutboxRow *row = lfirst(lc);
+
+		if (row->key == NULL)
+		{
+			if (!purge)
+				whole = add_head(whole, db->prefix, row->document);
+			continue;
+		}
+		ec_request_mark(&reqs[n], server, row->key, (int) strlen(row->key));
+		reqs[n].quiet = true;
+		if (++n == EC_MARK_BATCH)
+		{
+			ok = ok && ec_exchange_marks(reqs, n, ec_deadline_in(ec_guc_timeout), NULL, NULL);
+			*removed += n;
+			n = 0;
+		}
+	}
+	ok = ok && ec_exchange_marks(reqs, n, ec_deadline_in(ec_guc_timeout), NULL, NULL);
+	*removed += n;
+	pfree(reqs);
+	return ok && (ec_purge(server, whole, removed, failure) || flush_instead(db, server));
+}
+
+/* Callback for a line of "stats settings": note how large an item may be. */
+static bool
+take_setting(const EcReply *line, void *arg)
+{
+	const char	name[] = "item_size_max ";
+	uint64		value = 0;
+
+	if (line->kind != EC_REPLY_STAT || line->text_len <= strlen(name) ||
+		memcmp(line->text, name, strlen(name)) != 0)
+		return true;
+	for (size_t i = strlen(name); i < line->text_len && isdigit((unsigned char) line->text[i]); i++)
+		value = value * 10 + (line->text[i] - '0');
+	pg_atomic_write_u64((pg_atomic_uint64 *) arg, value);
+	return false;
+}
+
+/*
+ * The server is still DOWN.  So that the outbox does not grow without end, one row for each
+ * attachment takes the place of many.  Writers need add no more for as long as the state is
+ * this very word: the worker takes the rows up only after the word has changed, and after all
+ * transactions that hold the outbox lock have ended.
+ */
+static void
+collapse(EcDatabase *db, int server)
+{
+	MemoryContext context = CurrentMemoryContext;
+	const char *name = ec_placement_name(server);
+	uint64		word;
+	List	   *rows;
+	List	   *names;
+	ListCell   *lc;
+
+	if (!ec_state_read(db, server, ec_placement_generation(), &word) ||
+		EC_STATE(word) != EC_DOWN || pg_atomic_read_u64(&db->whole_noted[server]) == word)
+		return;
+	rows = read_rows(name, EC_OUTBOX_BATCH);
+	if (list_length(rows) < COLLAPSE_ROWS)
+		return;
+	StartTransactionCommand();
+	MemoryContextSwitchTo(context);
+	names = ec_attachment_names();
+	foreach(lc, rows)
+	{
+		EcOutboxRow *row = lfirst(lc);
+		ListCell   *other;
+
+		foreach(other, names)
+			if (strcmp(lfirst(other), row->document) == 0)
+				break;
+		if (other == NULL)
+			names = lappend(names, row->document);
+	}
+	foreach(lc, names)
+		ec_outbox_add(name, lfirst(lc), NULL, 0);
+	ec_outbox_delete(rows);
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(context);
+	pg_atomic_write_u64(&db->whole_noted[server], word);
+}
+
+/*
+ * Take a server that is not UP as far as it goes.  Returns whether it is UP now; if not,
+ * *retry_ms is when to try again.  The topology is entered, no transaction is open.  Throws
+ * what the extension's tables throw, and for interrupts; then the process exits.
+ */
+bool
+ec_recovery_run(EcDatabase *db, int server, int *retry_ms)
+{
+	char		request[EC_REQUEST_MAX];
+	char		activity[EC_SERVER_NAME_MAX + 32];
+	const char *name = ec_placement_name(server);
+	uint64		word;
+	int64		removed = 0;
+	bool		purge;
+	List	   *rows;
+	EcFailure	failure = {0};
+
+	*retry_ms = ec_guc_retry_interval;
+	if (!ec_state_read(db, server, ec_placement_generation(), &word))
+		return false;			/* the word is another server's by now */
+	purge = EC_MUST_PURGE(word);
+	if (EC_STATE(word) == EC_DOWN)
+	{
+		size_t		len = ec_wire_barrier(request);
+
+		if (ec_exchange_command(server, request, len, NULL, NULL, NULL) != EC_DONE)
+		{
+			collapse(db, server);
+			return false;
+		}
+		if (!ec_state_swap(db, server, &word, EC_RECOVERING, purge))
+			return false;
+	}
+	if (EC_STATE(word) != EC_RECOVERING)
+		return EC_STATE(word) == EC_UP;
+
+	/* from here on nobody begins to write rows, or to use an older topology */
+	if (ec_waiting_is_needed(server))
+	{
+		*retry_ms = EC_WAIT_FOR_LOCK_MS;
+		return false;
+	}
+	snprintf(activity, sizeof(activity), "recovering server %s", name);
+	pgstat_report_activity(STATE_RUNNING, activity);
+	/* a server that does not tell its settings is just not asked first */
+	if (ec_exchange_command(server, request, ec_wire_stats(request, "settings"), take_setting,
+							&ec_shmem->server[server].item_max, NULL) == EC_FAILED)
+	{
+		pgstat_report_activity(STATE_IDLE, NULL);
+		return false;
+	}
+	for (;;)
+	{
+		rows = read_rows(name, EC_OUTBOX_BATCH);
+		if (rows == NIL && !purge)
+			break;
+		if (!invalidate(db, server, rows, purge, &removed, &failure))
+		{
+			/* it is DOWN if it failed; one that does not tell its keys stays RECOVERING */
+			if (ec_state_word(db, server) == word)
+				ec_state_set_error(server, failure.reason);
+			pgstat_report_activity(STATE_IDLE, NULL);
+			return false;
+		}
+		if (rows != NIL)
+			delete_rows(rows);
+		purge = false;
+	}
+	pgstat_report_activity(STATE_IDLE, NULL);
+	if (!ec_state_swap(db, server, &word, EC_UP, false))
+		return false;
+	ec_state_retry_unclaimed(server);
+	ereport(LOG,
+			(errmsg_plural("echocache: server \"%s\" is up, %lld old key was invalidated",
+						   "echocache: server \"%s\" is up, %lld old keys were invalidated",
+						   removed, name, (long long) removed)));
+	return true;
+}
+
+/*
+ * Clear the rows that have come to servers that are UP, and those of servers that are not in
+ * the topology any more: such a server would be purged before it is used again.
+ */
+void
+ec_recovery_clear_late_rows(EcDatabase *db)
+{
+	List	   *rows = read_rows(NULL, EC_OUTBOX_BATCH);
+	EcFailure	failure;
+
+	if (rows == NIL)
+		return;
+	for (int i = 0; i < ec_placement_size(); i++)
+	{
+		List	   *mine = NIL;
+		int64		removed = 0;
+		ListCell   *lc;
+
+		foreach(lc, rows)
+		{
+			EcOutboxRow *row = lfirst(lc);
+
+			if (strcmp(row->server, ec_placement_name(i)) != 0)
+				continue;
+			mine = lappend(mine, row);
+			rows = foreach_delete_current(rows, lc);
+		}
+		if (mine != NIL && EC_STATE(ec_state_word(db, i)) == EC_UP &&
+			invalidate(db, i, mine, false, &removed, &failure))
+			delete_rows(mine);
+	}
+	if (rows != NIL)
+		delete_rows(rows);
+}
+
+/* On a standby, which cannot write: the server is UP while it answers and no row waits for it. */
+void
+ec_recovery_watch(EcDatabase *db, int server)
+{
+	char		request[EC_REQUEST_MAX];
+	size_t		len = ec_wire_barrier(request);
+	uint64		word;
+	bool		up;
+
+	if (!ec_state_read(db, server, ec_placement_generation(), &word))
+		return;
+	up = ec_exchange_command(server, request, len, NULL, NULL, NULL) == EC_DONE &&
+		read_rows(ec_placement_name(server), 1) == NIL;
+	if (up != (EC_STATE(word) == EC_UP))
+		(void) ec_state_swap(db, server, &word, up ? EC_UP : EC_RECOVERING, true);
+}
