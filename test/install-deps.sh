@@ -2,7 +2,7 @@
 #
 # install-deps.sh [SUITE]...
 #	  Install the packages that suites of test/run.sh need; without a SUITE those of all.
-#	  `bench` and `fault` stand for test/bench and test/fault.
+#	  `bench`, `fault` and `chroot` stand for test/bench, test/fault and test/chroot.sh.
 #
 # Works on Debian and Ubuntu, with the distribution's PostgreSQL or with PGDG's; which
 # version is taken says postgres.sh.  Only root can install.  It is quiet if nothing is
@@ -56,7 +56,8 @@ needs()
 		model) echo "$server spin" ;;
 		bench) echo "$server PG-pgmemcache gnuplot-nox" ;;
 		fault) echo "$server perl PG-pgmemcache" ;;
-		*) die "there is no suite \"$1\"; there are ${all_suites[*]} bench fault" ;;
+		chroot) echo "debootstrap iproute2 util-linux" ;;
+		*) die "there is no suite \"$1\"; there are ${all_suites[*]} bench fault chroot" ;;
 	esac
 }
 

@@ -17,6 +17,9 @@
 #
 # A test/t/NAME.pl instead of a suite runs that file alone.
 #
+# EC_VARIANT=asserts builds the library that is tested with its assertions, EC_VARIANT=ubsan
+# with the sanitizer of undefined behaviour.  What they report anywhere is a failure.
+#
 # Works from a clean clone on Debian 12, 13 and sid, and on Ubuntu with PGDG's packages;
 # which PostgreSQL it takes says postgres.sh (PG_MAJOR and PG_CONFIG override).  As root
 # it has install-deps.sh install what the suites asked for need, which says what that
@@ -115,10 +118,61 @@ regress_result()
 # Suites.
 #
 
+# The variant of the library: what the test build is made with, and a symbol that it then uses.
+choose_variant()
+{
+	variant=${EC_VARIANT:-}
+	variant_make=()
+	case $variant in
+		'') ;;
+		asserts)
+			variant_make=('COPT=-DUSE_ASSERT_CHECKING=1')
+			variant_symbol=ExceptionalCondition
+			;;
+		ubsan)
+			# The runtime is within the library, since PostgreSQL's programs do not have it.
+			variant_make=('COPT=-fsanitize=undefined -static-libubsan -fno-omit-frame-pointer')
+			variant_symbol=__ubsan_handle
+			;;
+		*) stop "there is no variant \"$variant\"; there are asserts and ubsan" ;;
+	esac
+}
+
+# What the variant reported, each place once.  Failed assertions stand in the logs of the
+# servers, the sanitizer writes a file for each process.
+variant_result()
+{
+	local log=$EC_TMP/variant.log bad=0
+
+	case $variant in
+		asserts)
+			find "$EC_TMP" -type f -path '*/log/*' -exec grep -hs '^TRAP: ' {} + |
+				sed 's/, PID: [0-9]*//' | sort | uniq -c >"$log" || true
+			;;
+		ubsan)
+			# With the stack of the first one of a place.
+			find "$EC_TMP/ubsan" -type f -exec cat {} + |
+				awk '/runtime error:/ { show = !seen[$1]++ } show' >"$log"
+			;;
+	esac
+	if ! grep -q "$variant_symbol" "$EC_STAGE$("$PG_CONFIG" --pkglibdir)/echocache.so"; then
+		echo "the library was not built with $variant" >>"$log"
+	fi
+	if [ -s "$log" ]; then
+		head -n 200 "$log"
+		bad=1
+	fi
+	result "$variant" $((1 - bad)) "$bad"
+}
+
 # The test build goes first, whatever was asked for: the servers run on it.
 test_build()
 {
-	if (ec_build STRICT=1 WAIT_POINTS=1); then
+	if [ "$variant" = ubsan ]; then
+		mkdir -m 1777 "$EC_TMP/ubsan"
+		export UBSAN_OPTIONS=print_stacktrace=1:log_path=$EC_TMP/ubsan/report
+	fi
+	if (ec_build STRICT=1 WAIT_POINTS=1 "${variant_make[@]}"); then
 		export EC_BUILD=$EC_TMP/build EC_STAGE=$EC_TMP/stage
 		[ "$(id -u)" != 0 ] || chown -R postgres "$EC_BUILD"
 		return 0
@@ -375,9 +429,11 @@ trap 'exit 129' HUP
 trap 'exit 130' INT
 trap 'exit 143' TERM
 choose_suites "$@"
+choose_variant
 bash "$here/install-deps.sh" "${suites[@]}" ${files[0]:+tap} </dev/null
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$here/lib.sh"
+echo "# $("$PG_CONFIG" --version), $(memcached -V)${variant:+, the library built with $variant}"
 # shellcheck disable=SC2119 # no folder
 ec_begin
 trap finish EXIT
@@ -387,5 +443,6 @@ if test_build; then
 		"suite_$suite"
 	done
 	[ ${#files[@]} = 0 ] || suite_tap "${files[@]}"
+	[ -z "$variant" ] || variant_result
 fi
 [ "$failed" = 0 ]
