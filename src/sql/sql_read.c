@@ -92,8 +92,8 @@ id_text(Oid type, Datum value)
 }
 
 /*
- * The same for an argument that is not an array; its type is looked up once per
- * call site.
+ * The text of an id or owner that is an argument and no array.  The argument's type is looked
+ * up once per call site.
  */
 static char *
 id_argument(FunctionCallInfo fcinfo, int arg)
