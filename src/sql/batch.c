@@ -7,8 +7,9 @@
  * keeps nothing but counts.  Between two batches it holds no lock of ours and is in no
  * topology, so that nobody waits for more than one batch.  What it stores goes by the fence as
  * a fill does: the attachment lock in share mode and keys in store mode, neither with waiting;
- * the marker; a snapshot that is taken after the marker; the document, by its token.  The tables that
- * the query reads are locked beforehand, to the end of the transaction as by any query.
+ * the marker; a snapshot that is taken after the marker; the document, by its token.  The
+ * tables that the query reads are locked beforehand, to the end of the transaction as by any
+ * query.
  *
  * The table's owner reads, since these functions show their caller no document.
  *
@@ -89,8 +90,8 @@ ec_batch_begin(EcBatch *batch, const char *function, const char *name)
 
 /*
  * Have the attachment as it is now, and the locks that its query will need.  May wait for
- * these locks; the caller holds none of ours.  Throws 55000 when the attachment is not cached, or has
- * become that of another table.
+ * these locks; the caller holds none of ours.  Throws 55000 when the attachment is not cached,
+ * or has become that of another table.
  */
 void
 ec_batch_attachment(EcBatch *batch)

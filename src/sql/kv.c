@@ -155,8 +155,8 @@ argument_types(FunctionCallInfo fcinfo)
 }
 
 /*
- * A lifetime, an interval or a point in time, as memcached wants it.  NULL or
- * left out: no expiry.  Throws 22023 for an interval that is none.
+ * A lifetime, an interval or a point in time, as memcached wants it.  NULL or left out: no
+ * expiry.  Throws 22023 for an interval that is none.
  */
 static int64
 lifetime_argument(FunctionCallInfo fcinfo, int arg)
@@ -189,8 +189,8 @@ lifetime_argument(FunctionCallInfo fcinfo, int arg)
 }
 
 /*
- * The value that was found, as bytea or as text, which it must be.  Whatever
- * client flags it has: they are a convention among those who set them.
+ * The value that was found, as bytea or as text, which it must be.  Whatever client flags it
+ * has: they are a convention among those who set them.
  */
 static Datum
 value_datum(const EcRequest *req, bool binary)

@@ -215,8 +215,8 @@ read_many(FunctionCallInfo fcinfo, const char *name, int arg, const char *owner)
 }
 
 /*
- * A row for each id asked for, in that order and as often; an id that is NULL
- * gives a row of NULLs, one without a document none.
+ * A row for each id asked for, in that order and as often; an id that is NULL gives a row of
+ * NULLs, one without a document none.
  */
 static Datum
 get_many(FunctionCallInfo fcinfo, const char *name, int arg)
