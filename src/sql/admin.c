@@ -12,6 +12,7 @@
 #include <limits.h>
 
 #include "access/tupdesc.h"
+#include "catalog/namespace.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
@@ -33,6 +34,7 @@
 #include "sql/batch.h"
 #include "sql/support.h"
 
+PG_FUNCTION_INFO_V1(echocache_check_install);
 PG_FUNCTION_INFO_V1(echocache_is_available);
 PG_FUNCTION_INFO_V1(echocache_health);
 PG_FUNCTION_INFO_V1(echocache_connect);
@@ -40,6 +42,23 @@ PG_FUNCTION_INFO_V1(echocache_disconnect);
 PG_FUNCTION_INFO_V1(echocache_purge);
 
 static bool try_op(EcRequest *req);
+
+/*
+ * The script of the extension calls this before it makes anything: the schema of its own must
+ * not be there, since whoever made it could have put anything into it.
+ */
+Datum
+echocache_check_install(PG_FUNCTION_ARGS)
+{
+	if (OidIsValid(get_namespace_oid("echocache", true)))
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_SCHEMA),
+				 errmsg("schema \"echocache\" exists already"),
+				 errdetail("The extension makes a schema of this name for its tables."),
+				 errhint("Drop or rename that schema, and run CREATE EXTENSION echocache, with "
+						 "SCHEMA and another name for its functions if need be.")));
+	PG_RETURN_VOID();
+}
 
 /* Is the cache enabled, and at least one server UP for this database? */
 Datum
@@ -83,7 +102,7 @@ echocache_health(PG_FUNCTION_ARGS)
 	{
 		Datum		values[7] = {0};
 		bool		nulls[7] = {0};
-		EcRequest		req = {.server = i,.key = key,.keylen = (int) strlen(key)};
+		EcRequest	req = {.server = i,.key = key,.keylen = (int) strlen(key)};
 		int64		start = ec_deadline_in(0);
 		bool		got;
 
@@ -143,10 +162,9 @@ echocache_disconnect(PG_FUNCTION_ARGS)
 }
 
 /*
- * Invalidate all documents of a name from all servers, now and not at the commit;
- * returns how many keys there were.  From a server that is away they are invalidated
- * before anybody reads there again, if this transaction commits; until then
- * nobody stores any.
+ * Invalidate all documents of a name from all servers, now and not at the commit; returns how
+ * many keys there were.  From a server that is away they are invalidated before anybody reads
+ * there again, if this transaction commits; until then nobody stores any.
  */
 Datum
 echocache_purge(PG_FUNCTION_ARGS)

@@ -77,7 +77,7 @@ echocache_stats_internal(PG_FUNCTION_ARGS)
 
 	for (int i = 0; i < EC_MAX_ATTACHMENTS; i++)
 	{
-		EcSlot *slot = &ec_shmem->slot[i];
+		EcSlot	   *slot = &ec_shmem->slot[i];
 		Datum		values[EC_NCOUNTERS + 2];
 		bool		nulls[EC_NCOUNTERS + 2] = {0};
 

@@ -36,8 +36,8 @@
 
 typedef struct IdRange
 {
-	EcVerify	   *verify;
-	EcVerifyKey  *keys;
+	EcVerify   *verify;
+	EcVerifyKey *keys;
 	int			n;
 } IdRange;
 
@@ -51,13 +51,13 @@ static void
 remember_topology(EcVerify *verify)
 {
 	verify->generation = ec_placement_generation();
-	verify->headlen = (int) ec_key_head(verify->head, ec_placement_prefix(), verify->sweep.name);
+	verify->headlen = (int) ec_key_head(verify->head, ec_placement_prefix(), verify->batch.name);
 }
 
 /*
- * Is it still so?  Under another topology keys are other keys, and
- * commits invalidate those: what we look at is of no concern to anybody.  To be asked after
- * the snapshot: a commit that it shows was made under what we find then, or before.
+ * Is it still so?  Under another topology keys are other keys, and commits invalidate those:
+ * what we look at is of no concern to anybody.  To be asked after the snapshot: a commit that
+ * it shows was made under what we find then, or before.
  */
 void
 ec_verify_keys_check_topology(EcVerify *verify)
@@ -66,7 +66,7 @@ ec_verify_keys_check_topology(EcVerify *verify)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the cache was configured anew while %s was running",
-						verify->sweep.function),
+						verify->batch.function),
 				 errhint("Run it again.")));
 }
 
@@ -74,7 +74,7 @@ ec_verify_keys_check_topology(EcVerify *verify)
 static bool
 collect(const EcReply *line, void *arg)
 {
-	EcVerify	   *verify = arg;
+	EcVerify   *verify = arg;
 	struct
 	{
 		int32		header;
@@ -104,7 +104,7 @@ ec_verify_keys_collect(EcVerify *verify)
 {
 	EcFailure	failure;
 
-	ec_batch_topology(verify->sweep.function);
+	ec_batch_topology(verify->batch.function);
 	remember_topology(verify);
 	for (int i = 0; i < ec_placement_size(); i++)
 	{
@@ -183,11 +183,11 @@ static void
 find_ids_of(void *arg)
 {
 	IdRange    *range = arg;
-	EcAttachment *att = range->verify->sweep.att;
+	EcAttachment *att = range->verify->batch.att;
 
 	for (int i = 0; i < range->n; i++)
 	{
-		EcVerifyKey  *key = &range->keys[i];
+		EcVerifyKey *key = &range->keys[i];
 		char		bytes[EC_KEY_MAX + 1];
 		char		again[EC_KEY_MAX];
 		int			headlen = range->verify->headlen;
@@ -232,14 +232,14 @@ ec_verify_keys_find_ids(EcVerify *verify, EcVerifyKey *keys, int n)
 int
 ec_verify_keys_look(EcVerify *verify, EcVerifyKey *keys, int n)
 {
-	EcRequest	   *reqs = palloc(n * sizeof(EcRequest));
+	EcRequest  *reqs = palloc(n * sizeof(EcRequest));
 	int			kept = 0;
 
-	ec_batch_topology(verify->sweep.function);
+	ec_batch_topology(verify->batch.function);
 	ec_verify_keys_check_topology(verify);
 	for (int i = 0; i < n; i++)
 	{
-		EcVerifyKey  *key = &keys[i];
+		EcVerifyKey *key = &keys[i];
 
 		if (ec_placement_of(key->key, key->keylen) != key->server)
 			key->id = NULL;

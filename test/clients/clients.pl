@@ -1,7 +1,7 @@
 # Clients of memcached, in the languages that people use: each reads our
 # documents, a marker and a miss for what they are, takes a server that is down
 # for a miss, and finds keys on several weighted servers where we put them, or
-# does not, as README says.  Its lines of code are those in README.
+# does not, as doc/clients.md says.  Its lines of code are those in doc/clients.md.
 #
 # A client is a program in this folder, PROGRAM HOST:PORT:WEIGHT,... ID..., that
 # prints a line of JSON for each id: what it got under "text", and what its
@@ -295,11 +295,11 @@ END
 }
 
 #
-# README shows just these lines; comments at the beginning of a block are its own.
+# doc/clients.md shows just these lines; comments at the beginning of a block are its own.
 #
-my ($section) = slurp_file("$here/../../README.md") =~ /^## Clients\n(.*?)^## /ms;
+my ($section) = slurp_file("$here/../../doc/clients.md") =~ /^## How to read a session\n(.*)/ms;
 my @blocks = $section =~ /^```\w+\n(.*?)^```$/gms;
-is(scalar @blocks, scalar @clients, 'README shows each client');
+is(scalar @blocks, scalar @clients, 'doc/clients.md shows each client');
 for my $block (@blocks)
 {
 	my ($title, @lines) = split /\n/, $block;
@@ -313,7 +313,25 @@ for my $block (@blocks)
 		shift @program while @program && $program[0] ne $line;
 		push @missing, $line unless @program;
 	}
-	is_deeply(\@missing, [], "README has lines of $file");
+	is_deeply(\@missing, [], "doc/clients.md has lines of $file");
+}
+
+# README's program, with a database to ask and calls of its function.
+{
+	my ($program) = slurp_file("$here/../../README.md") =~ /^```python\n(.*?)^```$/ms;
+	my $server = memcached();
+	my ($out, $err) = ('', '');
+
+	$program =~ s/localhost:11211/$server->address/e or die 'README names no server';
+	$server->set('shop.orders:1', '{"id":1}');
+	$server->set('shop.orders:2', 'null');
+	IPC::Run::run([ '/usr/bin/python3', '-' ], '<', \"$program\ndef from_database(id):\n    return f'ask for {id}'\n\nprint([order(id) for id in (1, 2, 3)])\n",
+		'>', \$out, '2>', \$err, IPC::Run::timeout(30));
+	is("$out$err", "[{'id': 1}, 'ask for 2', 'ask for 3']\n", 'README has a program that reads a document, a marker and a miss');
+	$server->stop;
+	IPC::Run::run([ '/usr/bin/python3', '-' ], '<', \"$program\ndef from_database(id):\n    return f'ask for {id}'\n\nprint(order(1))\n",
+		'>', \$out, '2>', \$err, IPC::Run::timeout(30));
+	is("$out$err", "ask for 1\n", 'and a server that is down for a miss');
 }
 
 placement('three servers', map { memcached() } 1 .. 3);

@@ -1,6 +1,9 @@
 --
 -- CREATE EXTENSION in any schema, DROP EXTENSION that leaves nothing behind.
 --
+\set ECHO none
+\i test/sql/include/prefix.sql
+\set ECHO all
 SET client_min_messages = warning;
 DROP EXTENSION IF EXISTS echocache;
 RESET client_min_messages;

@@ -151,13 +151,15 @@ CALL fails(format('ALTER DATABASE %I SET echocache.key_prefix = %L', current_dat
 CALL fails(format('ALTER DATABASE %I SET echocache.key_prefix = %L', current_database(), repeat('x', 65)));
 -- in a database without a worker, which might take it up
 SELECT current_database() AS here, repeat('x', 64) AS longest \gset
-ALTER DATABASE postgres SET echocache.key_prefix = :'longest';
-\c postgres
+CREATE DATABASE settings_prefix TEMPLATE template0;
+ALTER DATABASE settings_prefix SET echocache.key_prefix = :'longest';
+\c settings_prefix
 SHOW echocache.key_prefix;
-ALTER DATABASE postgres RESET echocache.key_prefix;
-\c postgres
-SHOW echocache.key_prefix;
+ALTER DATABASE settings_prefix RESET echocache.key_prefix;
+\c settings_prefix
+SELECT current_setting('echocache.key_prefix') = :'longest' AS set;
 \c :here
+DROP DATABASE settings_prefix;
 SET search_path = settings, public;
 CREATE ROLE settings_user;
 GRANT USAGE ON SCHEMA settings TO settings_user;

@@ -399,25 +399,7 @@ RESET TimeZone;
 RESET IntervalStyle;
 SELECT echocache_detach('calendar') > 0, echocache_detach('instants') > 0, echocache_detach('spans') > 0;
 
--- A prepared transaction has invalidated what it changes.  Until it ends the table answers, and stores nothing.
 SELECT echocache_attach('session');
-SELECT echocache_get_session(1);
-SELECT echocache_stats_reset();
-BEGIN;
-UPDATE session SET title = 'prepared';
-PREPARE TRANSACTION 'write';
-SELECT echocache_get_session(1), echocache_get_session(1);
-SELECT counted();
-COMMIT PREPARED 'write';
-SELECT echocache_get_session(1), echocache_get_session(1);
-SELECT counted();
-BEGIN;
-UPDATE session SET title = 'never';
-PREPARE TRANSACTION 'write';
-ROLLBACK PREPARED 'write';
-SELECT echocache_get_session(1), echocache_get_session(1);
-SELECT counted();
-
 -- Not on disk, not in the cache: an asynchronous commit leaves markers, and the next reads are right.
 SET synchronous_commit = off;
 UPDATE session SET title = 'not flushed';
