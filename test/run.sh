@@ -19,6 +19,7 @@
 #
 # EC_VARIANT=asserts builds the library that is tested with its assertions, EC_VARIANT=ubsan
 # with the sanitizer of undefined behaviour.  What they report anywhere is a failure.
+# chroot.sh runs this script on another release of Debian, ../.ci/run runs it in all ways.
 #
 # Works from a clean clone on Debian 12, 13 and sid, and on Ubuntu with PGDG's packages;
 # which PostgreSQL it takes says postgres.sh (PG_MAJOR and PG_CONFIG override).  As root
