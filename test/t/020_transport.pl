@@ -386,7 +386,7 @@ holds($both, 'session:100', $doc->(100, 'newer'), 'an update');
 $s->run(q{BEGIN; UPDATE session SET title = 'never' WHERE id = 100; ROLLBACK});
 holds($both, 'session:100', $doc->(100, 'newer'), 'a rollback');
 $s->run('DELETE FROM session WHERE id = 100');
-is($both->settled('session:100') // 'null', 'null', 'a delete');
+is($both->settled('session:100', 0.5) // 'null', 'null', 'a delete');
 $s->run('SELECT echocache_get_session(2)');
 holds($both, 'session:2', $s->run('SELECT row_to_json(session) FROM session WHERE id = 2'), 'a fill');
 
