@@ -229,14 +229,14 @@ temp_config()
 }
 
 # installcheck SUITE MAKE ARGUMENT...: pg_regress or its sister on an instance of its own.
-# Whatever hangs is ended: a step of a spec after half a minute, a suite after ten.
+# Whatever hangs is ended: a step of a spec after two minutes, a suite after half an hour, which a busy machine needs.
 installcheck()
 {
 	local suite=$1
 
 	shift
 	temp_config "$suite"
-	PGISOLATIONTIMEOUT=30 attend ec_as_postgres timeout -k 10 600 make -C "$EC_BUILD" installcheck \
+	PGISOLATIONTIMEOUT=120 attend ec_as_postgres timeout -k 10 1800 make -C "$EC_BUILD" installcheck \
 		PG_CONFIG="$PG_CONFIG" DESTDIR="$EC_STAGE" "$@" \
 		EXTRA_REGRESS_OPTS="--temp-instance=$EC_TMP/$suite/instance --temp-config=$EC_TMP/$suite.conf" \
 		</dev/null >"$EC_TMP/$suite.log" 2>&1
@@ -290,7 +290,7 @@ tap_file()
 	cd "$dir"
 	TMPDIR=$dir TESTDIR=$dir TESTDATADIR=$dir/tmp_check TESTLOGDIR=$dir/tmp_check/log PATH=$ec_bindir:$PATH PGPORT=65432 DESTDIR=$EC_STAGE \
 		PG_REGRESS="$(dirname "$("$PG_CONFIG" --pgxs)")/../test/regress/pg_regress" \
-		timeout -k 10 600 perl -I "$(dirname "$("$PG_CONFIG" --pgxs)")/../test/perl" "$EC_BUILD/test/${1#"$here"/}" \
+		timeout -k 10 1800 perl -I "$(dirname "$("$PG_CONFIG" --pgxs)")/../test/perl" "$EC_BUILD/test/${1#"$here"/}" \
 		</dev/null >"$dir/tap" 2>&1 && echo 0 >"$dir/status" || echo $? >"$dir/status"
 }
 
