@@ -307,7 +307,7 @@ memcached_get()
 cache()
 {
 	# when COMMIT returns the document is on its way, and the marker there for an instant
-	for _ in {1..10}; do
+	for _ in {1..100}; do
 		memcached_get "$key"
 		[ "$SEEN" = marker ] || break
 		sleep 0.02
@@ -369,10 +369,17 @@ expect()
 	[ "$3" = "$2" ] || fail "$1" "$2" "$(shorten "$3")"
 }
 
-# expect_within MILLISECONDS WHAT: the last statement took no longer.
+# expect_within MILLISECONDS WHAT: the last statement took no longer, but for what a busy
+# machine adds: it may as well take what ten do that wait for nothing.
 expect_within()
 {
-	[ "${MS%.*}" -lt "$1" ] || fail "time of $2" "under $1 ms" "$MS ms"
+	local took=$MS limit=$1
+
+	for _ in {1..10}; do
+		run "SELECT 1;"
+		limit=$((limit + ${MS%.*}))
+	done
+	[ "${took%.*}" -lt "$limit" ] || fail "time of $2" "under $limit ms" "$took ms"
 }
 
 # The counters of the document, for differences.

@@ -37,7 +37,7 @@
 set -euo pipefail
 
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
-export LC_ALL=C
+export LC_ALL=C PGCTLTIMEOUT=300
 unset EC_TMP EC_STAGE EC_BUILD
 fuzz_seconds=${FUZZ_SECONDS:-60}
 passed=0
