@@ -288,7 +288,7 @@ memcached_get()
 	{ exec {fd}<>"/dev/tcp/127.0.0.1/$mc_port"; } 2>/dev/null || return 0
 	printf 'get %s\r\nmg %s t\r\nquit\r\n' "$1" "$1" >&"$fd"
 	SEEN=silent
-	if read -r -t 0.3 line <&"$fd"; then
+	if read -r -t 2 line <&"$fd"; then
 		SEEN=nothing
 		if [[ $line == VALUE* ]]; then
 			read -r _ _ FLAGS length <<<"${line%$'\r'}"
