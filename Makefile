@@ -32,8 +32,10 @@ OBJS = \
 	src/deadline.o \
 	src/echocache.o \
 	src/guc.o \
+	src/net/answer.o \
 	src/net/auth.o \
 	src/net/connection.o \
+	src/net/failure.o \
 	src/net/request.o \
 	src/net/socket.o \
 	src/net/tls.o \

@@ -16,10 +16,9 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "protocol/reply.h"
-
 #include <string.h>
 
+#include "protocol/reply.h"
 #include "protocol/wire.h"
 
 /* What may follow the first word of an answer. */
@@ -116,7 +115,7 @@ ec_parse_line(const char *line, const char *nl, EcReply *reply)
 	if (!has_cr)
 		return EC_REPLY_MALFORMED;
 
-	/* "OK" has the looks of a meta answer, and is none. */
+	/* "OK" looks like a meta answer, and is none */
 	if (end - line >= 2 && (end - line == 2 || line[2] == ' ') && line[0] != 'O')
 		return ec_parse_meta(line, end, reply);
 	return ec_parse_word(line, end, reply);

@@ -10,13 +10,12 @@
 #ifndef ECHOCACHE_SERVERS_EXCHANGE_H
 #define ECHOCACHE_SERVERS_EXCHANGE_H
 
-#include "fmgr.h"
-
 #include "deadline.h"
 #include "net/request.h"
 
-/* A flag of ec_exchange */
+/* Flags of ec_exchange() */
 #define EC_RENEW_DEADLINE	0x01	/* with every piece that arrives; one server only */
+#define EC_NO_RETRY			0x02	/* not to be asked twice */
 
 extern void ec_exchange_init(void);
 extern int	ec_exchange_disconnect(void);
