@@ -518,8 +518,8 @@ ec_connection_retry(EcConnection *c)
 	EcExchange *ex = &c->exchange;
 
 	Assert(c->state == EC_CONNECTION_FAILED);
-	if (ex->retry != EC_RETRY_ALWAYS)
-		return false;
+	if (ex->retry != EC_RETRY_ALWAYS || ex->recv < 0)
+		return false;			/* or all is answered, and then came more */
 	ex->retry = EC_RETRY_NEVER;
 	ex->ask = EC_ASK_LOUD;
 	ec_socket_close(c);
