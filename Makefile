@@ -57,6 +57,7 @@ OBJS = \
 	src/servers/outbox.o \
 	src/servers/placement.o \
 	src/servers/purge.o \
+	src/servers/round.o \
 	src/servers/state.o \
 	src/servers/topology.o \
 	src/shmem.o \

@@ -97,8 +97,9 @@ make_room(EcRequest *req, const EcReply *reply, EcFailure *failure)
 								 MCXT_ALLOC_HUGE | MCXT_ALLOC_NO_OOM);
 	if (req->found == NULL)
 	{
-		ec_failure_set(failure, ERRCODE_CONNECTION_FAILURE,
-					   "out of memory for a value of %zu bytes", reply->value_len);
+		ec_failure_set(failure, ERRCODE_OUT_OF_MEMORY, "out of memory for a value of %zu bytes",
+					   reply->value_len);
+		failure->ours = true;
 		return EC_ANSWER_WRONG;
 	}
 	SET_VARSIZE(req->found, VARHDRSZ + reply->value_len);

@@ -40,6 +40,13 @@
  */
 #define TLS_RECORD_MAX	(16 * 1024)
 
+/*
+ * So much is sent, and so much received, before the caller looks at the deadline and at
+ * interrupts again.  A server that talks without end, or a kernel that takes all that it is
+ * given, holds nobody for longer.
+ */
+#define STEP_BYTES		(256 * 1024)
+
 static bool is_quiet(const EcExchange *ex, const EcRequest *req);
 static size_t write_line(const EcExchange *ex, const EcRequest *req, char *dst, uint32 opaque);
 static void stage(EcConnection *c);
@@ -49,7 +56,7 @@ static void answered(EcConnection *c);
 static bool take_silent_answer(EcConnection *c, const EcReply *reply);
 static bool take_buffered(EcConnection *c, bool *taken);
 static ssize_t receive(EcConnection *c, bool wait);
-static bool read_answers(EcConnection *c, bool wait);
+static EcStep read_answers(EcConnection *c, bool wait);
 static void reset(EcConnection *c);
 
 /*
@@ -137,17 +144,14 @@ stage(EcConnection *c)
 	}
 }
 
-/*
- * Send what can be sent without waiting.  false: the connection has failed.  Never throws or
- * allocates.
- */
-bool
+/* Send what can be sent without waiting, up to STEP_BYTES.  Never throws or allocates. */
+EcStep
 ec_connection_write(EcConnection *c)
 {
 	EcExchange *ex = &c->exchange;
 
 	Assert(c->state == EC_CONNECTION_BUSY);
-	for (;;)
+	for (size_t sent = 0; sent < STEP_BYTES;)
 	{
 		const char *p;
 		size_t		len;
@@ -157,7 +161,7 @@ ec_connection_write(EcConnection *c)
 		{
 			stage(c);
 			if (c->out_len == 0)
-				return true;
+				return EC_STEP_WAITS;
 		}
 		if (c->out_sent < c->out_len)
 		{
@@ -183,12 +187,14 @@ ec_connection_write(EcConnection *c)
 		}
 		n = ec_socket_send(c, p, len);
 		if (n <= 0)
-			return n == 0;
+			return n == 0 ? EC_STEP_WAITS : EC_STEP_FAILED;
+		sent += n;
 		if (c->out_sent < c->out_len)
 			c->out_sent += n;
 		else
 			ex->big_sent += n;
 	}
+	return EC_STEP_MORE;
 }
 
 /*
@@ -382,14 +388,15 @@ receive(EcConnection *c, bool wait)
 }
 
 /*
- * Take the answers that have arrived; wait as in ec_socket_recv(), for the first bytes only,
- * so that a server that trickles meets the deadline.  false: the connection has failed.
- * Throws what the callback of a command throws.
+ * Take the answers that have arrived, up to STEP_BYTES; wait as in ec_socket_recv(), for the
+ * first bytes only, so that a server that trickles meets the deadline.  Throws what the
+ * callback of a command throws.
  */
-static bool
+static EcStep
 read_answers(EcConnection *c, bool wait)
 {
 	EcExchange *ex = &c->exchange;
+	uint64		enough = ex->taken + STEP_BYTES;
 
 	while (ex->recv >= 0)
 	{
@@ -397,48 +404,57 @@ read_answers(EcConnection *c, bool wait)
 		ssize_t		n;
 
 		if (!take_buffered(c, &taken))
-			return false;
+			return EC_STEP_FAILED;
 		if (taken)
 			continue;
+		if (ex->taken >= enough)
+			return EC_STEP_MORE;
 		n = receive(c, wait);
 		if (n <= 0)
-			return n == 0;
+			return n == 0 ? EC_STEP_WAITS : EC_STEP_FAILED;
 		wait = false;
-		ex->progress += n;
+		ex->taken += n;
+		if (ex->taken > ex->limit)
+		{
+			ec_socket_fail(c, "an answer without end: more than %llu MB",
+						   (unsigned long long) (ex->limit >> 20));
+			ex->retry = EC_RETRY_NEVER;
+			return EC_STEP_FAILED;
+		}
 	}
 	if (c->in_end > c->in_start)
 	{
 		ec_socket_fail(c, "more answers than requests");
-		return false;
+		return EC_STEP_FAILED;
 	}
-	return true;
+	return EC_STEP_WAITS;
 }
 
 /*
- * Do whatever can be done without waiting.  look: there can be answers by now.  linger: all
- * have been waited for but this connection's, for which we may wait a little.  false: the
- * connection has failed.  Throws what ec_socket_open() and the callback of a command throw.
+ * Do what can be done without waiting, up to STEP_BYTES in either direction.  look: there can
+ * be answers by now.  linger: all have been waited for but this connection's, for which we may
+ * wait a little.  Throws what ec_socket_open() and the callback of a command throw.
  */
-bool
+EcStep
 ec_connection_step(EcConnection *c, bool look, bool linger)
 {
-	bool		ok;
+	EcStep		written;
+	EcStep		taken;
 
 	if (c->state != EC_CONNECTION_BUSY)
 	{
 		if (!ec_socket_establish(c))
-			return false;
+			return EC_STEP_FAILED;
 		if (c->state != EC_CONNECTION_BUSY)
-			return true;
+			return EC_STEP_WAITS;
 	}
-	if (!ec_connection_write(c))
-		return false;
-	if (!look)
-		return true;
+	written = ec_connection_write(c);
+	if (written == EC_STEP_FAILED || !look)
+		return written;
 	pgstat_report_wait_start(PG_WAIT_EXTENSION);
-	ok = read_answers(c, linger && c->tls == NULL && !ec_connection_wants_write(c));
+	taken = read_answers(c, linger && c->tls == NULL && !ec_connection_wants_write(c));
 	pgstat_report_wait_end();
-	return ok;
+	return taken == EC_STEP_WAITS ? written : taken;
 }
 
 /*
@@ -474,7 +490,8 @@ ec_connection_begin(EcConnection *c, int server, EcRequest *reqs, int first, EcA
 	ex->retry = retry;
 	if (retry == EC_RETRY_IF_UNCLEAR && c->state == EC_CONNECTION_IDLE)
 		ex->retry = EC_RETRY_ALWAYS;
-	ex->progress = 0;
+	ex->taken = ex->renewed = 0;
+	ex->limit = reqs[first].limit > 0 ? reqs[first].limit : EC_ANSWERS_MAX;
 	reset(c);
 	if (c->state == EC_CONNECTION_IDLE)
 		c->state = EC_CONNECTION_BUSY;
@@ -529,7 +546,8 @@ ec_connection_retry(EcConnection *c)
 }
 
 /*
- * The exchange is over.  false: it has failed, after which the server is DOWN.  Never throws.
+ * The exchange is over.  false: it has failed, after which the server is DOWN, unless the
+ * failure is ours.  Never throws.
  */
 bool
 ec_connection_end(EcConnection *c)
@@ -542,6 +560,7 @@ ec_connection_end(EcConnection *c)
 		return true;
 	}
 	ec_socket_close(c);
-	ec_state_down(ec_placement.generation, c->server, c->failure.reason);
+	if (!c->failure.ours)
+		ec_state_down(ec_placement.generation, c->server, c->failure.reason);
 	return false;
 }

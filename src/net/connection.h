@@ -16,12 +16,20 @@
 #include "net/request.h"
 #include "net/socket.h"
 
+/* What came of taking a connection further. */
+typedef enum EcStep
+{
+	EC_STEP_FAILED,
+	EC_STEP_WAITS,				/* nothing more can be done without waiting */
+	EC_STEP_MORE				/* there may be more to do, but look at the time first */
+} EcStep;
+
 extern bool ec_connection_is_clear(const EcConnection *c);
 extern void ec_connection_begin(EcConnection *c, int server, EcRequest *reqs, int first,
 								EcAsk ask, EcRetry retry);
 extern void ec_connection_add(EcConnection *c, int i);
-extern bool ec_connection_write(EcConnection *c);
-extern bool ec_connection_step(EcConnection *c, bool look, bool linger);
+extern EcStep ec_connection_write(EcConnection *c);
+extern EcStep ec_connection_step(EcConnection *c, bool look, bool linger);
 extern bool ec_connection_retry(EcConnection *c);
 extern bool ec_connection_end(EcConnection *c);
 

@@ -16,6 +16,7 @@ typedef struct EcFailure
 {
 	int			sqlstate;		/* what an error about it is to carry */
 	bool		timed_out;
+	bool		ours;			/* we were short of something: it says nothing about the server */
 	char		reason[EC_ERROR_MAX];	/* a phrase, for a message's detail and for last_error */
 } EcFailure;
 

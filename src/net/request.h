@@ -49,6 +49,7 @@ typedef struct EcRequest
 	EcRequestKind kind;
 	int			server;
 	bool		skip;			/* leave this one out, and its result as it is */
+	bool		unasked;		/* private: false, but within ec_exchange_pieces() */
 	bool		quiet;			/* MARK: the token is not wanted */
 	const char *key;			/* COMMAND, FLUSH: the whole request */
 	int			keylen;
@@ -65,8 +66,15 @@ typedef struct EcRequest
 	uint32		client_flags;	/* INSPECT */
 	EcLineCallback callback;	/* COMMAND */
 	void	   *arg;
+	uint64		limit;			/* COMMAND: so many bytes of answer, and no more; 0: see below */
 	int			next;			/* private: the next one on the same connection, -1: none */
 } EcRequest;
+
+/*
+ * What one exchange takes in from one server, in bytes.  A request has one answer, with at most
+ * one value of EC_VALUE_MAX; this bounds what a server can make a backend keep in memory.
+ */
+#define EC_ANSWERS_MAX		(UINT64CONST(1024) * 1024 * 1024)
 
 /* Markers in one exchange of many; each exchange has a deadline of its own. */
 #define EC_MARK_BATCH		1000

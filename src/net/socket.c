@@ -105,7 +105,22 @@ ec_socket_fail(EcConnection *c, const char *fmt,...)
 	vsnprintf(c->failure.reason, sizeof(c->failure.reason), fmt, args);
 	va_end(args);
 	c->failure.sqlstate = ERRCODE_CONNECTION_FAILURE;
+	c->failure.timed_out = c->failure.ours = false;
+	c->state = EC_CONNECTION_FAILED;
+}
+
+/* The connection has failed, but not by the server: this process is short of something. */
+void
+ec_socket_lack(EcConnection *c, const char *fmt,...)
+{
+	va_list		args;
+
+	va_start(args, fmt);
+	vsnprintf(c->failure.reason, sizeof(c->failure.reason), fmt, args);
+	va_end(args);
+	c->failure.sqlstate = ERRCODE_INSUFFICIENT_RESOURCES;
 	c->failure.timed_out = false;
+	c->failure.ours = true;
 	c->state = EC_CONNECTION_FAILED;
 }
 
@@ -135,8 +150,8 @@ count_open(EcConnection *c)
 }
 
 /*
- * Begin to connect.  false: the connection has failed.  Throws only where PostgreSQL cannot
- * make a set of events to wait for.
+ * Begin to connect.  false: the connection has failed.  Throws only where the kernel does not
+ * give a descriptor, or memory, for the set of events to wait for.
  */
 bool
 ec_socket_open(EcConnection *c, int server)
@@ -153,7 +168,7 @@ ec_socket_open(EcConnection *c, int server)
 	c->buffers = malloc(EC_OUT_SIZE + EC_IN_SIZE);
 	if (c->buffers == NULL)
 	{
-		ec_socket_fail(c, "out of memory");
+		ec_socket_lack(c, "out of memory");
 		return false;
 	}
 	if (ec_placement.server[server].naddresses == 0)
@@ -172,14 +187,19 @@ begin_connect(EcConnection *c, const EcAddress *a)
 
 	if (!AcquireExternalFD())
 	{
-		ec_socket_fail(c, "too many open files");
+		ec_socket_lack(c, "too many open files");
 		return false;
 	}
 	c->fd = socket(a->addr.ss_family, SOCK_STREAM, 0);
 	if (c->fd == PGINVALID_SOCKET)
 	{
+		int			error = errno;
+
 		ReleaseExternalFD();
-		ec_socket_fail(c, "could not create a socket: %s", strerror(errno));
+		if (error == EAFNOSUPPORT)
+			ec_socket_fail(c, "could not create a socket: %s", strerror(error));
+		else
+			ec_socket_lack(c, "could not create a socket: %s", strerror(error));
 		return false;
 	}
 	if (!pg_set_noblock(c->fd) || fcntl(c->fd, F_SETFD, FD_CLOEXEC) < 0 ||
@@ -191,9 +211,19 @@ begin_connect(EcConnection *c, const EcAddress *a)
 	}
 	if (connect(c->fd, (const struct sockaddr *) &a->addr, a->len) < 0 && errno != EINPROGRESS)
 	{
-		ec_socket_fail(c, "could not connect: %s", strerror(errno));
+		if (errno == EADDRNOTAVAIL || errno == ENOMEM || errno == ENOBUFS)
+			ec_socket_lack(c, "could not connect: %s", strerror(errno));
+		else
+			ec_socket_fail(c, "could not connect: %s", strerror(errno));
 		return false;
 	}
+	/* the set of events needs a descriptor, and is not made without */
+	if (!AcquireExternalFD())
+	{
+		ec_socket_lack(c, "too many open files");
+		return false;
+	}
+	ReleaseExternalFD();
 	c->set = ec_compat_create_wait_set(3);
 	AddWaitEventToSet(c->set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
 	AddWaitEventToSet(c->set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);

@@ -89,7 +89,9 @@ typedef struct EcExchange
 				big_sent;
 	char	   *value;			/* where the value goes that is received, */
 	size_t		value_missing;	/* and how much of it is to come; NULL: none is */
-	size_t		progress;		/* bytes that have arrived, for exchange.c */
+	uint64		taken;			/* bytes that have arrived, */
+	uint64		limit;			/* and how many may */
+	uint64		renewed;		/* taken, when exchange.c renewed the deadline */
 } EcExchange;
 
 typedef struct EcConnection
@@ -121,6 +123,7 @@ typedef struct EcConnection
 
 extern void ec_socket_close(EcConnection *c);
 extern void ec_socket_fail(EcConnection *c, const char *fmt,...) pg_attribute_printf(2, 3);
+extern void ec_socket_lack(EcConnection *c, const char *fmt,...) pg_attribute_printf(2, 3);
 extern bool ec_socket_open(EcConnection *c, int server);
 extern bool ec_socket_establish(EcConnection *c);
 extern ssize_t ec_socket_send(EcConnection *c, const char *data, size_t len);

@@ -34,15 +34,17 @@
 static const EcFailure *first_failure(const EcRequest *reqs, int n);
 static bool take_hit(EcAttachment *att, EcItem *item, EcRequest *req, const EcOwner *owner);
 
-/* An exchange of this read; like ec_exchange(). */
+/* An exchange of this read, like ec_exchange(), of as many requests as there are. */
 bool
 ec_hit_exchange(EcPatience *patience, EcRequest *reqs, int n)
 {
 	EcDeadline	start = ec_deadline_in(0);
+	int64		longest_us;
 	bool		ok;
 
-	ok = ec_exchange(reqs, n, start + Max(ec_guc_timeout * INT64CONST(1000) - patience->spent_us, 1000), 0);
-	patience->spent_us += ec_deadline_in(0) - start;
+	ok = ec_exchange_pieces(reqs, n, start + Max(ec_guc_timeout * INT64CONST(1000) -
+												 patience->spent_us, 1000), &longest_us);
+	patience->spent_us += longest_us;
 	return ok;
 }
 

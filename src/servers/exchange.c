@@ -7,8 +7,8 @@
  * entered.  Whoever makes an exchange must be in the topology: requests name servers by their
  * index in it.
  *
- * Invariant: when an exchange is over, each of its requests has a result, and a server of
- * which one was not answered is DOWN, for everybody.  Nobody waits beyond the deadline.
+ * Invariant: when an exchange is over, each of its requests has a result, and a server that
+ * did not answer one is DOWN, for everybody.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -19,39 +19,36 @@
 #include <poll.h>
 
 #include "miscadmin.h"
-#include "pgstat.h"
 #include "storage/ipc.h"
 
-#include "compat.h"
 #include "deadline.h"
 #include "guc.h"
 #include "net/connection.h"
 #include "protocol/wire.h"
 #include "servers/exchange.h"
 #include "servers/placement.h"
+#include "servers/round.h"
+#include "servers/state.h"
 #include "servers/topology.h"
 
-/* A long answer has a deadline for each so many bytes; a trickle is a dead server. */
-#define RENEW_BYTES		(16 * 1024)
+/* The answer to a command that is no list of keys: no more than this, in bytes and in all. */
+#define COMMAND_BYTES	(16 * 1024 * 1024)
+#define COMMAND_MS		(10 * 1000)
 
-/* The connections of one exchange; those that have something to wait for. */
-typedef struct Round
-{
-	EcConnection *active[EC_MAX_SERVERS];
-	int			nactive;
-	EcConnection *waiting[EC_MAX_SERVERS];
-	int			nwaiting;
-} Round;
+/*
+ * A piece of many requests: how many at first, when it is not known how large the answers are,
+ * and at most; and about how many bytes, which arrive in time on any network worth its name.
+ */
+#define PIECE_FIRST		128
+#define PIECE_MOST		1000
+#define PIECE_BYTES		(256 * 1024)
 
 static EcConnection conns[EC_MAX_SERVERS];
 
 static void close_all(void);
 static void disconnect_at_exit(int code, Datum arg);
-static void begin(Round *round, EcRequest *reqs, int nreqs, int flags);
-static void advance(Round *round, bool look, bool linger);
-static void expire(Round *round);
-static bool finish(Round *round, EcRequest *reqs);
-static void wait_for(EcConnection **waiting, int n, EcDeadline deadline);
+static bool delete_refused(EcRequest *reqs, int nreqs);
+static void down_for_want(EcRequest *reqs, int nreqs);
 
 /* Once per backend, from _PG_init. */
 void
@@ -105,142 +102,19 @@ ec_exchange_at_xact_end(void)
 			ec_socket_close(&conns[i]);
 }
 
-/* Chain up the requests on their connections, which are opened where they are not. */
-static void
-begin(Round *round, EcRequest *reqs, int nreqs, int flags)
-{
-	round->nactive = 0;
-	for (int i = 0; i < nreqs; i++)
-	{
-		EcRequest  *req = &reqs[i];
-		EcConnection *c;
-		int			a;
-
-		if (req->skip)
-			continue;
-		Assert(req->server >= 0 && req->server < ec_placement.nservers);
-		req->result = EC_PENDING;
-		req->failure = NULL;
-		req->next = -1;
-		c = &conns[req->server];
-		for (a = 0; a < round->nactive && round->active[a] != c; a++)
-			;
-		if (a < round->nactive)
-			ec_connection_add(c, i);
-		else
-		{
-			ec_connection_begin(c, req->server, reqs, i, EC_ASK_USUAL,
-								flags & EC_NO_RETRY ? EC_RETRY_NEVER : EC_RETRY_IF_UNCLEAR);
-			round->active[round->nactive++] = c;
-		}
-	}
-}
-
-/* Take every connection as far as it goes without waiting; see ec_connection_step(). */
-static void
-advance(Round *round, bool look, bool linger)
-{
-	round->nwaiting = 0;
-	for (int a = 0; a < round->nactive; a++)
-	{
-		EcConnection *c = round->active[a];
-
-		while (ec_connection_is_waiting(c))
-		{
-			if (ec_connection_step(c, look, linger))
-			{
-				if (ec_connection_is_waiting(c))
-					round->waiting[round->nwaiting++] = c;
-				break;
-			}
-			if (!ec_connection_retry(c))
-				break;
-		}
-	}
-}
-
-/* The deadline is over: what is still waited for has failed. */
-static void
-expire(Round *round)
-{
-	for (int w = 0; w < round->nwaiting; w++)
-	{
-		EcConnection *c = round->waiting[w];
-
-		ec_socket_fail(c, c->state == EC_CONNECTION_HANDSHAKE ?
-					   "no TLS handshake within %d ms" : "no answer within %d ms",
-					   ec_guc_timeout);
-		c->failure.timed_out = true;
-	}
-}
-
-/* The exchange is over.  Returns whether every request was answered. */
-static bool
-finish(Round *round, EcRequest *reqs)
-{
-	bool		ok = true;
-
-	for (int a = 0; a < round->nactive; a++)
-	{
-		EcConnection *c = round->active[a];
-		const EcFailure *failure = c->exchange.recv < 0 ? NULL : ec_failure_copy(&c->failure);
-
-		for (int i = c->exchange.recv; i >= 0; i = reqs[i].next)
-		{
-			reqs[i].result = EC_FAILED;
-			reqs[i].failure = failure;
-		}
-		ok &= ec_connection_end(c);
-	}
-	return ok;
-}
-
 /*
- * Wait until one of the connections can go on, or the deadline is over; then serve
- * interrupts.
- */
-static void
-wait_for(EcConnection **waiting, int n, EcDeadline deadline)
-{
-	WaitEventSet *set = waiting[0]->set;
-	WaitEvent	event;
-
-	if (n == 1)
-	{
-		uint32		events = ec_connection_events(waiting[0]);
-
-		if (events != waiting[0]->waiting_for)
-			ModifyWaitEvent(set, 2, events, NULL);
-		waiting[0]->waiting_for = events;
-	}
-	else
-	{
-		set = ec_compat_create_wait_set(n + 2);
-		AddWaitEventToSet(set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
-		AddWaitEventToSet(set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
-		for (int i = 0; i < n; i++)
-			AddWaitEventToSet(set, ec_connection_events(waiting[i]), waiting[i]->fd, NULL, NULL);
-	}
-	if (WaitEventSetWait(set, ec_deadline_left(deadline), &event, 1, PG_WAIT_EXTENSION) == 1 &&
-		(event.events & WL_LATCH_SET))
-		ResetLatch(MyLatch);
-	if (n > 1)
-		FreeWaitEventSet(set);
-	CHECK_FOR_INTERRUPTS();
-}
-
-/*
- * Send each request to its server and wait for the answers, on all servers at
- * once and under one deadline; results are in the reqs.  A server whose exchange
- * fails is DOWN from here on.  Returns whether every request was answered.
+ * Send each request to its server and wait for the answers, on all servers at once and under
+ * one deadline; results are in the reqs.  A server whose exchange fails is DOWN from here on,
+ * unless it was we who were short of memory or descriptors.  Returns whether every request was
+ * answered.
  *
- * Throws what CHECK_FOR_INTERRUPTS throws, and where PostgreSQL cannot make a set of events
- * to wait for.
+ * Throws what CHECK_FOR_INTERRUPTS throws, and where the kernel does not give a descriptor, or
+ * memory, for a set of events to wait for.
  */
 bool
 ec_exchange(EcRequest *reqs, int nreqs, EcDeadline deadline, int flags)
 {
-	return ec_exchange_meanwhile(reqs, nreqs, deadline, flags, NULL, NULL);
+	return ec_round_run(conns, reqs, nreqs, deadline, 0, flags, NULL, NULL);
 }
 
 /*
@@ -252,41 +126,114 @@ bool
 ec_exchange_meanwhile(EcRequest *reqs, int nreqs, EcDeadline deadline, int flags,
 					  void (*meanwhile) (void *arg), void *arg)
 {
-	Round		round;
+	return ec_round_run(conns, reqs, nreqs, deadline, 0, flags, meanwhile, arg);
+}
 
-	Assert(ec_topology_is_entered());
-	Assert(INTERRUPTS_CAN_BE_PROCESSED());
-	begin(&round, reqs, nreqs, flags);
-	if (meanwhile)
+/*
+ * As ec_exchange(), for as many requests as the caller likes.  They are asked in pieces, the
+ * first one under the given deadline, each of the others under one of its own, so that a long
+ * list is not taken for a server's end.  A piece has no more requests than a sound server
+ * answers in time: their number, and how large they have been so far, or, if valuelen says so,
+ * will be.
+ *
+ * A server that is DOWN, since just now perhaps, is not asked: EC_FAILED.  *longest_us, unless
+ * it is NULL, is how long the longest piece took.  Throws what ec_exchange() throws.
+ */
+bool
+ec_exchange_pieces(EcRequest *reqs, int nreqs, EcDeadline deadline, int64 *longest_us)
+{
+	static const EcFailure down = {ERRCODE_CONNECTION_FAILURE, false, false,
+	"the server is known to be down"};
+	int			most = PIECE_FIRST;
+	bool		ok = true;
+	int			end;
+
+	if (longest_us)
+		*longest_us = 0;
+	for (int first = 0; first < nreqs; first = end)
 	{
-		advance(&round, false, false);
-		ec_placement_bar(true);
-		meanwhile(arg);
-		ec_placement_bar(false);
+		EcDeadline	start = ec_deadline_in(0);
+		size_t		bytes = 0;
+		int			asked = 0;
+
+		CHECK_FOR_INTERRUPTS();
+		for (end = first; end < nreqs && asked < most; end++)
+		{
+			EcRequest  *req = &reqs[end];
+
+			if (req->skip)
+				continue;
+			if (asked > 0 && bytes + req->valuelen > PIECE_BYTES)
+				break;
+			bytes += req->valuelen;
+			asked++;
+			req->unasked = ec_state_of(req->server) == EC_DOWN;
+		}
+		ok &= ec_exchange(reqs + first, end - first, deadline, 0);
+		bytes = 0;
+		for (int i = first; i < end; i++)
+		{
+			if (reqs[i].skip)
+				continue;
+			if (reqs[i].unasked)
+			{
+				reqs[i].unasked = ok = false;
+				reqs[i].result = EC_FAILED;
+				reqs[i].failure = &down;
+			}
+			else if (reqs[i].result == EC_DONE)
+				bytes += reqs[i].found_len;
+		}
+		if (asked > 0)
+			most = (int) Max(Min(PIECE_BYTES / (bytes / asked + 1), PIECE_MOST), 1);
+		if (longest_us)
+			*longest_us = Max(*longest_us, ec_deadline_in(0) - start);
 		deadline = ec_deadline_in(ec_guc_timeout);
 	}
-	for (;;)
-	{
-		EcConnection *first;
+	return ok;
+}
 
-		/* the answer may be there at once, where the server shares our CPU */
-		advance(&round, true, round.nactive == 1 && ec_deadline_left(deadline) >= EC_LINGER_MS);
-		if (round.nwaiting == 0)
-			break;
-		first = round.waiting[0];
-		if ((flags & EC_RENEW_DEADLINE) && first->exchange.progress >= RENEW_BYTES)
-		{
-			deadline = ec_deadline_in(ec_guc_timeout);
-			first->exchange.progress = 0;
-		}
-		if (ec_deadline_left(deadline) == 0)
-		{
-			expire(&round);
-			break;
-		}
-		wait_for(round.waiting, round.nwaiting, deadline);
+/*
+ * A server that is out of memory may refuse even a marker: then the key must go.  Returns
+ * whether all have.  Throws out of memory, too.
+ */
+static bool
+delete_refused(EcRequest *reqs, int nreqs)
+{
+	EcRequest  *deletes = palloc(nreqs * sizeof(EcRequest));
+	bool		ok;
+
+	memcpy(deletes, reqs, nreqs * sizeof(EcRequest));
+	for (int i = 0; i < nreqs; i++)
+	{
+		deletes[i].skip |= reqs[i].result != EC_REFUSED;
+		deletes[i].kind = EC_REQUEST_DELETE;
+		deletes[i].quiet = false;
+		deletes[i].value = NULL;
 	}
-	return finish(&round, reqs);
+	ok = ec_exchange(deletes, nreqs, ec_deadline_in(ec_guc_timeout), 0);
+	for (int i = 0; i < nreqs; i++)
+		if (!deletes[i].skip && deletes[i].result == EC_FAILED)
+		{
+			reqs[i].result = EC_FAILED;
+			reqs[i].failure = deletes[i].failure;
+		}
+	pfree(deletes);
+	return ok;
+}
+
+/*
+ * Markers are not confirmed because this process is short of something.  The server is as good
+ * as any, but what it holds of these keys is about to be old: so it is DOWN until its worker
+ * has invalidated them.
+ */
+static void
+down_for_want(EcRequest *reqs, int nreqs)
+{
+	for (int i = 0; i < nreqs; i++)
+		if (!reqs[i].skip && reqs[i].result == EC_FAILED && reqs[i].failure != NULL &&
+			reqs[i].failure->ours && ec_state_of(reqs[i].server) != EC_DOWN)
+			ec_state_down(ec_placement.generation, reqs[i].server, reqs[i].failure->reason);
 }
 
 /*
@@ -298,33 +245,15 @@ bool
 ec_exchange_marks(EcRequest *reqs, int nreqs, EcDeadline deadline,
 				  void (*meanwhile) (void *arg), void *arg)
 {
-	bool		ok = ec_exchange_meanwhile(reqs, nreqs, deadline, 0, meanwhile, arg);
+	bool		ok = ec_round_run(conns, reqs, nreqs, deadline, 0, 0, meanwhile, arg);
 	bool		refused = false;
-	EcRequest  *deletes;
 
 	for (int i = 0; i < nreqs; i++)
 		refused |= !reqs[i].skip && reqs[i].result == EC_REFUSED;
-	if (!refused)
-		return ok;
-
-	/* a server out of memory may refuse even a marker; then the key must go */
-	deletes = palloc(nreqs * sizeof(EcRequest));
-	memcpy(deletes, reqs, nreqs * sizeof(EcRequest));
-	for (int i = 0; i < nreqs; i++)
-	{
-		deletes[i].skip |= reqs[i].result != EC_REFUSED;
-		deletes[i].kind = EC_REQUEST_DELETE;
-		deletes[i].quiet = false;
-		deletes[i].value = NULL;
-	}
-	ok &= ec_exchange(deletes, nreqs, ec_deadline_in(ec_guc_timeout), 0);
-	for (int i = 0; i < nreqs; i++)
-		if (!deletes[i].skip && deletes[i].result == EC_FAILED)
-		{
-			reqs[i].result = EC_FAILED;
-			reqs[i].failure = deletes[i].failure;
-		}
-	pfree(deletes);
+	if (refused)
+		ok &= delete_refused(reqs, nreqs);
+	if (!ok)
+		down_for_want(reqs, nreqs);
 	return ok;
 }
 
@@ -386,7 +315,7 @@ ec_exchange_send(EcRequest *reqs, int nreqs, EcDeadline deadline)
 		if (!ec_connection_is_ready(c))
 			continue;
 		ec_connection_begin(c, reqs[i].server, reqs, i, EC_ASK_SILENT, EC_RETRY_NEVER);
-		while (ec_connection_write(c) && ec_connection_wants_write(c))
+		while (ec_connection_write(c) != EC_STEP_FAILED && ec_connection_wants_write(c))
 		{
 			struct pollfd p = {.fd = c->fd,.events = POLLOUT};
 
@@ -407,8 +336,7 @@ ec_exchange_send(EcRequest *reqs, int nreqs, EcDeadline deadline)
 
 /*
  * Send one request of another kind and hand each line of its answer to the callback, unless
- * that is NULL, up to the line that ends the answer.  The deadline starts anew with every
- * RENEW_BYTES that arrive.
+ * that is NULL, up to the line that ends the answer.
  *
  * EC_DONE: answered to the end; EC_REFUSED: the server does not do this (now); EC_FAILED: it
  * is DOWN.  *failure says why, unless it is NULL.  Throws what the callback and ec_exchange()
@@ -424,10 +352,23 @@ ec_exchange_command(int server, const char *request, size_t len, EcLineCallback 
 	req.keylen = (int) len;
 	req.callback = callback;
 	req.arg = arg;
-	(void) ec_exchange(&req, 1, ec_deadline_in(ec_guc_timeout), EC_RENEW_DEADLINE);
-	if (failure && req.failure)
-		*failure = *req.failure;
+	req.limit = COMMAND_BYTES;
+	ec_exchange_list(&req, ec_deadline_in(COMMAND_MS), failure);
 	return req.result;
+}
+
+/*
+ * As ec_exchange_command(), for an answer that may be long: the request has a limit of its
+ * own.  The deadline starts anew as long as the answer does not trickle, up to last.
+ */
+void
+ec_exchange_list(EcRequest *req, EcDeadline last, EcFailure *failure)
+{
+	Assert(req->kind == EC_REQUEST_COMMAND && req->limit > 0);
+	(void) ec_round_run(conns, req, 1, Min(ec_deadline_in(ec_guc_timeout), last), last, 0, NULL,
+						NULL);
+	if (failure && req->failure)
+		*failure = *req->failure;
 }
 
 /*
