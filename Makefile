@@ -32,8 +32,10 @@ OBJS = \
 	src/deadline.o \
 	src/echocache.o \
 	src/guc.o \
+	src/net/answer.o \
 	src/net/auth.o \
 	src/net/connection.o \
+	src/net/failure.o \
 	src/net/request.o \
 	src/net/socket.o \
 	src/net/tls.o \
@@ -55,6 +57,7 @@ OBJS = \
 	src/servers/outbox.o \
 	src/servers/placement.o \
 	src/servers/purge.o \
+	src/servers/round.o \
 	src/servers/state.o \
 	src/servers/topology.o \
 	src/shmem.o \

@@ -3,6 +3,9 @@
  * guc.c
  *	  All settings: units, bounds, check hooks.
  *
+ * Invariant: a variable here has a value that its check hook has accepted.  A value that is
+ * malformed is refused, and the old one stays in force.
+ *
  * Copyright (c) 2026, echocache developers
  *
  *-------------------------------------------------------------------------
@@ -72,6 +75,10 @@ static void assign_tls_ca_file(const char *newval, void *extra);
 static void assign_tls_cert_file(const char *newval, void *extra);
 static void assign_tls_key_file(const char *newval, void *extra);
 static void assign_tls_verify(int newval, void *extra);
+static void define_cache(void);
+static void define_times(void);
+static void define_login(void);
+static void define_tls(void);
 
 /* A decimal number from 1 to max, and nothing else. */
 static bool
@@ -222,6 +229,7 @@ check_hosts(char **newval, void **extra, GucSource source)
 	return true;
 }
 
+/* Have the list that check_hosts() has made. */
 static void
 assign_hosts(const char *newval, void *extra)
 {
@@ -229,8 +237,8 @@ assign_hosts(const char *newval, void *extra)
 }
 
 /*
- * A prefix that only one session has would let it miss what the others cache,
- * so the setting is what the database's worker sees: a session cannot set it.
+ * A session with a prefix of its own would miss what the others cache.  So the setting is what
+ * the database's worker sees, and a session cannot set it.
  */
 static bool
 check_key_prefix(char **newval, void **extra, GucSource source)
@@ -252,6 +260,7 @@ check_key_prefix(char **newval, void **extra, GucSource source)
 	return true;
 }
 
+/* A user name that could not be sent is refused. */
 static bool
 check_username(char **newval, void **extra, GucSource source)
 {
@@ -336,9 +345,9 @@ assign_tls_verify(int newval, void *extra)
 	ec_guc_tls_files_stale = true;
 }
 
-/* Define the settings and reserve the prefix.  Called once, from _PG_init. */
-void
-ec_guc_init(void)
+/* What decides whether documents are cached, and where. */
+static void
+define_cache(void)
 {
 	DefineCustomBoolVariable("echocache.enabled",
 							 "Turns the cache on.",
@@ -346,38 +355,52 @@ ec_guc_init(void)
 							 &ec_guc_enabled, false, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomStringVariable("echocache.hosts",
 							   "The memcached servers.",
-							   "Comma-separated: host[:port[:weight]], [ipv6]:port, or a socket path.",
+							   "Comma-separated: host[:port[:weight]], [ipv6]:port, or a socket "
+							   "path.",
 							   &ec_guc_hosts, "localhost:11211", PGC_SIGHUP, 0,
 							   check_hosts, assign_hosts, NULL);
-	DefineCustomIntVariable("echocache.ttl",
-							"Lifetime of a cached document.",
-							"0 means no expiry.",
-							&ec_guc_ttl, 1800, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_S,
-							NULL, NULL, NULL);
+	DefineCustomStringVariable("echocache.key_prefix",
+							   "Namespace of the cache keys, for example one for each database.",
+							   NULL,
+							   &ec_guc_key_prefix, "", PGC_SUSET, 0,
+							   check_key_prefix, NULL, NULL);
 	DefineCustomBoolVariable("echocache.fallback",
 							 "Goes on without the cache when it cannot be reached.",
 							 "Off: reads that need the cache fail, and commits that cannot "
 							 "invalidate the old document are aborted.",
 							 &ec_guc_fallback, true, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("echocache.max_write_through",
+							"A transaction that changes more documents than this invalidates "
+							"them instead of storing them.",
+							NULL,
+							&ec_guc_max_write_through, 64, 0, 10000, PGC_SIGHUP, 0,
+							NULL, NULL, NULL);
 	DefineCustomIntVariable("echocache.pool_size",
 							"Connections that the whole cluster keeps open to one server.",
-							"A backend over that opens one for its transaction and closes it after.",
+							"A backend over that opens one for its transaction and closes it "
+							"after.",
 							&ec_guc_pool_size, 100, 0, 100000, PGC_SIGHUP, 0,
 							NULL, NULL, NULL);
-	DefineCustomIntVariable("echocache.timeout",
-							"Deadline of one exchange with the cache, connecting included.",
-							NULL,
-							&ec_guc_timeout, 100, 1, 60 * 1000, PGC_SIGHUP, GUC_UNIT_MS,
-							NULL, NULL, NULL);
-	DefineCustomIntVariable("echocache.retry_interval",
-							"How often a server that is down is probed.",
-							NULL,
-							&ec_guc_retry_interval, 1000, 10, 3600 * 1000, PGC_SIGHUP, GUC_UNIT_MS,
+}
+
+/* Lifetimes, and how long to wait. */
+static void
+define_times(void)
+{
+	DefineCustomIntVariable("echocache.ttl",
+							"Lifetime of a cached document.",
+							"0 means no expiry.",
+							&ec_guc_ttl, 1800, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_S,
 							NULL, NULL, NULL);
 	DefineCustomIntVariable("echocache.marker_ttl",
 							"Lifetime of leases and tombstones.",
 							NULL,
 							&ec_guc_marker_ttl, 30, 1, 3600, PGC_SIGHUP, GUC_UNIT_S,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("echocache.timeout",
+							"Deadline of one exchange with the cache, connecting included.",
+							NULL,
+							&ec_guc_timeout, 100, 1, 60 * 1000, PGC_SIGHUP, GUC_UNIT_MS,
 							NULL, NULL, NULL);
 	DefineCustomIntVariable("echocache.fill_wait",
 							"How long a read waits for somebody else's fill or commit of the "
@@ -385,17 +408,17 @@ ec_guc_init(void)
 							NULL,
 							&ec_guc_fill_wait, 1000, 0, 60 * 1000, PGC_SIGHUP, GUC_UNIT_MS,
 							NULL, NULL, NULL);
-	DefineCustomIntVariable("echocache.max_write_through",
-							"A transaction that changes more documents than this invalidates "
-							"them instead of storing them.",
+	DefineCustomIntVariable("echocache.retry_interval",
+							"How often a server that is down is probed.",
 							NULL,
-							&ec_guc_max_write_through, 64, 0, 10000, PGC_SIGHUP, 0,
-							NULL, NULL, NULL);
-	DefineCustomStringVariable("echocache.key_prefix",
-							   "Namespace of the cache keys, for example one for each database.",
-							   NULL,
-							   &ec_guc_key_prefix, "", PGC_SUSET, 0,
-							   check_key_prefix, NULL, NULL);
+							&ec_guc_retry_interval, 1000, 10, 3600 * 1000, PGC_SIGHUP,
+							GUC_UNIT_MS, NULL, NULL, NULL);
+}
+
+/* Who we are to the servers. */
+static void
+define_login(void)
+{
 	DefineCustomStringVariable("echocache.username",
 							   "User name for the memcached servers.",
 							   "Empty: no authentication.",
@@ -411,6 +434,12 @@ ec_guc_init(void)
 							   "A relative path is relative to the data directory.",
 							   &ec_guc_password_file, "", PGC_SIGHUP, GUC_SUPERUSER_ONLY,
 							   NULL, assign_password_file, NULL);
+}
+
+/* How connections are encrypted. */
+static void
+define_tls(void)
+{
 	DefineCustomBoolVariable("echocache.tls",
 							 "Connects to the memcached servers by TLS.",
 							 "Unix sockets excepted.",
@@ -435,8 +464,18 @@ ec_guc_init(void)
 							 "How much of a memcached server's certificate is verified.",
 							 "ca: a trusted authority has signed it; full: and it is for that "
 							 "host; none: nothing.",
-							 &ec_guc_tls_verify, EC_TLS_VERIFY_CA, tls_verify_options, PGC_SIGHUP, 0,
-							 NULL, assign_tls_verify, NULL);
+							 &ec_guc_tls_verify, EC_TLS_VERIFY_CA, tls_verify_options, PGC_SIGHUP,
+							 0, NULL, assign_tls_verify, NULL);
+}
+
+/* Define the settings and reserve their prefix.  Called once, from _PG_init. */
+void
+ec_guc_init(void)
+{
+	define_cache();
+	define_times();
+	define_login();
+	define_tls();
 #ifdef ECHOCACHE_WAIT_POINTS
 	DefineCustomStringVariable("echocache.wait_point",
 							   "Test builds only: where this session stops.",

@@ -33,6 +33,19 @@ ec_wire_is_graphic(char c)
 	return c > 0x20 && c < 0x7f;
 }
 
+/* The value of a hexadecimal digit, or -1. */
+static inline int
+ec_wire_hex_value(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	if (c >= 'A' && c <= 'F')
+		return c - 'A' + 10;
+	if (c >= 'a' && c <= 'f')
+		return c - 'a' + 10;
+	return -1;
+}
+
 /*
  * Requests.  Each writes at most EC_REQUEST_MAX bytes to dst, without a final
  * NUL, and returns how many.  Keys are 1 to EC_KEY_MAX bytes (else nothing is

@@ -42,19 +42,21 @@ static const EcFailure *first_failure(const EcRequest *reqs, int n);
 static bool take_hit(EcAttachment *att, EcItem *item, EcRequest *req, const EcOwner *owner);
 
 /*
- * An exchange of this read, as ec_exchange() makes it, in the time that the read has left;
- * at least a millisecond.  The topology is entered.
+ * An exchange of this read, of as many requests as there are, in the time that the read has
+ * left; at least a millisecond.  A long list goes in pieces, each with that time of its own.  The
+ * topology is entered.
  */
 bool
 ec_hit_exchange(EcPatience *patience, EcRequest *reqs, int n)
 {
 	EcDeadline	start = ec_deadline_in(0);
 	int64		left_us = ec_guc_timeout * INT64CONST(1000) - patience->spent_us;
+	int64		longest_us;
 	bool		ok;
 
 	Assert(ec_topology_is_entered());
-	ok = ec_exchange(reqs, n, start + Max(left_us, 1000), 0);
-	patience->spent_us += ec_deadline_in(0) - start;
+	ok = ec_exchange_pieces(reqs, n, start + Max(left_us, 1000), &longest_us);
+	patience->spent_us += longest_us;
 	return ok;
 }
 
