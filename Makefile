@@ -49,6 +49,7 @@ OBJS = \
 	src/read/fetch.o \
 	src/read/fill.o \
 	src/read/hit.o \
+	src/read/member.o \
 	src/read/owner.o \
 	src/read/permission.o \
 	src/read/read.o \

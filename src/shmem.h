@@ -131,6 +131,7 @@ typedef enum EcCounter
 	EC_MARKERS,
 	EC_ERRORS,					/* failed exchanges, and what was not a document */
 	EC_TIMEOUTS,
+	EC_FOREIGN_HITS,			/* cached bytes that belong to another key */
 	EC_NCOUNTERS
 } EcCounter;
 
