@@ -16,6 +16,7 @@
 #include "attachments/ddl.h"
 #include "attachments/object.h"
 #include "commit/xact.h"
+#include "echocache.h"
 #include "guc.h"
 #include "servers/exchange.h"
 #include "servers/topology.h"
@@ -24,9 +25,10 @@
 
 PG_MODULE_MAGIC;
 
-extern PGDLLEXPORT void _PG_init(void);
-
-/* Not preloaded, the library does nothing but say so, in ec_shmem_require(). */
+/*
+ * Install everything, in the postmaster.  A library that is not preloaded installs nothing:
+ * its functions say so, in ec_shmem_require().
+ */
 void
 _PG_init(void)
 {

@@ -19,7 +19,7 @@
 #include "guc.h"
 #include "waitpoint.h"
 
-/* Stop here while somebody holds the advisory lock of this point, if it is ours. */
+/* If this is the backend's wait point, stop while somebody holds its advisory lock. */
 void
 ec_waitpoint(const char *name)
 {

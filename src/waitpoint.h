@@ -3,12 +3,11 @@
  * waitpoint.h
  *	  Named wait points: where a test stops a backend between two steps.
  *
- * They compile to nothing without -DECHOCACHE_WAIT_POINTS.  With it, a backend
- * whose echocache.wait_point names the point stops there for as long as another
- * session holds pg_advisory_lock(hashtext(name)), which is what an
- * isolation spec can hold and release; the session shows as waiting for it.
- * Points that lie inside the COMMIT callback take the lock the same way: it
- * cannot be cancelled there.
+ * Wait points compile to nothing without -DECHOCACHE_WAIT_POINTS.  With it, a backend whose
+ * echocache.wait_point names the point stops there for as long as another session holds
+ * pg_advisory_lock(hashtext(name)).  An isolation spec can hold and release that lock, and
+ * sees the backend wait for it.  A point inside the COMMIT callback works likewise, but the
+ * backend cannot be cancelled there.
  *
  * Copyright (c) 2026, echocache developers
  *

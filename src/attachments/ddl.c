@@ -85,7 +85,8 @@ process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 	check_own_names(stmt);
 	left = leave_database(stmt);
 	relid = altered_table(stmt);
-	if (OidIsValid(relid) && IsA(stmt, AlterTableStmt) && ec_compat_owns_relation(relid, GetUserId()))
+	if (OidIsValid(relid) && IsA(stmt, AlterTableStmt) &&
+		ec_compat_owns_relation(relid, GetUserId()))
 		check_alter((AlterTableStmt *) stmt, relid);
 	else if (OidIsValid(relid) && IsA(stmt, RenameStmt))
 		renames = ec_rename_begin((RenameStmt *) stmt, relid);
@@ -400,5 +401,10 @@ check_keys(Oid relid)
 	foreach(lc, ec_affected_by_table(relid))
 		names = lappend(names, pstrdup(((EcAttachment *) lfirst(lc))->name));
 	foreach(lc, names)
-		ec_dependent_check_keys(ec_attachment_by_name(lfirst(lc)));
+	{
+		EcAttachment *att = ec_attachment_by_name(lfirst(lc));
+
+		if (att != NULL)
+			ec_dependent_check_keys(att);
+	}
 }

@@ -1,7 +1,10 @@
 /*-------------------------------------------------------------------------
  *
  * detach.c
- *	  Detach a table: its documents are invalidated, its triggers dropped.
+ *	  echocache_detach(): detach a table.
+ *
+ * All its documents are invalidated before the transaction commits, and the attachment
+ * lock keeps anybody from storing another one until it has ended.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -31,9 +34,13 @@
 PG_FUNCTION_INFO_V1(echocache_detach);
 
 /*
- * Invalidate every document of a table that is being detached, and keep anybody
- * from storing another until this transaction has ended.  Returns how many keys
- * there were.  What cannot be reached now goes into the outbox.
+ * Invalidate every document of a table that is being detached, and keep anybody from
+ * storing another one until this transaction has ended, by the attachment lock, for which
+ * this waits.  Returns how many keys there were.
+ *
+ * What a server that is away may hold is noted in the outbox; but not with extension, since
+ * then the outbox goes, too, and a WARNING says what is left.  Throws what the exchange and
+ * a cancel throw.
  */
 int64
 ec_detach_invalidate(const char *name, Oid relid, bool extension)
@@ -63,6 +70,7 @@ ec_detach_invalidate(const char *name, Oid relid, bool extension)
 	return removed;
 }
 
+/* SQL: detach the table of this name. */
 Datum
 echocache_detach(PG_FUNCTION_ARGS)
 {
@@ -74,7 +82,7 @@ echocache_detach(PG_FUNCTION_ARGS)
 
 	ec_shmem_require();
 	PreventCommandIfReadOnly("echocache_detach()");
-	/* while we wait for the locks the name may become that of another's table */
+	/* while this waits for the locks the name may become that of another role's table */
 	do
 	{
 		tables = ec_attachment_tables(name);

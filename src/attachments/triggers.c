@@ -97,8 +97,8 @@ void
 ec_triggers_drop(Oid relid, const char *name, bool dependent)
 {
 	Relation	rel = table_open(relid, AccessShareLock);
-	const char *qualified = quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),
-													   RelationGetRelationName(rel));
+	char	   *schema = get_namespace_name(RelationGetNamespace(rel));
+	const char *qualified = quote_qualified_identifier(schema, RelationGetRelationName(rel));
 	bool		own = dependent && linitial_oid(ec_attachment_tables(name)) == relid;
 	List	   *found = NIL;
 	ListCell   *lc;

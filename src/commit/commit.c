@@ -3,29 +3,36 @@
  * commit.c
  *	  The fence: what a transaction does to the cache around its commit.
  *
- * One rule carries the coherence: the only unconditional write that anyone ever
- * sends to a document's key is "set marker" (or delete it).  Every store carries
- * the CAS token of a marker that this process set.  So a request that is applied
- * late can only cost a miss.
+ * One rule carries the coherence.  The only unconditional writes that anybody ever sends
+ * to a document's key are "set marker" and "delete".  Every store carries the CAS token of
+ * a marker that the storing process has set itself.  A request that a server applies late
+ * can therefore only cost a miss.
  *
- * 	PRE_COMMIT	locks, then step A: a marker on every changed key, confirmed, before
- * 				anybody can see the change; meanwhile the documents are rendered.
- * 				A server that is away is not waited for: its keys go into its outbox.
- * 	COMMIT		the change is visible, the locks are still held.  Step C: where we hold
- * 				the key in store mode, the document replaces our marker.
- * 	ABORT		nothing: a marker left behind costs nothing, and the next fill
- * 				takes it over.
+ * The steps of a writer, numbered as in src/README.md:
  *
- * Only a holder of the store mode stores, and nobody ever waits for a holder of
- * the invalidate mode.  Why two writers of one document cannot both store: the
- * store mode has one holder and no invalidator beside it, and both take theirs
- * before step A and keep it through step C.  Why no reader puts an old document
- * back: a fill holds the store mode while it reads, so no change of the document
- * is between its step A and its end.  src/README.md has the whole argument.
+ *	PRE_COMMIT	1. The writer locks every key that it has changed.
+ *				2. Step A: it sets a marker on each of them.  The servers confirm the markers
+ *				   before anybody can see the change.  A server that is away is not waited
+ *				   for: its keys go into its outbox.
+ *				3. While the markers are on their way, it renders the documents.
+ *	commit		4. PostgreSQL commits.  The change is visible, the locks are still held.
+ *	COMMIT		5. Step C: where the writer holds a key in store mode, the document replaces
+ *				   the writer's own marker.
+ *	ABORT		Nothing happens.  A marker that is left behind costs nothing, and the next
+ *				fill takes it over.
  *
- * Locks of ours are taken in one order by everybody: the classes by OID, of which only
- * a bulk writer waits for any, then the keys by hash.  A bulk writer holds
- * nothing in store mode; a fill never waits for a lock while it holds one.  So
+ * Only a holder of the store mode stores, and nobody ever waits for a holder of the
+ * invalidate mode.
+ *
+ * Why two writers of one document cannot both store: the store mode has one holder, with no
+ * invalidator beside it, and both writers take their lock before step A and keep it through
+ * step C.  Why no reader puts an old document back: a fill holds the store mode while it
+ * reads the row, so no change of the document is between its step A and its end at that
+ * time.  src/README.md has the whole argument.
+ *
+ * Everybody takes the locks of the fence in one order: first those on attachments, by OID,
+ * then those on keys, by hash.  Only a bulk writer waits for an attachment lock, and a bulk
+ * writer holds nothing in store mode.  A fill never waits for a lock while it holds one.  So
  * there is no cycle.
  *
  * Copyright (c) 2026, echocache developers
@@ -36,6 +43,7 @@
 
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
@@ -58,7 +66,7 @@
 #include "servers/exchange.h"
 #include "servers/placement.h"
 #include "servers/state.h"
-#include "shmem.h"
+#include "servers/topology.h"
 #include "sql/kv_keys.h"
 #include "waitpoint.h"
 
@@ -69,21 +77,32 @@ typedef struct FenceKey
 	uint64		hash;
 	const EcPendingKey *pending;
 	const char *id;
-	bool		store;			/* we hold it in store mode */
-	uint64		token;			/* of our marker; 0: not confirmed */
-	EcRow	   *row;			/* what will be stored, if we may */
+	bool		store;			/* the writer holds the key in store mode */
+	uint64		token;			/* of the writer's marker; 0: not confirmed */
+	EcRow	   *row;			/* what step C stores; NULL: the marker stays */
 	int			server;
 	int			keylen;
 	char		key[EC_KEY_MAX];
 } FenceKey;
 
-/* What the COMMIT callback has to do; everything is allocated before. */
-static EcRequest *step_c = NULL;
-static int *step_c_touched;			/* of each req, its index in commit.touched */
-static int	step_c_n = 0;
+/*
+ * The state of the fence, from PRE_COMMIT to the end of the transaction.  The transaction
+ * owns both variables: what they point to is in TopTransactionContext, ec_commit_pre() fills
+ * them once in each transaction, at nesting level 1, and ec_commit_at_end() releases them
+ * however the transaction ends.  No call can nest in between, since nothing that runs after
+ * PRE_COMMIT can begin another commit.
+ */
 
-/* The attached tables that this transaction has changed; in TopTransactionContext. */
+/* The attached tables that this transaction has changed. */
 static EcCommit commit;
+
+/* What step C has to do.  Everything is allocated before, since the COMMIT callback may not. */
+static struct
+{
+	int			n;
+	EcRequest  *reqs;
+	int		   *touched;		/* of each request, its index in commit.touched */
+}			step_c;
 
 /* One batch of a bulk's step A, filled from the pending keys. */
 typedef struct MarkBatch
@@ -103,13 +122,17 @@ typedef struct KeyList
 static int	compare_tables(const void *a, const void *b);
 static int	compare_keys(const void *a, const void *b);
 static int	find_touched(Oid relid);
+static bool collect_touched(void);
 static void mark_one(const EcPendingKey *key, void *arg);
+static void invalidate_whole(EcTouched *touched);
 static void pre_commit_bulk(void);
 static void add_key(const EcPendingKey *pending, void *arg);
 static KeyList collect_keys(void);
 static void pre_commit_off(bool bulk);
 static void render(void *arg);
 static void prepare_step_c(FenceKey *keys, int n);
+static bool may_store(EcAttachment *att);
+static void lock_keys(KeyList *list);
 static void pre_commit_keys(bool prepare);
 
 static int
@@ -130,7 +153,7 @@ compare_keys(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-/* Its index in atts, or -1: detached in this transaction. */
+/* The table's index in commit.touched; -1: it was detached in this transaction. */
 static int
 find_touched(Oid relid)
 {
@@ -140,11 +163,40 @@ find_touched(Oid relid)
 	return -1;
 }
 
+/*
+ * Fill commit.touched with the attachments that the transaction has changed, in order of
+ * OID.  Returns whether all documents of one of them change.  Throws what looking an
+ * attachment up throws.
+ */
+static bool
+collect_touched(void)
+{
+	bool		whole = false;
+	ListCell   *lc;
+
+	commit.touched = palloc0((list_length(ec_pending_tables()) + 1) * sizeof(EcTouched));
+	foreach(lc, ec_pending_tables())
+	{
+		EcPendingTable *table = lfirst(lc);
+		EcAttachment *att;
+
+		if (table->nkeys == 0 && table->whole_level == 0)
+			continue;			/* all rolled back */
+		whole |= table->whole_level > 0;
+		att = ec_attachment_by_relid(table->relid);
+		if (att != NULL)		/* else it was detached in this transaction */
+			commit.touched[commit.n++].att = att;
+	}
+	qsort(commit.touched, commit.n, sizeof(EcTouched), compare_tables);
+	return whole;
+}
+
+/* Add a changed key to a bulk's batch of markers, and send the batch once it is full. */
 static void
 mark_one(const EcPendingKey *key, void *arg)
 {
 	MarkBatch  *batch = arg;
-	EcRequest	   *req = &batch->reqs[batch->n];
+	EcRequest  *req = &batch->reqs[batch->n];
 	char		id[1024];
 	int			d = find_touched(key->relid);
 	int			keylen;
@@ -157,8 +209,8 @@ mark_one(const EcPendingKey *key, void *arg)
 	keylen = ec_attachment_key(commit.touched[d].att, id, batch->keys[batch->n]);
 	if (keylen == 0)
 		return;
-	ec_request_mark(req, ec_placement_of(batch->keys[batch->n], keylen), batch->keys[batch->n],
-			   keylen);
+	ec_request_mark(req, ec_placement_of(batch->keys[batch->n], keylen),
+					batch->keys[batch->n], keylen);
 	req->quiet = true;
 	req->arg = commit.touched[d].att->name;
 	commit.touched[d].keys++;
@@ -170,16 +222,33 @@ mark_one(const EcPendingKey *key, void *arg)
 }
 
 /*
- * Many documents, or all of one: invalidate on the classes, waiting for those who
- * store just now; then nobody stores any until we are done, nor do we.
+ * All documents of this attachment change: purge them.  Before the attachment its keys may
+ * have been anybody's, so those who still use one through the key/value client are awaited.
+ */
+static void
+invalidate_whole(EcTouched *touched)
+{
+	int64		removed = 0;
+
+	ec_kv_keys_await();
+	(void) ec_invalidate_all(touched->att->name, &removed, true);
+	touched->keys += removed;
+}
+
+/*
+ * Steps 1 and 2 for many documents, or for all of one attachment.  The writer takes the
+ * attachment locks in invalidate mode, and waits for those who store at this moment.  From
+ * then on nobody stores a document of these attachments until the transaction has ended, and
+ * the writer itself stores none either.
  */
 static void
 pre_commit_bulk(void)
 {
 	MarkBatch  *batch;
 
-	for (int i = 0; i < commit.n; i++)
-		(void) ec_locks_attachment(commit.touched[i].att->relid, EC_LOCK_ATTACHMENT_INVALIDATE, true);
+	for (int d = 0; d < commit.n; d++)
+		(void) ec_locks_attachment(commit.touched[d].att->relid,
+								   EC_LOCK_ATTACHMENT_INVALIDATE, true);
 	ec_waitpoint("after-locks");
 
 	batch = palloc0(sizeof(MarkBatch));
@@ -187,25 +256,22 @@ pre_commit_bulk(void)
 	ec_invalidate_mark(&commit, batch->reqs, batch->n, NULL, NULL);
 	pfree(batch);
 
-	for (int i = 0; i < commit.n; i++)
+	for (int d = 0; d < commit.n; d++)
 	{
-		int64		removed = 0;
 		ListCell   *lc;
 
 		foreach(lc, ec_pending_tables())
 		{
 			EcPendingTable *table = lfirst(lc);
 
-			if (table->relid != commit.touched[i].att->relid || table->whole_level == 0)
-				continue;
-			ec_kv_keys_await();		/* a new document: its keys were anybody's until now */
-			(void) ec_invalidate_all(commit.touched[i].att->name, &removed, true);
+			if (table->relid == commit.touched[d].att->relid && table->whole_level > 0)
+				invalidate_whole(&commit.touched[d]);
 		}
-		commit.touched[i].keys += removed;
 	}
 	ec_waitpoint("after-markers");
 }
 
+/* Add a changed key to the list, unless its table was detached in this transaction. */
 static void
 add_key(const EcPendingKey *pending, void *arg)
 {
@@ -227,7 +293,7 @@ add_key(const EcPendingKey *pending, void *arg)
 	commit.touched[key->touched].keys++;
 }
 
-/* In the order in which everybody locks them. */
+/* The changed keys, in the order in which everybody locks keys. */
 static KeyList
 collect_keys(void)
 {
@@ -240,8 +306,9 @@ collect_keys(void)
 }
 
 /*
- * The cache is off: nothing is sent.  But it may be on before we are visible, for long if we
- * are prepared, and an old document be cached then; the locks bar that.
+ * Step 1 while the cache is off; nothing is sent.  The cache may be switched on before the
+ * change is visible, and a prepared transaction can stay invisible for long.  An old document
+ * could then be stored; the locks bar that.
  */
 static void
 pre_commit_off(bool bulk)
@@ -249,26 +316,27 @@ pre_commit_off(bool bulk)
 	KeyList		list = {0};
 
 	for (int d = 0; bulk && d < commit.n; d++)
-		(void) ec_locks_attachment(commit.touched[d].att->relid, EC_LOCK_ATTACHMENT_INVALIDATE, true);
+		(void) ec_locks_attachment(commit.touched[d].att->relid,
+								   EC_LOCK_ATTACHMENT_INVALIDATE, true);
 	if (!bulk)
 		list = collect_keys();
 	for (int i = 0; i < list.n; i++)
 		(void) ec_locks_key(list.keys[i].hash, EC_LOCK_INVALIDATE, true);
 	for (int d = 0; d < commit.n; d++)
-		commit.touched[d].keys = 0;		/* no marker is set on them */
+		commit.touched[d].keys = 0; /* no marker is set on them */
 }
 
 /*
- * Step 4: render the documents whose keys we hold in store mode.  The locks are
- * held and our row locks too, so what the newest snapshot and our own changes
- * show is what will be committed.
+ * Step 3: render the documents whose keys the writer holds in store mode.  The writer holds
+ * these locks and its row locks, so what the newest snapshot and its own changes show is
+ * what will be committed.
  *
- * That is why this is done now, and not by the statement that changed the row: of
- * two transactions that each add a message to one session, each sees only its own
- * until the other has committed.  The second to come here has waited for the first one's
- * store lock, which is released after its rows became visible, so its snapshot has both.
- * (The model's counterexample: rendered before the lock, the second store lacks the
- * first message, and stays.)
+ * Documents are rendered here, and not by the statement that changed the row, because of
+ * documents of several tables.  Of two transactions that each add a message to one session,
+ * each sees only its own message until the other has committed.  The second one to come here
+ * has waited for the first one's store lock, which is released after the first one's rows
+ * became visible, so the second one's snapshot has both messages.  (The model shows the
+ * counterexample: a document rendered before the lock lacks the first message, and stays.)
  */
 static void
 render(void *arg)
@@ -295,9 +363,10 @@ render(void *arg)
 		}
 		if (!att->function_name)
 			ec_render_written(att, rows + first, used - first, GetLatestSnapshot());
-		else if (used > first && ec_fetch_guarded(att, rows + first, used - first, true) != EC_FETCH_DONE)
+		else if (used > first &&
+				 ec_fetch_guarded(att, rows + first, used - first, true) != EC_FETCH_DONE)
 		{
-			/* the markers stay; the next reader builds it, or has the error */
+			/* the markers stay; the next reader builds the document, or gets the error */
 			for (int i = 0; i < list->n; i++)
 				if (list->keys[i].touched == d)
 					list->keys[i].row = NULL;
@@ -305,17 +374,21 @@ render(void *arg)
 	}
 }
 
-/* All that step C will need. */
+/*
+ * Prepare everything that step C will need.  Each confirmed marker is replaced by the
+ * document; or removed, where the row has none and where the policy is "invalidate"; or left
+ * for the next fill.
+ */
 static void
 prepare_step_c(FenceKey *keys, int n)
 {
-	step_c = palloc0(n * sizeof(EcRequest));
-	step_c_touched = palloc(n * sizeof(int));
+	step_c.reqs = palloc0(n * sizeof(EcRequest));
+	step_c.touched = palloc(n * sizeof(int));
 	for (int i = 0; i < n; i++)
 	{
 		FenceKey   *key = &keys[i];
 		EcAttachment *att = commit.touched[key->touched].att;
-		EcRequest	   *req = &step_c[step_c_n];
+		EcRequest  *req = &step_c.reqs[step_c.n];
 		const char *value;
 		size_t		len;
 
@@ -325,7 +398,7 @@ prepare_step_c(FenceKey *keys, int n)
 		if (att->policy == EC_WRITE_THROUGH)
 		{
 			if (key->row == NULL)
-				continue;		/* not ours to store: the marker stays */
+				continue;		/* the writer may not store it: the marker stays */
 			if (key->row->matches > 0)
 			{
 				if (!ec_render_cacheable(key->row, &value, &len) ||
@@ -341,50 +414,65 @@ prepare_step_c(FenceKey *keys, int n)
 		req->key = key->key;
 		req->keylen = key->keylen;
 		req->token = key->token;
-		step_c_touched[step_c_n++] = key->touched;
+		step_c.touched[step_c.n++] = key->touched;
 	}
 }
 
-/* A few documents: lock each, set the markers, prepare what will replace them. */
-static void
-pre_commit_keys(bool prepare)
+/*
+ * May this transaction store documents of the attachment?  If so it holds the attachment lock
+ * in share mode afterwards, and a lock on the table itself: rendering needs the table, which
+ * DML on a partition need not have locked.  Waits for neither lock; a bulk writer may hold
+ * the first, and then the documents are only invalidated.
+ *
+ * A function may read by the transaction's own snapshot, which must not be an old one.  What
+ * the backend knows of the attachment is from before the lock; whoever has changed the
+ * attachment since has done so under that lock, so the attachment is looked up again.
+ */
+static bool
+may_store(EcAttachment *att)
 {
-	KeyList		list = collect_keys();
-	int			cached = 0;
-	EcRequest	   *reqs;
+	return att->policy == EC_WRITE_THROUGH && !att->suspended &&
+		!(att->function_name && IsolationUsesXactSnapshot()) && ec_build_may_store(att) &&
+		ConditionalLockRelationOid(att->relid, AccessShareLock) &&
+		ec_locks_attachment(att->relid, EC_LOCK_ATTACHMENT_SHARE, false) &&
+		ec_attachment_by_relid(att->relid) == att;
+}
 
-	/* a bulk writer holds the class: then we invalidate, and store nothing */
-	for (int d = 0; d < commit.n; d++)
+/*
+ * Step 1: lock each key in store mode, or else in invalidate mode.  The writer waits for a
+ * storer only, which is brief; it waits for no invalidator.  Once it has waited it tries
+ * the store mode again.
+ */
+static void
+lock_keys(KeyList *list)
+{
+	for (int i = 0; i < list->n; i++)
 	{
-		EcAttachment *att = commit.touched[d].att;
-
-		/*
-		 * Rendering needs the table, which DML on a partition need not have locked.  A
-		 * function may read by the transaction's own snapshot, which must not be old.
-		 * What we know of the document is from before the lock, under which whoever has
-		 * changed that since has invalidated it.
-		 */
-		commit.touched[d].share = !prepare && att->policy == EC_WRITE_THROUGH && !att->suspended &&
-			!(att->function_name && IsolationUsesXactSnapshot()) && ec_build_may_store(att) &&
-			ConditionalLockRelationOid(att->relid, AccessShareLock) &&
-			ec_locks_attachment(att->relid, EC_LOCK_ATTACHMENT_SHARE, false) &&
-			ec_attachment_by_relid(att->relid) == att;
-	}
-	for (int i = 0; i < list.n; i++)
-	{
-		FenceKey   *key = &list.keys[i];
+		FenceKey   *key = &list->keys[i];
 		bool		share = commit.touched[key->touched].share;
 
 		key->store = share && ec_locks_key(key->hash, EC_LOCK_STORE, false);
 		if (key->store)
 			continue;
-		/* waits for a storer only, who is brief; invalidators bar nobody here */
 		(void) ec_locks_key(key->hash, EC_LOCK_INVALIDATE, true);
 		key->store = share && ec_locks_key(key->hash, EC_LOCK_STORE, false);
 	}
+}
+
+/* Steps 1 to 3 for a few documents. */
+static void
+pre_commit_keys(bool prepare)
+{
+	KeyList		list = collect_keys();
+	int			cached = 0;
+	EcRequest  *reqs;
+
+	for (int d = 0; d < commit.n; d++)
+		commit.touched[d].share = !prepare && may_store(commit.touched[d].att);
+	lock_keys(&list);
 	ec_waitpoint("after-locks");
 
-	/* from here on only those that have a key */
+	/* from here on only the documents that have a cache key */
 	for (int i = 0; i < list.n; i++)
 		if (list.keys[i].keylen > 0)
 			list.keys[cached++] = list.keys[i];
@@ -409,44 +497,37 @@ pre_commit_keys(bool prepare)
 }
 
 /*
- * Steps 2 to 4 of the fence.  For PREPARE (step 7) invalidate modes only: the locks,
- * an outbox lock among them, stay with the prepared transaction, bar every fill
- * until it ends, and make nobody wait.  May throw, which aborts the transaction: for
- * interrupts, lock_timeout, out of memory, what rendering a row throws, and with
- * fallback = off a server that is not there.
+ * Steps 1 to 3, in the PRE_COMMIT or PRE_PREPARE callback of a transaction that has noted
+ * changes.  Expects no lock of the fence to be held; the locks that it takes last to the end
+ * of the transaction.
+ *
+ * For PREPARE TRANSACTION it takes invalidate modes only.  The locks, an outbox lock among
+ * them, stay with the prepared transaction; they bar every fill until it ends, and make
+ * nobody wait.
+ *
+ * May throw, which aborts the transaction: for interrupts, lock_timeout, out of memory, for
+ * what rendering a row throws, and with fallback = off for a server that is not there.
  */
 void
 ec_commit_pre(bool prepare)
 {
 	bool		bulk = ec_pending_count() > ec_guc_max_write_through;
-	ListCell   *lc;
 	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
 	ResourceOwner owner = CurrentResourceOwner;
+
+	Assert(GetCurrentTransactionNestLevel() == 1);
+	Assert(step_c.n == 0 && commit.n == 0);
 
 	/* the locks must last to the end of the transaction */
 	CurrentResourceOwner = TopTransactionResourceOwner;
 
 	memset(&commit, 0, sizeof(commit));
-	commit.touched = palloc0((list_length(ec_pending_tables()) + 1) * sizeof(EcTouched));
-	foreach(lc, ec_pending_tables())
-	{
-		EcPendingTable *table = lfirst(lc);
-		EcAttachment *att;
-
-		if (table->nkeys == 0 && table->whole_level == 0)
-			continue;			/* all rolled back */
-		if (table->whole_level > 0)
-			bulk = true;
-		att = ec_attachment_by_relid(table->relid);
-		if (att != NULL)		/* else it was detached in this transaction */
-			commit.touched[commit.n++].att = att;
-	}
-	qsort(commit.touched, commit.n, sizeof(EcTouched), compare_tables);
-
+	bulk |= collect_touched();
 	if (commit.n > 0)
 	{
 		bool		on = ec_placement_enter_always();
 
+		Assert(ec_topology_is_entered());
 		ec_waitpoint("before-locks");
 		if (!on)
 			pre_commit_off(bulk);
@@ -462,44 +543,52 @@ ec_commit_pre(bool prepare)
 }
 
 /*
- * Step C.  The change is visible, our locks are still held, the client has not
- * heard of it.  An ERROR here would be a PANIC: nothing throws or allocates.
+ * Step 5, in the COMMIT callback.  The change is visible, the locks of the fence are still
+ * held, the client has not heard of the commit.  An ERROR here would be a PANIC: nothing
+ * throws, allocates or serves an interrupt.
  *
- * A commit that is not flushed yet (synchronous_commit = off) must not be ahead
- * of the disk in the cache: its markers stay, and nobody fills one of these
- * documents before the flush.  That is published before the locks go.
+ * A commit that is not flushed yet (synchronous_commit = off) must not be ahead of the disk
+ * in the cache (G4).  Its markers stay, and nobody fills one of these documents before the
+ * flush: the commit's LSN is published before the locks go.
  */
 void
 ec_commit_post(void)
 {
 	bool		flushed = !XLogNeedsFlush(XactLastCommitEnd);
 
-	if (flushed && step_c_n > 0)
+	Assert(InterruptHoldoffCount > 0);
+	if (flushed && step_c.n > 0)
 	{
+		Assert(ec_topology_is_entered());
 		ec_waitpoint("before-store");
-		ec_exchange_send(step_c, step_c_n, ec_deadline_in(ec_guc_timeout));
-		for (int i = 0; i < step_c_n; i++)
-			if (step_c[i].kind == EC_REQUEST_STORE && step_c[i].result == EC_DONE)
-				commit.touched[step_c_touched[i]].stored++;
+		ec_exchange_send(step_c.reqs, step_c.n, ec_deadline_in(ec_guc_timeout));
+		for (int i = 0; i < step_c.n; i++)
+			if (step_c.reqs[i].kind == EC_REQUEST_STORE && step_c.reqs[i].result == EC_DONE)
+				commit.touched[step_c.touched[i]].stored++;
 	}
 	for (int d = 0; d < commit.n; d++)
 	{
-		EcSlot *slot = commit.touched[d].att->slot;
+		EcTouched  *touched = &commit.touched[d];
+		EcSlot	   *slot = touched->att->slot;
 
+		Assert(touched->stored <= touched->keys);
 		if (!flushed)
 			ec_slot_publish_async(slot, XactLastCommitEnd);
-		ec_slot_count(slot, EC_MARKERS, commit.touched[d].keys);
-		ec_slot_count(slot, EC_WRITE_THROUGHS, commit.touched[d].stored);
-		ec_slot_count(slot, EC_INVALIDATIONS, commit.touched[d].keys - commit.touched[d].stored);
+		ec_slot_count(slot, EC_MARKERS, touched->keys);
+		ec_slot_count(slot, EC_WRITE_THROUGHS, touched->stored);
+		ec_slot_count(slot, EC_INVALIDATIONS, touched->keys - touched->stored);
 	}
 }
 
-/* However the transaction ended: forget it, its memory goes by itself.  Never throws. */
+/*
+ * The transaction is over, however it ended: forget the state of the fence.  Its memory goes
+ * with TopTransactionContext, its locks with the transaction.  Never throws.
+ */
 void
 ec_commit_at_end(void)
 {
-	step_c = NULL;
-	step_c_n = 0;
+	step_c.reqs = NULL;
+	step_c.n = 0;
 	commit.touched = NULL;
 	commit.n = 0;
 }

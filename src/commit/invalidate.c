@@ -3,6 +3,12 @@
  * invalidate.c
  *	  Take documents out of the cache, or note in the outbox that they must go.
  *
+ * Afterwards one of two things holds for each document and each server: the server has
+ * confirmed that the document is gone; or the server is DOWN, so that nobody reads from it,
+ * and its outbox has a row by which its worker invalidates the document before the server is
+ * UP again.  A writer that takes the second way holds the server's outbox lock in share mode
+ * to the end of its transaction; the worker waits for that lock before it looks at the rows.
+ *
  * Copyright (c) 2026, echocache developers
  *
  *-------------------------------------------------------------------------
@@ -25,22 +31,27 @@
 #include "servers/topology.h"
 #include "shmem.h"
 
-/* Outbox rows of one transaction and server; above, whole documents are noted. */
+/* Outbox rows of one transaction and server; beyond it, whole attachments are noted. */
 #define EC_OUTBOX_KEYS		1000
 
 static void count_failure(EcCommit *commit, const EcRequest *req);
 static void lock_outbox(int server);
 static void note_keys(EcCommit *commit, EcRequest *reqs, int n, int server);
 
-/* A server has just failed us: it shows at each document of the transaction. */
+/* A server has just failed: count that at each attachment of the transaction. */
 static void
 count_failure(EcCommit *commit, const EcRequest *req)
 {
+	EcCounter	what = req->failure->timed_out ? EC_TIMEOUTS : EC_ERRORS;
+
 	for (int d = 0; d < commit->n; d++)
-		ec_slot_count(commit->touched[d].att->slot, req->failure->timed_out ? EC_TIMEOUTS : EC_ERRORS, 1);
+		ec_slot_count(commit->touched[d].att->slot, what, 1);
 }
 
-/* On the way to a server's outbox: the lock, unless fallback is off. */
+/*
+ * Take the server's outbox lock, which is the transaction's last one.  Throws 08006 if
+ * fallback is off, since the transaction must not commit then.
+ */
 static void
 lock_outbox(int server)
 {
@@ -55,8 +66,9 @@ lock_outbox(int server)
 }
 
 /*
- * Note the batch's keys that are not confirmed in the outbox of this server,
- * which is DOWN.  Above a limit, all documents of the tables instead.
+ * Note in the outbox of this server, which is DOWN, those keys of the batch that are not
+ * confirmed.  Beyond EC_OUTBOX_KEYS all documents of the attachments are noted instead.  The
+ * outbox lock is held.  Throws what writing to the outbox throws.
  */
 static void
 note_keys(EcCommit *commit, EcRequest *reqs, int n, int server)
@@ -81,11 +93,14 @@ note_keys(EcCommit *commit, EcRequest *reqs, int n, int server)
 }
 
 /*
- * Step A for one batch: every key carries a marker, or is gone, confirmed; or it
- * is in the outbox of its server, which is DOWN, and whose worker invalidates it
- * before anybody reads from there again.  A server that is DOWN already is not
- * waited for.  req->arg is the document's name.  meanwhile runs while the markers are
- * on their way.  With fallback = off throws where the outbox would be needed.
+ * Step A for one batch of requests to set markers, whose arg is the attachment's name.
+ * Afterwards each key carries a marker or is gone, and the server has confirmed that; or the
+ * key is in the outbox of its server, which is DOWN.  A server that is DOWN already is not
+ * waited for.  meanwhile, if given, runs while the markers are on their way.
+ *
+ * The caller has entered the topology and holds the locks of step 1.  Throws what meanwhile
+ * throws, what writing to the outbox throws, and with fallback = off 08006 where the outbox
+ * would be needed.
  */
 void
 ec_invalidate_mark(EcCommit *commit, EcRequest *reqs, int n, void (*meanwhile) (void *arg),
@@ -94,6 +109,7 @@ ec_invalidate_mark(EcCommit *commit, EcRequest *reqs, int n, void (*meanwhile) (
 	bool		unconfirmed[EC_MAX_SERVERS] = {0};
 	EcDeadline	deadline = ec_deadline_in(ec_guc_timeout);
 
+	Assert(ec_topology_is_entered());
 	for (int i = 0; i < n; i++)
 	{
 		reqs[i].skip = ec_state_of(reqs[i].server) == EC_DOWN;
@@ -116,7 +132,7 @@ ec_invalidate_mark(EcCommit *commit, EcRequest *reqs, int n, void (*meanwhile) (
 		lock_outbox(server);
 		if (ec_state_of(server) != EC_DOWN)
 		{
-			/* no longer DOWN, and it was not we who made it so: then as usual */
+			/* it is DOWN no longer: then markers as usual, and the outbox lock is kept */
 			for (int i = 0; i < n; i++)
 				reqs[i].skip = reqs[i].server != server || reqs[i].result != EC_FAILED;
 			(void) ec_exchange_marks(reqs, n, deadline, NULL, NULL);
@@ -126,14 +142,18 @@ ec_invalidate_mark(EcCommit *commit, EcRequest *reqs, int n, void (*meanwhile) (
 }
 
 /*
- * Purge every key of a document from all servers; *removed is how many there
- * were.  The caller holds the class in invalidate mode and has entered the
- * topology.  A server that cannot do it is DOWN, and with note its outbox gets a
- * row for the whole document.  Returns whether all have done it.
+ * Purge every key of an attachment from all servers; adds to *removed how many there were.
+ * The caller holds the attachment lock in invalidate mode and has entered the topology.  A
+ * server that cannot be purged is made DOWN, and with note its outbox gets a row for the
+ * whole attachment.  Returns whether all servers have done it.
  *
- * If there is a newer topology no server of this one is DOWN any more, or waited for:
- * all of the newer one are purged after we have left.  A row is for those of both, should we
- * be a detach, after which the purge does not know the document.
+ * Once there is a newer generation of the topology, no server of the caller's generation is
+ * made DOWN any more, or waited for: all servers of the newer one are purged after the caller
+ * has left its own.  A row in the outbox covers the servers of both generations; a detach
+ * needs it, since that purge does not know the attachment any more.
+ *
+ * Throws what CHECK_FOR_INTERRUPTS and writing to the outbox throw, and with fallback = off
+ * 08006 where the outbox would be needed.
  */
 bool
 ec_invalidate_all(const char *name, int64 *removed, bool note)
@@ -143,6 +163,7 @@ ec_invalidate_all(const char *name, int64 *removed, bool note)
 	List	   *heads;
 	EcFailure	failure;
 
+	Assert(ec_topology_is_entered());
 	head[ec_key_head(head, ec_placement_prefix(), name)] = '\0';
 	heads = list_make1(head);
 	for (int i = 0; i < ec_placement_size(); i++)
@@ -156,7 +177,7 @@ ec_invalidate_all(const char *name, int64 *removed, bool note)
 			{
 				if (ec_purge(i, heads, removed, &failure))
 					break;
-				/* if it did not fail, it does not tell its keys: that is as bad */
+				/* it failed, or does not tell its keys, which is as bad */
 				ec_state_down(ec_placement_generation(), i, failure.reason);
 			}
 			else if (locked || (!note && ec_guc_fallback))

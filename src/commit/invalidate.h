@@ -13,21 +13,21 @@
 #include "attachments/configuration.h"
 #include "net/request.h"
 
-/* An attached table that this transaction has changed. */
+/* An attached table that a transaction has changed. */
 typedef struct EcTouched
 {
 	EcAttachment *att;
-	bool		share;			/* we hold the attachment lock in share mode */
+	bool		share;			/* the transaction holds the attachment lock in share mode */
 	uint64		keys;			/* documents that are changed */
 	uint64		stored;			/* of these, those that were written through */
 } EcTouched;
 
-/* All of them, as a transaction commits. */
+/* The attached tables that a transaction has changed, as it commits. */
 typedef struct EcCommit
 {
 	int			n;
 	EcTouched  *touched;
-	int			outbox_keys[EC_MAX_SERVERS];	/* rows written; -1: whole documents are noted */
+	int			outbox_keys[EC_MAX_SERVERS];	/* rows written; -1: whole attachments are noted */
 } EcCommit;
 
 extern void ec_invalidate_mark(EcCommit *commit, EcRequest *reqs, int n,

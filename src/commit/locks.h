@@ -10,21 +10,26 @@
 #ifndef ECHOCACHE_COMMIT_LOCKS_H
 #define ECHOCACHE_COMMIT_LOCKS_H
 
+#include "storage/lockdefs.h"
+
 /* In a lock tag's fourth field; SQL's advisory locks have 1 and 2 there. */
-#define EC_LOCKTAG_KEY		0xEC01
+#define EC_LOCKTAG_KEY			0xEC01
 #define EC_LOCKTAG_ATTACHMENT	0xEC02
-#define EC_LOCKTAG_OUTBOX	0xEC03
-#define EC_LOCKTAG_KV		0xEC04	/* kv.h */
+#define EC_LOCKTAG_OUTBOX		0xEC03	/* servers/outbox.c */
+#define EC_LOCKTAG_KV			0xEC04	/* sql/kv_keys.h */
 
 /*
- * The two modes of a key's lock.  Invalidate: "a change of this document is about
- * to commit, its marker is set"; any number of holders.  Store: "what I read now
- * may be stored"; one holder, no invalidator beside it, always held briefly.
+ * The two modes of a key's lock.  Invalidate says: "a change of this document is about to
+ * commit, its marker is set"; it has any number of holders.  Store says: "what I read now may
+ * be stored"; it has one holder, with no invalidator beside it, and is always held briefly.
  */
 #define EC_LOCK_INVALIDATE	RowExclusiveLock
 #define EC_LOCK_STORE		ShareRowExclusiveLock
 
-/* The class lock, for all keys of a document: bulk writers invalidate, storers share. */
+/*
+ * The two modes of the attachment lock, which stands for all keys of an attachment: bulk
+ * writers take it to invalidate, whoever stores shares it.
+ */
 #define EC_LOCK_ATTACHMENT_INVALIDATE	RowExclusiveLock
 #define EC_LOCK_ATTACHMENT_SHARE		ShareLock
 

@@ -1,15 +1,19 @@
 /*-------------------------------------------------------------------------
  *
  * pending.c
- *	  What the current transaction has changed: keys of documents, by nesting
- *	  level.  Pure bookkeeping; nothing is sent from here.
+ *	  What the current transaction has changed: ids of documents, by nesting level.
  *
- * An entry carries the outermost nesting level that has surely touched its key.
- * A subtransaction's commit hands its entries to its parent, its abort drops
- * them: as in async.c, with one list for each level.  An entry too many costs
- * one needless marker, an entry too few a stale document; hence what is in doubt
- * (a table over EC_PENDING_MAX) is noted at level 1, from where nothing drops it.
- * Where a row was seen last is taken back with the subtransaction that moved it.
+ * This is bookkeeping; nothing is sent from here, and no lock is taken.
+ *
+ * An entry carries the outermost nesting level that has surely changed its document.  The
+ * commit of a subtransaction hands its entries to its parent, its abort drops them.  As in
+ * PostgreSQL's async.c there is one list for each level.  An entry too many costs one needless
+ * marker, an entry too few a stale document.  Hence what is in doubt (an attachment beyond
+ * EC_PENDING_MAX) is noted at level 1, from where nothing drops it.  The place where a row was
+ * seen last is restored when the subtransaction that moved the row aborts.
+ *
+ * The transaction owns the variables of this file: they point into one memory context below
+ * TopTransactionContext, which ec_pending_end() deletes.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -23,6 +27,7 @@
 
 #include "commit/pending.h"
 
+/* An entry of the hash table. */
 typedef struct PendingEntry
 {
 	EcPendingKey *key;
@@ -56,12 +61,12 @@ pending_equal(const EcPendingKey *a, const EcPendingKey *b)
 #define SH_DEFINE
 #include "lib/simplehash.h"
 
-/* All of it lives in one context below TopTransactionContext; NULL: nothing noted. */
+/* The context of everything that is noted; NULL: nothing is. */
 static MemoryContext context = NULL;
 static pendinghash_hash *keys;
 static List *tables;			/* of EcPendingTable, few */
 
-/* Where a key's row was seen last before this level moved it. */
+/* Where a document's row was seen last, before a level saw it again. */
 typedef struct Moved
 {
 	EcPendingKey *key;
@@ -72,21 +77,24 @@ typedef struct Moved
 
 typedef struct Level
 {
-	EcPendingKey *keys;			/* first noted here */
-	Moved	   *moved;			/* noted further out, and again here; newest first */
+	EcPendingKey *keys;			/* noted at this level first */
+	Moved	   *moved;			/* noted further out, and again at this level; newest first */
 } Level;
 
 static Level *levels;
 static int	nlevels;
 
-/* PRE_COMMIT is over: it is too late to note anything. */
+/* The markers are set: it is too late to note anything. */
 static bool closed = false;
 
 static void check_open(void);
 static void pending_begin(int level);
 static EcPendingTable *pending_table(Oid relid);
 
-/* Another extension's PRE_COMMIT callback may run after ours, and must not write. */
+/*
+ * Throws 25000 once the markers are set.  Another extension's PRE_COMMIT callback may run
+ * after ours, and must not write to an attached table.
+ */
 static void
 check_open(void)
 {
@@ -98,7 +106,7 @@ check_open(void)
 						   "transaction commits.")));
 }
 
-/* Make room for this transaction's first entry, or for one more level. */
+/* Make room for the transaction's first entry, and for entries of this level. */
 static void
 pending_begin(int level)
 {
@@ -124,6 +132,7 @@ pending_begin(int level)
 	}
 }
 
+/* The entry of an attached table, made if need be. */
 static EcPendingTable *
 pending_table(Oid relid)
 {
@@ -145,6 +154,7 @@ pending_table(Oid relid)
 	return table;
 }
 
+/* Has the transaction noted anything, even if all of it was rolled back? */
 bool
 ec_pending_any(void)
 {
@@ -152,9 +162,8 @@ ec_pending_any(void)
 }
 
 /*
- * Note that the document with this id has changed at the current nesting level; its
- * row is at that place now.  No network here.  Throws out of memory, and 25000 when the
- * markers of this transaction have been set already.
+ * Note that the document with this id changes at the current nesting level, and that its row
+ * is at this place now.  Throws out of memory, and 25000 once the markers are set.
  */
 void
 ec_pending_key(Oid relid, const char *id, const EcPlace *place)
@@ -209,7 +218,10 @@ ec_pending_key(Oid relid, const char *id, const EcPlace *place)
 	table->nkeys++;
 }
 
-/* Note that every document of the table changes, at the current nesting level.  Throws likewise. */
+/*
+ * Note that every document of the attached table changes, at the current nesting level.
+ * Throws out of memory, and 25000 once the markers are set.
+ */
 void
 ec_pending_whole(Oid relid)
 {
@@ -223,7 +235,7 @@ ec_pending_whole(Oid relid)
 		table->whole_level = level;
 }
 
-/* Has this transaction changed the document? */
+/* Does the transaction change the document with this id? */
 bool
 ec_pending_has(Oid relid, const char *id, int idlen)
 {
@@ -256,19 +268,21 @@ ec_pending_has(Oid relid, const char *id, int idlen)
 	return found;
 }
 
+/* How many documents are noted one by one. */
 int
 ec_pending_count(void)
 {
 	return context ? (int) keys->members : 0;
 }
 
-/* The tables touched, as a list of EcPendingTable. */
+/* The attached tables of which something was noted, as a list of EcPendingTable. */
 List *
 ec_pending_tables(void)
 {
 	return context ? tables : NIL;
 }
 
+/* Call this for every document that is noted by its id, in no order. */
 void
 ec_pending_each(void (*callback) (const EcPendingKey *key, void *arg), void *arg)
 {
@@ -282,7 +296,7 @@ ec_pending_each(void (*callback) (const EcPendingKey *key, void *arg), void *arg
 		callback(entry->key, arg);
 }
 
-/* The subtransaction at this level has committed: its parent has its entries. */
+/* The subtransaction at this level has committed: hand its entries to its parent. */
 void
 ec_pending_subcommit(int level)
 {
@@ -312,7 +326,7 @@ ec_pending_subcommit(int level)
 	memset(&levels[level], 0, sizeof(Level));
 }
 
-/* The subtransaction at this level has been rolled back: forget its entries. */
+/* The subtransaction at this level has aborted: drop its entries. */
 void
 ec_pending_subabort(int level)
 {
@@ -333,6 +347,7 @@ ec_pending_subabort(int level)
 		return;
 	while ((moved = levels[level].moved) != NULL)
 	{
+		Assert(moved->seen_level <= level);
 		levels[level].moved = moved->next;
 		moved->key->seen_level = moved->seen_level;
 		moved->key->place = moved->place;
@@ -340,6 +355,7 @@ ec_pending_subabort(int level)
 	}
 	while ((key = levels[level].keys) != NULL)
 	{
+		Assert(key->level == level);
 		levels[level].keys = key->next;
 		pending_table(key->relid)->nkeys--;
 		pendinghash_delete(keys, key);
@@ -347,14 +363,14 @@ ec_pending_subabort(int level)
 	}
 }
 
-/* The markers are set: from here to the end of the transaction nothing can be noted. */
+/* The markers are set: from here to the end of the transaction noting is an error. */
 void
 ec_pending_close(void)
 {
 	closed = true;
 }
 
-/* The transaction is over.  Never throws. */
+/* The transaction is over: forget what was noted.  Never throws. */
 void
 ec_pending_end(void)
 {

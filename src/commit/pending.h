@@ -1,26 +1,25 @@
 /*-------------------------------------------------------------------------
  *
  * pending.h
- *	  What the current transaction has changed: keys of documents, by nesting
- *	  level.  Pure bookkeeping; nothing is sent from here.
+ *	  What the current transaction has changed: ids of documents, by nesting level.
  *
  * Copyright (c) 2026, echocache developers
  *
  *-------------------------------------------------------------------------
  */
-#ifndef ECHOCACHE_PENDING_H
-#define ECHOCACHE_PENDING_H
+#ifndef ECHOCACHE_COMMIT_PENDING_H
+#define ECHOCACHE_COMMIT_PENDING_H
 
 #include "nodes/pg_list.h"
 #include "storage/itemptr.h"
 
 /*
- * Above this many keys of one document in one transaction no more are noted:
- * the whole document is invalidated.  Bounds the memory (about 200 bytes a key).
+ * When a transaction changes more documents of one attachment than this, all documents of
+ * the attachment are noted as changed.  This bounds the memory, at about 200 bytes a key.
  */
 #define EC_PENDING_MAX		100000
 
-/* Where a row was seen, which is a hint: it may have moved. */
+/* Where a row was seen.  This is a hint: the row may have moved since. */
 typedef struct EcPlace
 {
 	Oid			table;			/* InvalidOid: nowhere */
@@ -28,10 +27,11 @@ typedef struct EcPlace
 	ItemPointerData tid;
 } EcPlace;
 
+/* A document that the transaction changes. */
 typedef struct EcPendingKey
 {
 	Oid			relid;			/* the attached table */
-	int			level;			/* outermost nesting level that it stands for */
+	int			level;			/* the outermost nesting level that has changed it */
 	struct EcPendingKey *next;	/* of the same level */
 	int			seen_level;		/* the level at which its row was seen last, */
 	EcPlace		place;			/* and where */
@@ -39,11 +39,11 @@ typedef struct EcPendingKey
 	char		id[FLEXIBLE_ARRAY_MEMBER];	/* the key column's text */
 } EcPendingKey;
 
-/* One attached table of this transaction. */
+/* An attached table of which the transaction changes documents. */
 typedef struct EcPendingTable
 {
 	Oid			relid;			/* hash key */
-	int			whole_level;	/* every document changes: since this level, 0: no */
+	int			whole_level;	/* the level since which every document changes; 0: none */
 	int			nkeys;
 } EcPendingTable;
 
@@ -60,4 +60,4 @@ extern void ec_pending_subabort(int level);
 extern void ec_pending_close(void);
 extern void ec_pending_end(void);
 
-#endif							/* ECHOCACHE_PENDING_H */
+#endif							/* ECHOCACHE_COMMIT_PENDING_H */

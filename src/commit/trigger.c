@@ -1,12 +1,15 @@
 /*-------------------------------------------------------------------------
  *
  * trigger.c
- *	  Triggers on attached tables: note what changes.  No network here.
+ *	  Triggers on attached tables: note what changes.
  *
- * They are ENABLE ALWAYS, so that logical replication's apply and
- * session_replication_role = replica do not slip past, and carry the document's
- * name as their argument, which survives dump and restore.  A trigger whose
- * document is not attached (any more), or on a table that is no part of it, does nothing.
+ * The triggers are ENABLE ALWAYS, so that logical replication's apply and
+ * session_replication_role = replica do not slip past.  They carry the attachment's name as
+ * their argument, which survives dump and restore.  A trigger whose attachment does not exist
+ * (any more), or that is on a table which is no part of the attachment, does nothing.
+ *
+ * A trigger only notes, in pending.c, which documents its transaction changes.  It sends
+ * nothing to a server, and takes no lock.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -14,9 +17,8 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "commands/trigger.h"
-#include "executor/executor.h"
+#include "executor/tuptable.h"
 #include "utils/datum.h"
 #include "utils/inval.h"
 #include "utils/rel.h"
@@ -40,7 +42,10 @@ static bool same(TupleTableSlot *old, TupleTableSlot *new, AttrNumber attno);
 static void note(EcAttachment *att, TupleTableSlot *slot, AttrNumber key, FmgrInfo *out,
 				 Relation written);
 
-/* Guards: called as the trigger that it is? */
+/*
+ * The trigger data of a call.  Throws 39P01 if the function is not called by a trigger of
+ * this kind with one argument, and 55000 if the library is not preloaded.
+ */
 static TriggerData *
 trigger_data(FunctionCallInfo fcinfo, TriggerEvent when)
 {
@@ -56,7 +61,10 @@ trigger_data(FunctionCallInfo fcinfo, TriggerEvent when)
 	return data;
 }
 
-/* Is a column unchanged?  Toasted values are only fetched when their sizes agree. */
+/*
+ * Is a column unchanged?  The bytes are compared, so an equal value that is stored otherwise
+ * counts as a change.  Toasted values are only fetched when their sizes agree.
+ */
 static bool
 same(TupleTableSlot *old, TupleTableSlot *new, AttrNumber attno)
 {
@@ -72,8 +80,10 @@ same(TupleTableSlot *old, TupleTableSlot *new, AttrNumber attno)
 }
 
 /*
- * The document whose key this row has in that column changes.  written: the table
- * where the slot's row is the document's own now; NULL, if it is not.  A NULL is nobody's key.
+ * Note that the document changes whose id this row has in the key column.  If the row is the
+ * document's own, and exists now, written is the table that it was written to; else written
+ * is NULL.  A NULL in the column is no id.  Throws what the column's output function and
+ * ec_pending_key() throw.
  */
 static void
 note(EcAttachment *att, TupleTableSlot *slot, AttrNumber key, FmgrInfo *out, Relation written)
@@ -99,7 +109,10 @@ note(EcAttachment *att, TupleTableSlot *slot, AttrNumber key, FmgrInfo *out, Rel
 	pfree(id);
 }
 
-/* AFTER INSERT OR UPDATE OR DELETE, FOR EACH ROW. */
+/*
+ * On the attached table and its partitions: AFTER INSERT OR UPDATE OR DELETE, FOR EACH ROW.
+ * An update of columns that neither the document nor the filter depends on changes nothing.
+ */
 Datum
 echocache_row_trigger(PG_FUNCTION_ARGS)
 {
@@ -130,8 +143,9 @@ echocache_row_trigger(PG_FUNCTION_ARGS)
 }
 
 /*
- * The same on a dependent table.  A row that moves from one document to another
- * changes both; what in it a document shows is its function's secret, so any change counts.
+ * On a dependent table: AFTER INSERT OR UPDATE OR DELETE, FOR EACH ROW.  A row that moves from
+ * one document to another changes both.  Only the document's function knows which columns the
+ * document shows, so a change of any column counts.
  */
 Datum
 echocache_dependent_trigger(PG_FUNCTION_ARGS)
@@ -157,7 +171,11 @@ echocache_dependent_trigger(PG_FUNCTION_ARGS)
 	return PointerGetDatum(NULL);
 }
 
-/* BEFORE TRUNCATE, FOR EACH STATEMENT.  On a table that is nothing to the document: not ours. */
+/*
+ * On attached and dependent tables: BEFORE TRUNCATE, FOR EACH STATEMENT.  Every document of
+ * the attachment changes.  Anybody may create such a trigger on a table of their own; if the
+ * table has no role for the attachment, nothing is noted.
+ */
 Datum
 echocache_truncate_trigger(PG_FUNCTION_ARGS)
 {
@@ -170,9 +188,10 @@ echocache_truncate_trigger(PG_FUNCTION_ARGS)
 }
 
 /*
- * AFTER any change of echocache.document and .dependent but by echocache_attach() and _detach(),
- * FOR EACH STATEMENT: every backend loads it anew.  This is how a restored dump
- * gets its attachments, whose keys may be in the cache from an earlier life.
+ * On echocache.document and echocache.dependent: AFTER any change but those that
+ * echocache_attach() and echocache_detach() make, FOR EACH STATEMENT.  Every backend loads the
+ * configuration anew, and all documents change.  This is how a restored dump gets its
+ * attachments, whose keys may be in the cache from an earlier life.
  */
 Datum
 echocache_document_trigger(PG_FUNCTION_ARGS)

@@ -7,16 +7,17 @@
  *				commit.c sets the markers and renders the documents.  It may throw, which
  *				aborts the transaction.
  *	COMMIT		commit.c stores the documents, under the locks that it holds.  Slots of
- *				detached tables are given up, the launcher is told of a new extension.  An
- *				ERROR here would be a PANIC: nothing throws or allocates.
- *	ABORT		a marker that is left behind costs nothing: the next fill takes it over.
+ *				detached tables are given up, and the launcher is told of a new extension.
+ *				An ERROR here would be a PANIC: nothing throws or allocates.
+ *	ABORT		A marker that is left behind costs nothing: the next fill takes it over.
  *				Slots that an attach has claimed are given up.
- *	the end of each
- *				what an error has left is released: topology entries, progress of a warm,
- *				connections in the middle of an exchange; then the transaction's memory.
+ *	at the end of each
+ *				What an error has left is released: entries into the topology, the progress
+ *				of a warm, connections in the middle of an exchange.  Then the state of the
+ *				transaction itself goes.
  *
- * A subtransaction hands what it has noted to its parent when it commits, and takes it
- * back when it aborts.
+ * A subtransaction hands what it has noted to its parent when it commits, and takes it back
+ * when it aborts.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -42,7 +43,7 @@ static void subxact_callback(SubXactEvent event, SubTransactionId mySubid,
 							 SubTransactionId parentSubid, void *arg);
 static void at_end(XactEvent event);
 
-/* Once per backend, from _PG_init. */
+/* Register the callbacks: once per backend, from _PG_init. */
 void
 ec_xact_init(void)
 {
@@ -51,8 +52,9 @@ ec_xact_init(void)
 }
 
 /*
- * However the transaction ended.  The entries into the topology that are left are those of
- * the transaction, level 1 and above: a worker is in the topology outside of transactions, too.
+ * The transaction is over, however it ended.  Of the entries into the topology only those of
+ * level 1 and above belong to it: a worker is in the topology outside of transactions, too.
+ * Nothing here throws.
  */
 static void
 at_end(XactEvent event)
@@ -66,6 +68,7 @@ at_end(XactEvent event)
 	ec_slot_at_end();
 	ec_pending_end();
 	ec_commit_at_end();
+	Assert(!ec_pending_any());
 }
 
 static void
@@ -110,10 +113,12 @@ subxact_callback(SubXactEvent event, SubTransactionId mySubid,
 	switch (event)
 	{
 		case SUBXACT_EVENT_COMMIT_SUB:
+			Assert(level > 1);
 			ec_pending_subcommit(level);
 			ec_slot_at_subend(level, true);
 			break;
 		case SUBXACT_EVENT_ABORT_SUB:
+			Assert(level > 1);
 			ec_pending_subabort(level);
 			ec_slot_at_subend(level, false);
 			ec_topology_at_end(level);

@@ -3,6 +3,10 @@
  * act.c
  *	  Acting as the table's owner, under settings that are always the same.
  *
+ * Code of the owner's runs between ec_act_begin() and ec_act_end() only.  Nothing that it
+ * does to the session outlives the call, and nothing that the session has set or planted
+ * changes what the code means.
+ *
  * Copyright (c) 2026, echocache developers
  *
  *-------------------------------------------------------------------------
@@ -10,9 +14,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "executor/executor.h"
 #include "miscadmin.h"
-#include "parser/parser.h"
 #include "pgtime.h"
 #include "utils/bytea.h"
 #include "utils/float.h"
@@ -23,7 +25,7 @@
 #include "attachments/configuration.h"
 #include "read/act.h"
 
-/* What SQL means, and what functions return, depends on these too; see ec_act_begin(). */
+/* The meaning of SQL, and what functions return, depends on these, too. */
 static const char *const act_settings[][2] = {
 	{"array_nulls", "on"},
 	{"default_text_search_config", "pg_catalog.simple"},
@@ -39,6 +41,7 @@ static const char *const act_settings[][2] = {
 
 static void set_rendering(EcAttachment *att);
 
+/* Set a setting for the present GUC nest level.  Throws what the setting's hooks throw. */
 void
 ec_act_set(const char *name, const char *value)
 {
@@ -46,7 +49,7 @@ ec_act_set(const char *name, const char *value)
 							 true, 0, false);
 }
 
-/* What text output depends on, as far as this document needs it. */
+/* Set what text output depends on, as far as documents of this attachment need it. */
 static void
 set_rendering(EcAttachment *att)
 {
@@ -71,10 +74,11 @@ set_rendering(EcAttachment *att)
 }
 
 /*
- * From here to ec_act_end_output() text output does not depend on the session's
- * settings, as far as this document needs it.  An error in between restores
- * them, too.  (postgres_fdw's set_transmission_modes() is the precedent.)
- * For output and built-in types only: where code of a user's may run, see ec_act_begin().
+ * From here to ec_act_end_output() text output does not depend on the session's settings, as
+ * far as documents of this attachment need it.  Returns what ec_act_end_output() wants.  An
+ * error in between restores the settings, too.  (postgres_fdw's set_transmission_modes() is
+ * the precedent.)  This is for output of built-in types; where code of a user's may run,
+ * ec_act_begin() is needed.
  */
 int
 ec_act_begin_output(EcAttachment *att)
@@ -88,6 +92,7 @@ ec_act_begin_output(EcAttachment *att)
 	return nestlevel;
 }
 
+/* Restore the settings; 0: nothing was set. */
 void
 ec_act_end_output(int nestlevel)
 {
@@ -96,20 +101,22 @@ ec_act_end_output(int nestlevel)
 }
 
 /*
- * From here to ec_act_end(), or an error, code of the table's owner may run: a
- * filter, the function that makes the document, what checks the values of a
- * domain or casts a type.  Whoever reads or writes (a superuser, perhaps) must come
- * to no harm by it, nor the owner by them:
+ * From here to ec_act_end(), or to an error, code of the table's owner may run: a filter, the
+ * function that makes the document, what checks the values of a domain or casts a type.
+ * Neither the caller (a superuser, perhaps) nor the owner may come to harm by the other:
  *
- * - It runs as the owner, in a security-restricted operation, as CREATE INDEX
- *   would run it: nothing of it outlives the call, no setting, no trigger that is still to
- *   fire, no cursor, no temporary table.  It does not write.
- * - Names in it, and in our own queries, mean the same whoever calls: what he has
- *   planted in a schema of his is not found, and in pg_temp last.  Nor do the settings on
- *   which the meaning of SQL depends.
+ * - The code runs as the owner, in a security-restricted operation, as CREATE INDEX would run
+ *   it.  Nothing of it outlives the call: no setting, no trigger that is still to fire, no
+ *   temporary table.  It does not write.
+ * - Names in the code, and in our own queries, mean the same whoever calls.  What the caller
+ *   has planted in a schema is not found, and pg_temp comes last.  The settings on which the
+ *   meaning of SQL depends have fixed values.
  *
- * Without as_owner, under row-level security, all that holds but for the role: the
- * caller reads by himself, as policies' functions run.
+ * Without as_owner, under row-level security, all that holds but for the role: the caller
+ * reads for itself, as the functions of policies run.
+ *
+ * Throws what setting a setting throws; an error restores everything, at the end of the
+ * (sub)transaction.
  */
 void
 ec_act_begin(EcAttachment *att, bool as_owner, EcActing *before)
@@ -132,24 +139,26 @@ ec_act_begin(EcAttachment *att, bool as_owner, EcActing *before)
 		ec_act_set("row_security", "on");
 
 	/*
-	 * From 16 on this setting cannot be saved, so not as a setting.  After an error the end of the
-	 * (sub)transaction restores it.
+	 * Assigned, since from 16 on transaction_read_only cannot be set for a GUC nest level.  After
+	 * an error the end of the (sub)transaction restores it.
 	 */
 	XactReadOnly = true;
 }
 
+/* The end of that: the caller is itself again, and whatever the code has set is undone. */
 void
 ec_act_end(const EcActing *before)
 {
-	AtEOXact_GUC(false, before->nestlevel); /* whatever it has set */
+	Assert(InSecurityRestrictedOperation());
+	AtEOXact_GUC(false, before->nestlevel);
 	XactReadOnly = before->read_only;
 	SetUserIdAndSecContext(before->user, before->sec_context);
 }
 
 /*
- * Do something that may throw for what some stranger has put into the cache;
- * returns whether it did not.  It must not write.  What is no fault of the input is
- * thrown all the same.
+ * Do some work that may throw because of what a stranger has put into the cache.  Returns
+ * whether it did not.  The work runs in a subtransaction and must not write.  An error that
+ * is no fault of the input (a cancel, no memory, an internal error) is thrown all the same.
  */
 bool
 ec_act_guarded(void (*work) (void *arg), void *arg)

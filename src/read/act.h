@@ -15,7 +15,7 @@
 /* Where code that makes documents finds what it does not qualify. */
 #define EC_SEARCH_PATH	"pg_catalog, pg_temp"
 
-/* Who somebody was before he acted for another. */
+/* What ec_act_begin() has changed, for ec_act_end(). */
 typedef struct EcActing
 {
 	Oid			user;

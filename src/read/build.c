@@ -3,18 +3,18 @@
  * build.c
  *	  Documents that a function of the user's makes of a row.
  *
- * The function runs as the owner of the attached table, whoever reads or writes,
- * in a read-only, security-restricted context with a search path of pg_catalog, and
- * under the settings that all documents are rendered with: so its result depends
- * on nothing but the data (see ec_build_may_store() for one way in which it may not).  It must
- * show the key, and the owner if there is one, at top level, as the row has them: ownership
- * is checked on the cached bytes.
+ * The function runs as the owner of the attached table, whoever reads or writes, in a
+ * read-only, security-restricted context with a search path of pg_catalog, and under the
+ * settings that all documents are rendered with.  So its result depends on nothing but the
+ * data; ec_build_may_store() knows the one exception.  The document must show the key, and the
+ * owner if there is one, at top level and as the row has them, since a hit's key and owner are
+ * checked on the cached bytes.
  *
- * It reads tables that we know nothing of, while we hold the locks of the fence.
- * Somebody who holds such a table exclusively and commits a change of the same
- * documents (TRUNCATE, DDL) waits for us; if we waited for him, that would be a
- * deadlock, of the cache's making.  So under our locks it runs in a subtransaction that waits
- * for no lock longer than EC_BUILD_LOCK_TIMEOUT: who does not get one does not store.
+ * The function reads tables that we know nothing of, while we hold the locks of the fence.
+ * Somebody else may hold such a table exclusively, and at its commit wait for our locks
+ * (TRUNCATE, DDL).  If we waited for that table, this would be a deadlock of the cache's
+ * making.  So under our locks the function runs in a subtransaction that waits for no lock
+ * longer than EC_BUILD_LOCK_TIMEOUT (fetch.c), and where it gets none, nothing is stored.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -41,14 +41,18 @@
 #include "protocol/jsonscan.h"
 #include "read/build.h"
 
-/* A call of such a function that is under way. */
+/* A call of a document's function that is under way. */
 typedef struct Call
 {
-	Oid			relid;			/* the document's */
+	Oid			relid;			/* the attached table */
 	const char *id;
-	struct Call *outer;			/* within which it was made */
+	struct Call *outer;			/* the call within which it was made */
 } Call;
 
+/*
+ * The calls under way, innermost first.  Each is on the stack of call(), which takes it off
+ * the list however the function ends.
+ */
 static Call *calls = NULL;
 
 static bool lacks_temp(HeapTuple tuple);
@@ -57,7 +61,10 @@ static void check_member(EcAttachment *att, text *json, EcColumn *column, Datum 
 static void function_error(void *arg);
 static Datum call(EcAttachment *att, FmgrInfo *function, Datum row, bool *isnull);
 
-/* Has the function a search path of its own, without pg_temp?  Then that comes before all others. */
+/*
+ * Has the function a search path of its own that lacks pg_temp?  Then PostgreSQL searches
+ * pg_temp before all other schemas.
+ */
 static bool
 lacks_temp(HeapTuple tuple)
 {
@@ -91,8 +98,8 @@ lacks_temp(HeapTuple tuple)
 }
 
 /*
- * May what this session builds be cached for everybody?  Not what may come from its own
- * temporary tables.
+ * May what this session builds be cached for everybody?  Not if it may come from the
+ * session's own temporary tables.
  */
 bool
 ec_build_may_store(EcAttachment *att)
@@ -116,9 +123,10 @@ ec_build_may_store(EcAttachment *att)
 }
 
 /*
- * May the function make documents of the table's rows, and the table's owner execute it?
- * Throws 42P13 or 42501 if not.  Returns its qualified name, which the configuration
- * keeps: an OID would not survive dump or pg_upgrade.
+ * May the function make documents of the table's rows, and may the table's owner execute it?
+ * Throws 42P13 or 42501 if not, and 42883 if there is no such function.  Returns the
+ * function's qualified name, which the configuration keeps: an OID would not survive dump or
+ * pg_upgrade.
  */
 char *
 ec_build_check_function(Oid function, Relation rel)
@@ -167,8 +175,8 @@ ec_build_check_function(Oid function, Relation rel)
 }
 
 /*
- * The document shows this column as the row has it, or it is an error.  NULL need
- * not be shown.
+ * Throws 42P13 unless the document shows this column as the row has it, once.  A NULL need not
+ * be shown.
  */
 static void
 check_member(EcAttachment *att, text *json, EcColumn *column, Datum value, bool isnull)
@@ -178,7 +186,7 @@ check_member(EcAttachment *att, text *json, EcColumn *column, Datum value, bool 
 	int			found;
 	char	   *member = ec_column_member(column, value, isnull, &len, &namelen);
 	EcMember	result = ec_jsonscan_find(VARDATA_ANY(json), VARSIZE_ANY_EXHDR(json), member,
-											 len, namelen, &found);
+										  len, namelen, &found);
 
 	if ((result == EC_MEMBER_EQUAL && found == 1) ||
 		(result == EC_MEMBER_DIFFERS && found == 0 && isnull))
@@ -192,6 +200,7 @@ check_member(EcAttachment *att, text *json, EcColumn *column, Datum value, bool 
 			 errhint("Let the function copy the column.")));
 }
 
+/* Error context: whose function it was, and what its search path is. */
 static void
 function_error(void *arg)
 {
@@ -204,8 +213,9 @@ function_error(void *arg)
 }
 
 /*
- * The function, if the table's owner may call it.  Made anew for each query: it is not
- * reentrant, and it may read documents itself.
+ * Look the function up, before a query whose rows it is to make documents of.  An FmgrInfo is
+ * not reentrant, and the function may read documents itself, so each query has one of its own.
+ * Throws 42501 if the table's owner may not execute the function.
  */
 void
 ec_build_begin(EcAttachment *att, FmgrInfo *function)
@@ -216,8 +226,8 @@ ec_build_begin(EcAttachment *att, FmgrInfo *function)
 }
 
 /*
- * Call the function as the table's owner.  It may read other documents, but not the one
- * that it is asked for, nor, while it makes that, one that needs it.
+ * Call the function as the table's owner.  The function may read other documents, but not the
+ * one that it is to make, nor one whose function reads that: throws 42P13 then.
  */
 static Datum
 call(EcAttachment *att, FmgrInfo *function, Datum row, bool *isnull)
@@ -244,6 +254,7 @@ call(EcAttachment *att, FmgrInfo *function, Datum row, bool *isnull)
 	GetUserIdAndSecContext(&user, &sec_context);
 	SetUserIdAndSecContext(att->relowner, sec_context | SECURITY_LOCAL_USERID_CHANGE |
 						   SECURITY_RESTRICTED_OPERATION | SECURITY_NOFORCE_RLS);
+	Assert(InSecurityRestrictedOperation());
 	InitFunctionCallInfoData(*fcinfo, function, 1, InvalidOid, NULL, NULL);
 	fcinfo->args[0].value = row;
 	fcinfo->args[0].isnull = false;
@@ -262,10 +273,10 @@ call(EcAttachment *att, FmgrInfo *function, Datum row, bool *isnull)
 }
 
 /*
- * The document of this row, a composite value of the table's type; NULL, if the
- * function says so: then the row has none.  The caller has called ec_act_begin_output();
- * the active snapshot is what the function sees.  Throws what the function throws, and
- * if key or owner are not shown.
+ * The document of this row, a composite value of the table's type; NULL, if the function
+ * returns that: then the row has no document.  The caller has called ec_act_begin(), and the
+ * active snapshot is what the function sees.  Throws what the function throws, and 42P13 if the
+ * document does not show key or owner.
  */
 text *
 ec_build(EcAttachment *att, FmgrInfo *function, Datum row, bool *isnull)

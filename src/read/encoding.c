@@ -3,6 +3,8 @@
  * encoding.c
  *	  Text in the server encoding and in UTF-8, which the cache has.
  *
+ * What cannot be converted is no error here: it is not cached, or not believed.
+ *
  * Copyright (c) 2026, echocache developers
  *
  *-------------------------------------------------------------------------
@@ -18,8 +20,9 @@
 static const char *convert(const char *s, size_t *len, int from, int to);
 
 /*
- * Text in one encoding as another; the same pointer where there is nothing to
- * convert, NULL where it cannot be done.  Never throws for the content's sake.
+ * Convert *len bytes from one encoding to another, and set *len.  Returns s itself where there
+ * is nothing to convert, and NULL where it cannot be done.  Never throws for the content's
+ * sake.
  */
 static const char *
 convert(const char *s, size_t *len, int from, int to)
@@ -42,7 +45,7 @@ convert(const char *s, size_t *len, int from, int to)
 	return dst;
 }
 
-/* What the server encoding's bytes are in UTF-8, or NULL. */
+/* Bytes of the server encoding in UTF-8; NULL: UTF-8 cannot express them. */
 const char *
 ec_encoding_to_utf8(const char *s, size_t *len)
 {
@@ -51,7 +54,10 @@ ec_encoding_to_utf8(const char *s, size_t *len)
 	return convert(s, len, GetDatabaseEncoding(), PG_UTF8);
 }
 
-/* And back, for bytes from the cache, which may be anything: NULL if they are not UTF-8. */
+/*
+ * Bytes from the cache, which may be anything, in the server encoding; NULL: they are not
+ * UTF-8, or the server encoding cannot express them.
+ */
 const char *
 ec_encoding_from_utf8(const char *s, size_t *len)
 {

@@ -3,6 +3,10 @@
  * fetch.c
  *	  Rows by id, by a query, and the documents that are made of them.
  *
+ * The query is the attachment's own.  It runs as the table's owner, or under row-level
+ * security as the caller, and always under the settings of act.c, so that the same row gives
+ * the same bytes whoever asks.
+ *
  * Copyright (c) 2026, echocache developers
  *
  *-------------------------------------------------------------------------
@@ -12,7 +16,6 @@
 #include "access/htup_details.h"
 #include "access/xact.h"
 #include "catalog/pg_operator.h"
-#include "executor/executor.h"
 #include "storage/proc.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -31,6 +34,7 @@
 #include "read/fetch.h"
 #include "read/render.h"
 
+/* How long a function waits for a lock while we hold locks of the fence; build.c says why. */
 #define EC_BUILD_LOCK_TIMEOUT	20	/* ms */
 
 static SPIPlanPtr make_plan(EcAttachment *att, bool many);
@@ -38,11 +42,13 @@ static int	compare_rows(const void *a, const void *b);
 static void take_results(EcAttachment *att, EcRow **sorted, int n, MemoryContext context);
 static void fetch_by_query(EcAttachment *att, EcRow **rows, int n, bool as_owner,
 						   MemoryContext context);
+static char *any_id(EcAttachment *att);
 
 /*
- * The query for rows by id: key, JSON (or the row, if a function makes the document
- * of it), owner.  Every name in it is qualified, but for those of pg_catalog in the
- * filter.  A plain table's children are not part of its documents: triggers do not reach them.
+ * The query for rows by id: key, JSON (or the row, if a function makes the document of it),
+ * owner.  Every name in it is qualified, but for those of pg_catalog in the filter.  The
+ * children of a plain table are not part of its documents, since triggers do not reach them.
+ * The plan is kept until the attachment is forgotten.
  */
 static SPIPlanPtr
 make_plan(EcAttachment *att, bool many)
@@ -105,7 +111,7 @@ compare_rows(const void *a, const void *b)
 	return strcmp((*(EcRow *const *) a)->id, (*(EcRow *const *) b)->id);
 }
 
-/* Hand the query's rows to those who asked for their ids; results go to context. */
+/* Hand the query's rows to the EcRows that ask for their ids; results go to context. */
 static void
 take_results(EcAttachment *att, EcRow **sorted, int n, MemoryContext context)
 {
@@ -150,10 +156,14 @@ take_results(EcAttachment *att, EcRow **sorted, int n, MemoryContext context)
 	}
 }
 
-/* The rows with these distinct ids by the document's query; the active snapshot is set. */
+/*
+ * Fetch the rows with these distinct ids by the attachment's query, with the active snapshot.
+ * Ids whose text may differ although they are equal are asked for one by one.
+ */
 static void
 fetch_by_query(EcAttachment *att, EcRow **rows, int n, bool as_owner, MemoryContext context)
 {
+	Assert(ActiveSnapshotSet());
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	if (n > 1 && att->key_exact)
@@ -193,10 +203,10 @@ fetch_by_query(EcAttachment *att, EcRow **rows, int n, bool as_owner, MemoryCont
 }
 
 /*
- * Read the rows with these ids, as the snapshot shows them, and render them.
- * rows have distinct ids; what is not there, or does not pass the filter, has no
- * matches.  With as_owner the table's owner reads, whatever the caller may do;
- * the caller has made the checks.  Throws what a query may throw.
+ * Read the rows with these distinct ids, as the snapshot shows them, and make their
+ * documents.  A row that is not there, or does not pass the filter, has no matches.  With
+ * as_owner the table's owner reads, so the caller has checked the permission.  Throws what the
+ * query and the function throw.
  */
 void
 ec_fetch(EcAttachment *att, EcRow *rows, int n, Snapshot snapshot, bool as_owner)
@@ -226,10 +236,11 @@ ec_fetch(EcAttachment *att, EcRow *rows, int n, Snapshot snapshot, bool as_owner
 }
 
 /*
- * ec_fetch(), with a new snapshot and as the owner, for one who holds
- * locks of the fence.  With demote an error of the function's own becomes a WARNING:
- * a commit does not fail for a document's sake.  Throws interrupts and, without
- * demote, what the function throws.
+ * ec_fetch(), with a new snapshot and as the owner, for a caller that holds locks of the
+ * fence.  It runs in a subtransaction, and waits for no lock longer than
+ * EC_BUILD_LOCK_TIMEOUT.  With demote an error of the function's own becomes a WARNING: a
+ * commit does not fail for a document's sake.  Throws interrupts and, without demote, what the
+ * function throws.
  */
 EcFetched
 ec_fetch_guarded(EcAttachment *att, EcRow *rows, int n, bool demote)
@@ -278,7 +289,7 @@ ec_fetch_guarded(EcAttachment *att, EcRow *rows, int n, bool demote)
 }
 
 /* The id of some row that has a document; NULL: there is none. */
-char *
+static char *
 any_id(EcAttachment *att)
 {
 	MemoryContext context = CurrentMemoryContext;
@@ -303,7 +314,10 @@ any_id(EcAttachment *att)
 	return id;
 }
 
-/* Make the document of some row of a table that is being attached: does it work? */
+/*
+ * Make the document of some row of a table that is being attached, if it has one: throws what
+ * is wrong with the filter or the function.
+ */
 void
 ec_fetch_try(EcAttachment *att)
 {

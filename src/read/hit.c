@@ -3,6 +3,10 @@
  * hit.c
  *	  Hits: ask the cache for documents, and believe only what is one.
  *
+ * What a cache holds never raises an error.  Bytes that cannot be a document of the
+ * attachment are a miss, and are invalidated; a document of another owner than the caller
+ * asks for is none for the caller.
+ *
  * Copyright (c) 2026, echocache developers
  *
  *-------------------------------------------------------------------------
@@ -29,34 +33,45 @@
 #include "servers/exchange.h"
 #include "servers/placement.h"
 #include "servers/state.h"
+#include "servers/topology.h"
 #include "shmem.h"
 
 static const EcFailure *first_failure(const EcRequest *reqs, int n);
 static bool take_hit(EcAttachment *att, EcItem *item, EcRequest *req, const EcOwner *owner);
 
-/* An exchange of this read; like ec_exchange(). */
+/*
+ * An exchange of this read, as ec_exchange() makes it, in the time that the read has left;
+ * at least a millisecond.  The topology is entered.
+ */
 bool
 ec_hit_exchange(EcPatience *patience, EcRequest *reqs, int n)
 {
 	EcDeadline	start = ec_deadline_in(0);
+	int64		left_us = ec_guc_timeout * INT64CONST(1000) - patience->spent_us;
 	bool		ok;
 
-	ok = ec_exchange(reqs, n, start + Max(ec_guc_timeout * INT64CONST(1000) - patience->spent_us, 1000), 0);
+	Assert(ec_topology_is_entered());
+	ok = ec_exchange(reqs, n, start + Max(left_us, 1000), 0);
 	patience->spent_us += ec_deadline_in(0) - start;
 	return ok;
 }
 
-/* Is there so much of that left that a slow answer will not pass for none? */
+/* Has the read so much time left that a slow answer will not pass for none? */
 bool
 ec_hit_time_is_left(const EcPatience *patience)
 {
 	return patience->spent_us < ec_guc_timeout * INT64CONST(1000) / 2;
 }
 
-/* Which items may the cache answer?  The topology is entered. */
+/*
+ * Decide for each item whether the cache may answer it (ASK) or the table is to (TABLE), and
+ * place the key.  The topology is entered.  With fallback = off throws 08006 if a key's server
+ * is not UP.
+ */
 void
 ec_hit_classify(EcAttachment *att, EcItem *items, int n)
 {
+	Assert(ec_topology_is_entered());
 	for (int i = 0; i < n; i++)
 	{
 		EcItem	   *item = &items[i];
@@ -88,6 +103,7 @@ ec_hit_classify(EcAttachment *att, EcItem *items, int n)
 	}
 }
 
+/* Make a request of this kind for an item, with the item's token. */
 void
 ec_hit_request(EcRequest *req, EcRequestKind kind, const EcItem *item)
 {
@@ -106,7 +122,10 @@ ec_hit_request(EcRequest *req, EcRequestKind kind, const EcItem *item)
 	}
 }
 
-/* A value from the cache.  false: it is neither a document of ours nor a marker. */
+/*
+ * Take a value from the cache: a document makes the item DONE, a marker leaves it as it is.
+ * Returns false if the value is neither.
+ */
 static bool
 take_hit(EcAttachment *att, EcItem *item, EcRequest *req, const EcOwner *owner)
 {
@@ -129,7 +148,7 @@ take_hit(EcAttachment *att, EcItem *item, EcRequest *req, const EcOwner *owner)
 	if (owner->text != NULL)
 	{
 		switch (ec_jsonscan_member(value, req->found_len, owner->member, owner->memberlen,
-							   owner->namelen))
+								   owner->namelen))
 		{
 			case EC_MEMBER_EQUAL:
 				break;
@@ -152,7 +171,7 @@ take_hit(EcAttachment *att, EcItem *item, EcRequest *req, const EcOwner *owner)
 	return true;
 }
 
-/* Of an exchange in which not every request was answered: why the first was not. */
+/* Of an exchange that has failed: why the first of its requests was not answered. */
 static const EcFailure *
 first_failure(const EcRequest *reqs, int n)
 {
@@ -163,15 +182,17 @@ first_failure(const EcRequest *reqs, int n)
 }
 
 /*
- * Ask the cache for every item in state ASK; hits become DONE.  What is there
- * but is no document is invalidated, by its token.
+ * Ask the cache for every item in state ASK.  Hits become DONE, and what a failed exchange
+ * leaves open becomes TABLE.  What is there but is no document is invalidated, by its token.
+ * The topology is entered.  Throws what an exchange throws, and with fallback = off 08006 if
+ * it fails.
  */
 void
 ec_hit_ask(EcAttachment *att, EcItem *items, int n, const EcOwner *owner,
 		   EcPatience *patience)
 {
-	EcRequest		one;
-	EcRequest	   *reqs = n == 1 ? &one : palloc(n * sizeof(EcRequest));
+	EcRequest	one;
+	EcRequest  *reqs = n == 1 ? &one : palloc(n * sizeof(EcRequest));
 	int			bad = 0;
 
 	for (int i = 0; i < n; i++)
@@ -195,7 +216,7 @@ ec_hit_ask(EcAttachment *att, EcItem *items, int n, const EcOwner *owner,
 	for (int i = 0; i < n; i++)
 	{
 		EcItem	   *item = &items[i];
-		EcRequest	   *req = &reqs[i];
+		EcRequest  *req = &reqs[i];
 
 		if (req->skip)
 			continue;

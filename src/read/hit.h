@@ -17,19 +17,19 @@
 
 /*
  * How long one read has waited for the cache.  All exchanges of a read together wait no
- * longer than echocache.timeout: a server that answers each just in time must not make it a
- * multiple.
+ * longer than echocache.timeout; a server that answers each of them just in time must not
+ * make that a multiple.  A read owns its own, so a nested read does not change it.
  */
 typedef struct EcPatience
 {
 	int64		spent_us;
 } EcPatience;
 
-/* One document that a read wants; distinct ids. */
+/* One document that a read wants.  The ids of one read are distinct. */
 typedef struct EcItem
 {
 	const char *id;				/* the key column's text, canonical */
-	text	   *json;			/* the document, server encoding; NULL: absent, or not the owner's */
+	text	   *json;			/* the document, server encoding; NULL: none, or another's */
 
 	/* private to read/ */
 	enum

@@ -1,7 +1,10 @@
 /*-------------------------------------------------------------------------
  *
  * owner.c
- *	  The owner that a caller asks for, and the member by which a document shows him.
+ *	  The owner that a caller asks for, and the member by which a document shows it.
+ *
+ * The owner of a hit is checked on the cached bytes: they must have the very member that
+ * row_to_json would make of the owner's value.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -15,12 +18,14 @@
 #include "read/encoding.h"
 #include "read/owner.h"
 
+static char *owner_member(EcAttachment *att, const char *owner, int *len, int *namelen);
+
 /*
- * The member that a document of this owner shows, in UTF-8 as the cache has it.
- * owner is the column's canonical text.
+ * The member that a document of this owner shows, in UTF-8 as the cache has it; owner is the
+ * column's canonical text.  Throws 22021 if UTF-8 cannot express it.
  */
-char *
-ec_owner_member(EcAttachment *att, const char *owner, int *len, int *namelen)
+static char *
+owner_member(EcAttachment *att, const char *owner, int *len, int *namelen)
 {
 	int			nestlevel = ec_act_begin_output(att);
 	char	   *member = ec_column_member(&att->owner, ec_column_datum(&att->owner, owner), false,
@@ -40,6 +45,10 @@ ec_owner_member(EcAttachment *att, const char *owner, int *len, int *namelen)
 	return member;
 }
 
+/*
+ * The owner that a caller asks for by this text; NULL: the caller asks for none.  Throws 55000
+ * if the attachment has no owner column, and what the column's type throws.
+ */
 void
 ec_owner_make(EcAttachment *att, const char *text, EcOwner *owner)
 {
@@ -53,6 +62,5 @@ ec_owner_make(EcAttachment *att, const char *text, EcOwner *owner)
 				 errhint("Attach its table with owner_column => '...', or call the "
 						 "function without an owner.")));
 	owner->text = ec_column_canonical(att, &att->owner, text);
-	owner->member = ec_owner_member(att, owner->text, &owner->memberlen,
-											 &owner->namelen);
+	owner->member = owner_member(att, owner->text, &owner->memberlen, &owner->namelen);
 }

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * owner.h
- *	  The owner that a caller asks for, and the member by which a document shows him.
+ *	  The owner that a caller asks for, and the member by which a document shows it.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -14,7 +14,7 @@
 
 #include "attachments/configuration.h"
 
-/* How the owner is asked for: his text, and the member that his documents show. */
+/* The owner that is asked for: its text, and the member that its documents show. */
 typedef struct EcOwner
 {
 	const char *text;			/* NULL: not asked for */
@@ -23,7 +23,6 @@ typedef struct EcOwner
 	int			namelen;
 } EcOwner;
 
-extern char *ec_owner_member(EcAttachment *att, const char *owner, int *len, int *namelen);
 extern void ec_owner_make(EcAttachment *att, const char *text, EcOwner *owner);
 
 #endif							/* ECHOCACHE_READ_OWNER_H */

@@ -3,6 +3,9 @@
  * permission.c
  *	  May the current role read this document?
  *
+ * A hit touches no table, so PostgreSQL checks nothing: the privileges that the same SELECT
+ * would need are checked here.
+ *
  * Copyright (c) 2026, echocache developers
  *
  *-------------------------------------------------------------------------
@@ -18,10 +21,10 @@
 #include "read/permission.h"
 
 /*
- * May the current role read this document?  As SQL has it: USAGE on the schema, and
- * SELECT on the table or on each column that the document shows; and EXECUTE on the
- * function that makes it, whose grant stands for what that reads.  Throws 42501 if not,
- * 42883 if that function is gone.
+ * Throws 42501 unless the current role may read documents of the attachment.  As in SQL it
+ * needs USAGE on the schema, and SELECT on the table or on each column that the document
+ * shows.  It also needs EXECUTE on the function that makes the document, whose grant stands
+ * for everything that the function reads.  Throws 42883 if that function is gone.
  */
 void
 ec_permission_check(EcAttachment *att)
@@ -41,6 +44,7 @@ ec_permission_check(EcAttachment *att)
 		while ((attno = bms_next_member(att->columns, attno)) >= 0)
 			if (pg_attribute_aclcheck(att->relid, attno, user, ACL_SELECT) != ACLCHECK_OK)
 				aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, get_rel_name(att->relid));
-	if (att->function_name && ec_compat_proc_aclcheck(att->function, user, ACL_EXECUTE) != ACLCHECK_OK)
+	if (att->function_name &&
+		ec_compat_proc_aclcheck(att->function, user, ACL_EXECUTE) != ACLCHECK_OK)
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FUNCTION, get_func_name(att->function));
 }

@@ -3,15 +3,10 @@
  * read.c
  *	  The read path: the cache, a fill, or the table alone.
  *
- * A read takes what a server that is UP holds; everything else comes from the
- * table.  What a cache holds never raises an error: bytes that are not a document
- * of ours are a miss, and are invalidated.
- *
- * A fill holds the key in store mode from before its marker to after its store,
- * so that no writer of the document is between its marker and its end; its
- * snapshot is taken under the lock, after the marker.  Whatever happens to its
- * requests on the way, the store succeeds only over that marker.  The locks of a
- * fill are conditional, and released at once.
+ * A read takes what a server that is UP holds (hit.c).  Everything else comes from the
+ * table, and is stored where that is allowed (fill.c).  Whatever the cache holds or a server
+ * does, a read answers what the table says, or what it said when some writer committed that
+ * document last.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -21,7 +16,6 @@
 
 #include "access/xact.h"
 #include "access/xlog.h"
-#include "catalog/pg_class.h"
 #include "utils/rls.h"
 
 #include "attachments/attachment.h"
@@ -43,8 +37,9 @@ static bool bypass_all(EcAttachment *att, EcItem *items, int n, bool *as_owner);
 static bool one_item(EcAttachment *att, const char *id, EcItem *item);
 
 /*
- * Where nobody may be answered from the cache: count why, mark all items, and
- * say whether the table's owner may read for us (not under row security).
+ * Where the cache may not answer at all: count why, and leave all items to the table.
+ * Returns false if it may; then the topology is entered.  *as_owner: may the table's owner
+ * read for the caller?  Not under row-level security.
  */
 static bool
 bypass_all(EcAttachment *att, EcItem *items, int n, bool *as_owner)
@@ -70,9 +65,10 @@ bypass_all(EcAttachment *att, EcItem *items, int n, bool *as_owner)
 }
 
 /*
- * Read n documents with distinct ids; with an owner, his only.  Throws what SQL
- * throws for the table (privileges first), and with fallback = off a cache that
- * is not there.
+ * Read n documents with distinct ids; with an owner, only documents of that owner.  Throws
+ * what SQL throws for the table, privileges first, and with fallback = off 08006 if the cache
+ * is not there.  Expects no lock; leaves those that a query leaves, and no entry in the
+ * topology.
  */
 void
 ec_read(const char *name, EcItem *items, int n, const char *owner_text)
@@ -108,8 +104,9 @@ ec_read(const char *name, EcItem *items, int n, const char *owner_text)
 }
 
 /*
- * An item for a function that changes the cache alone.  false: not here (row
- * security, a standby), or not now.
+ * An item for a function that changes only the cache.  Returns true with the topology
+ * entered; false: not for this role or on this server (row-level security, a standby), or not
+ * now.  Throws what ec_permission_check() and the type of the id throw.
  */
 static bool
 one_item(EcAttachment *att, const char *id, EcItem *item)
@@ -128,8 +125,8 @@ one_item(EcAttachment *att, const char *id, EcItem *item)
 }
 
 /*
- * Renew the TTL of a cached document; never stores anything.  Returns whether
- * there was one.
+ * Renew the lifetime of a cached document; -1: to that of the attachment.  Never stores
+ * anything.  Returns whether there was a document.  Throws as one_item() does.
  */
 bool
 ec_read_touch(EcAttachment *att, const char *id, int64 ttl)
@@ -147,7 +144,10 @@ ec_read_touch(EcAttachment *att, const char *id, int64 ttl)
 	return req.result == EC_DONE && req.found_len != EC_MARKER_LEN;
 }
 
-/* Invalidate a document from the cache.  Returns whether there was one. */
+/*
+ * Invalidate a document.  Returns whether there was one, and is gone.  Throws as one_item()
+ * does.
+ */
 bool
 ec_read_invalidate(EcAttachment *att, const char *id)
 {
@@ -174,9 +174,9 @@ ec_read_invalidate(EcAttachment *att, const char *id)
 }
 
 /*
- * Load a document from its row into the cache, whatever is there.  Returns
- * whether it is there now; where it cannot be stored (the row is absent, the
- * transaction has written) it is invalidated.
+ * Load a document from its row into the cache, whatever is there.  Returns whether it is
+ * there now.  Where it cannot be stored (the row is absent, the transaction has written) it is
+ * invalidated.  Throws as ec_read() does.
  */
 bool
 ec_read_refresh(EcAttachment *att, const char *id)
@@ -188,7 +188,7 @@ ec_read_refresh(EcAttachment *att, const char *id)
 
 	if (IsolationUsesXactSnapshot())
 	{
-		/* what we see may be outdated */
+		/* what this transaction sees may be outdated */
 		(void) ec_read_invalidate(att, id);
 		return false;
 	}

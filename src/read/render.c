@@ -3,6 +3,10 @@
  * render.c
  *	  From a row that this transaction has written to its document.
  *
+ * A committing writer holds locks of the fence, so it runs no query, and takes no lock that
+ * somebody may hold who waits for one of these: the row is fetched from the place where its
+ * trigger has seen it last.
+ *
  * Copyright (c) 2026, echocache developers
  *
  *-------------------------------------------------------------------------
@@ -54,7 +58,10 @@ is_unique(Relation rel, AttrNumber attno)
 	return unique;
 }
 
-/* The columns that the document shows, as a record type of their own; the filter. */
+/*
+ * Make what rendering needs, and keep it with the attachment: a record type of the columns
+ * that the document shows, the filter as an expression, and whether ids are unique.
+ */
 static void
 make_shape(EcAttachment *att, Relation rel)
 {
@@ -72,10 +79,10 @@ make_shape(EcAttachment *att, Relation rel)
 }
 
 /*
- * The version of a row that this transaction has written last: where its trigger
- * saw it, or where that was moved on to by a trigger within a trigger.  If the table was
- * rewritten since (CLUSTER), there may be no such place any more, which takes a system
- * call to find out; in the file that the row was written to there is.
+ * Fetch the version of a row that this transaction has written last.  It is at the place
+ * where its trigger has seen it, or where an update by a trigger within a trigger has moved
+ * it on to.  If the table was rewritten since (CLUSTER) there may be no such place any more,
+ * which takes a system call to find out; in the file that the row was written to there is.
  */
 static bool
 fetch_version(Relation rel, EcPlace *place, Snapshot snapshot, TupleTableSlot *slot)
@@ -96,7 +103,7 @@ fetch_version(Relation rel, EcPlace *place, Snapshot snapshot, TupleTableSlot *s
 	return found;
 }
 
-/* Render one row, in the attached table's layout. */
+/* Render one row, which is in the attached table's layout, if it has the id and passes. */
 static void
 render_row(EcAttachment *att, EcRow *row, TupleTableSlot *slot, ExprState *filter,
 		   ExprContext *econtext)
@@ -129,10 +136,10 @@ render_row(EcAttachment *att, EcRow *row, TupleTableSlot *slot, ExprState *filte
 }
 
 /*
- * Render rows that this transaction has written, from where it has; no query,
- * and no lock that we do not hold: the caller has locked the attached table, and
- * its DML the one that it wrote to.  A row that is not found has no matches, which
- * may mean that it is deleted, or that it would take a query.
+ * Render rows that this transaction has written, from where it has written them.  No lock is
+ * taken: the caller has locked the attached table, and its DML the one that it wrote to.  A
+ * row that is not found has no matches, which may mean that it is deleted, or that it would
+ * take a query.  Throws what the filter and the types' output functions throw.
  */
 void
 ec_render_written(EcAttachment *att, EcRow *rows, int n, Snapshot snapshot)
@@ -151,7 +158,7 @@ ec_render_written(EcAttachment *att, EcRow *rows, int n, Snapshot snapshot)
 		make_shape(att, root);
 	if (!att->key_unique)
 	{
-		/* perhaps another row has the same id: that takes a query */
+		/* perhaps another row has the id, too: that takes a query */
 		for (int i = 0; i < n; i++)
 			rows[i].matches = 0;
 		n = 0;
@@ -201,9 +208,9 @@ ec_render_written(EcAttachment *att, EcRow *rows, int n, Snapshot snapshot)
 }
 
 /*
- * What of a row goes into the cache: its JSON in UTF-8.  false: nothing; several
- * rows have the id, the row's own id is another text (1.0 for 1.00, whose
- * changes invalidate another key), or UTF-8 cannot express it.
+ * What of a row goes into the cache: its JSON in UTF-8.  Returns false if nothing does, since
+ * several rows have the id, or the row's own id is another text (1.0 for 1.00, whose changes
+ * invalidate another key), or UTF-8 cannot express the document.
  */
 bool
 ec_render_cacheable(const EcRow *row, const char **value, size_t *len)

@@ -16,13 +16,13 @@
 #include "attachments/configuration.h"
 #include "commit/pending.h"
 
-/* A row that somebody wants, and what came of it. */
+/* A row that is wanted, and what came of it. */
 typedef struct EcRow
 {
 	const char *id;				/* the key column's text, server encoding */
 	EcPlace		place;			/* for ec_render_written() */
 	int			matches;		/* rows found with it: none, one, or (an error) more */
-	bool		same_id;		/* the row's own id is the same text, not merely equal */
+	bool		same_id;		/* the row's own id is this very text, not merely equal */
 	text	   *json;			/* server encoding */
 	char	   *owner;			/* the owner column's text, NULL: none */
 } EcRow;

@@ -162,10 +162,9 @@ echocache_disconnect(PG_FUNCTION_ARGS)
 }
 
 /*
- * Invalidate all documents of a name from all servers, now and not at the commit;
- * returns how many keys there were.  From a server that is away they are invalidated
- * before anybody reads there again, if this transaction commits; until then
- * nobody stores any.
+ * Invalidate all documents of a name from all servers, now and not at the commit; returns how
+ * many keys there were.  From a server that is away they are invalidated before anybody reads
+ * there again, if this transaction commits; until then nobody stores any.
  */
 Datum
 echocache_purge(PG_FUNCTION_ARGS)

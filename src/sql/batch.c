@@ -3,15 +3,15 @@
  * batch.c
  *	  What goes over all documents of a name shares this: warm and verify.
  *
- * A batch is one statement, in batches.  Of each it keeps nothing but counts, and
- * between two of them it holds no lock of ours and is in no topology, so that
- * nobody waits for more than one batch.  What it stores goes by the fence as a fill
- * does: class in share mode, keys in store mode, neither with waiting; marker; a
- * snapshot taken after that; the document by CAS.  The tables that the query
- * reads are locked beforehand, to the end of the transaction as by any query.
+ * A function that goes over all documents is one statement, in batches.  Of each batch it
+ * keeps nothing but counts.  Between two batches it holds no lock of ours and is in no
+ * topology, so that nobody waits for more than one batch.  What it stores goes by the fence as
+ * a fill does: the attachment lock in share mode and keys in store mode, neither with waiting;
+ * the marker; a snapshot that is taken after the marker; the document, by its token.  The
+ * tables that the query reads are locked beforehand, to the end of the transaction as by any
+ * query.
  *
- * The table's owner reads, since whoever may call these functions is shown no
- * document.
+ * The table's owner reads, since these functions show their caller no document.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -53,8 +53,8 @@
 static void check_transaction(const char *function);
 
 /*
- * Not where a fill would be refused: what this transaction has written nobody else
- * may see yet, and an old snapshot shows old rows.
+ * Throws where a fill would be refused: nobody else may see yet what this transaction has
+ * written, and an old snapshot shows old rows.
  */
 static void
 check_transaction(const char *function)
@@ -89,8 +89,9 @@ ec_batch_begin(EcBatch *batch, const char *function, const char *name)
 }
 
 /*
- * Have the document as it is now, with the locks that its query will need.  May wait
- * for these; the caller holds nothing of ours.
+ * Have the attachment as it is now, and the locks that its query will need.  May wait for
+ * these locks; the caller holds none of ours.  Throws 55000 when the attachment is not cached,
+ * or has become that of another table.
  */
 void
 ec_batch_attachment(EcBatch *batch)
@@ -127,12 +128,12 @@ ec_batch_topology(const char *function)
 }
 
 /*
- * Begin a batch: interrupts, what may have changed, the topology, and the class in
- * share mode.  false: a bulk writer has the class, and has had it for as long as
- * it is worth to wait; then nothing is entered or held.
+ * Begin a batch: serve interrupts, see what may have changed, enter the topology, take the
+ * attachment lock in share mode.  false: a bulk writer holds that lock, and has held it for as
+ * long as it is worth to wait; then nothing is entered or held.
  *
- * The document is looked up under the class lock once more: whoever changes it in
- * a way that we do not see takes that lock first.
+ * The attachment is looked up under its lock once more: whoever changes it in a way that its
+ * documents do not show takes that lock first.
  */
 bool
 ec_batch_enter(EcBatch *batch)
@@ -164,7 +165,7 @@ ec_batch_enter(EcBatch *batch)
 	return false;
 }
 
-/* The batch is over; its keys are unlocked. */
+/* The batch is over; the caller has released its keys. */
 void
 ec_batch_leave(EcBatch *batch)
 {
@@ -173,10 +174,10 @@ ec_batch_leave(EcBatch *batch)
 }
 
 /*
- * Send many requests, and wait for the answers.  They go in pieces with a deadline
- * each, so that a long way to a server is not taken for its end; valuelen says how
- * much each will carry in either direction.  A server that is DOWN, since just
- * now perhaps, is not asked: EC_FAILED.  Throws for interrupts.
+ * Send many requests, and wait for the answers.  They go in pieces with a deadline each, so
+ * that a slow network is not taken for a dead server; a request's valuelen says how much it will
+ * carry in either direction.  A server that is DOWN, since just now perhaps, is not asked: its
+ * requests are EC_FAILED.  Throws for interrupts.
  */
 void
 ec_batch_exchange(EcRequest *reqs, int n)
@@ -204,10 +205,9 @@ ec_batch_exchange(EcRequest *reqs, int n)
 }
 
 /*
- * The rows with these distinct ids as they are now: a snapshot is taken that has
- * every commit that came before.  false: not now; the function that makes the
- * documents needs a lock of somebody who may be waiting for us.  Throws what the
- * query, or that function, throws.
+ * Read the rows with these distinct ids as they are now: the snapshot has every commit that
+ * came before.  false: not now, since the builder needs a lock whose holder may be waiting for
+ * one of ours.  Throws what the query, or the builder, throws.
  */
 bool
 ec_batch_fetch(EcBatch *batch, EcRow *rows, int n)
@@ -220,9 +220,8 @@ ec_batch_fetch(EcBatch *batch, EcRow *rows, int n)
 }
 
 /*
- * Prepare a query of ours, for as long as the caller is connected to SPI.  It is
- * planned for its values each time: what is good for a few rows behind some key is
- * not what an unknown limit would get.
+ * Prepare a query of ours, for as long as the caller is connected to SPI.  It is planned anew
+ * for its values each time: a plan for an unknown limit is bad for a few rows behind some key.
  */
 SPIPlanPtr
 ec_batch_prepare(EcBatch *batch, const char *sql, int nargs, Oid *argtypes)
@@ -241,8 +240,8 @@ ec_batch_prepare(EcBatch *batch, const char *sql, int nargs, Oid *argtypes)
 }
 
 /*
- * Run a query of ours as the table's owner, with the newest snapshot; returns how many
- * rows it gives, which are in SPI_tuptable.
+ * Run a query of ours as the table's owner, with the newest snapshot.  Returns how many rows
+ * it gives; they are in SPI_tuptable.  Throws what the query throws.
  */
 uint64
 ec_batch_query(EcBatch *batch, SPIPlanPtr plan, Datum *values, const char *nulls)

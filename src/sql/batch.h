@@ -27,7 +27,7 @@ typedef struct EcBatch
 	const char *function;		/* for messages */
 	const char *name;
 	EcAttachment *att;			/* as it is now; what its query reads is locked */
-	bool		lock_busy;		/* the class was busy for long: do not wait for it again */
+	bool		lock_busy;		/* the attachment lock was busy for long: do not wait again */
 } EcBatch;
 
 extern void ec_batch_begin(EcBatch *batch, const char *function, const char *name);

@@ -3,19 +3,11 @@
  * kv.c
  *	  The key/value client: SQL functions for what is no document.
  *
- * Not transactional: what is sent has happened, whatever becomes of the
- * transaction.  There is no table to fall back to, so a server that does not
- * answer is an error, and one that is known to be down is one at once.
+ * The client is not transactional: what is sent has happened, whatever becomes of the
+ * transaction.  There is no table to fall back to, so a server that does not answer is an
+ * error, and a server that is known to be down is one at once.
  *
- * Nobody but the holder of a marker's token stores to a document's key.  These
- * functions store whatever they are told to, so they never touch such a key, of any
- * database of the cluster.  A key is looked up in the documents and then used under
- * a lock of our own, in share mode; it is released with the answer.  Who brings new
- * documents makes their keys known first (EcSlot), waits for all who hold
- * the lock, and purges then: ec_kv_keys_await().  So of two who meet, the one who has
- * not seen the document has stored before the purge.  (A request without an answer
- * may come later still, as its error says.)  Nobody waits for another lock while he
- * holds this one.
+ * No function here touches a document's key; kv_keys.c sees to that.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -163,8 +155,8 @@ argument_types(FunctionCallInfo fcinfo)
 }
 
 /*
- * A lifetime, an interval or a point in time, as memcached wants it.  NULL or
- * left out: no expiry.  Throws 22023 for an interval that is none.
+ * A lifetime, an interval or a point in time, as memcached wants it.  NULL or left out: no
+ * expiry.  Throws 22023 for an interval that is none.
  */
 static int64
 lifetime_argument(FunctionCallInfo fcinfo, int arg)
@@ -197,8 +189,8 @@ lifetime_argument(FunctionCallInfo fcinfo, int arg)
 }
 
 /*
- * The value that was found, as bytea or as text, which it must be.  Whatever
- * client flags it has: they are a convention among those who set them.
+ * The value that was found, as bytea or as text, which it must be.  Whatever client flags it
+ * has: they are a convention among those who set them.
  */
 static Datum
 value_datum(const EcRequest *req, bool binary)

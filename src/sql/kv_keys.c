@@ -3,6 +3,15 @@
  * kv_keys.c
  *	  Which keys the key/value client may use.
  *
+ * Only a holder of a marker's token stores to a document's key.  The key/value client stores
+ * whatever it is told to, so it must never touch such a key, of any database of the cluster. It
+ * looks a key up in the documents and uses it under a lock of its own, in share mode, which is
+ * released with the answer.  Whoever brings new documents makes their keys known first
+ * (EcSlot), waits for all holders of the lock, ec_kv_keys_await(), and purges then.  So a
+ * client that has not seen the documents has stored before the purge.  (A request without an
+ * answer may come later still, as its error says.)  A process that holds this lock waits for
+ * no other.
+ *
  * Copyright (c) 2026, echocache developers
  *
  *-------------------------------------------------------------------------
@@ -40,9 +49,9 @@ kv_lock_tag(LOCKTAG *tag)
 }
 
 /*
- * The keys of new documents are known to everybody who looks from now on; wait
- * for those who looked before, whose requests have been answered then.  That takes
- * as long as one exchange at most.
+ * The keys of new documents are known to every client that looks from now on.  Wait for those
+ * that looked before: their requests have been answered then.  That takes as long as one
+ * exchange at most.  Throws for interrupts.
  */
 void
 ec_kv_keys_await(void)

@@ -42,8 +42,8 @@ static int	begin_servers(EcRequest *reqs, EcRequestKind kind, const char *reques
 static bool take_stat(const EcReply *line, void *arg);
 
 /*
- * Enter the topology and make the same request for every server of it, but for
- * those that are DOWN.  Returns how many servers there are.
+ * Enter the topology and make one request for every server of it, but for those that are
+ * DOWN.  Returns how many servers there are.
  */
 static int
 begin_servers(EcRequest *reqs, EcRequestKind kind, const char *request, size_t len)

@@ -3,12 +3,12 @@
  * verify.c
  *	  Compare the documents that the servers hold to the rows that there are.
  *
- * The servers are asked which keys they hold, since the table cannot tell those of
- * rows that are gone.  Each key is then looked at under its lock in store mode, in
- * this order: lock, is the server UP, value, snapshot, row.  No writer of the document
- * is between its marker and its end then, so a value that is not a marker is what
- * the last of them left behind, which the snapshot shows: what differs is wrong, and
- * not merely under way.  src/README.md has the argument.
+ * The servers are asked which keys they hold, since the table cannot tell the keys of rows that
+ * are gone.  Each key is then looked at under its lock in store mode, in this order: the lock,
+ * is the server UP, the value, a snapshot, the row.  No writer of the document is between its
+ * marker and its end then, so a value that is no marker is what the last writer has left
+ * behind, and the snapshot shows that writer: what differs is wrong, and not merely under
+ * way.  src/README.md has the whole argument.
  *
  * What is wrong is invalidated by its token, under the lock.
  *

@@ -55,9 +55,9 @@ remember_topology(EcVerify *verify)
 }
 
 /*
- * Is it still so?  Under another topology keys are other keys, and
- * commits invalidate those: what we look at is of no concern to anybody.  To be asked after
- * the snapshot: a commit that it shows was made under what we find then, or before.
+ * Is it still so?  Under another topology keys are other keys, and commits invalidate those:
+ * what we look at is of no concern to anybody.  To be asked after the snapshot: a commit that
+ * it shows was made under what we find then, or before.
  */
 void
 ec_verify_keys_check_topology(EcVerify *verify)

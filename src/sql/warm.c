@@ -3,10 +3,10 @@
  * warm.c
  *	  Fill the cache from the table.
  *
- * The table is read in the order of its keys, each batch from where the last one
- * ended, with a snapshot of its own.  What is not cached is stored as a fill would
- * (batch.c has the rules).  How far it is stands in the document's slot, where one
- * backend at a time writes.
+ * The table is read in the order of its keys, each batch from where the last one ended, with a
+ * snapshot of its own.  What is not cached is stored as a fill would store it (batch.c has the
+ * rules).  How far the warm has got stands in the attachment's slot, where one backend at a
+ * time writes.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -59,7 +59,7 @@ typedef struct WarmKey
 {
 	const char *id;				/* the key column's text; NULL: not this one */
 	bool		away;			/* because its server is not UP */
-	Datum		value;			/* the same as the column has it */
+	Datum		value;			/* as the column has it */
 	uint64		hash;			/* of its lock */
 	int			server;
 	bool		locked;			/* in store mode */
@@ -97,8 +97,8 @@ static EcSlot *warming = NULL;
 static int	warming_level = 0;
 
 /*
- * The (sub)transaction at this level, or below, has ended: so has the warm in it,
- * if it has not ended by itself.  Never throws.
+ * The (sub)transaction at this level, or one within it, has ended, and the warm in it has
+ * too, if it has not ended by itself.  Never throws.
  */
 void
 ec_warm_at_end(int level)
@@ -419,7 +419,7 @@ warm_batch(Warm *warm, WarmKey *keys, int n, int64 room)
 	{
 		EcSlot	   *slot = warm->batch.att->slot;
 
-		/* G4, as far as it concerns those who had the locks before us */
+		/* G4, for the writers that had the locks before */
 		if (!ec_slot_is_flushed(slot))
 			XLogFlush(pg_atomic_read_u64(&slot->async_lsn));
 		ec_waitpoint("warm-locked");
