@@ -19,6 +19,7 @@
 #
 # EC_VARIANT=asserts builds the library that is tested with its assertions, EC_VARIANT=ubsan
 # with the sanitizer of undefined behaviour.  What they report anywhere is a failure.
+# chroot.sh runs this script on another release of Debian, ../.ci/run runs it in all ways.
 #
 # Works from a clean clone on Debian 12, 13 and sid, and on Ubuntu with PGDG's packages;
 # which PostgreSQL it takes says postgres.sh (PG_MAJOR and PG_CONFIG override).  As root
@@ -37,7 +38,7 @@
 set -euo pipefail
 
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
-export LC_ALL=C
+export LC_ALL=C PGCTLTIMEOUT=300
 unset EC_TMP EC_STAGE EC_BUILD
 fuzz_seconds=${FUZZ_SECONDS:-60}
 passed=0
@@ -229,14 +230,14 @@ temp_config()
 }
 
 # installcheck SUITE MAKE ARGUMENT...: pg_regress or its sister on an instance of its own.
-# Whatever hangs is ended: a step of a spec after half a minute, a suite after ten.
+# Whatever hangs is ended: a step of a spec after two minutes, a suite after half an hour, which a busy machine needs.
 installcheck()
 {
 	local suite=$1
 
 	shift
 	temp_config "$suite"
-	PGISOLATIONTIMEOUT=30 attend ec_as_postgres timeout -k 10 600 make -C "$EC_BUILD" installcheck \
+	PGISOLATIONTIMEOUT=120 attend ec_as_postgres timeout -k 10 1800 make -C "$EC_BUILD" installcheck \
 		PG_CONFIG="$PG_CONFIG" DESTDIR="$EC_STAGE" "$@" \
 		EXTRA_REGRESS_OPTS="--temp-instance=$EC_TMP/$suite/instance --temp-config=$EC_TMP/$suite.conf" \
 		</dev/null >"$EC_TMP/$suite.log" 2>&1
@@ -290,7 +291,7 @@ tap_file()
 	cd "$dir"
 	TMPDIR=$dir TESTDIR=$dir TESTDATADIR=$dir/tmp_check TESTLOGDIR=$dir/tmp_check/log PATH=$ec_bindir:$PATH PGPORT=65432 DESTDIR=$EC_STAGE \
 		PG_REGRESS="$(dirname "$("$PG_CONFIG" --pgxs)")/../test/regress/pg_regress" \
-		timeout -k 10 600 perl -I "$(dirname "$("$PG_CONFIG" --pgxs)")/../test/perl" "$EC_BUILD/test/${1#"$here"/}" \
+		timeout -k 10 1800 perl -I "$(dirname "$("$PG_CONFIG" --pgxs)")/../test/perl" "$EC_BUILD/test/${1#"$here"/}" \
 		</dev/null >"$dir/tap" 2>&1 && echo 0 >"$dir/status" || echo $? >"$dir/status"
 }
 

@@ -31,11 +31,13 @@
 #include "read/hit.h"
 #include "read/owner.h"
 #include "servers/exchange.h"
+#include "servers/outbox.h"
 #include "servers/placement.h"
 #include "servers/state.h"
 #include "servers/topology.h"
 #include "shmem.h"
 
+static bool has_noted_keys(int server, char *noted);
 static const EcFailure *first_failure(const EcRequest *reqs, int n);
 static bool take_hit(EcAttachment *att, EcItem *item, EcRequest *req, const EcOwner *owner);
 
@@ -64,6 +66,22 @@ ec_hit_time_is_left(const EcPatience *patience)
 }
 
 /*
+ * On a standby: has the outbox, as far as it has been replayed, a row for this server?  Then
+ * the primary could not reach the server, and a session that has seen a change may find the old
+ * document there. The rows of a change are replayed together with it.  noted remembers the
+ * answers of one call.
+ */
+static bool
+has_noted_keys(int server, char *noted)
+{
+	if (!RecoveryInProgress())
+		return false;
+	if (noted[server] == 0)
+		noted[server] = ec_outbox_read(ec_placement_name(server), 1) == NIL ? 'n' : 'y';
+	return noted[server] == 'y';
+}
+
+/*
  * Decide for each item whether the cache may answer it (ASK) or the table is to (TABLE), and
  * place the key.  The topology is entered.  With fallback = off throws 08006 if a key's server
  * is not UP.
@@ -71,6 +89,8 @@ ec_hit_time_is_left(const EcPatience *patience)
 void
 ec_hit_classify(EcAttachment *att, EcItem *items, int n)
 {
+	char		noted[EC_MAX_SERVERS] = {0};
+
 	Assert(ec_topology_is_entered());
 	for (int i = 0; i < n; i++)
 	{
@@ -88,7 +108,7 @@ ec_hit_classify(EcAttachment *att, EcItem *items, int n)
 		{
 			item->hash = ec_locks_hash(att->relid, item->id, idlen);
 			item->server = ec_placement_of(item->key, item->keylen);
-			if (ec_state_of(item->server) == EC_UP)
+			if (ec_state_of(item->server) == EC_UP && !has_noted_keys(item->server, noted))
 				item->state = EC_ITEM_ASK;
 			else
 				ec_slot_count(att->slot, EC_BYPASS_SERVER, 1);

@@ -21,6 +21,7 @@
 #include "attachments/attachment.h"
 #include "commit/invalidate.h"
 #include "commit/locks.h"
+#include "commit/pending.h"
 #include "deadline.h"
 #include "guc.h"
 #include "net/request.h"
@@ -183,8 +184,10 @@ echocache_purge(PG_FUNCTION_ARGS)
 	PreventCommandDuringRecovery(function);
 	(void) ec_locks_attachment(relid, EC_LOCK_ATTACHMENT_INVALIDATE, true);
 	ec_batch_topology(function);
-	if (ec_invalidate_all(name, &removed, true))
+	if (ec_invalidate_all(name, &removed, false))
 		ec_locks_release_attachment(relid, EC_LOCK_ATTACHMENT_INVALIDATE);
+	else
+		ec_pending_purge(name);
 	ec_topology_leave();
 	PG_RETURN_INT64(removed);
 }

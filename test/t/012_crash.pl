@@ -19,7 +19,7 @@ use Time::HiRes qw(sleep time);
 
 my @memcached = map { memcached() } 1 .. 2;
 my $node = new_node('main', hosts => \@memcached, conf => q{
-echocache.timeout = '1s'
+echocache.timeout = '3s'
 echocache.max_write_through = 10
 max_prepared_transactions = 10
 log_statement = none
