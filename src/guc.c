@@ -101,8 +101,8 @@ parse_number(const char *s, size_t len, int max, int *result)
 }
 
 /*
- * One item of echocache.hosts: host[:port[:weight]], [v6][:port[:weight]] or
- * the absolute path of a unix socket.  Returns what is wrong with it, or NULL.
+ * One item of echocache.hosts: host[:port[:weight]], [v6][:port[:weight]] or the absolute path
+ * of a unix socket.  Returns what is wrong with it, or NULL.
  */
 static const char *
 parse_host(const char *item, size_t len, EcHost *host)
@@ -282,9 +282,9 @@ check_password(char **newval, void **extra, GucSource source)
 }
 
 /*
- * A setting by which connections are opened is assigned; every reload assigns
- * what the configuration files have, changed or not.  Changed: connections opened
- * before are out of date.  In any case the files may be others by now.
+ * A setting by which connections are opened is assigned; every reload assigns what the
+ * configuration files have, changed or not.  Changed: connections opened before are out of
+ * date.  In any case the files may be others by now.
  */
 static void
 transport_assigned(const char *oldval, const char *newval)

@@ -94,8 +94,8 @@ typedef struct EcAttachment
 	TupleDesc	shape;			/* of the document as a record; made at first use */
 	Expr	   *filter_expr;	/* the filter; made at first use */
 	bool		key_unique;		/* an index says that ids are unique; made at first use */
-	bool		suspended;		/* not cached: a trigger of ours does not fire, or there is no slot or
-								 * no builder */
+	bool		suspended;		/* not cached: a trigger of ours does not fire, or there is no
+								 * slot or no builder */
 	bool		resolved;		/* the fields that are not in the configuration are set */
 	MemoryContext context;
 } EcAttachment;

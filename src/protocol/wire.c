@@ -61,9 +61,9 @@ ec_put_command(char *p, const char *command, const char *key, size_t keylen)
 }
 
 /*
- * Append the T flag.  memcached keeps the low 32 bits of what it is sent, so
- * that an absolute time after January 2038 would be one long past: the latest
- * that it can express is sent instead.
+ * Append the T flag.  memcached keeps the low 32 bits of what it is sent, so that an absolute
+ * time after January 2038 would be one long past: the latest that it can express is sent
+ * instead.
  */
 static char *
 ec_put_ttl(char *p, int64_t ttl)
@@ -292,10 +292,10 @@ ec_wire_auth(char *dst, const char *user, const char *password)
 }
 
 /*
- * Decode metadump's percent-encoding of a key; see wire.h.  A key can hold any
- * byte if it was stored base64-encoded or by the binary protocol.  One with a
- * space or a line end, sent in a request, would be a second request: so bytes
- * that no key of ours has are refused here, before anybody can send them.
+ * Decode metadump's percent-encoding of a key; see wire.h.  A key can hold any byte if it was
+ * stored base64-encoded or by the binary protocol.  One with a space or a line end, sent in a
+ * request, would be a second request: so bytes that no key of ours has are refused here, before
+ * anybody can send them.
  */
 int
 ec_wire_decode_key(char *dst, const char *src, size_t srclen)

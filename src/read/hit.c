@@ -239,9 +239,8 @@ first_failure(const EcRequest *reqs, int n)
 /*
  * Ask the cache for every item in state ASK.  Hits become DONE, and what a failed exchange
  * leaves open becomes TABLE.  What is there but is no document of the item is invalidated, by
- * its token.
- * The topology is entered.  Throws what an exchange throws, and with fallback = off 08006 if
- * it fails.
+ * its token. The topology is entered.  Throws what an exchange throws, and with fallback = off
+ * 08006 if it fails.
  */
 void
 ec_hit_ask(EcAttachment *att, EcItem *items, int n, const EcOwner *owner,

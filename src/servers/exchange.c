@@ -90,8 +90,8 @@ ec_exchange_disconnect(void)
 }
 
 /*
- * At the end of a transaction: what an error left in the middle of an exchange
- * is closed, and so is what goes beyond pool_size.  Never throws.
+ * At the end of a transaction: what an error left in the middle of an exchange is closed, and
+ * so is what goes beyond pool_size.  Never throws.
  */
 void
 ec_exchange_at_xact_end(void)
