@@ -174,7 +174,7 @@ typedef struct EcShared
 
 	EcDatabase	database[EC_MAX_DATABASES];
 	EcDatabase	unclaimed;		/* its states are those of databases without a slot */
-	EcSlot slot[EC_MAX_ATTACHMENTS];
+	EcSlot		slot[EC_MAX_ATTACHMENTS];
 
 	/* under the lock */
 	int			launcher_pid;
