@@ -39,6 +39,7 @@ OBJS = \
 	src/net/request.o \
 	src/net/socket.o \
 	src/net/tls.o \
+	src/password.o \
 	src/protocol/jsonscan.o \
 	src/protocol/key.o \
 	src/protocol/reply.o \

@@ -42,6 +42,13 @@
 #define ec_compat_proc_slot()	((int) MyProc->pgprocno)
 #endif
 
+/* All settings, of which *n is set to the number. */
+#if PG_VERSION_NUM >= 160000
+#define ec_compat_guc_variables(n)		get_guc_variables(n)
+#else
+#define ec_compat_guc_variables(n)		(*(n) = GetNumConfigOptions(), get_guc_variables())
+#endif
+
 #if PG_VERSION_NUM >= 160000
 #define ec_compat_guc_malloc(size)		guc_malloc(LOG, (size))
 #define ec_compat_guc_free(p)			guc_free(p)

@@ -4,7 +4,8 @@
  *	  All settings: units, bounds, check hooks.
  *
  * Invariant: a variable here has a value that its check hook has accepted.  A value that is
- * malformed is refused, and the old one stays in force.
+ * malformed is refused: at start, so that the server does not start, and on a reload, so that
+ * the old value stays in force.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -16,8 +17,13 @@
 #include <limits.h>
 #include <sys/un.h>
 
+#include "nodes/makefuncs.h"
+#include "nodes/value.h"
+#include "utils/guc_tables.h"
+
 #include "compat.h"
 #include "guc.h"
+#include "password.h"
 #include "protocol/key.h"
 #include "protocol/wire.h"
 #include "shmem.h"
@@ -35,7 +41,6 @@ int			ec_guc_fill_wait = 1000;
 int			ec_guc_max_write_through = 64;
 char	   *ec_guc_key_prefix = NULL;
 char	   *ec_guc_username = NULL;
-char	   *ec_guc_password = NULL;
 char	   *ec_guc_password_file = NULL;
 bool		ec_guc_tls = false;
 char	   *ec_guc_tls_ca_file = NULL;
@@ -47,6 +52,9 @@ bool		ec_guc_tls_files_stale = false;
 #ifdef ECHOCACHE_WAIT_POINTS
 char	   *ec_guc_wait_point = NULL;
 #endif
+
+/* The value of echocache.password as PostgreSQL knows it; see password.c. */
+static char *masked_password = NULL;
 
 #define HOSTS_HINT \
 	"Separate servers by commas: host[:port[:weight]], [ipv6]:port, or the absolute path " \
@@ -65,7 +73,6 @@ static bool check_hosts(char **newval, void **extra, GucSource source);
 static void assign_hosts(const char *newval, void *extra);
 static bool check_key_prefix(char **newval, void **extra, GucSource source);
 static bool check_username(char **newval, void **extra, GucSource source);
-static bool check_password(char **newval, void **extra, GucSource source);
 static void transport_assigned(const char *oldval, const char *newval);
 static void assign_username(const char *newval, void *extra);
 static void assign_password(const char *newval, void *extra);
@@ -79,6 +86,8 @@ static void define_cache(void);
 static void define_times(void);
 static void define_login(void);
 static void define_tls(void);
+static List *placeholders(void);
+static void refuse_malformed(List *wanted);
 
 /* A decimal number from 1 to max, and nothing else. */
 static bool
@@ -271,16 +280,6 @@ check_username(char **newval, void **extra, GucSource source)
 	return false;
 }
 
-static bool
-check_password(char **newval, void **extra, GucSource source)
-{
-	if (ec_wire_valid_password(*newval))
-		return true;
-	GUC_check_errdetail("A password has at most %d bytes, without spaces and line ends.",
-						EC_PASSWORD_MAX);
-	return false;
-}
-
 /*
  * A setting by which connections are opened is assigned; every reload assigns what the
  * configuration files have, changed or not.  Changed: connections opened before are out of
@@ -303,7 +302,8 @@ assign_username(const char *newval, void *extra)
 static void
 assign_password(const char *newval, void *extra)
 {
-	transport_assigned(ec_guc_password, newval);
+	transport_assigned(ec_password_secret(), extra);
+	ec_password_assign(extra);
 }
 
 static void
@@ -427,8 +427,8 @@ define_login(void)
 	DefineCustomStringVariable("echocache.password",
 							   "Password for the memcached servers.",
 							   "echocache.password_file, if it is set, has precedence.",
-							   &ec_guc_password, "", PGC_SIGHUP, GUC_SUPERUSER_ONLY,
-							   check_password, assign_password, NULL);
+							   &masked_password, "", PGC_SIGHUP, GUC_SUPERUSER_ONLY,
+							   ec_password_check, assign_password, NULL);
 	DefineCustomStringVariable("echocache.password_file",
 							   "File whose first line is the password for the memcached servers.",
 							   "A relative path is relative to the data directory.",
@@ -468,10 +468,62 @@ define_tls(void)
 							 0, NULL, assign_tls_verify, NULL);
 }
 
-/* Define the settings and reserve their prefix.  Called once, from _PG_init. */
+/*
+ * What the configuration file, or the command line, says of our settings: a list of DefElem.
+ * Until the settings are defined PostgreSQL keeps it as placeholders, unchecked.
+ */
+static List *
+placeholders(void)
+{
+	int			n;
+	struct config_generic **all = ec_compat_guc_variables(&n);
+	List	   *found = NIL;
+
+	for (int i = 0; i < n; i++)
+	{
+		const char *value;
+
+		if ((all[i]->flags & GUC_CUSTOM_PLACEHOLDER) == 0 ||
+			pg_strncasecmp(all[i]->name, "echocache.", strlen("echocache.")) != 0)
+			continue;
+		value = GetConfigOption(all[i]->name, true, false);
+		if (value)
+			found = lappend(found, makeDefElem(pstrdup(all[i]->name),
+											   (Node *) makeString(pstrdup(value)), -1));
+	}
+	return found;
+}
+
+/*
+ * Refuse to start with a value that is malformed, or for a setting that there is not, as
+ * PostgreSQL does for settings of its own.  (A definition meets a malformed placeholder with a
+ * WARNING and the default: the servers would be localhost's, TLS would be off.)  The words are
+ * PostgreSQL's.
+ */
+static void
+refuse_malformed(List *wanted)
+{
+	ListCell   *lc;
+
+	foreach(lc, wanted)
+	{
+		DefElem    *setting = lfirst(lc);
+
+		(void) set_config_option(setting->defname, strVal(setting->arg), PGC_POSTMASTER,
+								 PGC_S_FILE, GUC_ACTION_SET, false, FATAL, false);
+	}
+}
+
+/*
+ * Define the settings and reserve their prefix.  Called once, from _PG_init, in the
+ * postmaster.  Ends it where a setting is malformed.
+ */
 void
 ec_guc_init(void)
 {
+	List	   *wanted = placeholders();
+
+	ec_password_init();
 	define_cache();
 	define_times();
 	define_login();
@@ -484,4 +536,5 @@ ec_guc_init(void)
 							   NULL, NULL, NULL);
 #endif
 	MarkGUCPrefixReserved("echocache");
+	refuse_malformed(wanted);
 }

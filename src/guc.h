@@ -49,7 +49,6 @@ extern int	ec_guc_fill_wait;		/* ms */
 extern int	ec_guc_max_write_through;
 extern char *ec_guc_key_prefix;
 extern char *ec_guc_username;		/* empty: no authentication */
-extern char *ec_guc_password;
 extern char *ec_guc_password_file;
 extern bool ec_guc_tls;
 extern char *ec_guc_tls_ca_file;

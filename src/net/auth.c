@@ -22,6 +22,7 @@
 
 #include "guc.h"
 #include "net/auth.h"
+#include "password.h"
 #include "protocol/wire.h"
 #include "shmem.h"
 
@@ -98,9 +99,9 @@ ec_auth_request(char *dst, char *failure)
 			len = ec_wire_auth(dst, ec_guc_username, password);
 		explicit_bzero(password, sizeof(password));
 	}
-	else if (ec_guc_password[0] == '\0')
+	else if (ec_password_secret()[0] == '\0')
 		strlcpy(failure, "echocache.username is set, and no password", EC_ERROR_MAX);
 	else
-		len = ec_wire_auth(dst, ec_guc_username, ec_guc_password);
+		len = ec_wire_auth(dst, ec_guc_username, ec_password_secret());
 	return len;
 }

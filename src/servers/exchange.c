@@ -39,7 +39,7 @@
  * A piece of many requests: how many at first, when it is not known how large the answers are,
  * and at most; and about how many bytes, which arrive in time on any network worth its name.
  */
-#define PIECE_FIRST		128
+#define PIECE_FIRST		32
 #define PIECE_MOST		1000
 #define PIECE_BYTES		(256 * 1024)
 
