@@ -27,6 +27,7 @@ OBJS = \
 	src/commit/invalidate.o \
 	src/commit/locks.o \
 	src/commit/pending.o \
+	src/commit/running.o \
 	src/commit/trigger.o \
 	src/commit/xact.o \
 	src/deadline.o \

@@ -73,6 +73,15 @@
 	object_ownercheck(DatabaseRelationId, (oid), (role))
 #endif
 
+/* What ExecutorRun_hook is called with, behind the query. */
+#if PG_VERSION_NUM >= 180000
+#define ec_compat_executor_run_args		ScanDirection direction, uint64 count
+#define ec_compat_executor_run_values	direction, count
+#else
+#define ec_compat_executor_run_args		ScanDirection direction, uint64 count, bool execute_once
+#define ec_compat_executor_run_values	direction, count, execute_once
+#endif
+
 /* Is the column computed when it is read?  Then no stored row, nor a trigger's, has it. */
 #if PG_VERSION_NUM >= 180000
 #define ec_compat_is_virtual(attr)	((attr)->attgenerated == ATTRIBUTE_GENERATED_VIRTUAL)

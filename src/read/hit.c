@@ -22,6 +22,7 @@
 #include "attachments/slot.h"
 #include "commit/locks.h"
 #include "commit/pending.h"
+#include "commit/running.h"
 #include "deadline.h"
 #include "guc.h"
 #include "net/request.h"
@@ -103,6 +104,7 @@ void
 ec_hit_classify(EcAttachment *att, EcItem *items, int n)
 {
 	char		noted[EC_MAX_SERVERS] = {0};
+	bool		changing = ec_running_changes(att);
 
 	Assert(ec_topology_is_entered());
 	for (int i = 0; i < n; i++)
@@ -115,7 +117,7 @@ ec_hit_classify(EcAttachment *att, EcItem *items, int n)
 		item->keylen = ec_attachment_key(att, item->id, item->key);
 		if (item->keylen == 0)
 			ec_slot_count(att->slot, EC_BYPASS_KEY, 1);
-		else if (ec_pending_has(att->relid, item->id, idlen))
+		else if (changing || ec_pending_has(att->relid, item->id, idlen))
 			ec_slot_count(att->slot, EC_BYPASS_OWN_CHANGE, 1);
 		else
 		{
