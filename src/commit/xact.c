@@ -29,6 +29,7 @@
 #include "attachments/attachment.h"
 #include "attachments/object.h"
 #include "attachments/slot.h"
+#include "attachments/storage.h"
 #include "commit/commit.h"
 #include "commit/pending.h"
 #include "commit/xact.h"
@@ -64,6 +65,7 @@ at_end(XactEvent event)
 	ec_database_at_xact_end(event);
 	ec_object_forget_leftovers();
 	ec_slot_at_end();
+	ec_storage_at_end();
 	ec_pending_end();
 	ec_commit_at_end();
 }
@@ -74,10 +76,12 @@ xact_callback(XactEvent event, void *arg)
 	switch (event)
 	{
 		case XACT_EVENT_PRE_COMMIT:
+			ec_storage_at_pre_commit();
 			if (ec_pending_any())
 				ec_commit_pre(false);
 			break;
 		case XACT_EVENT_PRE_PREPARE:
+			ec_storage_at_pre_commit();
 			if (ec_pending_any())
 				ec_commit_pre(true);
 			break;
