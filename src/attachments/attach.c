@@ -215,7 +215,7 @@ echocache_attach(PG_FUNCTION_ARGS)
 	/* the triggers first: a warning that they do not fire yet would be of no use */
 	ec_triggers_create(a.relid, a.name, a.schema, false);
 	ec_slot_note_attach(a.relid);
-	if (!ec_slot_exists(a.relid))
+	if (!ec_slot_try(a.relid, a.name))
 		ec_attachment_free_slots();
 	ec_slot_require(a.relid, a.name);
 	insert_configuration(&a);

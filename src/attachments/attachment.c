@@ -391,14 +391,16 @@ ec_attachment_claim_slots(void)
 void
 ec_attachment_free_slots(void)
 {
+	List	   *candidates;
 	ListCell   *lc;
 
-	foreach(lc, ec_slot_relids())
+	cache_stale = true;			/* its invalidation may be yet to come */
+	candidates = list_difference_oid(ec_slot_relids(), ec_attachment_relids());
+	foreach(lc, candidates)
 	{
 		Oid			relid = lfirst_oid(lc);
 
-		if (is_attached_now(relid) ||
-			!ConditionalLockRelationOid(relid, ShareRowExclusiveLock))
+		if (!ConditionalLockRelationOid(relid, ShareRowExclusiveLock))
 			continue;
 		if (!is_attached_now(relid))
 			ec_slot_free(relid);

@@ -149,6 +149,17 @@ ec_catalog_look_again(void)
 	looked = false;
 }
 
+/*
+ * A (sub)transaction is over.  A function of the extension's that it had dropped may be back,
+ * and comes without a relcache invalidation.  Never throws.
+ */
+void
+ec_catalog_at_end(void)
+{
+	if (!present)
+		looked = false;
+}
+
 /* Are these the columns that the code knows, and no others? */
 static bool
 has_columns(TupleDesc desc, EcCatalogTable which)

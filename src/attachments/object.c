@@ -406,6 +406,7 @@ extension_dropped(void)
 			detach(lfirst(lc), linitial_oid(tables), true);
 	}
 	ec_database_rescan_at_commit();
+	ec_catalog_look_again();	/* at the next object that goes: this one is still there */
 }
 
 /* A table goes, and its attachment with it. */

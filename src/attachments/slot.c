@@ -124,6 +124,15 @@ ec_slot_claim(Oid relid, const char *name)
 	return slot;
 }
 
+/* Claim a slot for this table, if need be.  false: all are taken. */
+bool
+ec_slot_try(Oid relid, const char *name)
+{
+	bool		taken;
+
+	return find_or_claim(relid, name, &taken) != NULL || taken;
+}
+
 /*
  * An attach needs a slot for this table.  Throws 54000 when all are taken.  One that is
  * refused since another database has the keys is no error: see warn_shared_keys().
@@ -131,9 +140,7 @@ ec_slot_claim(Oid relid, const char *name)
 void
 ec_slot_require(Oid relid, const char *name)
 {
-	bool		taken;
-
-	if (find_or_claim(relid, name, &taken) == NULL && !taken)
+	if (!ec_slot_try(relid, name))
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 				 errmsg("too many tables are attached"),

@@ -16,6 +16,7 @@
 #include "shmem.h"
 
 extern EcSlot *ec_slot_claim(Oid relid, const char *name);
+extern bool ec_slot_try(Oid relid, const char *name);
 extern void ec_slot_require(Oid relid, const char *name);
 extern bool ec_slot_exists(Oid relid);
 extern List *ec_slot_relids(void);

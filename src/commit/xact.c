@@ -27,6 +27,7 @@
 #include "access/xact.h"
 
 #include "attachments/attachment.h"
+#include "attachments/catalog.h"
 #include "attachments/object.h"
 #include "attachments/slot.h"
 #include "attachments/storage.h"
@@ -62,6 +63,7 @@ at_end(XactEvent event)
 	ec_warm_at_end(1);
 	ec_exchange_at_xact_end();
 	ec_attachment_at_xact_end();
+	ec_catalog_at_end();
 	ec_database_at_xact_end(event);
 	ec_object_forget_leftovers();
 	ec_slot_at_end();
@@ -123,6 +125,7 @@ subxact_callback(SubXactEvent event, SubTransactionId mySubid,
 			ec_topology_at_end(level);
 			ec_warm_at_end(level);
 			ec_object_forget_leftovers();
+			ec_catalog_at_end();
 			break;
 		case SUBXACT_EVENT_START_SUB:
 		case SUBXACT_EVENT_PRE_COMMIT_SUB:
