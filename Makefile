@@ -12,17 +12,23 @@ OBJS = \
 	src/attachments/attach.o \
 	src/attachments/attachment.o \
 	src/attachments/catalog.o \
+	src/attachments/changed.o \
 	src/attachments/check.o \
 	src/attachments/column.o \
+	src/attachments/command.o \
 	src/attachments/configuration.o \
 	src/attachments/ddl.o \
 	src/attachments/dependent.o \
 	src/attachments/detach.o \
 	src/attachments/filter.o \
+	src/attachments/firing.o \
+	src/attachments/inherit.o \
 	src/attachments/object.o \
 	src/attachments/rename.o \
 	src/attachments/slot.o \
+	src/attachments/storage.o \
 	src/attachments/triggers.o \
+	src/attachments/vacate.o \
 	src/commit/commit.o \
 	src/commit/invalidate.o \
 	src/commit/locks.o \

@@ -95,12 +95,14 @@ typedef struct EcAttachment
 	Expr	   *filter_expr;	/* the filter; made at first use */
 	bool		key_unique;		/* an index says that ids are unique; made at first use */
 	bool		suspended;		/* not cached: a trigger of ours does not fire, or there is no
-								 * slot or no builder */
+								 * slot, or no builder */
+	bool		names_known;	/* the next one is known */
+	bool		shows_names;	/* a column contains names of objects; see ec_affected_by_names() */
 	bool		resolved;		/* the fields that are not in the configuration are set */
 	MemoryContext context;
 } EcAttachment;
 
-extern List *ec_configuration_read(Oid catalog);
+extern List *ec_configuration_read(void);
 extern void ec_configuration_resolve(EcAttachment *att);
 extern Oid	ec_configuration_function(EcAttachment *att);
 

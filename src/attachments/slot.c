@@ -40,6 +40,7 @@ typedef struct SlotChange
 static List *slot_changes = NIL;
 
 static const char *prefix_of(Oid dboid);
+static EcSlot *find_or_claim(Oid relid, const char *name, bool *taken);
 static void note_slot_change(Oid relid, bool attach);
 
 /* The prefix of a database's keys, as far as it is known. */
@@ -53,15 +54,16 @@ prefix_of(Oid dboid)
 }
 
 /*
- * The slot of the attachment in this database, claimed if need be.  NULL: all slots are
- * taken, or another database has an attachment with the same keys; the log says which.
+ * The slot of this table, claimed if need be.  NULL: all slots are taken, or, with *taken,
+ * another database has an attachment with the same keys.
  */
-EcSlot *
-ec_slot_claim(Oid relid, const char *name)
+static EcSlot *
+find_or_claim(Oid relid, const char *name, bool *taken)
 {
 	EcSlot	   *slot = NULL;
 	EcSlot	   *free_slot = NULL;
-	bool		taken = false;
+
+	*taken = false;
 
 	LWLockAcquire(ec_shmem->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < EC_MAX_ATTACHMENTS; i++)
@@ -77,10 +79,10 @@ ec_slot_claim(Oid relid, const char *name)
 			const char *mine = prefix_of(MyDatabaseId);
 			const char *other = prefix_of(s->dboid);
 
-			taken |= other != NULL && strcmp(mine, other) == 0;
+			*taken |= other != NULL && strcmp(mine, other) == 0;
 		}
 	}
-	if (taken && slot == NULL)
+	if (*taken && slot == NULL)
 		free_slot = NULL;
 	if (slot == NULL && free_slot != NULL)
 	{
@@ -94,6 +96,18 @@ ec_slot_claim(Oid relid, const char *name)
 	if (slot != NULL)
 		strlcpy(slot->name, name, sizeof(slot->name));
 	LWLockRelease(ec_shmem->lock);
+	return slot;
+}
+
+/*
+ * The slot of the attachment in this database, claimed if need be.  NULL: all slots are
+ * taken, or another database has an attachment with the same keys; the log says which.
+ */
+EcSlot *
+ec_slot_claim(Oid relid, const char *name)
+{
+	bool		taken;
+	EcSlot	   *slot = find_or_claim(relid, name, &taken);
 
 	if (slot == NULL && taken)
 		ereport(LOG,
@@ -108,6 +122,49 @@ ec_slot_claim(Oid relid, const char *name)
 				 errdetail("More than %d tables are attached in this cluster.",
 						   EC_MAX_ATTACHMENTS)));
 	return slot;
+}
+
+/* Claim a slot for this table, if need be.  false: all are taken. */
+bool
+ec_slot_try(Oid relid, const char *name)
+{
+	bool		taken;
+
+	return find_or_claim(relid, name, &taken) != NULL || taken;
+}
+
+/*
+ * An attach needs a slot for this table.  Throws 54000 when all are taken.  One that is
+ * refused since another database has the keys is no error: see warn_shared_keys().
+ */
+void
+ec_slot_require(Oid relid, const char *name)
+{
+	if (!ec_slot_try(relid, name))
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("too many tables are attached"),
+				 errdetail("All databases of the cluster together can have %d.",
+						   EC_MAX_ATTACHMENTS),
+				 errhint("Detach another table first.")));
+}
+
+/* The tables of this database that have a slot. */
+List *
+ec_slot_relids(void)
+{
+	Oid			relids[EC_MAX_ATTACHMENTS];
+	int			n = 0;
+	List	   *list = NIL;
+
+	LWLockAcquire(ec_shmem->lock, LW_SHARED);
+	for (int i = 0; i < EC_MAX_ATTACHMENTS; i++)
+		if (ec_shmem->slot[i].dboid == MyDatabaseId)
+			relids[n++] = ec_shmem->slot[i].relid;
+	LWLockRelease(ec_shmem->lock);
+	for (int i = 0; i < n; i++)
+		list = lappend_oid(list, relids[i]);
+	return list;
 }
 
 /* Has a table of this database a slot? */

@@ -24,6 +24,7 @@
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 
+#include "attachments/affected.h"
 #include "attachments/configuration.h"
 #include "attachments/filter.h"
 #include "commit/pending.h"
@@ -145,6 +146,7 @@ void
 ec_render_written(EcAttachment *att, EcRow *rows, int n, Snapshot snapshot)
 {
 	Relation	root;
+	Oid			part = att->relid;	/* known to be the table or a partition of it */
 	EState	   *estate = NULL;
 	ExprState  *filter = NULL;
 	EcActing	before;
@@ -180,6 +182,10 @@ ec_render_written(EcAttachment *att, EcRow *rows, int n, Snapshot snapshot)
 		/* a virtual column would take a query */
 		if (!OidIsValid(row->place.table) || att->has_virtual)
 			continue;
+		/* nor has a table its row that was detached, CONCURRENTLY, since the row was written */
+		if (row->place.table != part && !ec_affected_is_part(row->place.table, att->relid))
+			continue;
+		part = row->place.table;
 		rel = table_open(row->place.table, NoLock);
 		slot = table_slot_create(rel, NULL);
 		if (fetch_version(rel, &row->place, GetActiveSnapshot(), slot))
