@@ -537,7 +537,6 @@ ec_commit_pre(bool prepare)
 			pre_commit_keys(prepare);
 		ec_waitpoint("before-commit");
 	}
-	ec_pending_close();
 	CurrentResourceOwner = owner;
 	MemoryContextSwitchTo(old);
 }
