@@ -94,6 +94,8 @@ typedef struct EcAttachment
 	TupleDesc	shape;			/* of the document as a record; made at first use, */
 	Expr	   *filter_expr;	/* as are these: the filter, */
 	bool		key_unique;		/* and whether an index says that ids are unique */
+	bool		code_known;		/* by read/usercode.c, at first use: */
+	bool		runs_code;		/* making a document may run code of a user's */
 	bool		suspended;		/* not cached: a trigger of ours is disabled or gone, no slot or no
 								 * function */
 	bool		resolved;		/* the fields that are not in the configuration are set */
