@@ -1,5 +1,5 @@
-# echocache: PGXS build.  `make`, `make install`, `make installcheck`.
-# The tests that need a memcached of their own, and everything at once: `bash test/run.sh`.
+# echocache: PGXS build.  `make`, `make install`, `make installcheck` (on a running server), `make dist`.
+# Every test, on servers that are started for it: `bash test/run.sh`.  More: CONTRIBUTING.md.
 
 EXTENSION = echocache
 EXTVERSION = $(shell sed -n "s/^default_version *= *'\(.*\)'/\1/p" echocache.control)
@@ -33,11 +33,14 @@ OBJS = \
 	src/deadline.o \
 	src/echocache.o \
 	src/guc.o \
+	src/net/answer.o \
 	src/net/auth.o \
 	src/net/connection.o \
+	src/net/failure.o \
 	src/net/request.o \
 	src/net/socket.o \
 	src/net/tls.o \
+	src/password.o \
 	src/protocol/jsonscan.o \
 	src/protocol/key.o \
 	src/protocol/reply.o \
@@ -58,6 +61,7 @@ OBJS = \
 	src/servers/outbox.o \
 	src/servers/placement.o \
 	src/servers/purge.o \
+	src/servers/round.o \
 	src/servers/state.o \
 	src/servers/topology.o \
 	src/shmem.o \
@@ -76,6 +80,8 @@ OBJS = \
 	src/worker/database.o \
 	src/worker/launcher.o \
 	src/worker/recovery.o \
+	src/worker/session.o \
+	src/worker/waiting.o \
 	src/worker/worker.o
 
 PG_CPPFLAGS = -I$(srcdir)/src
@@ -92,14 +98,71 @@ endif
 
 REGRESS = $(sort $(notdir $(basename $(wildcard test/sql/*.sql))))
 REGRESS_OPTS = --inputdir=test --outputdir=. --encoding=UTF8
-ISOLATION = $(sort $(notdir $(basename $(wildcard test/isolation/specs/*.spec))))
 ISOLATION_OPTS = --inputdir=test/isolation --outputdir=output_iso
-TAP_TESTS = 1
 PROVE_TESTS = test/t/*.pl
 
+# `make installcheck` runs the regression tests on a running server, and the isolation tests if
+# that was built with wait points; `make installcheck TAP_TESTS=1` the TAP tests as well, which
+# start servers of their own.  On a temporary instance, as test/run.sh has it, nothing is asked.
 PG_CONFIG ?= pg_config
+ISOLATION = $(sort $(notdir $(basename $(wildcard test/isolation/specs/*.spec))))
+ifneq (,$(filter installcheck,$(MAKECMDGOALS)))
+ifeq (,$(findstring --temp-instance,$(EXTRA_REGRESS_OPTS)))
+READY = PG_CONFIG='$(PG_CONFIG)' EXTRA_REGRESS_OPTS='$(EXTRA_REGRESS_OPTS)' bash test/installcheck.sh
+REGRESS_PREP = installcheck-ready
+ISOLATION := $(if $(shell $(READY) wait-points),$(ISOLATION))
+endif
+endif
+# Each of them needs what "prepare" does.
+ifneq (,$(strip $(ISOLATION)))
+override ISOLATION := prepare $(filter-out prepare,$(ISOLATION))
+endif
+
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
 
+# DOCS would put our pages into one folder with those of all extensions, where their names
+# (clients.md, security.md) are anybody's.  They get a folder of their own, laid out as here, so
+# that their links hold.
+DOC_PAGES = README.md CHANGELOG.md LICENSE $(patsubst $(srcdir)/%,%,$(wildcard $(srcdir)/doc/*.md))
+docpagesdir = $(DESTDIR)$(docdir)/$(docmoduledir)/echocache
+
+install: install-doc-pages
+install-doc-pages:
+	$(MKDIR_P) '$(docpagesdir)/doc'
+	for page in $(DOC_PAGES); do \
+		$(INSTALL_DATA) $(srcdir)/$$page '$(docpagesdir)'/$$page || exit 1; \
+	done
+
+uninstall: uninstall-doc-pages
+uninstall-doc-pages:
+	rm -rf '$(docpagesdir)'
+
+.PHONY: install-doc-pages uninstall-doc-pages
+
 # PGXS does not track headers.
 $(OBJS) $(OBJS:.o=.bc): $(wildcard $(srcdir)/src/*.h $(srcdir)/src/*/*.h)
+
+.PHONY: installcheck-ready
+installcheck-ready:
+	$(if $(TAP_TESTS),@$(READY) tap)
+	$(if $(strip $(REGRESS)$(ISOLATION)),@$(READY) $(if $(strip $(ISOLATION)),isolation))
+
+# PGXN's archive of what is committed.
+DISTVERSION = $(shell perl -MJSON::PP -0777 -ne 'print decode_json($$_)->{version}' META.json)
+DISTNAME = $(EXTENSION)-$(DISTVERSION)
+
+.PHONY: dist distcheck
+dist:
+	@case '$(DISTVERSION)' in $(EXTVERSION) | $(EXTVERSION).*) ;; *) echo 'META.json has version "$(DISTVERSION)", $(EXTENSION).control "$(EXTVERSION)"' >&2; exit 1 ;; esac
+	@test -z "$$(git status --porcelain)" || echo 'warning: what is not committed is not in $(DISTNAME).zip' >&2
+	git archive --format=zip --prefix=$(DISTNAME)/ -o $(DISTNAME).zip HEAD
+
+# It builds and installs, and has what it says.
+distcheck: dist
+	PG_CONFIG='$(PG_CONFIG)' bash test/distcheck.sh $(DISTNAME).zip
+
+# The names of our types, for pgindent.
+.PHONY: typedefs.list
+typedefs.list:
+	perl test/typedefs.pl $(wildcard src/*.[ch] src/*/*.[ch] test/*/*.[ch]) >$@

@@ -1,7 +1,16 @@
 -- echocache 1.0: everything that CREATE EXTENSION echocache makes.
 \echo Use "CREATE EXTENSION echocache" to load this file. \quit
 
+-- Names in this script, and in what it makes, are qualified as far as somebody could have planted
+-- another object that fits better: functions and operators always are.  A type needs no schema, since
+-- pg_catalog comes first for types whatever else is in the path.
+
 -- ---------------------------------------------------------------- configuration
+
+CREATE FUNCTION @extschema@.echocache_check_install() RETURNS void
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+SELECT @extschema@.echocache_check_install();
+DROP FUNCTION @extschema@.echocache_check_install();
 
 CREATE SCHEMA echocache;
 REVOKE ALL ON SCHEMA echocache FROM PUBLIC;
@@ -17,7 +26,8 @@ CREATE TABLE echocache.document (
     filter_columns  name[] NOT NULL,
     exclude         name[] NOT NULL,
     ttl             integer,
-    policy          text NOT NULL CHECK (policy IN ('write-through', 'invalidate')),
+    policy          text NOT NULL CHECK (policy OPERATOR(pg_catalog.=) 'write-through' OR
+                                           policy OPERATOR(pg_catalog.=) 'invalidate'),
     document        text,
     touch_on_read   boolean NOT NULL
 );
@@ -45,7 +55,7 @@ CREATE TABLE echocache.outbox (
     since     timestamptz NOT NULL
 );
 COMMENT ON TABLE echocache.outbox IS
-    'keys (NULL: all of the document) still to be invalidated from a server that was away; the worker clears it';
+    'keys (NULL: all of the document) still to be invalidated on a server that was away; the worker clears it';
 
 CREATE FUNCTION echocache.document_trigger() RETURNS trigger
     AS 'MODULE_PATHNAME', 'echocache_document_trigger' LANGUAGE C;
@@ -409,27 +419,27 @@ COMMENT ON FUNCTION echocache_touch(text, bigint, interval) IS
 CREATE FUNCTION echocache_invalidate_session(id text) RETURNS boolean
     AS 'MODULE_PATHNAME', 'echocache_invalidate_session' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
 COMMENT ON FUNCTION echocache_invalidate_session(text) IS
-    'invalidate a session from the cache; false if it was not cached';
+    'take a session out of the cache; false if it was not cached';
 CREATE FUNCTION echocache_invalidate_session(id uuid) RETURNS boolean
     AS 'MODULE_PATHNAME', 'echocache_invalidate_session' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
 COMMENT ON FUNCTION echocache_invalidate_session(uuid) IS
-    'invalidate a session from the cache; false if it was not cached';
+    'take a session out of the cache; false if it was not cached';
 CREATE FUNCTION echocache_invalidate_session(id bigint) RETURNS boolean
     AS 'MODULE_PATHNAME', 'echocache_invalidate_session' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
 COMMENT ON FUNCTION echocache_invalidate_session(bigint) IS
-    'invalidate a session from the cache; false if it was not cached';
+    'take a session out of the cache; false if it was not cached';
 CREATE FUNCTION echocache_invalidate(name text, id text) RETURNS boolean
     AS 'MODULE_PATHNAME', 'echocache_invalidate' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
 COMMENT ON FUNCTION echocache_invalidate(text, text) IS
-    'invalidate a document from the cache; false if it was not cached';
+    'take a document out of the cache; false if it was not cached';
 CREATE FUNCTION echocache_invalidate(name text, id uuid) RETURNS boolean
     AS 'MODULE_PATHNAME', 'echocache_invalidate' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
 COMMENT ON FUNCTION echocache_invalidate(text, uuid) IS
-    'invalidate a document from the cache; false if it was not cached';
+    'take a document out of the cache; false if it was not cached';
 CREATE FUNCTION echocache_invalidate(name text, id bigint) RETURNS boolean
     AS 'MODULE_PATHNAME', 'echocache_invalidate' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
 COMMENT ON FUNCTION echocache_invalidate(text, bigint) IS
-    'invalidate a document from the cache; false if it was not cached';
+    'take a document out of the cache; false if it was not cached';
 CREATE FUNCTION echocache_refresh_session(id text) RETURNS boolean
     AS 'MODULE_PATHNAME', 'echocache_refresh_session' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
 COMMENT ON FUNCTION echocache_refresh_session(text) IS
@@ -708,7 +718,8 @@ CREATE VIEW echocache_servers AS
     SELECT s.*, o.waiting, o.waiting_since
     FROM echocache.servers() s
     CROSS JOIN LATERAL (SELECT pg_catalog.count(*) AS waiting, pg_catalog.min(since) AS waiting_since
-                        FROM echocache.outbox WHERE outbox.server = s.server) o;
+                        FROM echocache.outbox
+                        WHERE outbox.server OPERATOR(pg_catalog.=) s.server) o;
 COMMENT ON VIEW echocache_servers IS 'the memcached servers, as this database sees them';
 
 -- The order of the counters is that of EcCounter in src/shmem.h.
@@ -731,10 +742,12 @@ COMMENT ON FUNCTION echocache.warming() IS 'behind the view echocache_documents'
 CREATE VIEW echocache_documents AS
     SELECT d.name, d.relation, d.key_column, d.owner_column, d.filter, d.exclude,
            pg_catalog.make_interval(secs => d.ttl) AS ttl, d.policy, d.document, d.touch_on_read,
-           (SELECT pg_catalog.array_agg(x.relation ORDER BY x.relation::text)
-            FROM (SELECT DISTINCT relation FROM echocache.dependent WHERE dependent.document = d.name) x) AS dependents,
+           (SELECT pg_catalog.array_agg(x.relation ORDER BY x.relation::pg_catalog.text)
+            FROM (SELECT DISTINCT relation FROM echocache.dependent
+                  WHERE dependent.document OPERATOR(pg_catalog.=) d.name) x) AS dependents,
            w.warm_pid, w.warm_started, w.warm_total, w.warm_done, w.warm_stored
-    FROM echocache.document d LEFT JOIN echocache.warming() w ON w.relation = d.relation;
+    FROM echocache.document d LEFT JOIN echocache.warming() w
+         ON w.relation OPERATOR(pg_catalog.=) d.relation::pg_catalog.oid;
 COMMENT ON VIEW echocache_documents IS 'the attached tables';
 
 CREATE VIEW echocache_stats AS
@@ -742,7 +755,8 @@ CREATE VIEW echocache_stats AS
            s.bypass_own_change, s.bypass_row_security, s.bypass_key, s.bypass_owner, s.fills,
            s.fills_refused, s.write_throughs, s.invalidations, s.markers, s.errors, s.timeouts,
            s.foreign_hits, s.stats_reset
-    FROM echocache.document d JOIN echocache.stats() s ON s.relation = d.relation;
+    FROM echocache.document d JOIN echocache.stats() s
+         ON s.relation OPERATOR(pg_catalog.=) d.relation::pg_catalog.oid;
 COMMENT ON VIEW echocache_stats IS 'what has happened to each document since stats_reset';
 
 -- ---------------------------------------------------------------- privileges

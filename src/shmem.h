@@ -3,18 +3,18 @@
  * shmem.h
  *	  The shared memory of the extension: its layout and its allocation.
  *
- * The topology (which servers there are, whether the cache is enabled, what each
- * database's keys begin with) has one writer, the postmaster and then the launcher, and
- * a generation.  Whoever places a key does so under the generation that it has entered
- * (ec_topology_enter) and leaves it afterwards; after publishing a new one nothing is purged,
- * and no server becomes UP, before everybody has left the old one.  So two backends never
- * trust two different placements of one key.  Who commits changes while the cache is off
- * enters as well: he may still be about it when it is on.
+ * The topology says which servers there are, whether the cache is enabled, and what each
+ * database's keys begin with.  It has one writer, the postmaster and then the launcher, and a
+ * generation.  Whoever places a key enters the generation before (ec_topology_enter) and
+ * leaves it afterwards.  After a new generation is published nothing is purged, and no server
+ * becomes UP, before everybody has left the old one.  So two backends never trust two
+ * different placements of one key.  A transaction that commits changes while the cache is off
+ * enters as well: the cache may be on before it ends.
  *
- * A server's state is one 64-bit word for each database: an epoch, which grows
- * with every change, and UP, DOWN or RECOVERING.  Any backend's failed exchange
- * makes it DOWN; only the database's worker brings it back, by compare-and-swap on
- * the word that it began with.
+ * A server's state is one 64-bit word for each database: an epoch, which grows with every
+ * change, and UP, DOWN or RECOVERING.  Any backend's failed exchange makes the server DOWN;
+ * only the database's worker brings it back, by compare-and-swap on the word that the worker
+ * began with.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -38,7 +38,7 @@
 #define EC_MAX_ADDRESSES	4
 #define EC_HOST_MAX			256
 #define EC_SERVER_NAME_MAX	(EC_HOST_MAX + 16)
-#define EC_ERROR_MAX		160
+#define EC_ERROR_MAX		320
 
 typedef enum EcState
 {
@@ -47,7 +47,7 @@ typedef enum EcState
 	EC_UP = 2
 } EcState;
 
-/* A state word: epoch, must it be purged before it is UP, state. */
+/* A state word: an epoch, whether the server must be purged before it is UP, and its state. */
 #define EC_STATE(word)		((EcState) ((word) & 3))
 #define EC_MUST_PURGE(word) (((word) & 4) != 0)
 #define EC_EPOCH(word)		((word) >> 3)
@@ -169,12 +169,12 @@ typedef struct EcShared
 	int			nservers;
 	EcServer	server[EC_MAX_SERVERS];
 
-	/* an atomic, by who is the first to enter the first generation: when; a TimestampTz */
-	pg_atomic_uint64 first_entered;
+	/* an atomic, by any backend: when it was logged that there is no launcher; a TimestampTz */
+	pg_atomic_uint64 no_launcher_logged;
 
 	EcDatabase	database[EC_MAX_DATABASES];
 	EcDatabase	unclaimed;		/* its states are those of databases without a slot */
-	EcSlot slot[EC_MAX_ATTACHMENTS];
+	EcSlot		slot[EC_MAX_ATTACHMENTS];
 
 	/* under the lock */
 	int			launcher_pid;

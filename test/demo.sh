@@ -7,9 +7,10 @@
 #	bash test/demo.sh			play it; a second time starts afresh
 #	bash test/demo.sh stop		stop both servers and remove everything
 #
-# On Debian 12, as root, it installs the packages that are missing, without
-# letting them create a cluster or start a service.  As anybody else it expects
-# them to be there.  All else happens in one folder, ${TMPDIR:-/tmp}/echocache-demo.
+# As root it has install-deps.sh install the packages that are missing, which takes one to
+# three minutes on a fresh Debian and creates no cluster and starts no service.  As
+# anybody else it expects them to be there.  All else happens in one folder,
+# ${TMPDIR:-/tmp}/echocache-demo.  The output fits 80 columns.
 #
 # Every step is checked: a wrong outcome ends the demo with a message and a
 # status other than 0, and leaves the servers as they are, to be looked at.
@@ -24,9 +25,6 @@ export LC_ALL=C.UTF-8
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 folder=${TMPDIR:-/tmp}/echocache-demo
-major=15
-packages=(gcc libc6-dev libmemcached-dev libssl-dev make memcached
-	"postgresql-$major" "postgresql-server-dev-$major")
 
 n_users=24
 n_sessions=300
@@ -46,10 +44,29 @@ fi
 if [ -t 1 ]; then clear_line=$'\r\e[K'; else clear_line=''; fi
 chapter=0
 
+# The last column that is written to.
+columns=80
+
+# wrap FIRST OTHERS TEXT: in lines that begin with FIRST, and OTHERS from the second one on,
+# which has the same width.  A word that is too long stays whole.
+wrap()
+{
+	local word line='' begin=$1 room=$((columns - ${#2}))
+
+	for word in $3; do
+		if [ $((${#line} + ${#word})) -gt "$room" ] && [ -n "$line" ]; then
+			printf '%s%s\n' "$begin" "${line% }"
+			line='' begin=$2
+		fi
+		line+="$word "
+	done
+	printf '%s%s\n' "$begin" "${line% }"
+}
+
 # say TEXT: prose, one paragraph.
 say()
 {
-	fold -s -w 88 <<<"$*" | sed 's/^/  /; s/ *$//'
+	wrap '  ' '  ' "$*"
 }
 
 section()
@@ -57,13 +74,17 @@ section()
 	local rule=────────────────────────────────────────────────────────────────────────────────
 
 	chapter=$((chapter + 1))
-	printf '\n%s%2d  %s %s%s\n\n' "$bold" "$chapter" "$1" "${rule:0:$((80 - ${#1}))}" "$plain"
+	printf '\n%s%2d  %s %s%s\n\n' "$bold" "$chapter" "$1" "${rule:0:$((columns - 5 - ${#1}))}" "$plain"
 }
 
 # A line of the preparations: what, and how it went.
 item()
 {
-	printf '%s  %-16s%s\n' "${clear_line}" "$1" "$2"
+	local begin
+
+	printf -v begin '  %-16s' "$1"
+	printf '%s' "$clear_line"
+	wrap "$begin" '                  ' "$2"
 }
 
 # The same while it goes on, for somebody who waits; the next item writes over it.
@@ -74,7 +95,7 @@ busy()
 
 ok()
 {
-	printf '  %s✓ %s%s\n' "$green" "$*" "$plain"
+	printf '%s%s%s\n' "$green" "$(wrap '  ✓ ' '    ' "$*")" "$plain"
 }
 
 # fail WHAT EXPECTED SEEN: the demo ends here.
@@ -108,35 +129,31 @@ commas()
 	printf '%s' "$n"
 }
 
-# A document on two lines: ids shortened, the middle and the last columns left out.
+# A document on two lines: ids shortened, the middle and the last columns left out.  Some
+# characters are two columns wide; there is room for two of them.
 abbreviate()
 {
-	local v s=$1 indent=$2 end=''
+	local v s=$1 indent=$2 end='' room=$((columns - 2 - ${#2}))
 
-	if [ ${#s} -le 160 ]; then
+	if [ ${#s} -le $room ]; then
 		printf '%s%s\n' "$indent" "$s"
 		return
 	fi
-	v=$(sed -E 's/"([0-9a-f]{8})-[0-9a-f]{4}-[0-9a-f-]{22}"/"\1…"/g' <<<"${s:0:240}")
-	printf '%s%s …\n' "$indent" "${v:0:84}"
-	if [[ $s =~ ,\"created_at\":[^{}]*\}$ ]]; then
+	v=$(sed -E 's/"([0-9a-f]{4})[0-9a-f]{4}-[0-9a-f-]{27}"/"\1…"/g' <<<"${s:0:240}")
+	printf '%s%s …\n' "$indent" "${v:0:room - 2}"
+	if [[ $s =~ ,\"is_deleted\":[^{}]*\}$ ]]; then
 		s=${s%"${BASH_REMATCH[0]}"}
 		end=', …}'
 	fi
-	printf '%s… %s%s\n' "$indent" "${s: -78}" "$end"
+	printf '%s… %s%s\n' "$indent" "${s: -(room - 2 - ${#end})}" "$end"
 }
 
 # --- Preparing the machine ----------------------------------------------------
-
-cleanup_files=()
 
 on_exit()
 {
 	local status=$?
 
-	if [ ${#cleanup_files[@]} -gt 0 ]; then
-		rm -f "${cleanup_files[@]}"
-	fi
 	if [ "${interrupted:-0}" = 1 ] && [ -d "$folder" ]; then
 		echo "interrupted: removing $folder" >&2
 		remove_everything
@@ -155,64 +172,23 @@ trap 'on_error "$LINENO" "$BASH_COMMAND"' ERR
 trap 'interrupted=1; exit 130' INT
 trap 'interrupted=1; exit 143' TERM
 
-missing_packages()
-{
-	local p
-
-	for p in "${packages[@]}"; do
-		[ "$(dpkg-query -W -f '${db:Status-Status}' "$p" 2>/dev/null || true)" = installed ] ||
-			echo "$p"
-	done
-}
-
-# A file that is there only while packages are being installed; somebody else's is left alone.
-for_the_installation()
-{
-	[ -e "$1" ] && return
-	mkdir -p "$(dirname "$1")"
-	cleanup_files+=("$1")
-	printf '%s\n' "${@:3}" >"$1"
-	chmod "$2" "$1"
-}
-
 install_packages()
 {
-	local missing log=$folder/apt.log apt=(apt-get -q -y -o DPkg::Lock::Timeout=300)
+	local line none=1
 
-	mapfile -t missing < <(missing_packages)
-	if [ ${#missing[@]} -eq 0 ]; then
-		item packages "all there"
-		return
-	fi
-	[ "$(id -u)" = 0 ] || { echo "please run, as root: apt-get install ${missing[*]}" >&2; exit 1; }
-	busy packages "installing ${missing[*]}"
-	# No service may start, and no cluster of the system's be created.
-	for_the_installation /usr/sbin/policy-rc.d 755 '#!/bin/sh' 'exit 101'
-	for_the_installation /etc/postgresql-common/createcluster.d/echocache-demo.conf 644 \
-		'create_main_cluster = false'
-	if ! { "${apt[@]}" update &&
-		DEBIAN_FRONTEND=noninteractive "${apt[@]}" install --no-install-recommends "${missing[@]}"
-	} </dev/null >"$log" 2>&1; then
-		tail -30 "$log" >&2
-		echo "the packages cannot be installed; all of it is in $log" >&2
-		exit 1
-	fi
-	rm -f "${cleanup_files[@]}"
-	cleanup_files=()
-	# Who installed it only for this demo does not want it to start with the machine.
-	if [[ " ${missing[*]} " == *" memcached "* ]]; then
-		update-rc.d memcached disable >>"$log" 2>&1
-	fi
-	item packages "installed: ${missing[*]}"
+	busy packages "looking"
+	while IFS= read -r line; do
+		item packages "$line"
+		none=0
+	done < <(exec bash "$here/install-deps.sh" demo)
+	wait "$!" || exit 1
+	[ "$none" = 0 ] || item packages "all there"
 }
 
-# lib.sh asks pg_config who it is, so it comes after the packages.
+# lib.sh asks PostgreSQL's pg_config who it is, so it comes after the packages.
 load_library()
 {
-	if [ -z "${PG_CONFIG:-}" ] && [ -x "/usr/lib/postgresql/$major/bin/pg_config" ]; then
-		PG_CONFIG=/usr/lib/postgresql/$major/bin/pg_config
-	fi
-	# shellcheck source=lib.sh
+	# shellcheck source-path=SCRIPTDIR source=lib.sh
 	. "$here/lib.sh"
 }
 
@@ -311,7 +287,7 @@ memcached_get()
 	{ exec {fd}<>"/dev/tcp/127.0.0.1/$mc_port"; } 2>/dev/null || return 0
 	printf 'get %s\r\nmg %s t\r\nquit\r\n' "$1" "$1" >&"$fd"
 	SEEN=silent
-	if read -r -t 0.3 line <&"$fd"; then
+	if read -r -t 2 line <&"$fd"; then
 		SEEN=nothing
 		if [[ $line == VALUE* ]]; then
 			read -r _ _ FLAGS length <<<"${line%$'\r'}"
@@ -330,7 +306,7 @@ memcached_get()
 cache()
 {
 	# when COMMIT returns the document is on its way, and the marker there for an instant
-	for _ in {1..10}; do
+	for _ in {1..100}; do
 		memcached_get "$key"
 		[ "$SEEN" = marker ] || break
 		sleep 0.02
@@ -392,10 +368,17 @@ expect()
 	[ "$3" = "$2" ] || fail "$1" "$2" "$(shorten "$3")"
 }
 
-# expect_within MILLISECONDS WHAT: the last statement took no longer.
+# expect_within MILLISECONDS WHAT: the last statement took no longer, but for what a busy
+# machine adds: it may as well take what ten do that wait for nothing.
 expect_within()
 {
-	[ "${MS%.*}" -lt "$1" ] || fail "time of $2" "under $1 ms" "$MS ms"
+	local took=$MS limit=$1
+
+	for _ in {1..10}; do
+		run "SELECT 1;"
+		limit=$((limit + ${MS%.*}))
+	done
+	[ "${took%.*}" -lt "$limit" ] || fail "time of $2" "under $limit ms" "$took ms"
 }
 
 # The counters of the document, for differences.
@@ -459,8 +442,8 @@ prepare()
 	printf '%sechocache: a chat table, a memcached, and nobody who writes the cache%s\n\n' \
 		"$bold" "$plain"
 	remove_everything
-	mkdir -m 755 "$folder"
 	install_packages
+	mkdir -m 755 "$folder"
 	load_library
 	ec_begin "$folder"
 
@@ -481,7 +464,8 @@ prepare()
 		"echocache.hosts = '127.0.0.1:$mc_port'" "echocache.enabled = on"
 	ec_pg_env main
 	version=$("$PG_CONFIG" --version)
-	item PostgreSQL "${version#PostgreSQL }, 127.0.0.1:$PGPORT, private, in $folder"
+	version=${version#PostgreSQL }
+	item PostgreSQL "${version%% *}, 127.0.0.1:$PGPORT, private, in $folder"
 
 	# pg_monitor is for the views that the demo looks at; the product itself needs no privilege.
 	ec_sql -c "CREATE ROLE chat LOGIN PASSWORD '$password' IN ROLE pg_monitor" \
@@ -523,9 +507,9 @@ act_create()
 	variable id "$id"
 	variable me "$me"
 	sql "INSERT INTO chat_sessions (session_id, user_id, title, messages)
-VALUES (:'id', :'me', 'Names for a cat',
-        '[{\"role\": \"user\", \"content\": \"We adopted a grey cat. Any ideas for a name?\"},
-          {\"role\": \"assistant\", \"content\": \"Nimbus, Pebble or Earl Grey.\"}]');"
+VALUES (:'id', :'me', 'Names for a cat', '[
+  {\"role\": \"user\", \"content\": \"A name for our new grey cat?\"},
+  {\"role\": \"assistant\", \"content\": \"Nimbus, Pebble or Earl Grey.\"}]');"
 	expect "INSERT" "INSERT 0 1" "$OUT"
 	cache
 	expect_cached
@@ -552,7 +536,7 @@ act_update()
 
 	section "Add a message"
 	sql "UPDATE chat_sessions SET updated_at = now(), messages = messages ||
-       '{\"role\": \"user\", \"content\": \"Pebble it is! 🐈 And for her brother?\"}'
+  '{\"role\": \"user\", \"content\": \"Pebble it is! 🐈 And her brother?\"}'
  WHERE session_id = :'id';"
 	expect "UPDATE" "UPDATE 1" "$OUT"
 	before=$VALUE
@@ -569,7 +553,7 @@ act_rollback()
 	section "Change one's mind"
 	before=$VALUE
 	sql "BEGIN;"
-	sql "UPDATE chat_sessions SET title = 'A name I did not want', messages = '[]'
+	sql "UPDATE chat_sessions SET title = 'Not this one', messages = '[]'
  WHERE session_id = :'id';"
 	cache
 	expect "the document before the end of the transaction" "$before" "$VALUE"
@@ -676,7 +660,8 @@ act_killed()
 	sql "SELECT echocache_get_session(:'id', :'me');"
 	expect_sql_row
 	expect_within 500 "the first read without memcached"
-	sql "UPDATE chat_sessions SET updated_at = now(), title = 'Names for two cats'
+	sql "UPDATE chat_sessions
+   SET updated_at = now(), title = 'Names for two cats'
  WHERE session_id = :'id';"
 	expect "UPDATE" "UPDATE 1" "$OUT"
 	expect_within 500 "a commit without memcached"
@@ -715,7 +700,7 @@ act_frozen()
 	expect_sql_row
 	expect_within 100 "the second read"
 	sql "UPDATE chat_sessions SET updated_at = now(), messages = messages ||
-       '{\"role\": \"assistant\", \"content\": \"Pebble and Boulder.\"}'
+  '{\"role\": \"assistant\", \"content\": \"Pebble and Boulder.\"}'
  WHERE session_id = :'id';"
 	expect "UPDATE" "UPDATE 1" "$OUT"
 	expect_within 200 "a commit while memcached is frozen"
@@ -741,8 +726,10 @@ act_frozen()
 act_figures()
 {
 	section "What it did"
-	table "SELECT * FROM echocache_health();"
-	table "SELECT name, hits, misses, round(100.0 * hits / (hits + misses), 1) AS \"hit ratio, %\"
+	table "SELECT state, test_set, test_get, test_delete, milliseconds, error
+  FROM echocache_health();"
+	table "SELECT name, hits, misses,
+       round(100.0 * hits / (hits + misses), 1) AS \"hit ratio, %\"
   FROM echocache_stats;"
 	run "SELECT echocache_is_available();"
 	expect "echocache_is_available()" t "$OUT"
@@ -760,13 +747,16 @@ how_to_go_on()
   PostgreSQL, as the product:
     psql 'postgresql://chat:$password@127.0.0.1:$PGPORT/chat'
   as the superuser:
-    psql -h $PGHOST -p $PGPORT -U postgres chat
+    psql -h $PGHOST \\
+      -p $PGPORT -U postgres chat
   memcached, with nothing but bash:
+    key=$key
     (exec 3<>/dev/tcp/127.0.0.1/$mc_port
-     printf 'get $key\r\nquit\r\n' >&3; cat <&3)
+     printf 'get %s\r\nquit\r\n' \$key >&3; cat <&3)
   or with any client library, at 127.0.0.1:$mc_port.
 
-  Remove everything: bash $here/demo.sh stop
+  Remove everything:
+    bash $here/demo.sh stop
 END
 }
 

@@ -9,7 +9,7 @@
 # Nothing is installed into the system: the extension is staged into EC_STAGE.
 #
 # Environment that is looked at:
-#   PG_CONFIG   the PostgreSQL to build against and to start (pg_config)
+#   PG_CONFIG, PG_MAJOR   the PostgreSQL to build against and to start; see postgres.sh
 #   EC_STAGE    a tree where the extension is installed already: do not build again
 #   EC_KEEP     1: leave EC_TMP and its log files behind (the servers stop all the same)
 #   EC_PIN      a prefix for every server started, such as "taskset -c 1"
@@ -25,10 +25,9 @@
 #
 # Copyright (c) 2026, echocache developers
 
-PG_CONFIG=${PG_CONFIG:-pg_config}
 ec_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-ec_bindir=$("$PG_CONFIG" --bindir)
-ec_major=$("$PG_CONFIG" --version | sed 's/^[^0-9]*\([0-9]*\).*/\1/')
+# shellcheck source-path=SCRIPTDIR source=postgres.sh
+. "$ec_root/test/postgres.sh"
 
 # A diagnostic, in a form that does not disturb TAP on stdout.
 ec_note()
@@ -42,6 +41,13 @@ ec_die()
 	exit 1
 }
 
+if ! ec_choose_postgres; then
+	ec_die "no PostgreSQL ${PG_MAJOR:-${ec_supported[-1]} to ${ec_supported[0]}} is installed with its headers;" \
+		"as root: bash test/install-deps.sh"
+fi
+ec_bindir=$("$PG_CONFIG" --bindir)
+ec_major=$(ec_major_of "$PG_CONFIG")
+
 # ec_begin [FOLDER]: set EC_TMP.  With a FOLDER what is in it outlives this
 # script (the demo); without, it is a new one that goes when the script ends.
 ec_begin()
@@ -52,6 +58,7 @@ ec_begin()
 	else
 		EC_TMP=$(mktemp -d "${TMPDIR:-/tmp}/echocache.XXXXXX")
 		trap ec_end EXIT
+		trap 'exit 129' HUP
 		trap 'exit 130' INT
 		trap 'exit 143' TERM
 	fi

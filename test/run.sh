@@ -3,10 +3,11 @@
 # run.sh [SUITE | TAP FILE]...
 #	  Every test of echocache, or the suites named:
 #
-#	build      gcc and clang, without a warning
+#	build      gcc and clang, without a warning; the shape of the sources
 #	unit       the pure files, with sanitizers
 #	regress    pg_regress: every function, setting and error
 #	isolation  pg_isolation_regress: sessions in a given interleaving
+#	demo       test/demo.sh plays to its end, within 80 columns
 #	tap        test/t/*.pl: several servers, faults, plain clients
 #	clients    test/clients: other clients of memcached, in many languages
 #	coherence  the concurrent checker, short runs, quiet and under faults; and that it finds what
@@ -16,84 +17,48 @@
 #
 # A test/t/NAME.pl instead of a suite runs that file alone.
 #
-# Works from a clean clone on Debian 12, with PG_MAJOR=17 on 13: as root it installs the packages that are
-# missing, without creating a PostgreSQL cluster or starting a service.  It builds
-# in a copy, installs nothing, and starts servers of its own on free ports in a
-# temporary folder (EC_KEEP=1 leaves that behind).
+# EC_VARIANT=asserts builds the library that is tested with its assertions, EC_VARIANT=ubsan
+# with the sanitizer of undefined behaviour.  What they report anywhere is a failure.
+# chroot.sh runs this script on another release of Debian, ../.ci/run runs it in all ways.
 #
-# The last line is "N passed, N failed"; the exit status is not 0 if a test
-# failed, or if a suite ran none.
+# Works from a clean clone on Debian 12, 13 and sid, and on Ubuntu with PGDG's packages;
+# which PostgreSQL it takes says postgres.sh (PG_MAJOR and PG_CONFIG override).  As root
+# it has install-deps.sh install what the suites asked for need, which says what that
+# changes on the machine.  It builds in a copy, installs nothing itself, and starts servers
+# of its own on free ports in a temporary folder (EC_KEEP=1 leaves that behind).
+#
+# How long, on two cores: build, unit, regress and isolation five minutes together, all
+# of it 20; on a fresh machine three to ten more for the packages.
+#
+# The last line is "N passed, N failed", however this ends; the exit status is not 0 if a
+# test failed, or if a suite ran none.
 #
 # Copyright (c) 2026, echocache developers
 
 set -euo pipefail
 
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
-major=${PG_MAJOR:-15}
-export PG_CONFIG=${PG_CONFIG:-/usr/lib/postgresql/$major/bin/pg_config}
-export LC_ALL=C
+export LC_ALL=C PGCTLTIMEOUT=300
+unset EC_TMP EC_STAGE EC_BUILD
 fuzz_seconds=${FUZZ_SECONDS:-60}
 passed=0
 failed=0
+child=
+fuzz_pid=
+# A signal can come while a suite writes to its log; what is to be said then goes here.
+exec {stdout}>&1 {stderr}>&2
 
-#
-# Packages.
-#
-packages=(
-	"postgresql-$major" "postgresql-server-dev-$major" "postgresql-$major-pgmemcache" libpq-dev libipc-run-perl
-	memcached libmemcached-dev libssl-dev openssl sqlsmith
-	gcc make libc6-dev clang libclang-rt-dev spin
-)
-if [ $# = 0 ] || [[ " $* " == *' clients '* ]]; then
-	packages+=(
-		python3-pylibmc python3-pymemcache php-cli php-memcached ruby ruby-dalli
-		libcache-memcached-fast-perl golang-go golang-github-bradfitz-gomemcache-dev nodejs nutcracker
-	)
-	# Some packages of nodejs contain it.
-	command -v npm >/dev/null || packages+=(npm)
-fi
-
-# Put back what was changed so that installing a package starts nothing.
-restore_packaging()
+# Run a command so that a signal to this script is heeded at once, not at the command's end.
+attend()
 {
-	[ -z "${policy:-}" ] || rm -f "$policy"
-	[ -z "${cluster_conf:-}" ] || mv "$cluster_conf.echocache" "$cluster_conf"
-	trap - EXIT
+	local status=0
+
+	"$@" <&0 &
+	child=$!
+	wait "$child" || status=$?
+	child=
+	return "$status"
 }
-
-install_packages()
-{
-	local missing=() p
-
-	for p in "${packages[@]}"; do
-		[ "$(dpkg-query -W -f '${db:Status-Status}' "$p" 2>/dev/null)" = installed ] || missing+=("$p")
-	done
-	[ ${#missing[@]} -gt 0 ] || return 0
-	if [ "$(id -u)" != 0 ]; then
-		echo "these packages are missing, and only root can install them: ${missing[*]}"
-		exit 1
-	fi
-	echo "# installing ${missing[*]}"
-	export DEBIAN_FRONTEND=noninteractive
-	trap restore_packaging EXIT
-	if [ ! -e /usr/sbin/policy-rc.d ]; then
-		policy=/usr/sbin/policy-rc.d
-		printf '#!/bin/sh\nexit 101\n' >"$policy"
-		chmod 755 "$policy"
-	fi
-	apt-get -q update
-	if [ ! -e /etc/postgresql-common/createcluster.conf ]; then
-		apt-get -q -y --no-install-recommends install postgresql-common
-		cp -p /etc/postgresql-common/createcluster.conf{,.echocache}
-		cluster_conf=/etc/postgresql-common/createcluster.conf
-		echo 'create_main_cluster = false' >>"$cluster_conf"
-	fi
-	apt-get -q -y --no-install-recommends install "${missing[@]}"
-	restore_packaging
-}
-
-install_packages </dev/null >&2
-. "$here/lib.sh"
 
 #
 # Results.
@@ -154,10 +119,61 @@ regress_result()
 # Suites.
 #
 
+# The variant of the library: what the test build is made with, and a symbol that it then uses.
+choose_variant()
+{
+	variant=${EC_VARIANT:-}
+	variant_make=()
+	case $variant in
+		'') ;;
+		asserts)
+			variant_make=('COPT=-DUSE_ASSERT_CHECKING=1')
+			variant_symbol=ExceptionalCondition
+			;;
+		ubsan)
+			# The runtime is within the library, since PostgreSQL's programs do not have it.
+			variant_make=('COPT=-fsanitize=undefined -static-libubsan -fno-omit-frame-pointer')
+			variant_symbol=__ubsan_handle
+			;;
+		*) stop "there is no variant \"$variant\"; there are asserts and ubsan" ;;
+	esac
+}
+
+# What the variant reported, each place once.  Failed assertions stand in the logs of the
+# servers, the sanitizer writes a file for each process.
+variant_result()
+{
+	local log=$EC_TMP/variant.log bad=0
+
+	case $variant in
+		asserts)
+			find "$EC_TMP" -type f -path '*/log/*' -exec grep -hs '^TRAP: ' {} + |
+				sed 's/, PID: [0-9]*//' | sort | uniq -c >"$log" || true
+			;;
+		ubsan)
+			# With the stack of the first one of a place.
+			find "$EC_TMP/ubsan" -type f -exec cat {} + |
+				awk '/runtime error:/ { show = !seen[$1]++ } show' >"$log"
+			;;
+	esac
+	if ! grep -q "$variant_symbol" "$EC_STAGE$("$PG_CONFIG" --pkglibdir)/echocache.so"; then
+		echo "the library was not built with $variant" >>"$log"
+	fi
+	if [ -s "$log" ]; then
+		head -n 200 "$log"
+		bad=1
+	fi
+	result "$variant" $((1 - bad)) "$bad"
+}
+
 # The test build goes first, whatever was asked for: the servers run on it.
 test_build()
 {
-	if (ec_build STRICT=1 WAIT_POINTS=1); then
+	if [ "$variant" = ubsan ]; then
+		mkdir -m 1777 "$EC_TMP/ubsan"
+		export UBSAN_OPTIONS=print_stacktrace=1:log_path=$EC_TMP/ubsan/report
+	fi
+	if (ec_build STRICT=1 WAIT_POINTS=1 "${variant_make[@]}"); then
 		export EC_BUILD=$EC_TMP/build EC_STAGE=$EC_TMP/stage
 		[ "$(id -u)" != 0 ] || chown -R postgres "$EC_BUILD"
 		return 0
@@ -169,7 +185,7 @@ test_build()
 # With gcc the test build, with clang one as users get it, bitcode included.
 suite_build()
 {
-	local copy=$EC_TMP/clang log=$EC_TMP/clang.log bad=0
+	local copy=$EC_TMP/clang log=$EC_TMP/clang.log bad=0 status=0
 
 	if grep -q 'warning:' "$EC_TMP/build.log"; then
 		grep -A5 'warning:' "$EC_TMP/build.log"
@@ -179,20 +195,22 @@ suite_build()
 	ec_copy_source "$copy"
 	# PostgreSQL's own flags are gcc's; here are those of them that matter to clang, which
 	# does not know the format attribute that pg_config.h found in gcc.
-	if ! make -C "$copy" -j2 CC=clang STRICT=1 \
+	if ! attend make -C "$copy" -j2 CC=clang STRICT=1 \
 		CFLAGS='-O2 -g -Wall -Wmissing-prototypes -Wdeclaration-after-statement -fno-strict-aliasing -fwrapv -Wno-compound-token-split-by-macro -Wno-ignored-attributes' \
 		>"$log" 2>&1 || grep -q 'warning:' "$log"; then
 		grep -E -A5 'warning:|error:' "$log" || tail -n 30 "$log"
 		bad=$((bad + 1))
 	fi
 	result build $((2 - bad)) "$bad"
+	attend perl "$ec_root/test/structure.pl" >"$EC_TMP/structure.log" 2>&1 || status=$?
+	tap_result structure "$status" "$EC_TMP/structure.log"
 }
 
 suite_unit()
 {
 	local log=$EC_TMP/unit.log status=0
 
-	ec_as_postgres make -s -C "$EC_BUILD/test/unit" check >"$log" 2>&1 || status=$?
+	attend ec_as_postgres make -s -C "$EC_BUILD/test/unit" check >"$log" 2>&1 || status=$?
 	tap_result unit "$status" "$log"
 }
 
@@ -214,14 +232,15 @@ temp_config()
 }
 
 # installcheck SUITE MAKE ARGUMENT...: pg_regress or its sister on an instance of its own.
-# Whatever hangs is ended: a step of a spec after half a minute, a suite after ten.
+# Whatever hangs is ended: a step of a spec after two minutes, a suite after half an hour, which a busy machine needs.
 installcheck()
 {
 	local suite=$1
 
 	shift
 	temp_config "$suite"
-	PGISOLATIONTIMEOUT=30 ec_as_postgres timeout -k 10 600 make -C "$EC_BUILD" installcheck PG_CONFIG="$PG_CONFIG" DESTDIR="$EC_STAGE" "$@" \
+	PGISOLATIONTIMEOUT=120 attend ec_as_postgres timeout -k 10 1800 make -C "$EC_BUILD" installcheck \
+		PG_CONFIG="$PG_CONFIG" DESTDIR="$EC_STAGE" "$@" \
 		EXTRA_REGRESS_OPTS="--temp-instance=$EC_TMP/$suite/instance --temp-config=$EC_TMP/$suite.conf" \
 		</dev/null >"$EC_TMP/$suite.log" 2>&1
 }
@@ -242,6 +261,27 @@ suite_isolation()
 	regress_result isolation "$status" "$EC_TMP/isolation.log" "$EC_BUILD/output_iso"
 }
 
+# On the test build.  A character that takes two columns counts once.
+suite_demo()
+{
+	local dir=$EC_TMP/demo log=$EC_TMP/demo.log bad=0 lines
+
+	mkdir "$dir"
+	chmod 755 "$dir"
+	if ! TMPDIR=$dir attend bash "$here/demo.sh" </dev/null >"$log" 2>&1; then
+		tail -n 30 "$log"
+		bad=1
+	fi
+	lines=$(LC_ALL=C.UTF-8 grep -nE '.{81}' "$log" || true)
+	if [ -n "$lines" ]; then
+		echo "# wider than 80 columns:"
+		echo "$lines"
+		bad=$((bad + 1))
+	fi
+	TMPDIR=$dir bash "$here/demo.sh" stop </dev/null >>"$log" 2>&1 || bad=2
+	result demo $((2 - bad)) "$bad"
+}
+
 # One TAP file, with the environment that PGXS gives it and a folder of its own.
 tap_file()
 {
@@ -253,7 +293,7 @@ tap_file()
 	cd "$dir"
 	TMPDIR=$dir TESTDIR=$dir TESTDATADIR=$dir/tmp_check TESTLOGDIR=$dir/tmp_check/log PATH=$ec_bindir:$PATH PGPORT=65432 DESTDIR=$EC_STAGE \
 		PG_REGRESS="$(dirname "$("$PG_CONFIG" --pgxs)")/../test/regress/pg_regress" \
-		timeout -k 10 600 perl -I "$(dirname "$("$PG_CONFIG" --pgxs)")/../test/perl" "$EC_BUILD/test/${1#"$here"/}" \
+		timeout -k 10 1800 perl -I "$(dirname "$("$PG_CONFIG" --pgxs)")/../test/perl" "$EC_BUILD/test/${1#"$here"/}" \
 		</dev/null >"$dir/tap" 2>&1 && echo 0 >"$dir/status" || echo $? >"$dir/status"
 }
 
@@ -268,7 +308,7 @@ suite_tap()
 	export ec_bindir here
 	export -f tap_file
 	# shellcheck disable=SC2016 # the inner shell expands it
-	printf '%s\0' "$@" | ec_as_postgres xargs -0 -n 1 -P 2 bash -c 'tap_file "$1"' tap
+	attend ec_as_postgres xargs -0 -n 1 -P 2 bash -c 'tap_file "$1"' tap < <(printf '%s\0' "$@")
 	for name in "$@"; do
 		name=$(basename "$name" .pl)
 		dir=$EC_TMP/tap/$name
@@ -291,7 +331,7 @@ suite_coherence()
 {
 	local log=$EC_TMP/coherence.log status=0
 
-	bash "$EC_BUILD/test/coherence/run.sh" </dev/null >"$log" 2>&1 || status=$?
+	attend bash "$EC_BUILD/test/coherence/run.sh" </dev/null >"$log" 2>&1 || status=$?
 	tap_result coherence "$status" "$log"
 	sed -n 's/^# |/|/p' "$log"
 }
@@ -317,46 +357,87 @@ suite_model()
 {
 	local log=$EC_TMP/model.log status=0
 
-	ec_as_postgres nice bash "$EC_BUILD/test/model/run.sh" </dev/null >"$log" 2>&1 || status=$?
+	attend ec_as_postgres nice bash "$EC_BUILD/test/model/run.sh" </dev/null >"$log" 2>&1 || status=$?
 	tap_result model "$status" "$log"
 }
 
 #
 # What was asked for.
 #
-suites=()
-files=()
-for arg in "$@"; do
-	case $arg in
-		build | unit | regress | isolation | tap | clients | coherence | fuzz | model) suites+=("$arg") ;;
-		*.pl)
-			[ -e "$here/t/$(basename "$arg")" ] || ec_die "there is no test/t/$(basename "$arg")"
-			files+=("$here/t/$(basename "$arg")")
-			;;
-		*) ec_die "there is no suite \"$arg\"" ;;
-	esac
-done
-[ $# -gt 0 ] || suites=(build unit regress isolation tap clients coherence fuzz model)
+choose_suites()
+{
+	local arg
+
+	suites=()
+	files=()
+	for arg in "$@"; do
+		case $arg in
+			build | unit | regress | isolation | demo | tap | clients | coherence | fuzz | model) suites+=("$arg") ;;
+			*.pl)
+				[ -e "$here/t/$(basename "$arg")" ] || stop "there is no test/t/$(basename "$arg")"
+				files+=("$here/t/$(basename "$arg")")
+				;;
+			*) stop "there is no suite \"$arg\"" ;;
+		esac
+	done
+	[ $# -gt 0 ] || suites=(build unit regress isolation demo tap clients coherence fuzz model)
+}
+
+stop()
+{
+	echo "# $*"
+	exit 1
+}
+
+# End what a suite that was cut short has left: every process of ours has EC_TMP in its
+# environment, this script has not.  PostgreSQL's are stopped by pg_ctl.
+end_processes()
+{
+	local dir signal
+
+	for signal in TERM KILL; do
+		for dir in /proc/[0-9]*; do
+			grep -qsFxz "EC_TMP=$EC_TMP" "$dir/environ" || continue
+			[[ $(cat "$dir/comm" 2>/dev/null) = postgres ]] || kill "-$signal" "${dir#/proc/}" 2>/dev/null || true
+		done
+		[ "$signal" = KILL ] || sleep 2		# a TAP file stops its servers
+	done
+}
 
 # However this ends, its servers stop and its last line is the sum.
 finish()
 {
-	local status=$?
+	local status=$? data
 
-	[ -z "${fuzz_pid:-}" ] || kill "$fuzz_pid" 2>/dev/null || true
-	# Instances of suites that were cut short; ec_end knows its own.
-	find "$EC_TMP" -name postmaster.pid -not -path "$EC_TMP/pg-*" -printf '%h\n' |
-		while read -r data; do
-			ec_as_postgres "$ec_bindir/pg_ctl" -D "$data" -s -m immediate stop || true
-		done
-	ec_end
+	trap '' HUP INT TERM
+	exec 1>&"$stdout" 2>&"$stderr"
+	if [ -n "${EC_TMP:-}" ]; then
+		[ -z "$child$fuzz_pid" ] || end_processes
+		# Instances of suites that were cut short; ec_end knows its own.
+		find "$EC_TMP" -name postmaster.pid -not -path "$EC_TMP/pg-*" -printf '%h\n' |
+			while read -r data; do
+				ec_as_postgres "$ec_bindir/pg_ctl" -D "$data" -s -m immediate stop || true
+			done
+		ec_end || true
+	fi
 	if [ "$status" != 0 ] && [ "$failed" = 0 ]; then
 		failed=1
 	fi
 	echo "$passed passed, $failed failed"
+	exit "$status"
 }
 
-unset EC_STAGE
+trap finish EXIT
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
+choose_suites "$@"
+choose_variant
+bash "$here/install-deps.sh" "${suites[@]}" ${files[0]:+tap} </dev/null
+# shellcheck source-path=SCRIPTDIR source=lib.sh
+. "$here/lib.sh"
+echo "# $("$PG_CONFIG" --version), $(memcached -V)${variant:+, the library built with $variant}"
+# shellcheck disable=SC2119 # no folder
 ec_begin
 trap finish EXIT
 if test_build; then
@@ -365,5 +446,6 @@ if test_build; then
 		"suite_$suite"
 	done
 	[ ${#files[@]} = 0 ] || suite_tap "${files[@]}"
+	[ -z "$variant" ] || variant_result
 fi
 [ "$failed" = 0 ]

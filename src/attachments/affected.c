@@ -3,11 +3,12 @@
  * affected.c
  *	  Which attachments a change affects: of a row, a table, a type or a function.
  *
- * A document too many is invalidated for nothing, one too few becomes stale: partitions,
- * children and what is in composite types count, at whatever level.  Nothing stays
- * locked: an answer holds as long as its caller has a lock on what changes.  DDL gets
- * documents as they are configured, as their table may just be going.  For a row they
- * are resolved, and how it maps is kept with them, since every write asks.
+ * An attachment too many costs cache misses, an attachment too few leaves stale documents.
+ * So partitions, children and what is in composite types count, at whatever level.
+ * Nothing here takes a lock that lasts: an answer holds as long as its caller has a lock
+ * on what changes.  DDL gets attachments as they are configured, unresolved, since their
+ * table may just be going.  A row change gets a resolved attachment; how the row maps to
+ * a document is kept with the attachment, since every write asks.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -60,7 +61,7 @@ type_contains(Oid type, Oid rowtype)
 	return contains;
 }
 
-/* Has the table a column that contains such a row? */
+/* Has the table a column that contains such a row?  InvalidOid for the type: no. */
 static bool
 shows_type(Oid relid, Oid rowtype)
 {
@@ -82,7 +83,7 @@ shows_type(Oid relid, Oid rowtype)
 	return false;
 }
 
-/* The same for a document's own table, and those that are part of it. */
+/* Has the attached table, or a dependent table of the attachment, such a column? */
 static bool
 depends_on_type(EcAttachment *att, Oid rowtype)
 {
@@ -110,7 +111,10 @@ is_family(Oid relid, Oid other)
 		list_member_oid(find_all_inheritors(relid, NoLock, NULL), other);
 }
 
-/* What the table is to the document: EC_ROLE_OWN and EC_ROLE_DEPENDENT, 0 for neither. */
+/*
+ * What the table is to the attachment: EC_ROLE_OWN, EC_ROLE_DEPENDENT, both, or 0.
+ * The attachment may be unresolved.  Takes no lock.
+ */
 int
 ec_affected_role(EcAttachment *att, Oid relid)
 {
@@ -124,10 +128,13 @@ ec_affected_role(EcAttachment *att, Oid relid)
 }
 
 /*
- * The documents that a change of this table's (or composite type's) definition
- * concerns: those that it has a role for, and those with columns of its row type.
- * EcAttachment may be unresolved: only name, relid, columns' names, filter and
- * dependents are to be used.
+ * The attachments whose documents may change with the definition of this table or
+ * composite type: the relation has a role for them, or they have columns of its row type.
+ *
+ * The attachments may be unresolved: only their name, relid, filter, dependents and the
+ * names of columns may be used.  The list is allocated in the current memory context; the
+ * attachments in it live as long as the transaction.  Takes no lock, and may throw what
+ * reading the configuration throws.
  */
 List *
 ec_affected_by_table(Oid relid)
@@ -145,7 +152,7 @@ ec_affected_by_table(Oid relid)
 	return found;
 }
 
-/* Is any document not cached, as far as we know, because not every change of it is seen? */
+/* Does this backend know an attachment that is not cached since not every change is seen? */
 bool
 ec_affected_any_suspended(void)
 {
@@ -157,7 +164,7 @@ ec_affected_any_suspended(void)
 	return false;
 }
 
-/* The documents that functions make; they may be unresolved, as above. */
+/* The attachments that have a builder.  They may be unresolved; see ec_affected_by_table(). */
 List *
 ec_affected_with_function(void)
 {
@@ -170,7 +177,7 @@ ec_affected_with_function(void)
 	return found;
 }
 
-/* The documents whose table has a column with this type in it; see above. */
+/* The attachments with a column that contains this type.  They may be unresolved. */
 List *
 ec_affected_by_type(Oid type)
 {
@@ -184,9 +191,10 @@ ec_affected_by_type(Oid type)
 }
 
 /*
- * How rows of rel, the attached table or a partition of it, map to the
- * document of that name; NULL when it is not attached (any more).  Anybody may create
- * a trigger with our function and any name on a table of his own, whose columns are others.
+ * How rows of rel, the attached table or a partition of it, map to documents of the
+ * attachment of that name.  NULL: rel has no part in such an attachment, or not any more.
+ * Any role may create a trigger with our function and any name on a table of its own, so
+ * the name alone proves nothing.  The caller has rel open and locked.
  */
 EcOwnMap *
 ec_affected_own_map(Relation rel, const char *name)
@@ -228,8 +236,9 @@ ec_affected_own_map(Relation rel, const char *name)
 }
 
 /*
- * How rows of rel, a dependent table of the document of that name or a partition
- * of one, map to the document; NULL when it is not (any more).
+ * How rows of rel, a dependent table of the attachment of that name or a partition of
+ * one, map to documents.  NULL: rel is no such table, or not any more.  The caller has rel
+ * open and locked.
  */
 EcDependentMap *
 ec_affected_dependent_map(Relation rel, const char *name)

@@ -15,9 +15,9 @@
 #include "attachments/attachment.h"
 #include "attachments/configuration.h"
 
-/* What a table is to a document: ec_affected_role(). */
-#define EC_ROLE_OWN			1	/* the attached table, or above or below it */
-#define EC_ROLE_DEPENDENT	2	/* the same for a dependent one */
+/* What a table is to an attachment: ec_affected_role(). */
+#define EC_ROLE_OWN			1	/* the attached table, an ancestor or a descendant */
+#define EC_ROLE_DEPENDENT	2	/* a dependent table, an ancestor or a descendant */
 
 extern int	ec_affected_role(EcAttachment *att, Oid relid);
 extern List *ec_affected_by_table(Oid relid);

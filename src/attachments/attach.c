@@ -1,14 +1,13 @@
 /*-------------------------------------------------------------------------
  *
  * attach.c
- *	  Attach a table.
+ *	  echocache_attach(): attach a table.
  *
- * A change of the attachments is a change of every document of the table, and
- * goes through the fence: keys that an earlier life of the name left behind are
- * purged at the commit that attaches it, those of a detached one before it.
+ * An attach changes every document of the name.  So the commit that attaches a table
+ * invalidates all keys of the name, which an earlier attachment may have left behind.
  *
- * The configuration is written with the rights of its owner, the triggers are
- * created with the caller's, who must own the table.
+ * The caller must own the table.  The configuration is written without a look at the
+ * caller's rights on echocache.document; the triggers are created with the caller's rights.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -49,8 +48,14 @@ PG_FUNCTION_INFO_V1(echocache_attach);
 
 static void insert_configuration(EcAttaching *a);
 static void warn_shared_keys(const char *name);
+static void check_table(EcAttaching *a);
+static void check_free(EcAttaching *a);
+static void check_options(EcAttaching *a, FunctionCallInfo fcinfo);
 
-/* With the rights of the table's owner, who has created the extension. */
+/*
+ * Write the row of echocache.document.  The caller's rights on that table do not matter.
+ * Throws what the table's unique indexes throw.
+ */
 static void
 insert_configuration(EcAttaching *a)
 {
@@ -86,7 +91,7 @@ insert_configuration(EcAttaching *a)
 	CommandCounterIncrement();
 }
 
-/* Databases with one prefix use one another's keys, if they have documents of one name. */
+/* Two databases with one prefix use the same keys for attachments of the same name. */
 static void
 warn_shared_keys(const char *name)
 {
@@ -107,12 +112,84 @@ warn_shared_keys(const char *name)
 	}
 }
 
+/*
+ * Throws unless the current role owns the table, and triggers can follow it.  Opens it, and
+ * locks it as CREATE TRIGGER does: no writer is under way without our trigger.
+ */
+static void
+check_table(EcAttaching *a)
+{
+	if (!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(a->relid)))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("relation with OID %u does not exist", a->relid)));
+	if (!ec_compat_owns_relation(a->relid, GetUserId()))
+		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE, get_rel_name(a->relid));
+	a->rel = relation_open(a->relid, ShareRowExclusiveLock);
+	ec_check_relation(a->rel);
+}
+
+/* Throws if the table is attached already, or the name is taken. */
+static void
+check_free(EcAttaching *a)
+{
+	EcAttachment *attached = ec_attachment_by_relid(a->relid);
+
+	if (attached != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("table \"%s\" is attached already, as document \"%s\"",
+						RelationGetRelationName(a->rel), attached->name),
+				 errhint("To attach it anew, run SELECT echocache_detach('%s') first.",
+						 attached->name)));
+	attached = ec_attachment_by_name(a->name);
+	if (attached != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("there is a document \"%s\" already, of table \"%s\"", a->name,
+						get_rel_name(attached->relid)),
+				 errhint("Give this one another name.")));
+}
+
+/* Take over the other arguments; throws unless the table can be attached with them. */
+static void
+check_options(EcAttaching *a, FunctionCallInfo fcinfo)
+{
+	a->key = PG_ARGISNULL(2) ? ec_check_find_key(a->rel) : pstrdup(NameStr(*PG_GETARG_NAME(2)));
+	ec_check_key(a->rel, a->key);
+	a->owner = PG_ARGISNULL(3) ? NULL : pstrdup(NameStr(*PG_GETARG_NAME(3)));
+	if (!PG_ARGISNULL(5))
+		a->exclude = ec_catalog_names(PG_GETARG_DATUM(5));
+	ec_check_columns(a);
+	if (!PG_ARGISNULL(4))
+	{
+		a->filter = text_to_cstring(PG_GETARG_TEXT_PP(4));
+		ec_check_filter(a);
+	}
+	a->ttl = PG_ARGISNULL(6) ? -1 : ec_support_seconds(PG_GETARG_INTERVAL_P(6));
+	a->policy = PG_ARGISNULL(7) ? "write-through" : text_to_cstring(PG_GETARG_TEXT_PP(7));
+	if (strcmp(a->policy, "write-through") != 0 && strcmp(a->policy, "invalidate") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid policy \"%s\"", a->policy),
+				 errhint("A policy is \"write-through\" or \"invalidate\".")));
+	if (!PG_ARGISNULL(8))
+	{
+		if (a->exclude != NIL)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("a document made by a function cannot exclude columns"),
+					 errhint("Let the function leave them out.")));
+		a->function = ec_build_check_function(PG_GETARG_OID(8), a->rel);
+	}
+	a->touch_on_read = !PG_ARGISNULL(9) && PG_GETARG_BOOL(9);
+}
+
+/* SQL: attach a table. */
 Datum
 echocache_attach(PG_FUNCTION_ARGS)
 {
-	EcAttaching	a = {0};
-	Oid			relid;
-	EcAttachment *attached;
+	EcAttaching a = {0};
 
 	ec_shmem_require();
 	PreventCommandIfReadOnly("echocache_attach()");
@@ -121,7 +198,7 @@ echocache_attach(PG_FUNCTION_ARGS)
 			ereport(ERROR,
 					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 					 errmsg("the %s to attach cannot be NULL", i == 0 ? "table" : "name")));
-	relid = a.relid = PG_GETARG_OID(0);
+	a.relid = PG_GETARG_OID(0);
 	a.schema = get_namespace_name(get_func_namespace(fcinfo->flinfo->fn_oid));
 	a.name = text_to_cstring(PG_GETARG_TEXT_PP(1));
 	if (!ec_key_valid_name(a.name))
@@ -130,71 +207,22 @@ echocache_attach(PG_FUNCTION_ARGS)
 				 errmsg("invalid document name \"%s\"", a.name),
 				 errhint("A name has 1 to 63 lower-case letters, digits and underscores, and "
 						 "begins with a letter.")));
-	if (!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(relid)))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("relation with OID %u does not exist", relid)));
-	if (!ec_compat_owns_relation(relid, GetUserId()))
-		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE, get_rel_name(relid));
-
-	/* as CREATE TRIGGER locks it: no writer is under way without our trigger */
-	a.rel = relation_open(relid, ShareRowExclusiveLock);
-	ec_check_relation(a.rel);
-
-	attached = ec_attachment_by_relid(relid);
-	if (attached != NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_DUPLICATE_OBJECT),
-				 errmsg("table \"%s\" is attached already, as document \"%s\"",
-						RelationGetRelationName(a.rel), attached->name),
-				 errhint("To attach it anew, run SELECT echocache_detach('%s') first.",
-						 attached->name)));
-	attached = ec_attachment_by_name(a.name);
-	if (attached != NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_DUPLICATE_OBJECT),
-				 errmsg("there is a document \"%s\" already, of table \"%s\"", a.name,
-						get_rel_name(attached->relid)),
-				 errhint("Give this one another name.")));
-
-	a.key = PG_ARGISNULL(2) ? ec_check_find_key(a.rel) : pstrdup(NameStr(*PG_GETARG_NAME(2)));
-	ec_check_key(a.rel, a.key);
-	a.owner = PG_ARGISNULL(3) ? NULL : pstrdup(NameStr(*PG_GETARG_NAME(3)));
-	if (!PG_ARGISNULL(5))
-		a.exclude = ec_catalog_names(PG_GETARG_DATUM(5));
-	ec_check_columns(&a);
-	if (!PG_ARGISNULL(4))
-	{
-		a.filter = text_to_cstring(PG_GETARG_TEXT_PP(4));
-		ec_check_filter(&a);
-	}
-	a.ttl = PG_ARGISNULL(6) ? -1 : ec_support_seconds(PG_GETARG_INTERVAL_P(6));
-	a.policy = PG_ARGISNULL(7) ? "write-through" : text_to_cstring(PG_GETARG_TEXT_PP(7));
-	if (strcmp(a.policy, "write-through") != 0 && strcmp(a.policy, "invalidate") != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("invalid policy \"%s\"", a.policy),
-				 errhint("A policy is \"write-through\" or \"invalidate\".")));
-
-	if (!PG_ARGISNULL(8))
-	{
-		if (a.exclude != NIL)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-					 errmsg("a document made by a function cannot exclude columns"),
-					 errhint("Let the function leave them out.")));
-		a.function = ec_build_check_function(PG_GETARG_OID(8), a.rel);
-	}
-	a.touch_on_read = !PG_ARGISNULL(9) && PG_GETARG_BOOL(9);
-
+	check_table(&a);
+	check_free(&a);
+	check_options(&a, fcinfo);
 	warn_shared_keys(a.name);
 	relation_close(a.rel, NoLock);	/* ALTER TABLE wants it closed; the lock stays */
-	/* the triggers first: nobody need be warned that they do not fire yet */
-	ec_triggers_create(relid, a.name, a.schema, false);
-	ec_slot_note_attach(relid);
+	/* the triggers first: a warning that they do not fire yet would be of no use */
+	ec_triggers_create(a.relid, a.name, a.schema, false);
+	ec_slot_note_attach(a.relid);
 	insert_configuration(&a);
-	ec_pending_whole(relid);
+	ec_pending_whole(a.relid);
 	if (a.function)
-		ec_fetch_try(ec_attachment_by_name(a.name));
+	{
+		EcAttachment *att = ec_attachment_by_name(a.name);
+
+		if (att != NULL)
+			ec_fetch_try(att);
+	}
 	PG_RETURN_VOID();
 }

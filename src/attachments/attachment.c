@@ -3,11 +3,14 @@
  * attachment.c
  *	  Attachments, as this backend has them cached.
  *
- * The configuration lives in the table echocache.document.  A backend keeps it
- * in memory and drops it whenever that table, or an attached one, sends a
- * relcache invalidation; what was dropped is freed at the end of the
- * transaction, so a pointer to a document may be held until then.  Looking a
- * document up takes no lock on its table: a cache hit must not wait for DDL.
+ * The configuration lives in the tables echocache.document and echocache.dependent.  A
+ * backend keeps it in memory, and drops it when one of these tables, or an attached
+ * one, sends a relcache invalidation.  What is dropped is freed at the end of the
+ * transaction, so a pointer to an attachment is valid until then.  It need not be the
+ * current one: any lookup may load the configuration anew, give another pointer for the
+ * name, or none.  A list of attachments is freed together with them.
+ *
+ * A lookup takes no lock on the attached table: a cache hit must not wait for DDL.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -32,21 +35,22 @@
 #include "protocol/key.h"
 #include "read/encoding.h"
 #include "servers/placement.h"
+#include "servers/topology.h"
 #include "shmem.h"
 
 /* The loaded configuration; NULL: not loaded, or dropped. */
 static MemoryContext cache_context = NULL;
-static List *documents;			/* of EcAttachment */
+static List *attachments;		/* of EcAttachment */
 static HTAB *row_maps;			/* of EcRowMap, by relid */
 static Oid	catalog_oid = InvalidOid;	/* echocache.document */
 static bool cache_stale = false;
-static bool stale_at_end = false;	/* ... when the transaction is over */
+static bool stale_at_end = false;	/* it becomes stale when the transaction is over */
 
 /* What was dropped in this transaction: lists of EcAttachment, each with its context. */
 typedef struct Dropped
 {
 	MemoryContext context;
-	List	   *documents;
+	List	   *attachments;
 } Dropped;
 
 static List *dropped_list = NIL;
@@ -63,7 +67,10 @@ ec_attachment_init(void)
 	CacheRegisterRelcacheCallback(invalidate, (Datum) 0);
 }
 
-/* Relcache callback: only note it; nothing may be freed here. */
+/*
+ * Relcache callback.  It may come at any moment, so it only notes that the configuration is
+ * stale: it frees nothing, reads no catalog and does not throw.
+ */
 static void
 invalidate(Datum arg, Oid relid)
 {
@@ -79,7 +86,7 @@ invalidate(Datum arg, Oid relid)
 		cache_stale = true;
 		return;
 	}
-	foreach(lc, documents)
+	foreach(lc, attachments)
 	{
 		EcAttachment *att = lfirst(lc);
 		ListCell   *ld;
@@ -91,8 +98,9 @@ invalidate(Datum arg, Oid relid)
 }
 
 /*
- * Catalogs are changing in a way that no invalidation of a table of ours tells: every
- * backend, and after the transaction this one too, loads the configuration anew.
+ * The catalogs change in a way that no relcache invalidation of an attached table tells.
+ * Every backend loads the configuration anew: the others when this transaction has
+ * committed, this one at its next lookup and once more when the transaction is over.
  */
 void
 ec_attachment_reload(void)
@@ -101,7 +109,7 @@ ec_attachment_reload(void)
 	stale_at_end = true;
 }
 
-/* At the end of a transaction: free what was dropped in it. */
+/* At the end of a transaction: free what was dropped in it.  Never throws. */
 void
 ec_attachment_at_xact_end(void)
 {
@@ -114,7 +122,7 @@ ec_attachment_at_xact_end(void)
 		Dropped    *dropped = lfirst(lc);
 		ListCell   *ld;
 
-		foreach(ld, dropped->documents)
+		foreach(ld, dropped->attachments)
 			free_plans(lfirst(ld));
 		MemoryContextDelete(dropped->context);
 	}
@@ -122,7 +130,7 @@ ec_attachment_at_xact_end(void)
 	dropped_list = NIL;
 }
 
-/* They live outside of the document's context. */
+/* SPI plans live outside of the attachment's memory context. */
 static void
 free_plans(EcAttachment *att)
 {
@@ -135,8 +143,9 @@ free_plans(EcAttachment *att)
 }
 
 /*
- * Have the configuration in memory, as of now.  In a database without the
- * extension (or while it is being dropped) it is empty.
+ * Have the configuration in memory, as of now.  It is empty in a database without the
+ * extension, and while the extension is being dropped.  Throws what reading it throws,
+ * and then nothing is loaded.
  */
 static void
 load(void)
@@ -156,24 +165,24 @@ load(void)
 		old = MemoryContextSwitchTo(TopMemoryContext);
 		dropped = palloc(sizeof(Dropped));
 		dropped->context = cache_context;
-		dropped->documents = documents;
+		dropped->attachments = attachments;
 		dropped_list = lappend(dropped_list, dropped);
 		MemoryContextSwitchTo(old);
 		cache_context = NULL;
 	}
 	catalog_oid = ec_catalog_document(true);
 
-	context = AllocSetContextCreate(CurrentMemoryContext, "echocache documents",
+	context = AllocSetContextCreate(CurrentMemoryContext, "echocache attachments",
 									ALLOCSET_SMALL_SIZES);
 	old = MemoryContextSwitchTo(context);
 	ctl.hcxt = context;
 	row_maps = hash_create("echocache row maps", 32, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	documents = NIL;
+	attachments = NIL;
 
 	/* an invalidation from here on makes it stale again; an error leaves nothing loaded */
 	cache_stale = false;
 	if (OidIsValid(catalog_oid))
-		documents = ec_configuration_read(catalog_oid);
+		attachments = ec_configuration_read(catalog_oid);
 	else
 		cache_stale = true;		/* which OID to look out for is not known yet */
 	MemoryContextSwitchTo(old);
@@ -181,15 +190,18 @@ load(void)
 	cache_context = context;
 }
 
-/* All attached documents; they may be unresolved. */
+/*
+ * All attachments; they may be unresolved.  The list lives to the end of the transaction,
+ * but a lookup inside a loop over it may make it an old one.
+ */
 List *
 ec_attachment_all(void)
 {
 	load();
-	return documents;
+	return attachments;
 }
 
-/* This table's entry among the row maps; NULL: it has none. */
+/* How rows of this table map to documents, as far as that is known; NULL: it is not. */
 EcRowMap *
 ec_attachment_row_map(Oid relid)
 {
@@ -197,7 +209,7 @@ ec_attachment_row_map(Oid relid)
 	return hash_search(row_maps, &relid, HASH_FIND, NULL);
 }
 
-/* The same, made if need be, among those that are loaded. */
+/* The entry of this table among the loaded row maps, made if need be.  Loads nothing. */
 EcRowMap *
 ec_attachment_make_row_map(Oid relid)
 {
@@ -209,14 +221,17 @@ ec_attachment_make_row_map(Oid relid)
 	return map;
 }
 
-/* Documents by name; NULL when there is none. */
+/*
+ * The attachment of this name, resolved; NULL: there is none.  Throws what resolving it
+ * throws, such as 42P01 when its table is gone.
+ */
 EcAttachment *
 ec_attachment_by_name(const char *name)
 {
 	ListCell   *lc;
 
 	load();
-	foreach(lc, documents)
+	foreach(lc, attachments)
 	{
 		EcAttachment *att = lfirst(lc);
 
@@ -230,7 +245,7 @@ ec_attachment_by_name(const char *name)
 	return NULL;
 }
 
-/* The same; throws 42704 with what to do when there is none. */
+/* The attachment of this name, resolved.  Throws 42704, with a hint, when there is none. */
 EcAttachment *
 ec_attachment_require(const char *name)
 {
@@ -250,14 +265,14 @@ ec_attachment_require(const char *name)
 	return att;
 }
 
-/* By the attached table; NULL when it is not attached. */
+/* The attachment of this table, resolved; NULL: the table is not attached itself. */
 EcAttachment *
 ec_attachment_by_relid(Oid relid)
 {
 	ListCell   *lc;
 
 	load();
-	foreach(lc, documents)
+	foreach(lc, attachments)
 	{
 		EcAttachment *att = lfirst(lc);
 
@@ -272,8 +287,8 @@ ec_attachment_by_relid(Oid relid)
 }
 
 /*
- * The table of a document, and behind it those that are part of it; any may be gone or
- * changed.  NIL: there is no such document.
+ * The attached table of this name, and behind it the dependent tables.  Any of them may
+ * be gone or changed by now.  NIL: there is no such attachment.
  */
 List *
 ec_attachment_tables(const char *name)
@@ -282,7 +297,7 @@ ec_attachment_tables(const char *name)
 	ListCell   *lc;
 
 	load();
-	foreach(lc, documents)
+	foreach(lc, attachments)
 	{
 		EcAttachment *att = lfirst(lc);
 		ListCell   *ld;
@@ -296,7 +311,7 @@ ec_attachment_tables(const char *name)
 	return tables;
 }
 
-/* The names of all attached documents, copied. */
+/* The names of all attachments, copied to the current memory context. */
 List *
 ec_attachment_names(void)
 {
@@ -304,12 +319,12 @@ ec_attachment_names(void)
 	ListCell   *lc;
 
 	load();
-	foreach(lc, documents)
+	foreach(lc, attachments)
 		names = lappend(names, pstrdup(((EcAttachment *) lfirst(lc))->name));
 	return names;
 }
 
-/* Is the table attached, as the configuration has it at this moment? */
+/* Is the table attached, as the configuration has it at this moment?  Loads it anew. */
 static bool
 is_attached_now(Oid relid)
 {
@@ -317,20 +332,20 @@ is_attached_now(Oid relid)
 
 	cache_stale = true;			/* its invalidation may be yet to come */
 	load();
-	foreach(lc, documents)
+	foreach(lc, attachments)
 		if (((EcAttachment *) lfirst(lc))->relid == relid)
 			return true;
 	return false;
 }
 
 /*
- * The worker's, as it starts: every attached document has its slot, if one is to
- * be had, so that all databases know its keys (kv.c), and not only once a backend
- * has used it.  In a transaction.
+ * The database's worker calls this as it starts, in a transaction: every attachment gets
+ * its slot, if one is free, so that all databases know its keys (kv_keys.c) before a
+ * backend has used the attachment.
  *
- * A slot may be claimed just after the commit of a detach has given it up.  So look
- * again, and give it up ourselves; but not one that an attach has got meanwhile,
- * which holds this lock on its table.
+ * The worker may claim a slot just after the commit of a detach has given it up.  So it
+ * looks again and gives such a slot up itself.  But an attach that is under way owns the
+ * slot of its table: it holds ShareRowExclusiveLock there, which the worker must get first.
  */
 void
 ec_attachment_claim_slots(void)
@@ -339,7 +354,7 @@ ec_attachment_claim_slots(void)
 	ListCell   *lc;
 
 	load();
-	foreach(lc, documents)
+	foreach(lc, attachments)
 	{
 		EcAttachment *att = lfirst(lc);
 
@@ -359,7 +374,7 @@ ec_attachment_claim_slots(void)
 	}
 }
 
-/* The document's table, qualified for a query.  Throws 42P01 when it is gone. */
+/* The attached table's name, qualified for a query.  Throws 42P01 when the table is gone. */
 char *
 ec_attachment_table(EcAttachment *att)
 {
@@ -373,15 +388,16 @@ ec_attachment_table(EcAttachment *att)
 }
 
 /*
- * The cache key of the document with this id (the key column's text, in the
- * server encoding); dst holds EC_KEY_MAX bytes.  0: it is never cached.  The topology is
- * entered.
+ * The cache key of the document with this id (the key column's text, in the server
+ * encoding).  dst holds EC_KEY_MAX bytes; returns the key's length.  0: the document has no
+ * key, and is never cached.  The caller has entered the topology, which has the prefix.
  */
 int
 ec_attachment_key(EcAttachment *att, const char *id, char *dst)
 {
 	size_t		len = strlen(id);
 
+	Assert(ec_topology_is_entered());
 	for (const char *p = id; *p; p++)
 	{
 		if (!IS_HIGHBIT_SET(*p))
@@ -395,6 +411,7 @@ ec_attachment_key(EcAttachment *att, const char *id, char *dst)
 	return (int) ec_key_build(dst, ec_placement_prefix(), att->name, id, len);
 }
 
+/* The lifetime of a document in seconds: the attachment's own, or echocache.ttl. */
 int
 ec_attachment_ttl(EcAttachment *att)
 {

@@ -15,7 +15,7 @@
 
 #include "attachments/configuration.h"
 
-/* How rows of one table are part of another's document. */
+/* How rows of a dependent table are part of documents. */
 typedef struct EcDependentMap
 {
 	EcAttachment *att;
@@ -24,16 +24,19 @@ typedef struct EcDependentMap
 	FmgrInfo   *out;			/* their output functions */
 } EcDependentMap;
 
-/* How rows of the attached table, or of a partition of it, map to the document. */
+/* How rows of the attached table, or of a partition of it, map to documents. */
 typedef struct EcOwnMap
 {
 	EcAttachment *att;
 	AttrNumber	key;
 	int			ndepends;
-	AttrNumber *depends;		/* the key's not among them */
+	AttrNumber *depends;		/* without the key */
 } EcOwnMap;
 
-/* How the rows of one table map to documents: to two, if a partition is attached itself. */
+/*
+ * How the rows of one table map to documents.  They map to two documents if a partition of
+ * an attached table is attached itself.
+ */
 typedef struct EcRowMap
 {
 	Oid			relid;			/* hash key */

@@ -28,9 +28,12 @@
 #include "attachments/filter.h"
 
 static void check_kind(Relation rel);
-static bool unique_on(Relation index, Relation rel, AttrNumber attno);
+static bool is_unique_on(Relation index, Relation rel, AttrNumber attno);
 
-/* Only where triggers see every change, and a crash forgets nothing else. */
+/*
+ * Throws unless triggers see every change of the relation, and a crash takes back nothing
+ * that the write-ahead log has.
+ */
 static void
 check_kind(Relation rel)
 {
@@ -69,7 +72,10 @@ check_kind(Relation rel)
 				 errhint("Attach an ordinary or partitioned table.")));
 }
 
-/* Can triggers follow this table, which is open and locked?  So must its partitions be. */
+/*
+ * Throws unless triggers can follow this table and all its partitions.  The caller has the
+ * table open and locked; its partitions are locked here, in AccessShareLock.
+ */
 void
 ec_check_relation(Relation rel)
 {
@@ -87,7 +93,7 @@ ec_check_relation(Relation rel)
 	}
 }
 
-/* The primary key's column, which must be one. */
+/* The column of the primary key, copied.  Throws unless the table has one with one column. */
 char *
 ec_check_find_key(Relation rel)
 {
@@ -119,12 +125,12 @@ ec_check_find_key(Relation rel)
 }
 
 /*
- * Does the unique index say that the column is unique?  For a partitioned table
- * no index can say that of a column that is not its partition key; then one that
- * has just the partition key beside it is taken for the best that can be said.
+ * Does the unique index say that the column is unique?  An index of a partitioned table
+ * contains the partition key, so it cannot say that of any other column.  There an index
+ * over the column and the partition key is the best that can be had, and is accepted.
  */
 static bool
-unique_on(Relation index, Relation rel, AttrNumber attno)
+is_unique_on(Relation index, Relation rel, AttrNumber attno)
 {
 	bool		has = false;
 
@@ -154,6 +160,7 @@ unique_on(Relation index, Relation rel, AttrNumber attno)
 	return has;
 }
 
+/* Throws unless the column exists, is unique and can be compared.  The table is locked. */
 void
 ec_check_key(Relation rel, const char *key)
 {
@@ -170,7 +177,7 @@ ec_check_key(Relation rel, const char *key)
 	{
 		Relation	index = index_open(lfirst_oid(lc), AccessShareLock);
 
-		unique |= unique_on(index, rel, attno);
+		unique |= is_unique_on(index, rel, attno);
 		index_close(index, AccessShareLock);
 	}
 	if (!unique)
@@ -186,7 +193,7 @@ ec_check_key(Relation rel, const char *key)
 				 errmsg("the type of column \"%s\" has no equality operator", key)));
 }
 
-/* The excluded columns and the owner. */
+/* Throws unless the excluded columns and the owner column are ones that can be so. */
 void
 ec_check_columns(EcAttaching *a)
 {
@@ -237,9 +244,9 @@ ec_check_columns(EcAttaching *a)
 }
 
 /*
- * The filter is one boolean expression over the row's columns whose result
- * depends on nothing else.  It becomes what ruleutils makes of it, with every
- * name qualified, so that it means the same in every session.
+ * Throws unless the filter is one boolean expression whose result depends on nothing but
+ * the row's columns.  Replaces it by what ruleutils makes of it, with every name qualified,
+ * so that it means the same in every session, and notes which columns it uses.
  */
 void
 ec_check_filter(EcAttaching *a)

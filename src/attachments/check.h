@@ -11,6 +11,7 @@
 #define ECHOCACHE_ATTACHMENTS_CHECK_H
 
 #include "nodes/pg_list.h"
+#include "utils/relcache.h"
 
 /* The attachment in the making. */
 typedef struct EcAttaching
@@ -21,7 +22,7 @@ typedef struct EcAttaching
 	Relation	rel;			/* open while it is checked */
 	char	   *key;
 	char	   *owner;			/* NULL: none */
-	char	   *filter;			/* NULL: none; else as it was given, then canonical */
+	char	   *filter;			/* NULL: none; as given, after ec_check_filter() canonical */
 	List	   *filter_columns;
 	List	   *exclude;
 	int64		ttl;			/* -1: none of its own */

@@ -3,6 +3,9 @@
  * column.c
  *	  Columns that ids and owners are compared with: from text to value to JSON.
  *
+ * A type that is not built in may be a domain, whose checks are code of the table's
+ * owner: they run between ec_act_begin() and ec_act_end() only.
+ *
  * Copyright (c) 2026, echocache developers
  *
  *-------------------------------------------------------------------------
@@ -21,6 +24,7 @@
 
 static void canonical_by_code(void *arg);
 
+/* The column's value of this text.  Throws what the type's input function throws. */
 Datum
 ec_column_datum(EcColumn *column, const char *text)
 {
@@ -51,10 +55,10 @@ canonical_by_code(void *arg)
 }
 
 /*
- * What comes back from the column's own type for this text, under the settings
- * that documents are rendered with.  Throws what the type's input function throws.
- * A type that is not built in may be a domain, whose checks are the table owner's code; it
- * leaves nothing behind.
+ * The text that the column's own type makes of this input, under the settings that
+ * documents are rendered with.  Throws what the type's input function throws.  A type that is
+ * not built in may be a domain, whose checks are the table owner's code; it leaves nothing
+ * behind.
  */
 char *
 ec_column_canonical(EcAttachment *att, EcColumn *column, const char *input)
@@ -74,9 +78,9 @@ ec_column_canonical(EcAttachment *att, EcColumn *column, const char *input)
 }
 
 /*
- * The member that row_to_json makes of this value of the column, "user_id":"..." say,
- * in the server encoding.  *namelen is the part up to and with the colon.  The
- * caller has called ec_act_begin_output().
+ * The member that row_to_json makes of this value of the column, such as "user_id":"...",
+ * in the server encoding.  *len becomes its length, *namelen the length up to and with the
+ * colon.  The caller has called ec_act_begin_output().
  */
 char *
 ec_column_member(EcColumn *column, Datum value, bool isnull, int *len, int *namelen)

@@ -10,8 +10,6 @@
 #ifndef ECHOCACHE_ATTACHMENTS_COLUMN_H
 #define ECHOCACHE_ATTACHMENTS_COLUMN_H
 
-#include "fmgr.h"
-
 #include "attachments/configuration.h"
 
 extern Datum ec_column_datum(EcColumn *column, const char *text);

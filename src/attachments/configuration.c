@@ -3,10 +3,9 @@
  * configuration.c
  *	  From the extension's tables and the catalogs to an attachment.
  *
- * Reading takes what echocache.document and echocache.dependent say as it is.
- * Only at a document's first use is it resolved, so that one whose table or
- * column is gone is in nobody's way but its own.  Nothing is kept here, and no
- * attached table is locked.
+ * Reading takes what echocache.document and echocache.dependent say as it is.  An
+ * attachment is resolved at its first use only, so that one whose table or column is gone
+ * is in no other attachment's way.  This file keeps nothing, and locks no attached table.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -38,34 +37,34 @@
 #include "attachments/slot.h"
 #include "compat.h"
 
-static EcAttachment *read_document(HeapTuple tuple, TupleDesc desc);
-static void read_dependents(List *documents);
+static EcAttachment *read_attachment(HeapTuple tuple, TupleDesc desc);
+static void read_dependents(List *attachments);
 static bool type_is_plain(Oid type);
 static bool triggers_fire(Oid relid, const char *name, const char *row, const char *truncate);
 static bool all_triggers_fire(EcAttachment *att);
 static void resolve_column(EcAttachment *att, EcColumn *column);
 static bool key_is_exact(const EcColumn *key);
 
-/* The rows of echocache.document, each a document. */
+/* The rows of echocache.document as attachments, in the current memory context. */
 List *
 ec_configuration_read(Oid catalog)
 {
-	List	   *documents = NIL;
+	List	   *attachments = NIL;
 	Relation	rel = table_open(catalog, AccessShareLock);
 	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
 	HeapTuple	tuple;
 
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
-		documents = lappend(documents, read_document(tuple, RelationGetDescr(rel)));
+		attachments = lappend(attachments, read_attachment(tuple, RelationGetDescr(rel)));
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
-	read_dependents(documents);
-	return documents;
+	read_dependents(attachments);
+	return attachments;
 }
 
-/* One row of echocache.document; the rest is looked up at first use, by ec_configuration_resolve(). */
+/* The attachment that this row of echocache.document is; not resolved. */
 static EcAttachment *
-read_document(HeapTuple tuple, TupleDesc desc)
+read_attachment(HeapTuple tuple, TupleDesc desc)
 {
 	EcAttachment *att = palloc0(sizeof(EcAttachment));
 	Datum		values[Natts_ec_document];
@@ -94,9 +93,9 @@ read_document(HeapTuple tuple, TupleDesc desc)
 	return att;
 }
 
-/* The rows of echocache.dependent, each to its document. */
+/* Add the rows of echocache.dependent, each to its attachment. */
 static void
-read_dependents(List *documents)
+read_dependents(List *attachments)
 {
 	Oid			oid = ec_catalog_relation("dependent");
 	Relation	rel;
@@ -118,7 +117,7 @@ read_dependents(List *documents)
 		heap_deform_tuple(tuple, RelationGetDescr(rel), values, nulls);
 		name = TextDatumGetCString(values[Anum_ec_dependent_document - 1]);
 		relid = DatumGetObjectId(values[Anum_ec_dependent_relation - 1]);
-		foreach(lc, documents)
+		foreach(lc, attachments)
 		{
 			EcAttachment *att = lfirst(lc);
 			EcDependent *dependent = NULL;
@@ -144,7 +143,7 @@ read_dependents(List *documents)
 	table_close(rel, AccessShareLock);
 }
 
-/* What a value of this type is in JSON depends on no setting. */
+/* Is what a value of this type looks like in JSON independent of every setting? */
 static bool
 type_is_plain(Oid type)
 {
@@ -173,8 +172,9 @@ type_is_plain(Oid type)
 }
 
 /*
- * Look up what the configuration refers to.  No lock is taken: DDL sends an
- * invalidation, and what is rendered or locked later looks at the table itself.
+ * Look up what the configuration refers to.  Throws 42P01 when the table is gone, and
+ * 42703 when a column is.  Takes no lock: DDL sends an invalidation, and whatever is
+ * rendered or locked later looks at the table itself.
  */
 void
 ec_configuration_resolve(EcAttachment *att)
@@ -253,8 +253,9 @@ ec_configuration_resolve(EcAttachment *att)
 }
 
 /*
- * The function that makes the document, found by its name whatever the current role
- * may do (it writes, perhaps, and does not read); InvalidOid: none, or not any more.
+ * The builder, found by its name.  The current role's rights do not matter: a role that
+ * writes need not be one that reads.  InvalidOid: there is no builder, or not any more.
+ * The attachment may be unresolved.
  */
 Oid
 ec_configuration_function(EcAttachment *att)
@@ -272,7 +273,7 @@ ec_configuration_function(EcAttachment *att)
 						   ObjectIdGetDatum(get_namespace_oid(schema, true)));
 }
 
-/* Are both of our triggers for the document there, and enabled as we made them? */
+/* Are both triggers of ours for the attachment of this name there, and enabled ALWAYS? */
 static bool
 triggers_fire(Oid relid, const char *name, const char *row, const char *truncate)
 {
@@ -309,8 +310,8 @@ triggers_fire(Oid relid, const char *name, const char *row, const char *truncate
 }
 
 /*
- * Is every change seen?  Rows of tables that inherit from a dependent one are
- * seen by the document's function, but not by our trigger.
+ * Do our triggers see every change?  A builder also sees rows of tables that inherit from a
+ * dependent table, which our trigger on the dependent table does not see.
  */
 static bool
 all_triggers_fire(EcAttachment *att)
@@ -331,6 +332,7 @@ all_triggers_fire(EcAttachment *att)
 	return fire;
 }
 
+/* Look up a column that ids or owners are compared with.  Throws 42703 when it is gone. */
 static void
 resolve_column(EcAttachment *att, EcColumn *column)
 {
@@ -361,8 +363,8 @@ resolve_column(EcAttachment *att, EcColumn *column)
 }
 
 /*
- * Are two ids equal for the column just when their texts are?  If so many rows
- * are found by one query.  (numeric has 1.0 = 1.00, citext has A = a.)
+ * Are two ids equal for the column just when their texts are equal?  Then one query finds
+ * the rows of many ids.  For numeric 1.0 = 1.00, and for citext A = a, so they are not exact.
  */
 static bool
 key_is_exact(const EcColumn *key)

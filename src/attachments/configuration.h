@@ -50,7 +50,7 @@ typedef struct EcColumn
 	char	   *json_name;		/* in UTF-8; NULL: cannot be expressed there */
 } EcColumn;
 
-/* A table whose rows are part of a document, and its columns that hold the document's key. */
+/* A dependent table, and its columns that hold the key of a row's document. */
 typedef struct EcDependent
 {
 	Oid			relid;
@@ -58,8 +58,8 @@ typedef struct EcDependent
 } EcDependent;
 
 /*
- * An attached table, as this backend has it cached.  A pointer stays valid to
- * the end of the transaction, even when the attachment changes meanwhile.
+ * An attached table, as this backend has it cached.  A pointer stays valid to the end of
+ * the transaction, even when the attachment changes or goes meanwhile.
  */
 typedef struct EcAttachment
 {
@@ -78,26 +78,26 @@ typedef struct EcAttachment
 	int			ttl;			/* s, -1: echocache.ttl */
 	EcPolicy	policy;
 	bool		touch_on_read;	/* a hit renews the TTL */
-	char	   *function_name;	/* what makes the document of a row, qualified; NULL: row_to_json */
+	char	   *function_name;	/* the builder, qualified; NULL: row_to_json */
 	Oid			function;		/* InvalidOid: it is gone */
 	List	   *dependents;		/* of EcDependent */
 	Bitmapset  *columns;		/* attribute numbers that the document shows */
-	Bitmapset  *depends;		/* those that it depends on: the filter's too */
+	Bitmapset  *depends;		/* those that it depends on: also the filter's */
 	bool		has_virtual;	/* one of them is virtual: only a query gets its value */
-	bool		render_timezone;	/* its text depends on TimeZone, ... */
-	bool		render_all;		/* ... or perhaps on any setting */
-	EcSlot *slot;		/* NULL: none was free */
-	/* made at first use; [1] as the table's owner, whom FORCE ROW LEVEL SECURITY does not bind */
+	bool		render_timezone;	/* the document depends on TimeZone */
+	bool		render_all;		/* the document may depend on any setting */
+	EcSlot	   *slot;			/* NULL: none was free */
+	/* made at first use; [1] for the table's owner, whom row level security does not bind */
 	SPIPlanPtr	plan_one[2];
 	SPIPlanPtr	plan_many[2];
 	SPIPlanPtr	plan_row;		/* from JSON back to a row */
-	TupleDesc	shape;			/* of the document as a record; made at first use, */
-	Expr	   *filter_expr;	/* as are these: the filter, */
-	bool		key_unique;		/* and whether an index says that ids are unique */
-	bool		code_known;		/* by read/usercode.c, at first use: */
+	TupleDesc	shape;			/* of the document as a record; made at first use */
+	Expr	   *filter_expr;	/* the filter; made at first use */
+	bool		key_unique;		/* an index says that ids are unique; made at first use */
+	bool		code_known;		/* runs_code was looked up; by read/usercode.c, at first use */
 	bool		runs_code;		/* making a document may run code of a user's */
-	bool		suspended;		/* not cached: a trigger of ours is disabled or gone, no slot or no
-								 * function */
+	bool		suspended;		/* not cached: a trigger of ours does not fire, or there is no
+								 * slot or no builder */
 	bool		resolved;		/* the fields that are not in the configuration are set */
 	MemoryContext context;
 } EcAttachment;

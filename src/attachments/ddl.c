@@ -3,13 +3,12 @@
  * ddl.c
  *	  What DDL does to attached tables, and to the workers.
  *
- * A change of an attached table's definition changes all of its documents: they
- * are invalidated at that commit, by the fence, as by TRUNCATE.  DDL holds the table
- * exclusively, and the fence the class, so nobody stores one of the old shape
- * meanwhile.  What would leave an attachment without what it needs is refused before
- * the command; what is dropped is object.c's, what gets another name rename.c's.
- * Where a trigger of ours is disabled or dropped the document is not cached for as
- * long as that lasts (EcAttachment.suspended).
+ * A change of an attached table's definition changes all of its documents: they are invalidated
+ * at that commit, by the fence, as by TRUNCATE.  DDL holds the table exclusively, and the
+ * fence the class, so nobody stores one of the old shape meanwhile.  What would leave an
+ * attachment without what it needs is refused before the command; what is dropped is
+ * object.c's, what gets another name rename.c's. Where a trigger of ours is disabled or dropped
+ * the document is not cached for as long as that lasts (EcAttachment.suspended).
  *
  * Commands that need a database for themselves ask its worker to leave first.
  *
@@ -85,7 +84,8 @@ process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 	check_own_names(stmt);
 	left = leave_database(stmt);
 	relid = altered_table(stmt);
-	if (OidIsValid(relid) && IsA(stmt, AlterTableStmt) && ec_compat_owns_relation(relid, GetUserId()))
+	if (OidIsValid(relid) && IsA(stmt, AlterTableStmt) &&
+		ec_compat_owns_relation(relid, GetUserId()))
 		check_alter((AlterTableStmt *) stmt, relid);
 	else if (OidIsValid(relid) && IsA(stmt, RenameStmt))
 		renames = ec_rename_begin((RenameStmt *) stmt, relid);
@@ -400,5 +400,10 @@ check_keys(Oid relid)
 	foreach(lc, ec_affected_by_table(relid))
 		names = lappend(names, pstrdup(((EcAttachment *) lfirst(lc))->name));
 	foreach(lc, names)
-		ec_dependent_check_keys(ec_attachment_by_name(lfirst(lc)));
+	{
+		EcAttachment *att = ec_attachment_by_name(lfirst(lc));
+
+		if (att != NULL)
+			ec_dependent_check_keys(att);
+	}
 }

@@ -7,9 +7,9 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef ECHOCACHE_DDL_H
-#define ECHOCACHE_DDL_H
+#ifndef ECHOCACHE_ATTACHMENTS_DDL_H
+#define ECHOCACHE_ATTACHMENTS_DDL_H
 
 extern void ec_ddl_init(void);
 
-#endif							/* ECHOCACHE_DDL_H */
+#endif							/* ECHOCACHE_ATTACHMENTS_DDL_H */

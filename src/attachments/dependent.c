@@ -3,11 +3,12 @@
  * dependent.c
  *	  Tables whose rows are part of another table's documents.
  *
- * A row of a dependent table holds the key of the document that it is part of: a
- * change of it is a change of that document, which its trigger notes like any other.
- * There is one level only.  A grandchild that knows just its parent would have to
- * look up the document's key when it changes, in a row that somebody else may be moving
- * to another document at that moment, unseen by either.
+ * A row of a dependent table holds the key of the document that it is part of.  A change
+ * of the row is a change of that document, and its trigger notes the key.
+ *
+ * There is one level only.  A row that knows just its parent would have to look up the
+ * document's key in the parent's row.  Another transaction may be moving the parent to
+ * another document at that moment, and neither transaction sees the other's row.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -49,7 +50,7 @@ static bool same_ids(Oid a, Oid b);
 static void check_type(EcAttachment *att, Oid relid, const char *key);
 static void check_reference(EcAttachment *att, Relation rel, const char *key);
 
-/* Whoever changes what a document is made of must own all that is concerned. */
+/* Throws unless the current role owns both the attached table and the dependent one. */
 static void
 check_owns(EcAttachment *att, Oid relid)
 {
@@ -64,8 +65,9 @@ check_owns(EcAttachment *att, Oid relid)
 }
 
 /*
- * The document, after locking its table, against being detached meanwhile, and the
- * dependent one.  Throws if there is none of that name, or the caller does not own both.
+ * The attachment, with its table locked in AccessShareLock, so that nobody detaches it, and
+ * the dependent table locked in this mode; both to the end of the transaction.  Throws if
+ * there is no attachment of that name, or the current role does not own both tables.
  */
 static EcAttachment *
 lock_tables(const char *name, Oid relid, LOCKMODE mode)
@@ -84,7 +86,7 @@ lock_tables(const char *name, Oid relid, LOCKMODE mode)
 	return att;
 }
 
-/* Is an id's text the same in both types? */
+/* Has every id one text in both types? */
 static bool
 same_ids(Oid a, Oid b)
 {
@@ -106,7 +108,7 @@ same_ids(Oid a, Oid b)
 	return a == b;
 }
 
-/* Can the column hold keys of the document, as the types of both are now? */
+/* Throws unless the column can hold keys of the attachment, as the types of both are now. */
 static void
 check_type(EcAttachment *att, Oid relid, const char *key)
 {
@@ -136,7 +138,10 @@ check_type(EcAttachment *att, Oid relid, const char *key)
 	ReleaseSysCache(tuple);
 }
 
-/* The same for all that the document has, after a change of its tables. */
+/*
+ * After a change of the tables of an attachment: throws unless all columns of its dependent
+ * tables can still hold its keys.  The attachment is resolved.
+ */
 void
 ec_dependent_check_keys(EcAttachment *att)
 {
@@ -152,7 +157,7 @@ ec_dependent_check_keys(EcAttachment *att)
 	}
 }
 
-/* A foreign key to another table says that the column holds somebody else's keys. */
+/* Throws if a foreign key says that the column holds keys of another table. */
 static void
 check_reference(EcAttachment *att, Relation rel, const char *key)
 {
@@ -176,15 +181,15 @@ check_reference(EcAttachment *att, Relation rel, const char *key)
 	if (OidIsValid(other) && !ours)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("column \"%s\" of table \"%s\" does not refer to the key of document \"%s\"",
-						key, RelationGetRelationName(rel), att->name),
+				 errmsg("column \"%s\" of table \"%s\" does not refer to the key of document "
+						"\"%s\"", key, RelationGetRelationName(rel), att->name),
 				 errdetail("It refers to table \"%s\"; but which document that row is part of may "
 						   "change at the same moment as this one.", get_rel_name(other)),
 				 errhint("Add a column with the document's key to table \"%s\".",
 						 RelationGetRelationName(rel))));
 }
 
-/* Rows of this table are part of the document whose key they have in this column. */
+/* SQL: rows of this table are part of the document whose key they have in this column. */
 Datum
 echocache_attach_dependent(PG_FUNCTION_ARGS)
 {
@@ -238,16 +243,15 @@ echocache_attach_dependent(PG_FUNCTION_ARGS)
 	}
 	relation_close(rel, NoLock);	/* ALTER TABLE wants it closed; the lock stays */
 
-	/* what is left of an earlier attachment does nothing, but has the name */
+	/* a trigger that an earlier attachment has left does nothing, but has the name */
 	if (!has_triggers)
 	{
 		ec_triggers_drop(relid, name, true);
 		ec_triggers_create(relid, name,
-								  get_namespace_name(get_func_namespace(fcinfo->flinfo->fn_oid)),
-								  true);
+						   get_namespace_name(get_func_namespace(fcinfo->flinfo->fn_oid)), true);
 	}
 
-	/* with the rights of the table's owner, who has created the extension */
+	/* the caller's rights on echocache.dependent do not matter */
 	catalog = table_open(ec_catalog_relation("dependent"), RowExclusiveLock);
 	values[Anum_ec_dependent_document - 1] = CStringGetTextDatum(name);
 	values[Anum_ec_dependent_relation - 1] = ObjectIdGetDatum(relid);
@@ -260,7 +264,7 @@ echocache_attach_dependent(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-/* And not any more. */
+/* SQL: rows of this table are no part of such documents any more. */
 Datum
 echocache_detach_dependent(PG_FUNCTION_ARGS)
 {

@@ -1,7 +1,10 @@
 /*-------------------------------------------------------------------------
  *
  * detach.c
- *	  Detach a table: its documents are invalidated, its triggers dropped.
+ *	  echocache_detach(): detach a table.
+ *
+ * All its documents are invalidated before the transaction commits, and the attachment
+ * lock keeps anybody from storing another one until it has ended.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -22,6 +25,7 @@
 #include "attachments/triggers.h"
 #include "commit/invalidate.h"
 #include "commit/locks.h"
+#include "commit/pending.h"
 #include "compat.h"
 #include "servers/outbox.h"
 #include "servers/placement.h"
@@ -31,9 +35,13 @@
 PG_FUNCTION_INFO_V1(echocache_detach);
 
 /*
- * Invalidate every document of a table that is being detached, and keep anybody
- * from storing another until this transaction has ended.  Returns how many keys
- * there were.  What cannot be reached now goes into the outbox.
+ * Invalidate every document of a table that is being detached, and keep anybody from
+ * storing another one until this transaction has ended, by the attachment lock, for which
+ * this waits.  Returns how many keys there were.
+ *
+ * What a server that is away may hold is noted in the outbox; but not with extension, since
+ * then the outbox goes, too, and a WARNING says what is left.  Throws what the exchange and
+ * a cancel throw.
  */
 int64
 ec_detach_invalidate(const char *name, Oid relid, bool extension)
@@ -51,10 +59,13 @@ ec_detach_invalidate(const char *name, Oid relid, bool extension)
 	}
 	else
 	{
-		bool		confirmed = ec_invalidate_all(name, &removed, !extension);
+		bool		confirmed = ec_invalidate_all(name, &removed, false);
 
 		ec_topology_leave();
-		if (extension && !confirmed)
+		/* not now: the outbox lock is held for the length of a commit only */
+		if (!confirmed && !extension)
+			ec_pending_purge(name);
+		else if (!confirmed)
 			ereport(WARNING,
 					(errmsg("cached documents of \"%s\" could not be invalidated from every server",
 							name),
@@ -63,6 +74,7 @@ ec_detach_invalidate(const char *name, Oid relid, bool extension)
 	return removed;
 }
 
+/* SQL: detach the table of this name. */
 Datum
 echocache_detach(PG_FUNCTION_ARGS)
 {
@@ -74,7 +86,7 @@ echocache_detach(PG_FUNCTION_ARGS)
 
 	ec_shmem_require();
 	PreventCommandIfReadOnly("echocache_detach()");
-	/* while we wait for the locks the name may become that of another's table */
+	/* while this waits for the locks the name may become that of another role's table */
 	do
 	{
 		tables = ec_attachment_tables(name);

@@ -3,6 +3,9 @@
  * filter.c
  *	  The filter of an attachment: from SQL to an expression, and back.
  *
+ * A stored filter is canonical: it is parsed and deparsed under settings of ours, so that
+ * no setting of the session, its search_path above all, changes what it means.
+ *
  * Copyright (c) 2026, echocache developers
  *
  *-------------------------------------------------------------------------
@@ -26,7 +29,10 @@
 static int	begin_canonical(void);
 static void filter_error(void *arg);
 
-/* What the text of a stored filter depends on.  Returns the level for AtEOXact_GUC(). */
+/*
+ * Set what the text of a stored filter depends on.  Returns the level for AtEOXact_GUC(),
+ * which an error calls by itself.
+ */
 static int
 begin_canonical(void)
 {
@@ -38,7 +44,7 @@ begin_canonical(void)
 	return nestlevel;
 }
 
-/* An error's position is one in the filter, not in the user's statement. */
+/* Error context: the position of an error is one in the filter, not in the statement. */
 static void
 filter_error(void *arg)
 {
@@ -54,9 +60,9 @@ filter_error(void *arg)
 }
 
 /*
- * The filter as an expression over the row: one boolean expression, or a syntax
- * error.  canonical: it is what ec_filter_deparse() has made, else names in it are the
- * caller's.  The relation is open and locked.
+ * The filter as an expression over the row.  Throws unless it is one boolean expression.
+ * canonical: ec_filter_deparse() has made the text; else names in it are found by the
+ * caller's search_path.  The relation is open and locked.
  */
 Node *
 ec_filter_parse(Relation rel, const char *filter, bool canonical)
@@ -100,7 +106,7 @@ ec_filter_parse(Relation rel, const char *filter, bool canonical)
 	return expr;
 }
 
-/* And back to SQL, with every name qualified, so that it means the same in every session. */
+/* The expression as SQL, with every name qualified.  ec_filter_parse() reads it again. */
 char *
 ec_filter_deparse(Oid relid, Node *expr)
 {

@@ -11,6 +11,7 @@
 #define ECHOCACHE_ATTACHMENTS_FILTER_H
 
 #include "nodes/nodes.h"
+#include "utils/relcache.h"
 
 extern Node *ec_filter_parse(Relation rel, const char *filter, bool canonical);
 extern char *ec_filter_deparse(Oid relid, Node *expr);

@@ -3,10 +3,13 @@
  * object.c
  *	  Objects that documents depend on are dropped, truncated or changed.
  *
- * Whatever drops them, a statement or a CASCADE from anywhere, no document outlives
- * what it needs: the hook detaches it, and invalidates what it had, before the object is
+ * Whatever drops an object, a statement or a CASCADE from anywhere, no attachment outlives
+ * what it needs: the hook detaches it, and invalidates its documents, before the object is
  * gone.  A statement that drops such a column or function is refused, unless it says
  * CASCADE.  Documents that merely look different afterwards are invalidated at the commit.
+ *
+ * A hook may load the configuration anew, by any lookup.  So it copies names and OIDs
+ * before it acts, and an attachment that is gone by then needs nothing any more.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -37,10 +40,10 @@
 #include "compat.h"
 #include "worker/database.h"
 
-/* Triggers that a document leaves behind on its tables. */
+/* Triggers that an attachment leaves behind on its tables. */
 typedef struct Leftover
 {
-	char	   *name;			/* the document's */
+	char	   *name;			/* the attachment's */
 	List	   *tables;			/* OIDs */
 } Leftover;
 
@@ -71,7 +74,7 @@ ec_object_init(void)
 
 /* ---------------------------------------------------------------- before the command */
 
-/* The documents that this function makes. */
+/* The attachments whose builder this function is; they may be unresolved. */
 static List *
 made_by(Oid function)
 {
@@ -84,7 +87,6 @@ made_by(Oid function)
 	return found;
 }
 
-/* Refuse to drop a function that makes documents; with CASCADE they are detached. */
 void
 ec_object_check_drop_function(DropStmt *stmt)
 {
@@ -110,7 +112,7 @@ ec_object_check_drop_function(DropStmt *stmt)
 	}
 }
 
-/* What a document needs this column of this table for, or NULL. */
+/* What the attachment needs this column of this table for; NULL: for nothing. */
 static const char *
 needed_for(EcAttachment *att, Oid relid, const char *column)
 {
@@ -142,7 +144,6 @@ needed_for(EcAttachment *att, Oid relid, const char *column)
 	return NULL;
 }
 
-/* The same for a column that a document needs; with CASCADE it is detached at once. */
 void
 ec_object_check_drop_column(EcAttachment *att, Oid relid, AlterTableCmd *cmd)
 {
@@ -189,7 +190,7 @@ object_access(ObjectAccessType access, Oid classId, Oid objectId, int subId, voi
 		ec_database_rescan_at_commit();
 }
 
-/* Invalidate the documents and say so; the triggers are gone or about to go. */
+/* Detach, and say so.  The triggers are gone or about to go. */
 static void
 detach(const char *name, Oid relid, bool extension)
 {
@@ -206,7 +207,7 @@ detach(const char *name, Oid relid, bool extension)
 		ec_catalog_forget(document);
 }
 
-/* Detach a table that stays. */
+/* Detach a table that stays.  An attachment that is gone meanwhile needs nothing. */
 static void
 detach_now(EcAttachment *att)
 {
@@ -215,7 +216,7 @@ detach_now(EcAttachment *att)
 	List	   *tables;
 	ListCell   *lc;
 
-	/* while we wait for the locks the name may become that of another table */
+	/* while this waits for the locks the name may become that of another table */
 	do
 	{
 		tables = ec_attachment_tables(name);
@@ -229,8 +230,9 @@ detach_now(EcAttachment *att)
 }
 
 /*
- * Triggers for this document are of no use any more.  They cannot be dropped while the
- * command drops other objects, which may be the very tables that they are on.
+ * Triggers for this attachment are of no use any more.  They cannot be dropped while the
+ * command drops other objects, which may be the very tables that they are on, so they
+ * are noted for ec_object_drop_leftovers().
  */
 static void
 leave_triggers(const char *name, List *tables)
@@ -244,10 +246,6 @@ leave_triggers(const char *name, List *tables)
 	MemoryContextSwitchTo(old);
 }
 
-/*
- * After the command: drop them, but not from another owner's table, where they do nothing
- * until they go with the extension, nor where an event trigger has attached it again.
- */
 void
 ec_object_drop_leftovers(void)
 {
@@ -268,17 +266,13 @@ ec_object_drop_leftovers(void)
 	}
 }
 
-/*
- * The transaction is over, or the command has failed and what was to be dropped is
- * attached: forget them.  They are in TopTransactionContext.  Never throws.
- */
 void
 ec_object_forget_leftovers(void)
 {
 	leftovers = NIL;
 }
 
-/* A dependent table goes. */
+/* A dependent table goes, and stops being part of the documents. */
 static void
 leave_dependent(const char *name, Oid relid)
 {
@@ -289,7 +283,7 @@ leave_dependent(const char *name, Oid relid)
 	ec_catalog_forget_dependent(name, relid);
 }
 
-/* A table goes: its document with it. */
+/* A table goes, and its attachment with it. */
 static void
 relation_dropped(Oid relid)
 {
@@ -325,8 +319,8 @@ relation_dropped(Oid relid)
 }
 
 /*
- * A column goes, perhaps with a type or a function by CASCADE: a document that
- * needs it goes too, others change.
+ * A column goes, perhaps with a type or a function by CASCADE.  An attachment that needs
+ * the column goes, too; documents of others change.
  */
 static void
 column_dropped(Oid relid, AttrNumber attno)
@@ -350,10 +344,6 @@ column_dropped(Oid relid, AttrNumber attno)
 		detach_now(lfirst(lc));
 }
 
-/*
- * All documents that depend on this table change with this transaction, and every
- * backend looks anew whether their triggers see all.
- */
 void
 ec_object_relation_changed(Oid relid)
 {
@@ -369,8 +359,8 @@ ec_object_relation_changed(Oid relid)
 }
 
 /*
- * A function is created, replaced or altered: perhaps it makes documents, or is one that
- * was missed.
+ * A function is created, replaced or altered.  Perhaps it is a builder, or one that was
+ * missing.
  */
 static void
 function_changed(Oid function)
@@ -385,7 +375,7 @@ function_changed(Oid function)
 		ec_pending_whole(((EcAttachment *) lfirst(lc))->relid);
 }
 
-/* A function goes, and the documents that it made with it. */
+/* A function goes, and the attachments whose builder it is. */
 static void
 function_dropped(Oid function)
 {

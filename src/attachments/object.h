@@ -7,8 +7,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef ECHOCACHE_OBJECT_H
-#define ECHOCACHE_OBJECT_H
+#ifndef ECHOCACHE_ATTACHMENTS_OBJECT_H
+#define ECHOCACHE_ATTACHMENTS_OBJECT_H
 
 #include "nodes/parsenodes.h"
 
@@ -17,36 +17,44 @@
 extern void ec_object_init(void);
 
 /*
- * Before the command: a function that makes documents is not dropped (2BP01), unless by
- * CASCADE.  Those are detached as it goes, and so are any that begin to use it after this.
- * Throws also what looking the functions up throws.  It acts on nothing, so any role may
- * come here; takes no lock and expects none.
+ * Before the command: refuse (2BP01) to drop a builder, unless by CASCADE.  With CASCADE
+ * the hook detaches as the function goes, also those that begin to use it after this.
+ * Throws also what looking the functions up throws.  Changes nothing, so any role may come
+ * here; takes no lock and expects none.
  */
 extern void ec_object_check_drop_function(DropStmt *stmt);
 
 /*
- * The same for a column that the document, which may be unresolved, needs in this table;
- * but CASCADE detaches it here.  That locks all its tables in AccessExclusiveLock, to the
- * end of the transaction, and its class, waiting for both, and talks to servers: throws
- * what these throw.  So the current role owns the table; it need not be locked yet.
+ * Before the command: refuse (2BP01) to drop a column that the attachment, which may be
+ * unresolved, needs in this table, unless by CASCADE.  With CASCADE the attachment is
+ * detached here: that locks all its tables in AccessExclusiveLock, to the end of the
+ * transaction, and the attachment lock, waiting for both, and talks to servers.  Throws
+ * what these throw.  The current role owns the table.
  */
 extern void ec_object_check_drop_column(EcAttachment *att, Oid relid, AlterTableCmd *cmd);
 
 /*
  * All documents that depend on this table, or composite type, are invalidated when this
- * transaction commits, and every backend looks anew whether their triggers see all;
- * nothing is done if there are none.  Throws what reading the extension's tables throws,
- * and 25000 once the transaction is fenced.  Takes no lock on the table: whoever changes
- * it has one that lasts as long as the transaction.
+ * transaction commits, and every backend looks anew whether the triggers see every change.
+ * Does nothing if there are none.  Throws what reading the extension's tables throws, and
+ * 25000 once the commit has begun.  Takes no lock on the table: whoever changes the table
+ * has one that lasts as long as the transaction.
  */
 extern void ec_object_relation_changed(Oid relid);
 
 /*
- * After each command: the triggers that documents detached by it have left on tables of
- * the current role's are dropped.  Throws what DROP TRIGGER throws, and locks as it does,
- * in AccessExclusiveLock to the end of the transaction; expects no lock.
+ * After each command: drop the triggers that attachments detached by it have left behind,
+ * where the current role owns the table.  On another role's table they stay and do nothing
+ * until they go with the extension.  They also stay where an event trigger has attached
+ * the table again.  Throws what DROP TRIGGER throws, and locks as it does, in
+ * AccessExclusiveLock to the end of the transaction; expects no lock.
  */
 extern void ec_object_drop_leftovers(void);
+
+/*
+ * The transaction is over, or the command has failed and what was to be dropped is
+ * attached: forget the leftovers, which live in TopTransactionContext.  Never throws.
+ */
 extern void ec_object_forget_leftovers(void);
 
-#endif							/* ECHOCACHE_OBJECT_H */
+#endif							/* ECHOCACHE_ATTACHMENTS_OBJECT_H */

@@ -1,12 +1,12 @@
 /*-------------------------------------------------------------------------
  *
  * rename.c
- *	  Columns, and functions that make documents, get other names.
+ *	  Columns and builders get other names.
  *
- * The configuration has both by name, so it is written anew in the transaction that
- * renames: no commit shows a new name in the catalogs and the old one here.  A filter is
- * parsed while its names are valid and written when the new ones are, so it means the
- * same columns throughout.
+ * The configuration has both by name, so the transaction that renames also writes the
+ * configuration: no commit shows a new name in the catalogs and the old one there.  A
+ * filter is parsed before the command, while its names are valid, and deparsed after it,
+ * so it means the same columns throughout.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -37,19 +37,19 @@
 #include "attachments/rename.h"
 #include "compat.h"
 
-/* A column of a table that has a role for a document is being renamed. */
+/* An attachment for which the table whose column is renamed has a role. */
 typedef struct Rename
 {
-	char	   *name;			/* the document's */
+	char	   *name;			/* the attachment's */
 	Oid			relid;
 	int			role;
 	Node	   *filter;			/* as it was parsed with the old name */
 } Rename;
 
-/* A function that makes documents, which may be about to get another name. */
+/* A builder, which may be about to get another name. */
 typedef struct Maker
 {
-	char	   *name;			/* the document's */
+	char	   *name;			/* the attachment's */
 	Oid			function;
 } Maker;
 
@@ -58,7 +58,6 @@ static void rename_keys(RenameStmt *stmt, List *renames);
 static Datum renamed(Datum name, RenameStmt *stmt);
 static Datum renamed_array(Datum names, RenameStmt *stmt);
 
-/* The functions that make documents, if the statement may give one another name. */
 List *
 ec_rename_functions(Node *stmt)
 {
@@ -80,7 +79,6 @@ ec_rename_functions(Node *stmt)
 	return list;
 }
 
-/* They may have got one: the configuration has them by name. */
 void
 ec_rename_follow_functions(List *makers)
 {
@@ -88,11 +86,6 @@ ec_rename_follow_functions(List *makers)
 		update_configuration(NIL, NULL, makers);
 }
 
-/*
- * A column of an attached table gets another name: the configuration must follow.
- * The filter is parsed while its old names are valid, with the lock that the
- * command will want.
- */
 List *
 ec_rename_begin(RenameStmt *stmt, Oid relid)
 {
@@ -130,7 +123,6 @@ ec_rename_begin(RenameStmt *stmt, Oid relid)
 	return renames;
 }
 
-/* It has got it. */
 void
 ec_rename_follow(List *renames, RenameStmt *stmt)
 {
@@ -138,6 +130,7 @@ ec_rename_follow(List *renames, RenameStmt *stmt)
 	rename_keys(stmt, renames);
 }
 
+/* The name, or the new one if it is the column that is renamed. */
 static Datum
 renamed(Datum name, RenameStmt *stmt)
 {
@@ -146,6 +139,7 @@ renamed(Datum name, RenameStmt *stmt)
 	return DirectFunctionCall1(namein, CStringGetDatum(stmt->newname));
 }
 
+/* The names, with the new one in the place of the old one. */
 static Datum
 renamed_array(Datum names, RenameStmt *stmt)
 {
@@ -161,7 +155,7 @@ renamed_array(Datum names, RenameStmt *stmt)
 										   TYPALIGN_CHAR));
 }
 
-/* Write the new names of columns, or of functions, into echocache.document. */
+/* Write the new names of columns, or of builders, into echocache.document. */
 static void
 update_configuration(List *renames, RenameStmt *stmt, List *makers)
 {
@@ -227,7 +221,7 @@ update_configuration(List *renames, RenameStmt *stmt, List *makers)
 	CommandCounterIncrement();
 }
 
-/* The same for the key columns in echocache.dependent. */
+/* Write the new names of key columns into echocache.dependent. */
 static void
 rename_keys(RenameStmt *stmt, List *renames)
 {

@@ -3,6 +3,11 @@
  * slot.c
  *	  Slots in shared memory: counters of an attachment, and its newest unflushed commit.
  *
+ * An attachment without a slot is neither read from the cache nor stored.  Two databases
+ * with one prefix never both have a slot for one name.  A slot is claimed by the first
+ * backend that uses the attachment, and given up at the commit of its detach, or at the
+ * end of an attach that is rolled back.
+ *
  * Copyright (c) 2026, echocache developers
  *
  *-------------------------------------------------------------------------
@@ -48,30 +53,29 @@ prefix_of(Oid dboid)
 }
 
 /*
- * The slot of an attached document in this database, claimed if need be.  NULL:
- * all are taken, or another database has a document with the same keys.  A
- * document without a slot is neither read from the cache nor stored.
+ * The slot of the attachment in this database, claimed if need be.  NULL: all slots are
+ * taken, or another database has an attachment with the same keys; the log says which.
  */
 EcSlot *
 ec_slot_claim(Oid relid, const char *name)
 {
-	EcSlot *slot = NULL;
-	EcSlot *free_slot = NULL;
+	EcSlot	   *slot = NULL;
+	EcSlot	   *free_slot = NULL;
 	bool		taken = false;
 
 	LWLockAcquire(ec_shmem->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < EC_MAX_ATTACHMENTS; i++)
 	{
-		EcSlot *d = &ec_shmem->slot[i];
+		EcSlot	   *s = &ec_shmem->slot[i];
 
-		if (d->dboid == InvalidOid)
-			free_slot = free_slot ? free_slot : d;
-		else if (d->dboid == MyDatabaseId && d->relid == relid)
-			slot = d;
-		else if (d->dboid != MyDatabaseId && strcmp(d->name, name) == 0)
+		if (s->dboid == InvalidOid)
+			free_slot = free_slot ? free_slot : s;
+		else if (s->dboid == MyDatabaseId && s->relid == relid)
+			slot = s;
+		else if (s->dboid != MyDatabaseId && strcmp(s->name, name) == 0)
 		{
 			const char *mine = prefix_of(MyDatabaseId);
-			const char *other = prefix_of(d->dboid);
+			const char *other = prefix_of(s->dboid);
 
 			taken |= other != NULL && strcmp(mine, other) == 0;
 		}
@@ -120,22 +124,22 @@ ec_slot_exists(Oid relid)
 	return has;
 }
 
-/* Give up a document's slot, after it was detached. */
+/* Give up the slot of this table, if it has one.  Never throws. */
 void
 ec_slot_free(Oid relid)
 {
 	LWLockAcquire(ec_shmem->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < EC_MAX_ATTACHMENTS; i++)
 	{
-		EcSlot *d = &ec_shmem->slot[i];
+		EcSlot	   *s = &ec_shmem->slot[i];
 
-		if (d->dboid == MyDatabaseId && d->relid == relid)
-			d->dboid = InvalidOid;
+		if (s->dboid == MyDatabaseId && s->relid == relid)
+			s->dboid = InvalidOid;
 	}
 	LWLockRelease(ec_shmem->lock);
 }
 
-/* Count; a document without a slot is not counted. */
+/* Add to a counter.  NULL for the slot: nothing is counted. */
 void
 ec_slot_count(EcSlot *slot, EcCounter what, uint64 by)
 {
@@ -144,8 +148,9 @@ ec_slot_count(EcSlot *slot, EcCounter what, uint64 by)
 }
 
 /*
- * G4: a commit that is not flushed yet has changed this document.  Called in
- * the COMMIT callback, with the locks held: who fills next sees it.
+ * G4: a commit that may not be flushed yet has changed a document of this slot.  Called in
+ * the COMMIT callback, while the key's lock is held: the next fill sees the LSN.  Never
+ * throws.
  */
 void
 ec_slot_publish_async(EcSlot *slot, XLogRecPtr lsn)
@@ -159,7 +164,7 @@ ec_slot_publish_async(EcSlot *slot, XLogRecPtr lsn)
 		;
 }
 
-/* May what the table says of this document be stored, as far as G4 goes? */
+/* Is every commit flushed that has changed a document of this slot (G4)? */
 bool
 ec_slot_is_flushed(EcSlot *slot)
 {
@@ -168,6 +173,7 @@ ec_slot_is_flushed(EcSlot *slot)
 	return lsn == 0 || !XLogNeedsFlush(lsn);
 }
 
+/* Note what this transaction does to the slot of the table, at this nesting level. */
 static void
 note_slot_change(Oid relid, bool attach)
 {
@@ -183,9 +189,8 @@ note_slot_change(Oid relid, bool attach)
 }
 
 /*
- * The table is about to be attached, and gets a slot in shared memory on the way,
- * which it must not keep when that is rolled back.  (A prepared transaction that is
- * rolled back leaves it behind.)
+ * The table is about to be attached.  The slot that it gets on the way is given up when
+ * the attach is rolled back.
  */
 void
 ec_slot_note_attach(Oid relid)
@@ -200,7 +205,7 @@ ec_slot_note_detach(Oid relid)
 	note_slot_change(relid, false);
 }
 
-/* The (sub)transaction at this level ends, with all below it. */
+/* The (sub)transaction at this level ends, with all below it.  Never throws. */
 void
 ec_slot_at_subend(int level, bool commit)
 {
@@ -223,7 +228,10 @@ ec_slot_at_subend(int level, bool commit)
 	}
 }
 
-/* Who was detached, and not attached again after it, gives up its slot.  Never throws. */
+/*
+ * A table that was detached, and not attached again after it, gives up its slot.  Called in
+ * the COMMIT callback: never throws.
+ */
 void
 ec_slot_at_commit(void)
 {
@@ -239,7 +247,7 @@ ec_slot_at_commit(void)
 	}
 }
 
-/* The transaction is over, and its memory is gone.  Never throws. */
+/* The transaction is over, and TopTransactionContext goes with it.  Never throws. */
 void
 ec_slot_at_end(void)
 {

@@ -90,15 +90,15 @@ ec_triggers_create(Oid relid, const char *name, const char *schema, bool depende
 }
 
 /*
- * Drop the triggers for the document of this name, whatever they are called; of
- * a table that is its own dependent, with dependent only those that make it one.
+ * Drop the triggers for the document of this name, whatever they are called; of a table that is
+ * its own dependent, with dependent only those that make it one.
  */
 void
 ec_triggers_drop(Oid relid, const char *name, bool dependent)
 {
 	Relation	rel = table_open(relid, AccessShareLock);
-	const char *qualified = quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),
-													   RelationGetRelationName(rel));
+	char	   *schema = get_namespace_name(RelationGetNamespace(rel));
+	const char *qualified = quote_qualified_identifier(schema, RelationGetRelationName(rel));
 	bool		own = dependent && linitial_oid(ec_attachment_tables(name)) == relid;
 	List	   *found = NIL;
 	ListCell   *lc;

@@ -33,6 +33,7 @@
 #include "read/member.h"
 #include "read/owner.h"
 #include "servers/exchange.h"
+#include "servers/outbox.h"
 #include "servers/placement.h"
 #include "servers/state.h"
 #include "servers/topology.h"
@@ -46,25 +47,28 @@ typedef enum Taken
 	TAKEN_FOREIGN				/* a document, of another key */
 } Taken;
 
+static bool has_noted_keys(int server, char *noted);
 static const EcFailure *first_failure(const EcRequest *reqs, int n);
 static bool shows(const char *value, size_t len, const EcShown *shown);
 static bool is_of_key(EcAttachment *att, const EcItem *item, const char *value, size_t len);
 static Taken take_hit(EcAttachment *att, EcItem *item, EcRequest *req, const EcOwner *owner);
 
 /*
- * An exchange of this read, as ec_exchange() makes it, in the time that the read has left;
- * at least a millisecond.  The topology is entered.
+ * An exchange of this read, of as many requests as there are, in the time that the read has
+ * left; at least a millisecond.  A long list goes in pieces, each with that time of its own.  The
+ * topology is entered.
  */
 bool
 ec_hit_exchange(EcPatience *patience, EcRequest *reqs, int n)
 {
 	EcDeadline	start = ec_deadline_in(0);
 	int64		left_us = ec_guc_timeout * INT64CONST(1000) - patience->spent_us;
+	int64		longest_us;
 	bool		ok;
 
 	Assert(ec_topology_is_entered());
-	ok = ec_exchange(reqs, n, start + Max(left_us, 1000), 0);
-	patience->spent_us += ec_deadline_in(0) - start;
+	ok = ec_exchange_pieces(reqs, n, start + Max(left_us, 1000), &longest_us);
+	patience->spent_us += longest_us;
 	return ok;
 }
 
@@ -76,6 +80,22 @@ ec_hit_time_is_left(const EcPatience *patience)
 }
 
 /*
+ * On a standby: has the outbox, as far as it has been replayed, a row for this server?  Then
+ * the primary could not reach the server, and a session that has seen a change may find the old
+ * document there. The rows of a change are replayed together with it.  noted remembers the
+ * answers of one call.
+ */
+static bool
+has_noted_keys(int server, char *noted)
+{
+	if (!RecoveryInProgress())
+		return false;
+	if (noted[server] == 0)
+		noted[server] = ec_outbox_read(ec_placement_name(server), 1) == NIL ? 'n' : 'y';
+	return noted[server] == 'y';
+}
+
+/*
  * Decide for each item whether the cache may answer it (ASK) or the table is to (TABLE), and
  * place the key.  The topology is entered.  With fallback = off throws 08006 if a key's server
  * is not UP.
@@ -83,6 +103,7 @@ ec_hit_time_is_left(const EcPatience *patience)
 void
 ec_hit_classify(EcAttachment *att, EcItem *items, int n)
 {
+	char		noted[EC_MAX_SERVERS] = {0};
 	bool		changing = ec_running_changes(att);
 
 	Assert(ec_topology_is_entered());
@@ -102,7 +123,7 @@ ec_hit_classify(EcAttachment *att, EcItem *items, int n)
 		{
 			item->hash = ec_locks_hash(att->relid, item->id, idlen);
 			item->server = ec_placement_of(item->key, item->keylen);
-			if (ec_state_of(item->server) == EC_UP)
+			if (ec_state_of(item->server) == EC_UP && !has_noted_keys(item->server, noted))
 				item->state = EC_ITEM_ASK;
 			else
 				ec_slot_count(att->slot, EC_BYPASS_SERVER, 1);
@@ -220,9 +241,8 @@ first_failure(const EcRequest *reqs, int n)
 /*
  * Ask the cache for every item in state ASK.  Hits become DONE, and what a failed exchange
  * leaves open becomes TABLE.  What is there but is no document of the item is invalidated, by
- * its token.
- * The topology is entered.  Throws what an exchange throws, and with fallback = off 08006 if
- * it fails.
+ * its token. The topology is entered.  Throws what an exchange throws, and with fallback = off
+ * 08006 if it fails.
  */
 void
 ec_hit_ask(EcAttachment *att, EcItem *items, int n, const EcOwner *owner,

@@ -3,10 +3,9 @@
  * outbox.c
  *	  The durable list of keys that a server still holds against the truth.
  *
- * A transaction that cannot confirm its markers on a server, because that is
- * DOWN, writes one row for each such key into echocache.outbox, as part of itself.
- * Rows are never merged, nor left out because one is there: the worker may just
- * have dealt with that one.
+ * A transaction that cannot confirm its markers on a server, because that is DOWN, writes one
+ * row for each such key into echocache.outbox, as part of itself. Rows are never merged, nor
+ * left out because one is there: the worker may just have dealt with that one.
  *
  * Each server has an outbox lock.  A writer takes it in share mode, as its last
  * lock, before it reads the state DOWN that makes it write rows, and keeps it to
@@ -73,45 +72,61 @@ ec_outbox_lock(const char *server)
 }
 
 /*
- * The worker's: does nobody hold it now?  If somebody does and it is a prepared
- * transaction, holder gets its name, else it becomes empty.  In a transaction.
+ * The worker's: does nobody hold it now?  If somebody does, *holder says who, as far as
+ * that can be found out.  In a transaction.
  */
 bool
-ec_outbox_is_free(const char *server, char *holder, size_t size)
+ec_outbox_is_free(const char *server, EcOutboxHolder *holder)
 {
+	static const char query[] =
+		"SELECT o.pid, p.gid FROM pg_catalog.pg_locks AS o "
+		"LEFT JOIN pg_catalog.pg_locks AS x "
+		"ON x.virtualtransaction OPERATOR(pg_catalog.=) o.virtualtransaction "
+		"AND x.locktype OPERATOR(pg_catalog.=) 'transactionid' AND x.pid IS NULL "
+		"LEFT JOIN pg_catalog.pg_prepared_xacts AS p "
+		"ON p.transaction OPERATOR(pg_catalog.=) x.transactionid "
+		"WHERE o.locktype OPERATOR(pg_catalog.=) 'advisory' "
+		"AND o.database OPERATOR(pg_catalog.=) $1 AND o.classid OPERATOR(pg_catalog.=) $2 "
+		"AND o.objid OPERATOR(pg_catalog.=) $3 AND o.objsubid OPERATOR(pg_catalog.=) $4 "
+		"AND (o.pid IS NOT NULL OR p.gid IS NOT NULL) ORDER BY o.pid NULLS FIRST LIMIT 1";
 	LOCKTAG		tag;
-	Oid			types[3] = {OIDOID, OIDOID, INT4OID};
-	Datum		values[3];
+	Oid			types[4] = {OIDOID, OIDOID, OIDOID, INT2OID};
+	Datum		values[4];
 
-	holder[0] = '\0';
+	memset(holder, 0, sizeof(EcOutboxHolder));
 	outbox_tag(&tag, server);
 	if (LockAcquire(&tag, EC_OUTBOX_ALONE, false, true) != LOCKACQUIRE_NOT_AVAIL)
 	{
 		LockRelease(&tag, EC_OUTBOX_ALONE, false);
 		return true;
 	}
-	values[0] = ObjectIdGetDatum(tag.locktag_field2);
-	values[1] = ObjectIdGetDatum(tag.locktag_field3);
-	values[2] = Int32GetDatum((int16) tag.locktag_field4);	/* as pg_locks shows it */
+	values[0] = ObjectIdGetDatum(MyDatabaseId);
+	values[1] = ObjectIdGetDatum(tag.locktag_field2);
+	values[2] = ObjectIdGetDatum(tag.locktag_field3);
+	values[3] = Int16GetDatum((int16) tag.locktag_field4);	/* as pg_locks shows it */
 	SPI_connect();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	if (SPI_execute_with_args("SELECT p.gid FROM pg_catalog.pg_locks o "
-							  "JOIN pg_catalog.pg_locks x USING (virtualtransaction) "
-							  "JOIN pg_catalog.pg_prepared_xacts p "
-							  "ON p.transaction = x.transactionid "
-							  "WHERE o.locktype = 'advisory' AND o.classid = $1 AND o.objid = $2 "
-							  "AND o.objsubid = $3 AND o.pid IS NULL AND x.pid IS NULL "
-							  "ORDER BY p.prepared LIMIT 1", 3, types, values, NULL, true,
-							  1) == SPI_OK_SELECT && SPI_processed == 1)
-		strlcpy(holder, SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1), size);
+	if (SPI_execute_with_args(query, 4, types, values, NULL, true, 1) == SPI_OK_SELECT &&
+		SPI_processed == 1)
+	{
+		HeapTuple	tuple = SPI_tuptable->vals[0];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+		bool		isnull;
+		Datum		pid = SPI_getbinval(tuple, desc, 1, &isnull);
+
+		if (!isnull)
+			holder->pid = DatumGetInt32(pid);
+		else
+			strlcpy(holder->gid, SPI_getvalue(tuple, desc, 2), sizeof(holder->gid));
+	}
 	PopActiveSnapshot();
 	SPI_finish();
 	return false;
 }
 
 /*
- * Note a key, or with NULL the whole document, in the current transaction,
- * whatever the role's privileges are.  The caller holds the outbox lock.
+ * Note a key, or with NULL the whole document, in the current transaction, whatever the role's
+ * privileges are.  The caller holds the outbox lock.
  */
 void
 ec_outbox_add(const char *server, const char *document, const char *key, int keylen)

@@ -3,6 +3,10 @@
  * state.c
  *	  States of servers: UP, DOWN or RECOVERING, for each database.
  *
+ * A state is one word with an epoch (shmem.h).  Any process makes a server DOWN when an
+ * exchange fails; only the database's worker makes it RECOVERING and UP, by compare-and-swap on
+ * the word that it has seen.
+ *
  * Copyright (c) 2026, echocache developers
  *
  *-------------------------------------------------------------------------
@@ -23,9 +27,9 @@
 static bool make_down(EcDatabase *db, int server);
 
 /*
- * This database's slot, or NULL when its worker has not claimed one yet; the
- * launcher is then told.  Slots are claimed and freed under the lock; the oid
- * is checked without it, which at worst sees a slot a moment too late.
+ * This database's slot, or NULL when its worker has not claimed one yet; the launcher is then
+ * told.  Slots are claimed and freed under the lock; the oid is checked without it, which at
+ * worst sees a slot a moment too late.
  */
 EcDatabase *
 ec_state_database(void)
@@ -61,6 +65,7 @@ ec_state_of(int server)
 	return EC_STATE(pg_atomic_read_u64(&db->state[server]));
 }
 
+/* A server's state word.  To change it, see ec_state_read(). */
 uint64
 ec_state_word(EcDatabase *db, int server)
 {
@@ -68,9 +73,9 @@ ec_state_word(EcDatabase *db, int server)
 }
 
 /*
- * The same, for one who has entered this generation: false if there is a newer one,
- * whose servers the words are about.  They are reset together with the generation, so
- * that a word from here cannot be swapped any more after that.
+ * The state word, for a process that has entered this generation.  false: there is a newer
+ * one, and the words are about its servers.  Words are reset together with the generation, so a
+ * word that was read here cannot be swapped after that.
  */
 bool
 ec_state_read(EcDatabase *db, int server, uint64 generation, uint64 *word)
@@ -85,8 +90,8 @@ ec_state_read(EcDatabase *db, int server, uint64 generation, uint64 *word)
 }
 
 /*
- * Change a state that is still what the caller saw, who gets the new word; the
- * epoch grows, so that whoever else works on the old one finds out.
+ * Change a state that is still the word that the caller saw; *word becomes the new one.  The
+ * epoch grows, so that everybody else who works on the old word finds out.
  */
 bool
 ec_state_swap(EcDatabase *db, int server, uint64 *word, EcState to, bool purge)
@@ -101,7 +106,7 @@ ec_state_swap(EcDatabase *db, int server, uint64 *word, EcState to, bool purge)
 	return true;
 }
 
-/* Every server of this database is RECOVERING, and must be purged: a new start. */
+/* A new start: every server of this database is RECOVERING, and must be purged. */
 void
 ec_state_reset(EcDatabase *db)
 {
@@ -116,9 +121,9 @@ ec_state_reset(EcDatabase *db)
 }
 
 /*
- * Has the outbox a row for every document as a whole, for as long as this server
- * stays DOWN?  To be asked under its outbox lock: the worker takes them up only
- * when the state has changed and we have ended.
+ * Has the outbox a row for every attachment as a whole, for as long as this server stays DOWN?
+ * The caller holds the server's outbox lock: the worker takes the rows up only when the state
+ * has changed and the caller's transaction has ended.
  */
 bool
 ec_state_all_noted(int server)
@@ -160,9 +165,9 @@ ec_state_retry_unclaimed(int server)
 }
 
 /*
- * An exchange with this server has failed: it is DOWN for every database, and
- * nobody waits for it again until a worker has brought it back.  Logged once,
- * by the one who changes the state.  May be called in the COMMIT callback.
+ * An exchange with this server has failed: it is DOWN for every database, and nobody waits for
+ * it again until a worker has brought it back.  The process that changes the state logs it, so
+ * that it is logged once.  May be called in the COMMIT callback: never throws.
  */
 void
 ec_state_down(uint64 generation, int server, const char *reason)
@@ -197,7 +202,7 @@ ec_state_set_error(int server, const char *reason)
 	LWLockRelease(ec_shmem->lock);
 }
 
-/* And why it is not, palloc'd. */
+/* Why a server is not UP, palloc'd; empty if nothing is known. */
 char *
 ec_state_error(int server)
 {
@@ -209,6 +214,7 @@ ec_state_error(int server)
 	return pstrdup(reason);
 }
 
+/* What users call a state. */
 const char *
 ec_state_name(EcState state)
 {

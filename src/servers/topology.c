@@ -3,9 +3,9 @@
  * topology.c
  *	  Which servers there are, and who goes by which list of them.
  *
- * The topology is published as a generation, and used by those who have entered it;
- * the rules are in shmem.h.  The postmaster publishes the first one, all others the launcher,
- * which also resolves names: that can block for long.
+ * The topology is published as a generation, and used by processes that have entered it; the
+ * rules are in shmem.h.  The postmaster publishes the first generation, the launcher all
+ * others.  The launcher also resolves names, which can block for long.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -19,6 +19,7 @@
 #include "access/xact.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
+#include "storage/proc.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
@@ -28,8 +29,8 @@
 #include "servers/topology.h"
 #include "shmem.h"
 
-/* By then the launcher has taken over from the postmaster, or will not. */
-#define FIRST_TOPOLOGY_MS	5000
+/* How often a commit without a launcher is logged. */
+#define NO_LAUNCHER_MS	60000
 
 static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
 
@@ -50,8 +51,9 @@ static void shmem_startup(void);
 /* ---------------------------------------------------------------- publishing */
 
 /*
- * The addresses of a server; with numeric, only what needs no resolver.  (localhost is in the
- * hosts file, and the postmaster looks it up for listen_addresses as well.)
+ * Set the addresses of a server; with numeric, only those that need no resolver.  (localhost
+ * is in the hosts file, and the postmaster looks it up for listen_addresses as well.)  Never
+ * throws; a name that does not resolve has no address.
  */
 static void
 resolve_server(EcServer *s, bool numeric)
@@ -134,7 +136,7 @@ shmem_startup(void)
 	if (pg_atomic_read_u64(&ec_shmem->generation) != 0)
 		return;
 	ec_shmem->nservers = make_servers(ec_shmem->server);
-	ec_shmem->enabled = ec_guc_enabled;
+	ec_shmem->enabled = ec_guc_enabled && !IsBinaryUpgrade;	/* pg_upgrade changes no row */
 	pg_atomic_write_u64(&ec_shmem->generation, EC_FIRST_GENERATION);
 }
 
@@ -147,9 +149,9 @@ ec_topology_init(void)
 }
 
 /*
- * Publish what the settings say as a new generation.  Every server begins as
- * RECOVERING: keys may have moved, and what was left where they were before is
- * purged before anybody reads.  Names keep the addresses that are known.
+ * Publish what the settings say as a new generation.  Every server begins as RECOVERING: keys
+ * may have moved, and what was left in their old places is purged before anybody reads.  Names
+ * keep the addresses that are known.  By the launcher only; throws out of memory.
  */
 void
 ec_topology_publish(void)
@@ -203,8 +205,9 @@ ec_topology_publish(void)
 }
 
 /*
- * Resolve the names again.  A server that gets its first addresses can be used
- * now; other addresses than before are other servers, and a new topology.
+ * Resolve the names again.  A server that gets its first addresses can be used from now on;
+ * other addresses than before mean another server, and a new generation.  By the launcher
+ * only; may block for as long as the resolver likes.
  */
 void
 ec_topology_resolve_names(void)
@@ -243,9 +246,9 @@ ec_topology_resolve_names(void)
 /* ---------------------------------------------------------------- entering */
 
 /*
- * Enter the current topology: from here to ec_topology_leave() it stays the
- * one that counts for this process, since nobody trusts a later one before all have left it.
- * Returns its generation.  Throws out of memory only, with nothing entered.
+ * Enter the current topology: from here to ec_topology_leave() it stays the one that counts for
+ * this process, since nobody trusts a later one before all have left it. Returns its
+ * generation.  Throws out of memory only, with nothing entered.
  */
 uint64
 ec_topology_enter(void)
@@ -297,19 +300,25 @@ ec_topology_is_entered(void)
 }
 
 /*
- * Is there a launcher that goes on from this generation?  Without one (for want of
- * max_worker_processes) no server comes UP, nothing clears the outbox, and the cache is as
- * good as off: after a moment nobody who commits shall ask for it.
+ * A commit has entered the first generation: the launcher has not taken over from the
+ * postmaster yet.  The commit sends its markers as any other does, but no server becomes UP and
+ * the outbox is not needed, since the launcher's first generation has every server purged.  A
+ * launcher that does not come (for want of max_worker_processes) is logged once a minute.
  */
-bool
-ec_topology_is_served(uint64 generation)
+void
+ec_topology_without_launcher(void)
 {
-	uint64		now = GetCurrentTimestamp();
-	uint64		since = 0;
+	uint64		now = (uint64) GetCurrentTimestamp();
+	uint64		logged = pg_atomic_read_u64(&ec_shmem->no_launcher_logged);
 
-	return generation != EC_FIRST_GENERATION ||
-		pg_atomic_compare_exchange_u64(&ec_shmem->first_entered, &since, now) ||
-		!TimestampDifferenceExceeds(since, now, FIRST_TOPOLOGY_MS);
+	if (!TimestampDifferenceExceeds((TimestampTz) logged, (TimestampTz) now, NO_LAUNCHER_MS) ||
+		!pg_atomic_compare_exchange_u64(&ec_shmem->no_launcher_logged, &logged, now))
+		return;
+	ereport(LOG,
+			(errmsg("echocache: the launcher has not started"),
+			 errdetail("No document is read from the cache.  Commits go on as with a launcher."),
+			 errhint("Perhaps max_worker_processes is too small."),
+			 errhidestmt(true), errhidecontext(true)));
 }
 
 /*
@@ -323,17 +332,23 @@ ec_topology_at_end(int level)
 		ec_topology_leave();
 }
 
-/* Has everybody left the generations before this one? */
+/*
+ * Has everybody left the generations before this one?  If not, *pid and *dboid are those of a
+ * process that has not.
+ */
 bool
-ec_topology_all_left(uint64 before)
+ec_topology_all_left(uint64 before, int *pid, Oid *dboid)
 {
 	pg_memory_barrier();
 	for (int i = 0; i < ec_shmem->nprocs; i++)
 	{
 		uint64		in = pg_atomic_read_u64(&ec_shmem->entered[i]);
 
-		if (in != 0 && in < before)
-			return false;
+		if (in == 0 || in >= before)
+			continue;
+		*pid = GetPGProcByNumber(i)->pid;
+		*dboid = GetPGProcByNumber(i)->databaseId;
+		return false;
 	}
 	return true;
 }

@@ -21,8 +21,8 @@ extern void ec_topology_resolve_names(void);
 extern uint64 ec_topology_enter(void);
 extern void ec_topology_leave(void);
 extern bool ec_topology_is_entered(void);
-extern bool ec_topology_is_served(uint64 generation);
+extern void ec_topology_without_launcher(void);
 extern void ec_topology_at_end(int level);
-extern bool ec_topology_all_left(uint64 before);
+extern bool ec_topology_all_left(uint64 before, int *pid, Oid *dboid);
 
 #endif							/* ECHOCACHE_TOPOLOGY_H */

@@ -12,6 +12,7 @@
 #include <limits.h>
 
 #include "access/tupdesc.h"
+#include "catalog/namespace.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
@@ -20,6 +21,7 @@
 #include "attachments/attachment.h"
 #include "commit/invalidate.h"
 #include "commit/locks.h"
+#include "commit/pending.h"
 #include "deadline.h"
 #include "guc.h"
 #include "net/request.h"
@@ -32,7 +34,9 @@
 #include "sql/admin.h"
 #include "sql/batch.h"
 #include "sql/support.h"
+#include "worker/database.h"
 
+PG_FUNCTION_INFO_V1(echocache_check_install);
 PG_FUNCTION_INFO_V1(echocache_is_available);
 PG_FUNCTION_INFO_V1(echocache_health);
 PG_FUNCTION_INFO_V1(echocache_connect);
@@ -40,6 +44,30 @@ PG_FUNCTION_INFO_V1(echocache_disconnect);
 PG_FUNCTION_INFO_V1(echocache_purge);
 
 static bool try_op(EcRequest *req);
+
+/*
+ * The script of the extension calls this before it makes anything.  The schema of its own must
+ * not be there, since whoever made it could have put anything into it.  And there must be a
+ * slot for the database, as far as that is known: databases claim theirs a moment later.
+ */
+Datum
+echocache_check_install(PG_FUNCTION_ARGS)
+{
+	if (OidIsValid(get_namespace_oid("echocache", true)))
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_SCHEMA),
+				 errmsg("schema \"echocache\" exists already"),
+				 errdetail("The extension makes a schema of this name for its tables."),
+				 errhint("Drop or rename that schema, and run CREATE EXTENSION echocache, with "
+						 "SCHEMA and another name for its functions if need be.")));
+	if (ec_shmem != NULL && !ec_database_has_room())
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("too many databases have the extension \"echocache\""),
+				 errdetail("There can be %d in a cluster.", EC_MAX_DATABASES),
+				 errhint("Drop the extension where it is not needed.")));
+	PG_RETURN_VOID();
+}
 
 /* Is the cache enabled, and at least one server UP for this database? */
 Datum
@@ -83,7 +111,7 @@ echocache_health(PG_FUNCTION_ARGS)
 	{
 		Datum		values[7] = {0};
 		bool		nulls[7] = {0};
-		EcRequest		req = {.server = i,.key = key,.keylen = (int) strlen(key)};
+		EcRequest	req = {.server = i,.key = key,.keylen = (int) strlen(key)};
 		int64		start = ec_deadline_in(0);
 		bool		got;
 
@@ -143,10 +171,9 @@ echocache_disconnect(PG_FUNCTION_ARGS)
 }
 
 /*
- * Invalidate all documents of a name from all servers, now and not at the commit;
- * returns how many keys there were.  From a server that is away they are invalidated
- * before anybody reads there again, if this transaction commits; until then
- * nobody stores any.
+ * Invalidate all documents of a name from all servers, now and not at the commit; returns how
+ * many keys there were.  From a server that is away they are invalidated before anybody reads
+ * there again, if this transaction commits; until then nobody stores any.
  */
 Datum
 echocache_purge(PG_FUNCTION_ARGS)
@@ -165,8 +192,10 @@ echocache_purge(PG_FUNCTION_ARGS)
 	PreventCommandDuringRecovery(function);
 	(void) ec_locks_attachment(relid, EC_LOCK_ATTACHMENT_INVALIDATE, true);
 	ec_batch_topology(function);
-	if (ec_invalidate_all(name, &removed, true))
+	if (ec_invalidate_all(name, &removed, false))
 		ec_locks_release_attachment(relid, EC_LOCK_ATTACHMENT_INVALIDATE);
+	else
+		ec_pending_purge(name);
 	ec_topology_leave();
 	PG_RETURN_INT64(removed);
 }

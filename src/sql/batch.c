@@ -3,15 +3,15 @@
  * batch.c
  *	  What goes over all documents of a name shares this: warm and verify.
  *
- * A sweep is one statement, in batches.  Of each it keeps nothing but counts, and
- * between two of them it holds no lock of ours and is in no topology, so that
- * nobody waits for more than one batch.  What it stores goes by the fence as a fill
- * does: class in share mode, keys in store mode, neither with waiting; marker; a
- * snapshot taken after that; the document by CAS.  The tables that the query
- * reads are locked beforehand, to the end of the transaction as by any query.
+ * A function that goes over all documents is one statement, in batches.  Of each batch it
+ * keeps nothing but counts.  Between two batches it holds no lock of ours and is in no
+ * topology, so that nobody waits for more than one batch.  What it stores goes by the fence as
+ * a fill does: the attachment lock in share mode and keys in store mode, neither with waiting;
+ * the marker; a snapshot that is taken after the marker; the document, by its token.  The
+ * tables that the query reads are locked beforehand, to the end of the transaction as by any
+ * query.
  *
- * The table's owner reads, since whoever may call these functions is shown no
- * document.
+ * The table's owner reads, since these functions show their caller no document.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -53,8 +53,8 @@
 static void check_transaction(const char *function);
 
 /*
- * Not where a fill would be refused: what this transaction has written nobody else
- * may see yet, and an old snapshot shows old rows.
+ * Throws where a fill would be refused: nobody else may see yet what this transaction has
+ * written, and an old snapshot shows old rows.
  */
 static void
 check_transaction(const char *function)
@@ -72,45 +72,46 @@ check_transaction(const char *function)
 
 /*
  * Begin to go over the documents of a name, which must stay where it is.  Throws
- * where that cannot be: see the function's entry in README.md.
+ * where that cannot be: see the function's entry in doc/functions.md.
  */
 void
-ec_batch_begin(EcBatch *sweep, const char *function, const char *name)
+ec_batch_begin(EcBatch *batch, const char *function, const char *name)
 {
-	memset(sweep, 0, sizeof(EcBatch));
-	sweep->function = function;
-	sweep->name = name;
+	memset(batch, 0, sizeof(EcBatch));
+	batch->function = function;
+	batch->name = name;
 	(void) ec_attachment_require(name);
 	PreventCommandDuringRecovery(function);
 	check_transaction(function);
-	ec_batch_attachment(sweep);
+	ec_batch_attachment(batch);
 	ec_batch_topology(function);	/* is there one? */
 	ec_topology_leave();
 }
 
 /*
- * Have the document as it is now, with the locks that its query will need.  May wait
- * for these; the caller holds nothing of ours.
+ * Have the attachment as it is now, and the locks that its query will need.  May wait for
+ * these locks; the caller holds none of ours.  Throws 55000 when the attachment is not cached,
+ * or has become that of another table.
  */
 void
-ec_batch_attachment(EcBatch *sweep)
+ec_batch_attachment(EcBatch *batch)
 {
 	EcAttachment *att;
 
-	while ((att = ec_attachment_require(sweep->name)) != sweep->att)
+	while ((att = ec_attachment_require(batch->name)) != batch->att)
 	{
-		if (sweep->att != NULL && sweep->att->relid != att->relid)
+		if (batch->att != NULL && batch->att->relid != att->relid)
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					 errmsg("document \"%s\" was attached to another table meanwhile",
-							sweep->name)));
+							batch->name)));
 		ec_fill_lock_tables(att);
-		sweep->att = att;
+		batch->att = att;
 	}
 	if (att->suspended)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("document \"%s\" is not cached", sweep->name),
+				 errmsg("document \"%s\" is not cached", batch->name),
 				 errdetail("A trigger of echocache on its table is disabled or gone, or another "
 						   "database uses its keys.")));
 }
@@ -127,56 +128,56 @@ ec_batch_topology(const char *function)
 }
 
 /*
- * Begin a batch: interrupts, what may have changed, the topology, and the class in
- * share mode.  false: a bulk writer has the class, and has had it for as long as
- * it is worth to wait; then nothing is entered or held.
+ * Begin a batch: serve interrupts, see what may have changed, enter the topology, take the
+ * attachment lock in share mode.  false: a bulk writer holds that lock, and has held it for as
+ * long as it is worth to wait; then nothing is entered or held.
  *
- * The document is looked up under the class lock once more: whoever changes it in
- * a way that we do not see takes that lock first.
+ * The attachment is looked up under its lock once more: whoever changes it in a way that its
+ * documents do not show takes that lock first.
  */
 bool
-ec_batch_enter(EcBatch *sweep)
+ec_batch_enter(EcBatch *batch)
 {
 	for (int tries = 1;; tries++)
 	{
 		EcAttachment *att;
 
 		CHECK_FOR_INTERRUPTS();
-		check_transaction(sweep->function);
-		ec_batch_attachment(sweep);
-		att = sweep->att;
-		ec_batch_topology(sweep->function);
+		check_transaction(batch->function);
+		ec_batch_attachment(batch);
+		att = batch->att;
+		ec_batch_topology(batch->function);
 		if (ec_locks_attachment(att->relid, EC_LOCK_ATTACHMENT_SHARE, false))
 		{
-			if (ec_attachment_by_name(sweep->name) == att)
+			if (ec_attachment_by_name(batch->name) == att)
 			{
-				sweep->class_busy = false;
+				batch->lock_busy = false;
 				return true;
 			}
 			ec_locks_release_attachment(att->relid, EC_LOCK_ATTACHMENT_SHARE);
 		}
 		ec_topology_leave();
-		if (sweep->class_busy || tries == CLASS_TRIES)
+		if (batch->lock_busy || tries == CLASS_TRIES)
 			break;
 		ec_deadline_nap(CLASS_NAP_MS);
 	}
-	sweep->class_busy = true;
+	batch->lock_busy = true;
 	return false;
 }
 
-/* The batch is over; its keys are unlocked. */
+/* The batch is over; the caller has released its keys. */
 void
-ec_batch_leave(EcBatch *sweep)
+ec_batch_leave(EcBatch *batch)
 {
-	ec_locks_release_attachment(sweep->att->relid, EC_LOCK_ATTACHMENT_SHARE);
+	ec_locks_release_attachment(batch->att->relid, EC_LOCK_ATTACHMENT_SHARE);
 	ec_topology_leave();
 }
 
 /*
- * Send many requests, and wait for the answers.  They go in pieces with a deadline
- * each, so that a long way to a server is not taken for its end; valuelen says how
- * much each will carry in either direction.  A server that is DOWN, since just
- * now perhaps, is not asked: EC_FAILED.  Throws for interrupts.
+ * Send many requests, and wait for the answers.  They go in pieces with a deadline each, so
+ * that a slow network is not taken for a dead server; a request's valuelen says how much it will
+ * carry in either direction.  A server that is DOWN, since just now perhaps, is not asked: its
+ * requests are EC_FAILED.  Throws for interrupts.
  */
 void
 ec_batch_exchange(EcRequest *reqs, int n)
@@ -190,7 +191,7 @@ ec_batch_exchange(EcRequest *reqs, int n)
 		for (end = first; end < n && (end == first || bytes + reqs[end].valuelen <= PIECE_BYTES);
 			 end++)
 		{
-			EcRequest	   *req = &reqs[end];
+			EcRequest  *req = &reqs[end];
 
 			if (req->skip)
 				continue;
@@ -204,34 +205,45 @@ ec_batch_exchange(EcRequest *reqs, int n)
 }
 
 /*
- * The rows with these distinct ids as they are now: a snapshot is taken that has
- * every commit that came before.  false: not now; the function that makes the
- * documents needs a lock of somebody who may be waiting for us.  Throws what the
- * query, or that function, throws.
+ * Read the rows with these distinct ids as they are now: the snapshot has every commit that
+ * came before.  false: not now, since the builder needs a lock whose holder may be waiting for
+ * one of ours.  Throws what the query, or the builder, throws, and 55000 when the topology is
+ * another one afterwards.
  */
 bool
-ec_batch_fetch(EcBatch *sweep, EcRow *rows, int n)
+ec_batch_fetch(EcBatch *batch, EcRow *rows, int n)
 {
-	if (n > 0 && sweep->att->function_name)
-		return ec_build_may_store(sweep->att) &&
-			ec_fetch_guarded(sweep->att, rows, n, false) == EC_FETCH_DONE;
-	ec_fetch(sweep->att, rows, n, GetLatestSnapshot(), true);
-	return true;
+	uint64		generation = ec_placement_generation();
+	bool		read = true;
+
+	/* the owner's code may take its time, and everybody waits for who is in an older generation */
+	ec_topology_leave();
+	if (n > 0 && batch->att->function_name)
+		read = ec_build_may_store(batch->att) &&
+			ec_fetch_guarded(batch->att, rows, n, false) == EC_FETCH_DONE;
+	else
+		ec_fetch(batch->att, rows, n, GetLatestSnapshot(), true);
+	(void) ec_placement_enter_always();
+	if (ec_placement_generation() != generation)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the cache was configured anew while %s was running", batch->function),
+				 errhint("Run it again.")));
+	return read;
 }
 
 /*
- * Prepare a query of ours, for as long as the caller is connected to SPI.  It is
- * planned for its values each time: what is good for a few rows behind some key is
- * not what an unknown limit would get.
+ * Prepare a query of ours, for as long as the caller is connected to SPI.  It is planned anew
+ * for its values each time: a plan for an unknown limit is bad for a few rows behind some key.
  */
 SPIPlanPtr
-ec_batch_prepare(EcBatch *sweep, const char *sql, int nargs, Oid *argtypes)
+ec_batch_prepare(EcBatch *batch, const char *sql, int nargs, Oid *argtypes)
 {
 	MemoryContext context = CurrentMemoryContext;
 	EcActing	before;
 	SPIPlanPtr	plan;
 
-	ec_act_begin(sweep->att, true, &before);
+	ec_act_begin(batch->att, true, &before);
 	plan = SPI_prepare_cursor(sql, nargs, argtypes, CURSOR_OPT_CUSTOM_PLAN);
 	ec_act_end(&before);
 	MemoryContextSwitchTo(context); /* SPI has left us in its own */
@@ -241,19 +253,19 @@ ec_batch_prepare(EcBatch *sweep, const char *sql, int nargs, Oid *argtypes)
 }
 
 /*
- * Run a query of ours as the table's owner, with the newest snapshot; returns how many
- * rows it gives, which are in SPI_tuptable.
+ * Run a query of ours as the table's owner, with the newest snapshot.  Returns how many rows
+ * it gives; they are in SPI_tuptable.  Throws what the query throws.
  */
 uint64
-ec_batch_query(EcBatch *sweep, SPIPlanPtr plan, Datum *values, const char *nulls)
+ec_batch_query(EcBatch *batch, SPIPlanPtr plan, Datum *values, const char *nulls)
 {
 	MemoryContext context = CurrentMemoryContext;
 	EcActing	before;
 
-	ec_act_begin(sweep->att, true, &before);
+	ec_act_begin(batch->att, true, &before);
 	PushActiveSnapshot(GetLatestSnapshot());
 	if (SPI_execute_plan(plan, values, nulls, true, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not read the table of document \"%s\"", sweep->name);
+		elog(ERROR, "could not read the table of document \"%s\"", batch->name);
 	PopActiveSnapshot();
 	ec_act_end(&before);
 	MemoryContextSwitchTo(context);

@@ -27,18 +27,18 @@ typedef struct EcBatch
 	const char *function;		/* for messages */
 	const char *name;
 	EcAttachment *att;			/* as it is now; what its query reads is locked */
-	bool		class_busy;		/* the class was busy for long: do not wait for it again */
+	bool		lock_busy;		/* the attachment lock was busy for long: do not wait again */
 } EcBatch;
 
-extern void ec_batch_begin(EcBatch *sweep, const char *function, const char *name);
-extern void ec_batch_attachment(EcBatch *sweep);
+extern void ec_batch_begin(EcBatch *batch, const char *function, const char *name);
+extern void ec_batch_attachment(EcBatch *batch);
 extern void ec_batch_topology(const char *function);
-extern bool ec_batch_enter(EcBatch *sweep);
-extern void ec_batch_leave(EcBatch *sweep);
+extern bool ec_batch_enter(EcBatch *batch);
+extern void ec_batch_leave(EcBatch *batch);
 extern void ec_batch_exchange(EcRequest *reqs, int n);
-extern bool ec_batch_fetch(EcBatch *sweep, EcRow *rows, int n);
-extern SPIPlanPtr ec_batch_prepare(EcBatch *sweep, const char *sql, int nargs, Oid *argtypes);
-extern uint64 ec_batch_query(EcBatch *sweep, SPIPlanPtr plan, Datum *values,
+extern bool ec_batch_fetch(EcBatch *batch, EcRow *rows, int n);
+extern SPIPlanPtr ec_batch_prepare(EcBatch *batch, const char *sql, int nargs, Oid *argtypes);
+extern uint64 ec_batch_query(EcBatch *batch, SPIPlanPtr plan, Datum *values,
 							 const char *nulls);
 extern char *ec_batch_from(EcAttachment *att);
 

@@ -3,19 +3,11 @@
  * kv.c
  *	  The key/value client: SQL functions for what is no document.
  *
- * Not transactional: what is sent has happened, whatever becomes of the
- * transaction.  There is no table to fall back to, so a server that does not
- * answer is an error, and one that is known to be down is one at once.
+ * The client is not transactional: what is sent has happened, whatever becomes of the
+ * transaction.  There is no table to fall back to, so a server that does not answer is an
+ * error, and a server that is known to be down is one at once.
  *
- * Nobody but the holder of a marker's token stores to a document's key.  These
- * functions store whatever they are told to, so they never touch such a key, of any
- * database of the cluster.  A key is looked up in the documents and then used under
- * a lock of our own, in share mode; it is released with the answer.  Who brings new
- * documents makes their keys known first (EcSlot), waits for all who hold
- * the lock, and purges then: ec_kv_keys_await().  So of two who meet, the one who has
- * not seen the document has stored before the purge.  (A request without an answer
- * may come later still, as its error says.)  Nobody waits for another lock while he
- * holds this one.
+ * No function here touches a document's key; kv_keys.c sees to that.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -163,8 +155,8 @@ argument_types(FunctionCallInfo fcinfo)
 }
 
 /*
- * A lifetime, an interval or a point in time, as memcached wants it.  NULL or
- * left out: no expiry.  Throws 22023 for an interval that is none.
+ * A lifetime, an interval or a point in time, as memcached wants it.  NULL or left out: no
+ * expiry.  Throws 22023 for an interval that is none.
  */
 static int64
 lifetime_argument(FunctionCallInfo fcinfo, int arg)
@@ -178,9 +170,10 @@ lifetime_argument(FunctionCallInfo fcinfo, int arg)
 	if (argument_types(fcinfo)[arg] == TEXTOID)
 	{
 		/* what an untyped parameter or literal resolves to */
-		Datum		interval = DirectFunctionCall3(interval_in,
-												   CStringGetDatum(text_to_cstring(PG_GETARG_TEXT_PP(arg))),
-												   ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
+		char	   *lifetime = text_to_cstring(PG_GETARG_TEXT_PP(arg));
+		Datum		interval = DirectFunctionCall3(interval_in, CStringGetDatum(lifetime),
+												   ObjectIdGetDatum(InvalidOid),
+												   Int32GetDatum(-1));
 
 		return ec_request_ttl(ec_support_seconds(DatumGetIntervalP(interval)));
 	}
@@ -196,8 +189,8 @@ lifetime_argument(FunctionCallInfo fcinfo, int arg)
 }
 
 /*
- * The value that was found, as bytea or as text, which it must be.  Whatever
- * client flags it has: they are a convention among those who set them.
+ * The value that was found, as bytea or as text, which it must be.  Whatever client flags it
+ * has: they are a convention among those who set them.
  */
 static Datum
 value_datum(const EcRequest *req, bool binary)
@@ -226,7 +219,7 @@ value_datum(const EcRequest *req, bool binary)
 static Datum
 get(FunctionCallInfo fcinfo, bool binary, int64 ttl)
 {
-	EcRequest		req = {.ttl = ttl};
+	EcRequest	req = {.ttl = ttl};
 
 	run(&req, EC_REQUEST_GET, PG_GETARG_TEXT_PP(0), false);
 	if (req.result != EC_DONE)
@@ -273,7 +266,7 @@ gets(FunctionCallInfo fcinfo, bool binary)
 {
 	TupleDesc	desc;
 	Tuplestorestate *rows = ec_support_begin_rows(fcinfo, &desc);
-	EcRequest		req = {.ttl = -1};
+	EcRequest	req = {.ttl = -1};
 	Datum		values[2];
 	bool		nulls[2] = {false, false};
 
@@ -313,7 +306,7 @@ get_multi(FunctionCallInfo fcinfo, bool binary)
 	Datum	   *keys;
 	bool	   *absent;
 	int			n;
-	EcRequest	   *reqs;
+	EcRequest  *reqs;
 
 	deconstruct_array(PG_GETARG_ARRAYTYPE_P(0), TEXTOID, -1, false, TYPALIGN_INT, &keys, &absent,
 					  &n);
@@ -346,7 +339,7 @@ get_multi(FunctionCallInfo fcinfo, bool binary)
 			reqs[i].ttl = -1;
 		}
 		ec_kv_keys_begin(reqs, count);
-		(void) ec_exchange(reqs, count, ec_deadline_in(ec_guc_timeout), 0);
+		(void) ec_exchange_pieces(reqs, count, ec_deadline_in(ec_guc_timeout), NULL);
 		for (int i = 0; i < count; i++)
 			if (!reqs[i].skip)
 				check_answered(&reqs[i]);
@@ -415,7 +408,7 @@ store(FunctionCallInfo fcinfo, EcRequest *req, EcRequestKind kind, int ttl_arg)
 static Datum
 store_mode(FunctionCallInfo fcinfo, char mode)
 {
-	EcRequest		req = {.mode = mode};
+	EcRequest	req = {.mode = mode};
 
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
 		PG_RETURN_NULL();
@@ -455,7 +448,7 @@ echocache_kv_prepend(PG_FUNCTION_ARGS)
 Datum
 echocache_kv_cas(PG_FUNCTION_ARGS)
 {
-	EcRequest		req = {0};
+	EcRequest	req = {0};
 
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1) || PG_ARGISNULL(2))
 		PG_RETURN_NULL();
@@ -472,7 +465,7 @@ echocache_kv_cas(PG_FUNCTION_ARGS)
 Datum
 echocache_kv_touch(PG_FUNCTION_ARGS)
 {
-	EcRequest		req = {0};
+	EcRequest	req = {0};
 
 	if (PG_ARGISNULL(0))
 		PG_RETURN_NULL();
@@ -484,7 +477,7 @@ echocache_kv_touch(PG_FUNCTION_ARGS)
 Datum
 echocache_kv_delete(PG_FUNCTION_ARGS)
 {
-	EcRequest		req = {0};
+	EcRequest	req = {0};
 
 	run(&req, EC_REQUEST_DELETE, PG_GETARG_TEXT_PP(0), true);
 	PG_RETURN_BOOL(req.result == EC_DONE);
@@ -494,7 +487,7 @@ echocache_kv_delete(PG_FUNCTION_ARGS)
 static Datum
 arithmetic(FunctionCallInfo fcinfo, EcRequestKind kind)
 {
-	EcRequest		req = {0};
+	EcRequest	req = {0};
 	int64		delta = PG_GETARG_INT64(1);
 	uint64		number;
 	char	   *digits;

@@ -3,6 +3,15 @@
  * kv_keys.c
  *	  Which keys the key/value client may use.
  *
+ * Only a holder of a marker's token stores to a document's key.  The key/value client stores
+ * whatever it is told to, so it must never touch such a key, of any database of the cluster. It
+ * looks a key up in the documents and uses it under a lock of its own, in share mode, which is
+ * released with the answer.  Whoever brings new documents makes their keys known first
+ * (EcSlot), waits for all holders of the lock, ec_kv_keys_await(), and purges then.  So a
+ * client that has not seen the documents has stored before the purge.  (A request without an
+ * answer may come later still, as its error says.)  A process that holds this lock waits for
+ * no other.
+ *
  * Copyright (c) 2026, echocache developers
  *
  *-------------------------------------------------------------------------
@@ -40,9 +49,9 @@ kv_lock_tag(LOCKTAG *tag)
 }
 
 /*
- * The keys of new documents are known to everybody who looks from now on; wait
- * for those who looked before, whose requests have been answered then.  That takes
- * as long as one exchange at most.
+ * The keys of new documents are known to every client that looks from now on.  Wait for those
+ * that looked before: their requests have been answered then.  That takes as long as one
+ * exchange at most.  Throws for interrupts.
  */
 void
 ec_kv_keys_await(void)
@@ -93,8 +102,8 @@ ec_kv_keys_check(const char *key, int len)
 
 /* Is one of the keys a document's of this prefix and name?  head gets what it begins with. */
 static bool
-find_key(const EcRequest *reqs, int n, const char *prefix, const char *name, const EcRequest **found,
-		 char *head)
+find_key(const EcRequest *reqs, int n, const char *prefix, const char *name,
+		 const EcRequest **found, char *head)
 {
 	size_t		len = ec_key_head(head, prefix, name);
 
@@ -136,7 +145,7 @@ refuse_documents(const EcRequest *reqs, int n)
 	LWLockAcquire(ec_shmem->lock, LW_SHARED);
 	for (int i = 0; i < EC_MAX_ATTACHMENTS && !found; i++)
 	{
-		EcSlot *slot = &ec_shmem->slot[i];
+		EcSlot	   *slot = &ec_shmem->slot[i];
 
 		for (int d = 0; d < EC_MAX_DATABASES && !found && OidIsValid(slot->dboid); d++)
 		{
@@ -193,7 +202,7 @@ ec_kv_keys_begin(EcRequest *reqs, int n)
 	refuse_documents(reqs, n);
 	for (int i = 0; i < n; i++)
 	{
-		EcRequest	   *req = &reqs[i];
+		EcRequest  *req = &reqs[i];
 
 		if (req->skip)
 			continue;
@@ -203,7 +212,8 @@ ec_kv_keys_begin(EcRequest *reqs, int n)
 					(errcode(ERRCODE_CONNECTION_FAILURE),
 					 errmsg("cache server \"%s\" is not available", ec_placement_name(req->server)),
 					 errdetail("It is known to be down: %s.", ec_state_error(req->server))));
-		if (req->valuelen > EC_VALUE_MAX || !ec_placement_fits(req->server, req->keylen, req->valuelen))
+		if (req->valuelen > EC_VALUE_MAX ||
+			!ec_placement_fits(req->server, req->keylen, req->valuelen))
 			ec_kv_keys_too_large(req, "The request was not sent.");
 	}
 }

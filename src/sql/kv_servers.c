@@ -42,8 +42,8 @@ static int	begin_servers(EcRequest *reqs, EcRequestKind kind, const char *reques
 static bool take_stat(const EcReply *line, void *arg);
 
 /*
- * Enter the topology and make the same request for every server of it, but for
- * those that are DOWN.  Returns how many servers there are.
+ * Enter the topology and make one request for every server of it, but for those that are
+ * DOWN.  Returns how many servers there are.
  */
 static int
 begin_servers(EcRequest *reqs, EcRequestKind kind, const char *request, size_t len)
@@ -91,7 +91,7 @@ echocache_kv_stats(PG_FUNCTION_ARGS)
 	TupleDesc	desc;
 	Tuplestorestate *rows = ec_support_begin_rows(fcinfo, &desc);
 	char		request[EC_REQUEST_MAX];
-	EcRequest		reqs[EC_MAX_SERVERS];
+	EcRequest	reqs[EC_MAX_SERVERS];
 	Stats		stats[EC_MAX_SERVERS] = {{NIL, NIL}};
 	int			n = begin_servers(reqs, EC_REQUEST_COMMAND, request, ec_wire_stats(request, NULL));
 
@@ -135,7 +135,7 @@ Datum
 echocache_flush_all(PG_FUNCTION_ARGS)
 {
 	char		request[EC_REQUEST_MAX];
-	EcRequest		reqs[EC_MAX_SERVERS];
+	EcRequest	reqs[EC_MAX_SERVERS];
 	int			flushed = 0;
 	int			n;
 

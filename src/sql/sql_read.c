@@ -92,8 +92,8 @@ id_text(Oid type, Datum value)
 }
 
 /*
- * The same for an argument that is not an array; its type is looked up once per
- * call site.
+ * The text of an id or owner that is an argument and no array.  The argument's type is looked
+ * up once per call site.
  */
 static char *
 id_argument(FunctionCallInfo fcinfo, int arg)
@@ -215,8 +215,8 @@ read_many(FunctionCallInfo fcinfo, const char *name, int arg, const char *owner)
 }
 
 /*
- * A row for each id asked for, in that order and as often; an id that is NULL
- * gives a row of NULLs, one without a document none.
+ * A row for each id asked for, in that order and as often; an id that is NULL gives a row of
+ * NULLs, one without a document none.
  */
 static Datum
 get_many(FunctionCallInfo fcinfo, const char *name, int arg)

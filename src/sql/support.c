@@ -32,7 +32,7 @@ ec_support_seconds(const Interval *interval)
 				 errhint("Use days, hours, minutes or seconds.")));
 	seconds = (int64) interval->day * SECS_PER_DAY +
 		interval->time / USECS_PER_SEC + (interval->time % USECS_PER_SEC > 0);
-	/* what is less than a second below zero is rounded up to it, and negative all the same */
+	/* an interval of less than a second below zero is rounded up to zero, and is negative */
 	if (seconds < 0 || seconds > INT_MAX ||
 		(seconds == 0 && interval->time % USECS_PER_SEC < 0))
 		ereport(ERROR,

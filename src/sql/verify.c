@@ -3,12 +3,12 @@
  * verify.c
  *	  Compare the documents that the servers hold to the rows that there are.
  *
- * The servers are asked which keys they hold, since the table cannot tell those of
- * rows that are gone.  Each key is then looked at under its lock in store mode, in
- * this order: lock, is the server UP, value, snapshot, row.  No writer of the document
- * is between its marker and its end then, so a value that is not a marker is what
- * the last of them left behind, which the snapshot shows: what differs is wrong, and
- * not merely under way.  src/README.md has the argument.
+ * The servers are asked which keys they hold, since the table cannot tell the keys of rows that
+ * are gone.  Each key is then looked at under its lock in store mode, in this order: the lock,
+ * is the server UP, the value, a snapshot, the row.  No writer of the document is between its
+ * marker and its end then, so a value that is no marker is what the last writer has left
+ * behind, and the snapshot shows that writer: what differs is wrong, and not merely under
+ * way.  src/README.md has the whole argument.
  *
  * What is wrong is invalidated by its token, under the lock.
  *
@@ -55,18 +55,24 @@ PG_FUNCTION_INFO_V1(echocache_verify);
 
 typedef struct Classify
 {
-	EcVerify	   *verify;
-	EcVerifyKey  *key;
-	EcRequest	   *req;
+	EcVerify   *verify;
+	EcVerifyKey *key;
+	EcRequest  *req;
 	bool		ours;
 } Classify;
 
 static void classify(void *arg);
 static bool is_ours(EcVerify *verify, EcVerifyKey *key, EcRequest *req);
 static void report(EcVerify *verify, EcVerifyKey *key, EcRequest *req);
+static int	lock_keys(EcVerify *verify, EcVerifyKey *keys, EcRequest *reqs, int n);
+static int	find_rows(EcVerify *verify, EcVerifyKey *keys, EcRequest *reqs, int n);
+static void compare(EcVerify *verify, EcVerifyKey *keys, EcRequest *reqs, int n);
 static int	verify_locked(EcVerify *verify, EcVerifyKey *keys, int n);
 static void verify_slice(EcVerify *verify, EcVerifyKey *keys, int n);
 static int64 count_rows(EcVerify *verify, int64 limit);
+static EcVerify *begin(FunctionCallInfo fcinfo);
+static int	next_keys(EcVerify *verify, EcVerifyKey *keys);
+static void verify_all(EcVerify *verify);
 
 /*
  * Is the value a JSON object that has this id as its key?  By SQL, which knows both the
@@ -76,8 +82,8 @@ static void
 classify(void *arg)
 {
 	Classify   *c = arg;
-	EcVerify	   *verify = c->verify;
-	EcAttachment *att = verify->sweep.att;
+	EcVerify   *verify = c->verify;
+	EcAttachment *att = verify->batch.att;
 	size_t		len = c->req->found_len;
 	const char *value = ec_encoding_from_utf8(VARDATA(c->req->found), &len);
 	Datum		values[3];
@@ -91,7 +97,7 @@ classify(void *arg)
 	ec_act_begin(att, true, &before);
 	values[2] = ec_column_datum(&att->key, c->key->id);
 	ec_act_end(&before);
-	if (ec_batch_query(&verify->sweep, verify->plan, values, NULL) == 1)
+	if (ec_batch_query(&verify->batch, verify->plan, values, NULL) == 1)
 		c->ours = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1,
 											 &isnull)) && !isnull;
 	SPI_freetuptable(SPI_tuptable);
@@ -105,20 +111,20 @@ is_ours(EcVerify *verify, EcVerifyKey *key, EcRequest *req)
 
 	if (key->id == NULL || req->client_flags != 0)
 		return false;
-	if (verify->planned != verify->sweep.att)
+	if (verify->planned != verify->batch.att)
 	{
-		Oid			argtypes[3] = {TEXTOID, TEXTOID, verify->sweep.att->key.type};
+		Oid			argtypes[3] = {TEXTOID, TEXTOID, verify->batch.att->key.type};
 
 		if (verify->plan)
 			(void) SPI_freeplan(verify->plan);
-		verify->plan = ec_batch_prepare(&verify->sweep,
+		verify->plan = ec_batch_prepare(&verify->batch,
 										"SELECT CASE WHEN pg_catalog.json_typeof(j) "
 										"OPERATOR(pg_catalog.=) 'object' THEN "
 										"(j OPERATOR(pg_catalog.->) $2)::pg_catalog.jsonb "
 										"OPERATOR(pg_catalog.=) pg_catalog.to_jsonb($3) END "
 										"FROM (SELECT $1::pg_catalog.json AS j) AS v",
 										3, argtypes);
-		verify->planned = verify->sweep.att;
+		verify->planned = verify->batch.att;
 	}
 	return ec_act_guarded(classify, &c) && c.ours;
 }
@@ -142,33 +148,28 @@ report(EcVerify *verify, EcVerifyKey *key, EcRequest *req)
 }
 
 /*
- * Look at those that are not done and whose lock is to be had at once; returns how many
- * are left.  The class is held in share mode.
+ * Lock those keys that are not done and whose lock is to be had at once, and prepare the
+ * requests for what the servers hold.  Returns how many keys are left for another try.
  */
 static int
-verify_locked(EcVerify *verify, EcVerifyKey *keys, int n)
+lock_keys(EcVerify *verify, EcVerifyKey *keys, EcRequest *reqs, int n)
 {
-	EcAttachment *att = verify->sweep.att;
-	EcRequest	   *reqs = palloc(n * sizeof(EcRequest));
-	EcRequest	   *removals = palloc(n * sizeof(EcRequest));
-	EcRow	   *rows = palloc(n * sizeof(EcRow));
-	int			nrows = 0;
 	int			open = 0;
 
 	for (int i = 0; i < n; i++)
 	{
-		EcVerifyKey  *key = &keys[i];
-		EcRequest	   *req = &reqs[i];
+		EcVerifyKey *key = &keys[i];
+		EcRequest  *req = &reqs[i];
 
 		ec_request_init(req, EC_REQUEST_INSPECT, key->server, key->key, key->keylen);
 		req->valuelen = key->size;
 		req->skip = key->done;
 		if (key->done)
 			continue;
-		/* whoever else's key it is, no writer of ours has it */
+		/* a key without an id is none that a writer of ours could have */
 		if (key->id != NULL)
 		{
-			key->hash = ec_locks_hash(att->relid, key->id, (int) strlen(key->id));
+			key->hash = ec_locks_hash(verify->batch.att->relid, key->id, (int) strlen(key->id));
 			key->locked = ec_locks_key(key->hash, EC_LOCK_STORE, false);
 			if (!key->locked)
 			{
@@ -180,9 +181,9 @@ verify_locked(EcVerify *verify, EcVerifyKey *keys, int n)
 		key->done = true;
 
 		/*
-		 * Asked under the lock: a writer that could not set its marker has made the
-		 * server DOWN before it committed, and it is UP again only when that has
-		 * been made up for.
+		 * The state is read under the lock.  A writer that could not set its marker has made the
+		 * server DOWN before it committed, and the server is UP again only when the worker has
+		 * made up for that.
 		 */
 		if (ec_state_of(key->server) != EC_UP)
 		{
@@ -190,19 +191,34 @@ verify_locked(EcVerify *verify, EcVerifyKey *keys, int n)
 			verify->left_out++;
 		}
 	}
-	ec_batch_exchange(reqs, n);
+	return open;
+}
+
+/*
+ * Find the rows of the documents that the servers hold.  Everything that is held, and is no
+ * marker, counts as wrong until it is known to be right.  Returns how many keys are left for
+ * another try.
+ */
+static int
+find_rows(EcVerify *verify, EcVerifyKey *keys, EcRequest *reqs, int n)
+{
+	EcRow	   *rows = palloc(n * sizeof(EcRow));
+	int			nrows = 0;
+	int			open = 0;
+
 	for (int i = 0; i < n; i++)
 	{
-		EcVerifyKey  *key = &keys[i];
-		EcRequest	   *req = &reqs[i];
+		EcVerifyKey *key = &keys[i];
+		EcRequest  *req = &reqs[i];
 
 		key->row = NULL;
 		key->wrong = false;
 		verify->left_out += req->result == EC_FAILED;
-		if (req->result != EC_DONE || (req->found_len == EC_MARKER_LEN &&
-									  memcmp(VARDATA(req->found), EC_MARKER, EC_MARKER_LEN) == 0))
+		if (req->result != EC_DONE ||
+			(req->found_len == EC_MARKER_LEN &&
+			 memcmp(VARDATA(req->found), EC_MARKER, EC_MARKER_LEN) == 0))
 			continue;
-		key->wrong = true;		/* until it is known to be right */
+		key->wrong = true;
 		if (key->id != NULL)
 		{
 			key->row = &rows[nrows++];
@@ -210,24 +226,31 @@ verify_locked(EcVerify *verify, EcVerifyKey *keys, int n)
 		}
 	}
 	ec_waitpoint("verify-got");
+	if (ec_batch_fetch(&verify->batch, rows, nrows))
+		return 0;
 
-	if (!ec_batch_fetch(&verify->sweep, rows, nrows))
-	{
-		/* as if these had been busy */
-		for (int i = 0; i < n; i++)
-		{
-			if (keys[i].row == NULL)
-				continue;
-			keys[i].row = NULL;
-			keys[i].wrong = keys[i].done = false;
-			open++;
-		}
-	}
-	ec_verify_keys_check_topology(verify);
+	/* the rows cannot be read now: as if these keys had been busy */
 	for (int i = 0; i < n; i++)
 	{
-		EcVerifyKey  *key = &keys[i];
-		EcRequest	   *req = &reqs[i];
+		if (keys[i].row == NULL)
+			continue;
+		keys[i].row = NULL;
+		keys[i].wrong = keys[i].done = false;
+		open++;
+	}
+	return open;
+}
+
+/* Compare what the servers hold to the rows, and invalidate, by its token, what is wrong. */
+static void
+compare(EcVerify *verify, EcVerifyKey *keys, EcRequest *reqs, int n)
+{
+	EcRequest  *removals = palloc(n * sizeof(EcRequest));
+
+	for (int i = 0; i < n; i++)
+	{
+		EcVerifyKey *key = &keys[i];
+		EcRequest  *req = &reqs[i];
 		const char *value;
 		size_t		len;
 
@@ -245,7 +268,7 @@ verify_locked(EcVerify *verify, EcVerifyKey *keys, int n)
 	ec_batch_exchange(removals, n);
 	for (int i = 0; i < n; i++)
 	{
-		EcVerifyKey  *key = &keys[i];
+		EcVerifyKey *key = &keys[i];
 
 		if (key->locked)
 			ec_locks_release_key(key->hash, EC_LOCK_STORE);
@@ -255,6 +278,24 @@ verify_locked(EcVerify *verify, EcVerifyKey *keys, int n)
 		verify->invalidated += removals[i].result == EC_DONE;
 		report(verify, key, &reqs[i]);
 	}
+}
+
+/*
+ * Look at those keys that are not done and whose lock is to be had at once; returns how many
+ * are left.  The attachment lock is held in share mode and the topology entered.  The order is
+ * that of the argument in src/README.md: lock, state, value, snapshot, row, topology.
+ */
+static int
+verify_locked(EcVerify *verify, EcVerifyKey *keys, int n)
+{
+	EcRequest  *reqs = palloc(n * sizeof(EcRequest));
+	int			open;
+
+	open = lock_keys(verify, keys, reqs, n);
+	ec_batch_exchange(reqs, n);
+	open += find_rows(verify, keys, reqs, n);
+	ec_verify_keys_check_topology(verify);
+	compare(verify, keys, reqs, n);
 	return open;
 }
 
@@ -269,11 +310,11 @@ verify_slice(EcVerify *verify, EcVerifyKey *keys, int n)
 
 	for (int tries = 1;; tries++)
 	{
-		if (!ec_batch_enter(&verify->sweep))
+		if (!ec_batch_enter(&verify->batch))
 			break;				/* a bulk writer, for long */
 		ec_verify_keys_check_topology(verify);
 		open = verify_locked(verify, keys, n);
-		ec_batch_leave(&verify->sweep);
+		ec_batch_leave(&verify->batch);
 		MemoryContextReset(context);
 		if (open == 0 || tries == BUSY_TRIES)
 			break;
@@ -293,37 +334,22 @@ count_rows(EcVerify *verify, int64 limit)
 	SPIPlanPtr	plan;
 	bool		isnull;
 
-	ec_batch_attachment(&verify->sweep);
-	plan = ec_batch_prepare(&verify->sweep,
+	ec_batch_attachment(&verify->batch);
+	plan = ec_batch_prepare(&verify->batch,
 							psprintf("SELECT pg_catalog.count(*) FROM (SELECT 1 %s LIMIT $1) AS r",
-									 ec_batch_from(verify->sweep.att)), 1, argtypes);
-	if (ec_batch_query(&verify->sweep, plan, values, NULL) != 1)
-		elog(ERROR, "could not count the rows of document \"%s\"", verify->sweep.name);
+									 ec_batch_from(verify->batch.att)), 1, argtypes);
+	if (ec_batch_query(&verify->batch, plan, values, NULL) != 1)
+		elog(ERROR, "could not count the rows of document \"%s\"", verify->batch.name);
 	return DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 }
 
-/* Compare what is cached to the table, and invalidate what is wrong; one row of counts. */
-Datum
-echocache_verify(PG_FUNCTION_ARGS)
+/* Everything that outlives a batch, in the current memory context. */
+static EcVerify *
+begin(FunctionCallInfo fcinfo)
 {
-	int64		sample = PG_ARGISNULL(1) ? PG_INT64_MAX : PG_GETARG_INT64(1);
-	EcVerify	   *verify = palloc0(sizeof(EcVerify));
-	TupleDesc	desc;
-	Tuplestorestate *result = ec_support_begin_rows(fcinfo, &desc);
-	MemoryContext batch;
-	EcVerifyKey  *keys;
-	Datum		values[8];
-	bool		nulls[8] = {false};
-	int64		rows;
-	int			n;
+	EcVerify   *verify = palloc0(sizeof(EcVerify));
 
-	if (PG_ARGISNULL(0))
-		return (Datum) 0;
-	if (sample < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("the size of a sample cannot be negative")));
-	ec_batch_begin(&verify->sweep, "echocache_verify()", text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	ec_batch_begin(&verify->batch, "echocache_verify()", text_to_cstring(PG_GETARG_TEXT_PP(0)));
 	verify->context = CurrentMemoryContext;
 	verify->want_keys = !PG_ARGISNULL(2) && PG_GETARG_BOOL(2);
 	if (verify->want_keys)
@@ -337,31 +363,42 @@ echocache_verify(PG_FUNCTION_ARGS)
 	TupleDescInitEntry(verify->desc, 2, "key", TEXTOID, -1, 0);
 	verify->found = tuplestore_begin_heap(false, false, work_mem);
 	verify->slot = MakeSingleTupleTableSlot(verify->desc, &TTSOpsMinimalTuple);
-	keys = palloc(EC_BATCH_MAX * sizeof(EcVerifyKey));
-	batch = AllocSetContextCreate(CurrentMemoryContext, "echocache verify",
-								  ALLOCSET_DEFAULT_SIZES);
+	return verify;
+}
 
-	ec_verify_keys_collect(verify);
-	verify->missing = Min(sample, verify->nfound);
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
-	MemoryContextSwitchTo(batch);
-	do
+/* The next batch of keys, distinct and in order; returns how many, 0 at the end. */
+static int
+next_keys(EcVerify *verify, EcVerifyKey *keys)
+{
+	int			n = 0;
+	int			end = 1;
+
+	while (n < EC_BATCH_MAX && ec_verify_keys_next(verify, &keys[n]))
+		n++;
+	if (n == 0)
+		return 0;
+	/* a server may tell a key twice, if its table grows meanwhile */
+	qsort(keys, n, sizeof(EcVerifyKey), ec_verify_keys_compare);
+	for (int i = 1; i < n; i++)
+		if (ec_verify_keys_compare(&keys[end - 1], &keys[i]) != 0)
+			keys[end++] = keys[i];
+	return end;
+}
+
+/* Look at all keys that were collected, or at the sample of them, batch by batch. */
+static void
+verify_all(EcVerify *verify)
+{
+	MemoryContext context = AllocSetContextCreate(verify->context, "echocache verify",
+												  ALLOCSET_DEFAULT_SIZES);
+	EcVerifyKey *keys = palloc(EC_BATCH_MAX * sizeof(EcVerifyKey));
+	int			n;
+	int			end;
+
+	MemoryContextSwitchTo(context);
+	while ((n = next_keys(verify, keys)) > 0)
 	{
-		int			end;
-
-		MemoryContextReset(batch);
-		for (n = 0; n < EC_BATCH_MAX && ec_verify_keys_next(verify, &keys[n]); n++)
-			;
-		if (n == 0)
-			break;
-		/* a server may tell a key twice, if its table grows meanwhile */
-		qsort(keys, n, sizeof(EcVerifyKey), ec_verify_keys_compare);
-		for (int i = end = 1; i < n; i++)
-			if (ec_verify_keys_compare(&keys[end - 1], &keys[i]) != 0)
-				keys[end++] = keys[i];
-		n = end;
-		ec_batch_attachment(&verify->sweep);
+		ec_batch_attachment(&verify->batch);
 		ec_verify_keys_find_ids(verify, keys, n);
 		n = ec_verify_keys_look(verify, keys, n);
 		for (int first = 0; first < n; first = end)
@@ -376,11 +413,39 @@ echocache_verify(PG_FUNCTION_ARGS)
 			}
 			verify_slice(verify, keys + first, end - first);
 		}
-	} while (true);
+		MemoryContextReset(context);
+	}
+	MemoryContextSwitchTo(verify->context);
+	MemoryContextDelete(context);
+}
+
+/* Compare what is cached to the table, and invalidate what is wrong; one row of counts. */
+Datum
+echocache_verify(PG_FUNCTION_ARGS)
+{
+	int64		sample = PG_ARGISNULL(1) ? PG_INT64_MAX : PG_GETARG_INT64(1);
+	TupleDesc	desc;
+	Tuplestorestate *result = ec_support_begin_rows(fcinfo, &desc);
+	EcVerify   *verify;
+	Datum		values[8];
+	bool		nulls[8] = {false};
+	int64		rows;
+
+	if (PG_ARGISNULL(0))
+		return (Datum) 0;
+	if (sample < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the size of a sample cannot be negative")));
+	verify = begin(fcinfo);
+	ec_verify_keys_collect(verify);
+	verify->missing = Min(sample, verify->nfound);
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	verify_all(verify);
 	rows = count_rows(verify, sample);
 	SPI_finish();
 	MemoryContextSwitchTo(verify->context);
-	MemoryContextDelete(batch);
 	ExecDropSingleTupleTableSlot(verify->slot);
 	tuplestore_end(verify->found);
 
@@ -389,7 +454,7 @@ echocache_verify(PG_FUNCTION_ARGS)
 				(errmsg_plural("%lld document of \"%s\" was not verified",
 							   "%lld documents of \"%s\" were not verified",
 							   (unsigned long) verify->left_out, (long long) verify->left_out,
-							   verify->sweep.name),
+							   verify->batch.name),
 				 errdetail("A cache server is not UP any more; the view echocache_servers has the "
 						   "reason.")));
 	values[0] = Int64GetDatum(Min(sample, rows + verify->no_row));

@@ -36,8 +36,8 @@
 
 typedef struct IdRange
 {
-	EcVerify	   *verify;
-	EcVerifyKey  *keys;
+	EcVerify   *verify;
+	EcVerifyKey *keys;
 	int			n;
 } IdRange;
 
@@ -45,19 +45,20 @@ static void remember_topology(EcVerify *verify);
 static bool collect(const EcReply *line, void *arg);
 static uint64 next_random(EcVerify *verify);
 static void find_ids_of(void *arg);
+static void forget_ids_of_other_keys(EcVerify *verify, EcVerifyKey *keys, int n);
 
 /* What the keys depend on; the topology is entered. */
 static void
 remember_topology(EcVerify *verify)
 {
 	verify->generation = ec_placement_generation();
-	verify->headlen = (int) ec_key_head(verify->head, ec_placement_prefix(), verify->sweep.name);
+	verify->headlen = (int) ec_key_head(verify->head, ec_placement_prefix(), verify->batch.name);
 }
 
 /*
- * Is it still so?  Under another topology keys are other keys, and
- * commits invalidate those: what we look at is of no concern to anybody.  To be asked after
- * the snapshot: a commit that it shows was made under what we find then, or before.
+ * Is it still so?  Under another topology keys are other keys, and commits invalidate those:
+ * what we look at is of no concern to anybody.  To be asked after the snapshot: a commit that
+ * it shows was made under what we find then, or before.
  */
 void
 ec_verify_keys_check_topology(EcVerify *verify)
@@ -66,7 +67,7 @@ ec_verify_keys_check_topology(EcVerify *verify)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the cache was configured anew while %s was running",
-						verify->sweep.function),
+						verify->batch.function),
 				 errhint("Run it again.")));
 }
 
@@ -74,7 +75,7 @@ ec_verify_keys_check_topology(EcVerify *verify)
 static bool
 collect(const EcReply *line, void *arg)
 {
-	EcVerify	   *verify = arg;
+	EcVerify   *verify = arg;
 	struct
 	{
 		int32		header;
@@ -104,7 +105,7 @@ ec_verify_keys_collect(EcVerify *verify)
 {
 	EcFailure	failure;
 
-	ec_batch_topology(verify->sweep.function);
+	ec_batch_topology(verify->batch.function);
 	remember_topology(verify);
 	for (int i = 0; i < ec_placement_size(); i++)
 	{
@@ -175,21 +176,19 @@ ec_verify_keys_compare(const void *a, const void *b)
 }
 
 /*
- * Whose documents are these?  The id of a key is the one that we would make that very
- * key of; there is none in a key that has another writing of an id (an upper-case
- * uuid), or no id at all.  Throws what the column's type throws for the latter.
+ * Whose documents are these?  There is no id in a key that has another writing of an id (an
+ * upper-case uuid), or no id at all.  Throws what the column's type throws for the latter.
  */
 static void
 find_ids_of(void *arg)
 {
 	IdRange    *range = arg;
-	EcAttachment *att = range->verify->sweep.att;
+	EcAttachment *att = range->verify->batch.att;
 
 	for (int i = 0; i < range->n; i++)
 	{
-		EcVerifyKey  *key = &range->keys[i];
+		EcVerifyKey *key = &range->keys[i];
 		char		bytes[EC_KEY_MAX + 1];
-		char		again[EC_KEY_MAX];
 		int			headlen = range->verify->headlen;
 		int			len = ec_key_decode(bytes, key->key + headlen, key->keylen - headlen);
 		size_t		idlen = len;
@@ -201,11 +200,29 @@ find_ids_of(void *arg)
 			(converted = ec_encoding_from_utf8(bytes, &idlen)) == NULL)
 			continue;
 		id = pnstrdup(converted, idlen);
-		if (strcmp(ec_column_canonical(att, &att->key, id), id) == 0 &&
-			ec_attachment_key(att, id, again) == key->keylen &&
-			memcmp(again, key->key, key->keylen) == 0)
+		if (strcmp(ec_column_canonical(att, &att->key, id), id) == 0)
 			key->id = id;
 	}
+}
+
+/*
+ * The id of a key is the one that we would make that very key of.  The topology is entered for
+ * this alone: what find_ids_of() calls may be an owner's code, and take its time.
+ */
+static void
+forget_ids_of_other_keys(EcVerify *verify, EcVerifyKey *keys, int n)
+{
+	ec_batch_topology(verify->batch.function);
+	for (int i = 0; i < n; i++)
+	{
+		char		again[EC_KEY_MAX];
+
+		if (keys[i].id != NULL &&
+			(ec_attachment_key(verify->batch.att, keys[i].id, again) != keys[i].keylen ||
+			 memcmp(again, keys[i].key, keys[i].keylen) != 0))
+			keys[i].id = NULL;
+	}
+	ec_topology_leave();
 }
 
 void
@@ -213,15 +230,17 @@ ec_verify_keys_find_ids(EcVerify *verify, EcVerifyKey *keys, int n)
 {
 	IdRange		range = {verify, keys, n};
 
-	if (ec_act_guarded(find_ids_of, &range))
-		return;
-	range.n = 1;
-	for (int i = 0; i < n; i++)
+	if (!ec_act_guarded(find_ids_of, &range))
 	{
-		range.keys = &keys[i];
-		if (!ec_act_guarded(find_ids_of, &range))
-			keys[i].id = NULL;
+		range.n = 1;
+		for (int i = 0; i < n; i++)
+		{
+			range.keys = &keys[i];
+			if (!ec_act_guarded(find_ids_of, &range))
+				keys[i].id = NULL;
+		}
 	}
+	forget_ids_of_other_keys(verify, keys, n);
 }
 
 /*
@@ -232,14 +251,14 @@ ec_verify_keys_find_ids(EcVerify *verify, EcVerifyKey *keys, int n)
 int
 ec_verify_keys_look(EcVerify *verify, EcVerifyKey *keys, int n)
 {
-	EcRequest	   *reqs = palloc(n * sizeof(EcRequest));
+	EcRequest  *reqs = palloc(n * sizeof(EcRequest));
 	int			kept = 0;
 
-	ec_batch_topology(verify->sweep.function);
+	ec_batch_topology(verify->batch.function);
 	ec_verify_keys_check_topology(verify);
 	for (int i = 0; i < n; i++)
 	{
-		EcVerifyKey  *key = &keys[i];
+		EcVerifyKey *key = &keys[i];
 
 		if (ec_placement_of(key->key, key->keylen) != key->server)
 			key->id = NULL;

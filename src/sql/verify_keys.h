@@ -37,7 +37,7 @@ typedef struct EcVerifyKey
 
 typedef struct EcVerify
 {
-	EcBatch		sweep;
+	EcBatch		batch;
 	MemoryContext context;		/* of what outlives a batch */
 	uint64		generation;		/* of the topology that the keys are from */
 	char		head[EC_PREFIX_MAX + EC_NAME_MAX + 1];	/* of all keys of the document */

@@ -3,10 +3,10 @@
  * warm.c
  *	  Fill the cache from the table.
  *
- * The table is read in the order of its keys, each batch from where the last one
- * ended, with a snapshot of its own.  What is not cached is stored as a fill would
- * (sweep.c has the rules).  How far it is stands in the document's slot, where one
- * backend at a time writes.
+ * The table is read in the order of its keys, each batch from where the last one ended, with a
+ * snapshot of its own.  What is not cached is stored as a fill would store it (batch.c has the
+ * rules).  How far the warm has got stands in the attachment's slot, where one backend at a
+ * time writes.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -59,7 +59,7 @@ typedef struct WarmKey
 {
 	const char *id;				/* the key column's text; NULL: not this one */
 	bool		away;			/* because its server is not UP */
-	Datum		value;			/* the same as the column has it */
+	Datum		value;			/* as the column has it */
 	uint64		hash;			/* of its lock */
 	int			server;
 	bool		locked;			/* in store mode */
@@ -70,7 +70,7 @@ typedef struct WarmKey
 
 typedef struct Warm
 {
-	EcBatch		sweep;
+	EcBatch		batch;
 	MemoryContext context;		/* of what outlives a batch */
 	SPIPlanPtr	plan;
 	EcAttachment *planned;		/* of which document the plan is */
@@ -82,12 +82,12 @@ typedef struct Warm
 	bool		none_up;		/* no server is: there is no use in going on */
 } Warm;
 
-static SPIPlanPtr make_plan(EcBatch *sweep);
+static SPIPlanPtr make_plan(EcBatch *batch);
 static int	next_keys(Warm *warm, WarmKey *keys);
 static int	choose(Warm *warm, WarmKey *keys, int *n, int64 room);
 static void fill(Warm *warm, WarmKey *keys, int n);
 static int	warm_batch(Warm *warm, WarmKey *keys, int n, int64 room);
-static void begin_progress(EcBatch *sweep);
+static void begin_progress(EcBatch *batch);
 static uint64 estimate_rows(EcAttachment *att);
 
 /* ---------------------------------------------------------------- progress */
@@ -97,8 +97,8 @@ static EcSlot *warming = NULL;
 static int	warming_level = 0;
 
 /*
- * The (sub)transaction at this level, or below, has ended: so has the warm in it,
- * if it has not ended by itself.  Never throws.
+ * The (sub)transaction at this level, or one within it, has ended, and the warm in it has
+ * too, if it has not ended by itself.  Never throws.
  */
 void
 ec_warm_at_end(int level)
@@ -139,21 +139,21 @@ estimate_rows(EcAttachment *att)
 
 /* Show that this document is being warmed; only one backend may. */
 static void
-begin_progress(EcBatch *sweep)
+begin_progress(EcBatch *batch)
 {
-	EcSlot *slot = sweep->att->slot;
+	EcSlot	   *slot = batch->att->slot;
 	uint32		other = 0;
 
 	if (warming != NULL || !pg_atomic_compare_exchange_u32(&slot->warm_pid, &other, MyProcPid))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE),
 				 errmsg("document \"%s\" is being warmed already",
-						warming != NULL ? warming->name : sweep->name),
+						warming != NULL ? warming->name : batch->name),
 				 errdetail("By the backend with PID %d.",
 						   warming != NULL ? MyProcPid : (int) other)));
 	warming = slot;
 	warming_level = GetCurrentTransactionNestLevel();
-	pg_atomic_write_u64(&slot->warm_total, estimate_rows(sweep->att));
+	pg_atomic_write_u64(&slot->warm_total, estimate_rows(batch->att));
 	pg_atomic_write_u64(&slot->warm_started, (uint64) GetCurrentTimestamp());
 }
 
@@ -166,7 +166,7 @@ echocache_warming_internal(PG_FUNCTION_ARGS)
 
 	for (int i = 0; i < EC_MAX_ATTACHMENTS; i++)
 	{
-		EcSlot *slot = &ec_shmem->slot[i];
+		EcSlot	   *slot = &ec_shmem->slot[i];
 		uint32		pid = pg_atomic_read_u32(&slot->warm_pid);
 		uint64		started = pg_atomic_read_u64(&slot->warm_started);
 		uint64		total = pg_atomic_read_u64(&slot->warm_total);
@@ -195,9 +195,9 @@ echocache_warming_internal(PG_FUNCTION_ARGS)
  * $3 how many.
  */
 static SPIPlanPtr
-make_plan(EcBatch *sweep)
+make_plan(EcBatch *batch)
 {
-	EcAttachment *att = sweep->att;
+	EcAttachment *att = batch->att;
 	TypeCacheEntry *type = lookup_type_cache(att->key.type, TYPECACHE_LT_OPR | TYPECACHE_GT_OPR);
 	const char *key = quote_identifier(NameStr(att->key.name));
 	Oid			argtypes[3] = {att->key.type, BOOLOID, INT4OID};
@@ -209,7 +209,7 @@ make_plan(EcBatch *sweep)
 				(errcode(ERRCODE_UNDEFINED_FUNCTION),
 				 errmsg("the type %s of column \"%s\" has no ordering",
 						format_type_be(att->key.type), NameStr(att->key.name)),
-				 errdetail("%s goes over the table in the order of its keys.", sweep->function),
+				 errdetail("%s goes over the table in the order of its keys.", batch->function),
 				 errhint("Create a default operator class for btree.")));
 	operator = SearchSysCache1(OPEROID, ObjectIdGetDatum(type->gt_opr));
 	if (!HeapTupleIsValid(operator))
@@ -220,7 +220,7 @@ make_plan(EcBatch *sweep)
 										((Form_pg_operator) GETSTRUCT(operator))->oprnamespace)),
 				   NameStr(((Form_pg_operator) GETSTRUCT(operator))->oprname), key);
 	ReleaseSysCache(operator);
-	return ec_batch_prepare(sweep, sql, 3, argtypes);
+	return ec_batch_prepare(batch, sql, 3, argtypes);
 }
 
 /*
@@ -238,13 +238,13 @@ next_keys(Warm *warm, WarmKey *keys)
 	bool		byval;
 	int			n;
 
-	ec_batch_attachment(&warm->sweep);
-	att = warm->sweep.att;
+	ec_batch_attachment(&warm->batch);
+	att = warm->batch.att;
 	if (warm->planned != att)
 	{
 		if (warm->plan)
 			(void) SPI_freeplan(warm->plan);
-		warm->plan = make_plan(&warm->sweep);
+		warm->plan = make_plan(&warm->batch);
 		warm->planned = att;
 	}
 	values[0] = warm->last;
@@ -252,7 +252,7 @@ next_keys(Warm *warm, WarmKey *keys)
 		nulls[0] = 'n';
 	values[1] = BoolGetDatum(!warm->begun);
 	values[2] = Int32GetDatum(warm->limit);
-	n = (int) ec_batch_query(&warm->sweep, warm->plan, values, nulls);
+	n = (int) ec_batch_query(&warm->batch, warm->plan, values, nulls);
 
 	get_typlenbyval(att->key.type, &len, &byval);
 	nestlevel = att->key.plain ? 0 : ec_act_begin_output(att);
@@ -282,8 +282,8 @@ next_keys(Warm *warm, WarmKey *keys)
 static int
 choose(Warm *warm, WarmKey *keys, int *n, int64 room)
 {
-	EcAttachment *att = warm->sweep.att;
-	EcRequest	   *reqs = palloc(*n * sizeof(EcRequest));
+	EcAttachment *att = warm->batch.att;
+	EcRequest  *reqs = palloc(*n * sizeof(EcRequest));
 	int			locked = 0;
 
 	warm->none_up = true;
@@ -331,8 +331,8 @@ choose(Warm *warm, WarmKey *keys, int *n, int64 room)
 static void
 fill(Warm *warm, WarmKey *keys, int n)
 {
-	EcAttachment *att = warm->sweep.att;
-	EcRequest	   *reqs = palloc(n * sizeof(EcRequest));
+	EcAttachment *att = warm->batch.att;
+	EcRequest  *reqs = palloc(n * sizeof(EcRequest));
 	EcRow	   *rows = palloc(n * sizeof(EcRow));
 	size_t		bytes = 0;
 	int			nrows = 0;
@@ -358,7 +358,7 @@ fill(Warm *warm, WarmKey *keys, int n)
 	ec_slot_count(att->slot, EC_MARKERS, nrows);
 	ec_waitpoint("warm-marked");
 
-	if (!ec_batch_fetch(&warm->sweep, rows, nrows))
+	if (!ec_batch_fetch(&warm->batch, rows, nrows))
 	{
 		/* only the markers go: these documents are loaded when they are read */
 		for (int i = 0; i < nrows; i++)
@@ -367,7 +367,7 @@ fill(Warm *warm, WarmKey *keys, int n)
 	for (int i = 0; i < n; i++)
 	{
 		WarmKey    *key = &keys[i];
-		EcRequest	   *req = &reqs[i];
+		EcRequest  *req = &reqs[i];
 		const char *value;
 		size_t		len;
 
@@ -413,19 +413,19 @@ static int
 warm_batch(Warm *warm, WarmKey *keys, int n, int64 room)
 {
 	warm->limit = Min(warm->limit * 2, EC_BATCH_MAX);
-	if (!ec_batch_enter(&warm->sweep))
+	if (!ec_batch_enter(&warm->batch))
 		return n;				/* a bulk writer's documents are loaded when they are read */
 	if (choose(warm, keys, &n, room) > 0)
 	{
-		EcSlot *slot = warm->sweep.att->slot;
+		EcSlot	   *slot = warm->batch.att->slot;
 
-		/* G4, as far as it concerns those who had the locks before us */
+		/* G4, for the writers that had the locks before */
 		if (!ec_slot_is_flushed(slot))
 			XLogFlush(pg_atomic_read_u64(&slot->async_lsn));
 		ec_waitpoint("warm-locked");
 		fill(warm, keys, n);
 	}
-	ec_batch_leave(&warm->sweep);
+	ec_batch_leave(&warm->batch);
 	return n;
 }
 
@@ -436,7 +436,7 @@ echocache_warm(PG_FUNCTION_ARGS)
 	int64		max = PG_ARGISNULL(1) ? PG_INT64_MAX : PG_GETARG_INT64(1);
 	Warm		warm = {.limit = WARM_FIRST};
 	MemoryContext batch;
-	EcSlot *slot;
+	EcSlot	   *slot;
 	int64		done = 0;
 
 	ec_shmem_require();
@@ -446,9 +446,9 @@ echocache_warm(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("the number of documents cannot be negative")));
-	ec_batch_begin(&warm.sweep, "echocache_warm()", text_to_cstring(PG_GETARG_TEXT_PP(0)));
-	begin_progress(&warm.sweep);
-	slot = warm.sweep.att->slot;
+	ec_batch_begin(&warm.batch, "echocache_warm()", text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	begin_progress(&warm.batch);
+	slot = warm.batch.att->slot;
 	warm.context = CurrentMemoryContext;
 	batch = AllocSetContextCreate(CurrentMemoryContext, "echocache warm", ALLOCSET_DEFAULT_SIZES);
 	if (SPI_connect() != SPI_OK_CONNECT)
@@ -471,7 +471,7 @@ echocache_warm(PG_FUNCTION_ARGS)
 			int16		len;
 			bool		byval;
 
-			get_typlenbyval(warm.sweep.att->key.type, &len, &byval);
+			get_typlenbyval(warm.batch.att->key.type, &len, &byval);
 			if (warm.begun && !byval)
 				pfree(DatumGetPointer(warm.last));
 			MemoryContextSwitchTo(warm.context);
@@ -490,14 +490,14 @@ echocache_warm(PG_FUNCTION_ARGS)
 
 	if (warm.none_up)
 		ereport(WARNING,
-				(errmsg("documents of \"%s\" were left out", warm.sweep.name),
+				(errmsg("documents of \"%s\" were left out", warm.batch.name),
 				 errdetail("No cache server is UP; the view echocache_servers has the reason.")));
 	else if (warm.left_out > 0)
 		ereport(WARNING,
 				(errmsg_plural("%lld document of \"%s\" was left out",
 							   "%lld documents of \"%s\" were left out",
 							   (unsigned long) warm.left_out, (long long) warm.left_out,
-							   warm.sweep.name),
+							   warm.batch.name),
 				 errdetail("Not every cache server is UP; the view echocache_servers has the "
 						   "reason.")));
 	PG_RETURN_INT64(warm.stored);

@@ -3,6 +3,11 @@
  * database.c
  *	  Databases that have the extension: their slots, and which may have a worker.
  *
+ * A database has its slot from its worker's first claim until the extension or the database is
+ * gone; workers come and go meanwhile.  Slots are claimed and given up with the lock held
+ * exclusively.  Backends read a slot's dboid without the lock, which at worst sees a change a
+ * moment too late.
+ *
  * Copyright (c) 2026, echocache developers
  *
  *-------------------------------------------------------------------------
@@ -26,7 +31,7 @@
 /* Set by a command of this transaction, carried out at its commit. */
 static bool rescan_at_commit = false;
 
-/* The extension is created or dropped here: look again when that is committed. */
+/* This transaction creates or drops the extension: have the launcher look again at its commit. */
 void
 ec_database_rescan_at_commit(void)
 {
@@ -54,7 +59,10 @@ ec_database_at_xact_end(XactEvent event)
 	ec_shmem_wake(ec_shmem->launcher_pid);
 }
 
-/* The database is about to be dropped, say: its worker must not be in the way. */
+/*
+ * Somebody needs the database for himself, to drop it perhaps: its worker ends, and no other
+ * is started before ec_database_unban(), or BAN_MS.  One database at a time.
+ */
 void
 ec_database_ban(Oid dboid)
 {
@@ -67,7 +75,7 @@ ec_database_ban(Oid dboid)
 			(void) kill(ec_shmem->database[i].worker_pid, SIGTERM);
 }
 
-/* It may have one again. */
+/* The database may have a worker again. */
 void
 ec_database_unban(void)
 {
@@ -89,7 +97,7 @@ ec_database_is_banned(Oid dboid)
 	return banned;
 }
 
-/* The slot that a worker has claimed for this database, or NULL. */
+/* The slot that a worker has claimed for this database, or NULL.  Without the lock. */
 EcDatabase *
 ec_database_find(Oid dboid)
 {
@@ -97,6 +105,20 @@ ec_database_find(Oid dboid)
 		if (ec_shmem->database[i].dboid == dboid)
 			return &ec_shmem->database[i];
 	return NULL;
+}
+
+/* Has this database a slot, or could it have one? */
+bool
+ec_database_has_room(void)
+{
+	bool		room = false;
+
+	LWLockAcquire(ec_shmem->lock, LW_SHARED);
+	for (int i = 0; i < EC_MAX_DATABASES; i++)
+		room |= ec_shmem->database[i].dboid == MyDatabaseId ||
+			ec_shmem->database[i].dboid == InvalidOid;
+	LWLockRelease(ec_shmem->lock);
+	return room;
 }
 
 /* Give up the slot of a database that is gone, or whose extension is. */
@@ -112,8 +134,9 @@ ec_database_free(Oid dboid)
 			continue;
 		db->dboid = InvalidOid;
 		db->has_next_prefix = db->has_old_prefix = false;
-		/* whoever claims one next may have another prefix, and backends have this one's */
+		/* the next to claim it may have another prefix, and backends still use this one's */
 		ec_shmem->republish = true;
+		ec_shmem->rescans++;	/* that may be one that has found no slot */
 	}
 	for (int i = 0; i < EC_MAX_ATTACHMENTS; i++)
 		if (ec_shmem->slot[i].dboid == dboid)
@@ -121,6 +144,18 @@ ec_database_free(Oid dboid)
 	LWLockRelease(ec_shmem->lock);
 	if (ec_shmem->republish)
 		ec_shmem_wake(ec_shmem->launcher_pid);
+}
+
+/* This process was the database's worker, and is no more. */
+void
+ec_database_worker_gone(void)
+{
+	EcDatabase *db = ec_database_find(MyDatabaseId);
+
+	LWLockAcquire(ec_shmem->lock, LW_EXCLUSIVE);
+	if (db)
+		db->worker_pid = 0;
+	LWLockRelease(ec_shmem->lock);
 }
 
 /* Is another worker at work in this database? */
@@ -139,8 +174,9 @@ ec_database_has_other_worker(void)
 }
 
 /*
- * Claim this database's slot, or the one that a worker before us had, whose
- * servers' states still hold.  Another prefix than before means other keys.
+ * The worker's: claim this database's slot.  The slot that an earlier worker had is taken over,
+ * and the states in it still hold; another prefix than before means other keys, and is published
+ * by the launcher as a new generation.  NULL: all slots are taken, which is logged.
  */
 EcDatabase *
 ec_database_claim(void)
@@ -178,5 +214,9 @@ ec_database_claim(void)
 	LWLockRelease(ec_shmem->lock);
 	if (ec_shmem->republish)
 		ec_shmem_wake(ec_shmem->launcher_pid);
+	if (db == NULL)
+		ereport(LOG,
+				(errmsg("echocache: " EC_DATABASE_NO_ROOM, EC_MAX_DATABASES),
+				 errdetail("The documents of database %u are not cached.", MyDatabaseId)));
 	return db;
 }

@@ -3,8 +3,12 @@
  * launcher.c
  *	  The launcher: has the topology published, keeps a worker in every database.
  *
- * Every database is looked at once, and again when CREATE EXTENSION has run anywhere;
- * where the extension is, there is a worker (worker.c).
+ * Every database is looked at once, by a worker that ends where there is no extension, and
+ * again when CREATE EXTENSION has run anywhere.  Where the extension is, there is a worker
+ * (worker.c).
+ *
+ * A database for which PostgreSQL has no slot for a background worker is tried again at every
+ * turn, so that a slot that becomes free is taken up.  Who is waiting is logged once a minute.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -18,35 +22,40 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/pg_database.h"
+#include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
-#include "tcop/tcopprot.h"
+#include "utils/guc.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "deadline.h"
 #include "guc.h"
 #include "servers/state.h"
 #include "servers/topology.h"
 #include "shmem.h"
 #include "worker/database.h"
 #include "worker/launcher.h"
+#include "worker/session.h"
 
 #define LAUNCHER_NAP_MS		1000
 #define SCAN_INTERVAL_MS	10000	/* how often new databases are looked for */
 #define RESOLVE_INTERVAL_MS 30000	/* how often names are resolved again, */
 #define RESOLVE_DOWN_MS		1000	/* while a server is down: it may have moved */
 #define BACKOFF_MAX_MS		60000
+#define COMPLAIN_MS			60000	/* how often a lack of worker slots is logged */
 
 /* What the launcher knows of a database. */
 typedef struct Known
 {
 	Oid			dboid;			/* hash key */
+	NameData	name;
 	bool		seen;			/* in the present scan */
 	bool		absent;			/* it has no extension, as far as we know */
 	BackgroundWorkerHandle *handle; /* NULL: no worker */
@@ -56,11 +65,27 @@ typedef struct Known
 	int			backoff_ms;
 } Known;
 
+/* All of the launcher's state. */
+typedef struct Launcher
+{
+	HTAB	   *known;			/* of Known */
+	bool		standby;		/* it was one when we looked last */
+	uint64		rescans;		/* of ec_shmem, as of the last scan */
+	TimestampTz scan_at;		/* when to look for new databases */
+	TimestampTz resolved_at;	/* when names were resolved last */
+	TimestampTz complained_at;	/* when a lack of worker slots was logged last */
+} Launcher;
+
 static bool any_down(void);
 static void scan_databases(HTAB *known);
-static void start_worker(Known *k);
-static void mind_workers(HTAB *known);
+static bool start_worker(Known *k);
+static bool note_ended(HTAB *known, TimestampTz now);
+static void start_missing(Launcher *launcher, bool looking, TimestampTz now);
+static void complain(Launcher *launcher, const char *waiting, TimestampTz now);
 static void launcher_exit(int code, Datum arg);
+static void begin(Launcher *launcher);
+static void follow_settings(Launcher *launcher);
+static bool take_rescan(Launcher *launcher, TimestampTz now);
 
 /* Once, from _PG_init. */
 void
@@ -68,6 +93,8 @@ ec_launcher_init(void)
 {
 	BackgroundWorker worker = {0};
 
+	if (IsBinaryUpgrade)
+		return;					/* pg_upgrade wants nobody else at work */
 	strlcpy(worker.bgw_name, "echocache launcher", BGW_MAXLEN);
 	strlcpy(worker.bgw_type, "echocache launcher", BGW_MAXLEN);
 	strlcpy(worker.bgw_library_name, "echocache", BGW_MAXLEN);
@@ -120,6 +147,7 @@ scan_databases(HTAB *known)
 			memset(k, 0, sizeof(Known));
 			k->dboid = db->oid;
 		}
+		k->name = db->datname;
 		k->seen = true;
 	}
 	systable_endscan(scan);
@@ -136,8 +164,8 @@ scan_databases(HTAB *known)
 	}
 }
 
-/* Register a worker for this database. */
-static void
+/* Register a worker for this database.  false: PostgreSQL has no slot for it. */
+static bool
 start_worker(Known *k)
 {
 	BackgroundWorker worker = {0};
@@ -154,26 +182,18 @@ start_worker(Known *k)
 	k->started_at = GetCurrentTimestamp();
 	k->rescans = ec_shmem->rescans;
 	if (RegisterDynamicBackgroundWorker(&worker, &k->handle))
-		return;
+		return true;
 	k->handle = NULL;
-	ereport(LOG,
-			(errmsg("echocache: no background worker slot is free for database %u", k->dboid),
-			 errdetail("Its documents are not cached."),
-			 errhint("Increase max_worker_processes.")));
-	k->backoff_ms = BACKOFF_MAX_MS;
+	return false;
 }
 
-/*
- * See to the workers: start those that are missing, note which have ended.  Of
- * the databases that have not been looked at yet, one at a time.
- */
-static void
-mind_workers(HTAB *known)
+/* Note which workers have ended.  Returns whether one is still looking for the extension. */
+static bool
+note_ended(HTAB *known, TimestampTz now)
 {
 	HASH_SEQ_STATUS status;
 	Known	   *k;
 	bool		looking = false;
-	TimestampTz now = GetCurrentTimestamp();
 
 	hash_seq_init(&status, known);
 	while ((k = hash_seq_search(&status)) != NULL)
@@ -201,22 +221,55 @@ mind_workers(HTAB *known)
 		if (slot)
 			slot->reloading = false;
 	}
-	hash_seq_init(&status, known);
-	while ((k = hash_seq_search(&status)) != NULL)
-	{
-		if (k->handle != NULL || k->absent || now < k->retry_at || ec_database_is_banned(k->dboid))
-			continue;
-		if (ec_database_find(k->dboid) == NULL)
-		{
-			if (looking)
-				continue;
-			looking = true;
-		}
-		start_worker(k);
-	}
+	return looking;
 }
 
-/* Nobody need wake us any more. */
+/*
+ * Start the workers that are missing; of the databases that have not been looked at yet,
+ * one at a time.
+ */
+static void
+start_missing(Launcher *launcher, bool looking, TimestampTz now)
+{
+	HASH_SEQ_STATUS status;
+	Known	   *k;
+	StringInfoData waiting;
+
+	initStringInfo(&waiting);
+	hash_seq_init(&status, launcher->known);
+	while ((k = hash_seq_search(&status)) != NULL)
+	{
+		bool		has_slot = ec_database_find(k->dboid) != NULL;
+
+		if (k->handle != NULL || k->absent || now < k->retry_at || ec_database_is_banned(k->dboid))
+			continue;
+		if (!has_slot && looking)
+			continue;
+		if (start_worker(k))
+			looking |= !has_slot;
+		else
+			appendStringInfo(&waiting, "%s\"%s\"", waiting.len > 0 ? ", " : "", NameStr(k->name));
+	}
+	if (waiting.len > 0)
+		complain(launcher, waiting.data, now);
+	pfree(waiting.data);
+}
+
+/* There is no slot for the workers of these databases: say so, but not all the time. */
+static void
+complain(Launcher *launcher, const char *waiting, TimestampTz now)
+{
+	if (launcher->complained_at != 0 &&
+		!TimestampDifferenceExceeds(launcher->complained_at, now, COMPLAIN_MS))
+		return;
+	launcher->complained_at = now;
+	ereport(LOG,
+			(errmsg("echocache: no background worker slot is free for database %s", waiting),
+			 errdetail("Documents of a database without a worker are not cached."),
+			 errhint("Increase max_worker_processes.")));
+}
+
+/* Before this process exits: nobody need wake it any more. */
 static void
 launcher_exit(int code, Datum arg)
 {
@@ -225,103 +278,120 @@ launcher_exit(int code, Datum arg)
 	LWLockRelease(ec_shmem->lock);
 }
 
-void
-echocache_launcher_main(Datum arg)
+/* Take over from the postmaster, or from a launcher that has ended. */
+static void
+begin(Launcher *launcher)
 {
-	HASHCTL		ctl = {.keysize = sizeof(Oid),.entrysize = sizeof(Known)};
-	HTAB	   *known;
-	MemoryContext context;
-	TimestampTz resolved_at = 0;
-	TimestampTz scan_at = 0;
-	uint64		seen_rescans = 0;
-	bool		standby;
+	HASHCTL		ctl = {.keysize = sizeof(Oid), .entrysize = sizeof(Known)};
 
-	pqsignal(SIGHUP, SignalHandlerForConfigReload);
-	pqsignal(SIGTERM, die);
-	BackgroundWorkerUnblockSignals();
+	ec_session_signals();
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
-	ProcessConfigFile(PGC_SIGHUP);	/* as in worker.c */
+	ec_session_settings();
+	/* while a worker starts PostgreSQL lets it ignore SIGHUP: a reload then is not lost */
+	ProcessConfigFile(PGC_SIGHUP);
 	before_shmem_exit(launcher_exit, (Datum) 0);
 	LWLockAcquire(ec_shmem->lock, LW_EXCLUSIVE);
 	ec_shmem->launcher_pid = MyProcPid;
 	LWLockRelease(ec_shmem->lock);
 
-	context = AllocSetContextCreate(TopMemoryContext, "echocache launcher",
-									ALLOCSET_DEFAULT_SIZES);
-	MemoryContextSwitchTo(context);
-	known = hash_create("echocache databases", 64, &ctl, HASH_ELEM | HASH_BLOBS);
+	launcher->known = hash_create("echocache databases", 64, &ctl, HASH_ELEM | HASH_BLOBS);
 	for (int d = 0; d < EC_MAX_DATABASES; d++)
-		ec_shmem_wake(ec_shmem->database[d].worker_pid); /* of a launcher before us */
-	standby = RecoveryInProgress();
+		ec_shmem_wake(ec_shmem->database[d].worker_pid); /* of the launcher before us */
+	launcher->standby = RecoveryInProgress();
 	ec_topology_publish();
+}
 
+/* Publish another topology if the settings ask for it, a promotion, or a worker. */
+static void
+follow_settings(Launcher *launcher)
+{
+	bool		publish = ec_shmem->republish;
+
+	if (ConfigReloadPending)
+	{
+		bool		was_enabled = ec_guc_enabled;
+		char	   *hosts = pstrdup(ec_guc_hosts);
+
+		ConfigReloadPending = false;
+		ProcessConfigFile(PGC_SIGHUP);
+		if (was_enabled != ec_guc_enabled || strcmp(hosts, ec_guc_hosts) != 0)
+		{
+			publish = true;
+			launcher->resolved_at = 0;
+		}
+		pfree(hosts);
+	}
+	if (launcher->standby && !RecoveryInProgress())
+	{
+		/* promoted: the cache may hold what this timeline does not have */
+		launcher->standby = false;
+		publish = true;
+	}
+	if (publish)
+		ec_topology_publish();
+}
+
+/*
+ * Has somebody asked that all databases are looked at again, or is a ban over?  Then every
+ * database may have a worker at once.
+ */
+static bool
+take_rescan(Launcher *launcher, TimestampTz now)
+{
+	HASH_SEQ_STATUS status;
+	Known	   *k;
+	bool		rescan;
+
+	LWLockAcquire(ec_shmem->lock, LW_EXCLUSIVE);
+	rescan = ec_shmem->rescans != launcher->rescans;
+	launcher->rescans = ec_shmem->rescans;
+	if (ec_shmem->banned != InvalidOid && now >= ec_shmem->banned_until)
+	{
+		ec_shmem->banned = InvalidOid;
+		rescan = true;
+	}
+	LWLockRelease(ec_shmem->lock);
+	if (!rescan)
+		return false;
+	hash_seq_init(&status, launcher->known);
+	while ((k = hash_seq_search(&status)) != NULL)
+	{
+		k->absent = false;
+		k->backoff_ms = 0;
+		k->retry_at = 0;
+	}
+	return true;
+}
+
+void
+echocache_launcher_main(Datum arg)
+{
+	Launcher	launcher = {0};
+
+	MemoryContextSwitchTo(AllocSetContextCreate(TopMemoryContext, "echocache launcher",
+												ALLOCSET_DEFAULT_SIZES));
+	begin(&launcher);
 	for (;;)
 	{
-		TimestampTz now = GetCurrentTimestamp();
+		TimestampTz now;
 		bool		rescan;
 
 		CHECK_FOR_INTERRUPTS();
-		if (ConfigReloadPending)
+		follow_settings(&launcher);
+		now = GetCurrentTimestamp();
+		rescan = take_rescan(&launcher, now);
+		if (rescan || now >= launcher.scan_at)
 		{
-			bool		was_enabled = ec_guc_enabled;
-			char	   *hosts = pstrdup(ec_guc_hosts);
-
-			ConfigReloadPending = false;
-			ProcessConfigFile(PGC_SIGHUP);
-			if (was_enabled != ec_guc_enabled || strcmp(hosts, ec_guc_hosts) != 0)
-			{
-				ec_topology_publish();
-				resolved_at = 0;
-			}
-			pfree(hosts);
+			scan_databases(launcher.known);
+			launcher.scan_at = TimestampTzPlusMilliseconds(now, SCAN_INTERVAL_MS);
 		}
-
-		if (standby && !RecoveryInProgress())
-		{
-			/* promoted: the cache may hold what this timeline does not have */
-			standby = false;
-			ec_topology_publish();
-		}
-
-		LWLockAcquire(ec_shmem->lock, LW_EXCLUSIVE);
-		rescan = ec_shmem->rescans != seen_rescans;
-		seen_rescans = ec_shmem->rescans;
-		if (ec_shmem->banned != InvalidOid && now >= ec_shmem->banned_until)
-		{
-			ec_shmem->banned = InvalidOid;
-			rescan = true;
-		}
-		LWLockRelease(ec_shmem->lock);
-		if (ec_shmem->republish)
-			ec_topology_publish();
-		if (rescan)
-		{
-			HASH_SEQ_STATUS status;
-			Known	   *k;
-
-			hash_seq_init(&status, known);
-			while ((k = hash_seq_search(&status)) != NULL)
-			{
-				k->absent = false;
-				k->backoff_ms = 0;
-				k->retry_at = 0;
-			}
-		}
-		if (rescan || now >= scan_at)
-		{
-			scan_databases(known);
-			scan_at = TimestampTzPlusMilliseconds(now, SCAN_INTERVAL_MS);
-		}
-		mind_workers(known);
-		if (TimestampDifferenceExceeds(resolved_at, now, any_down() ? RESOLVE_DOWN_MS
-									   : RESOLVE_INTERVAL_MS))
+		start_missing(&launcher, note_ended(launcher.known, now), now);
+		if (TimestampDifferenceExceeds(launcher.resolved_at, now,
+									   any_down() ? RESOLVE_DOWN_MS : RESOLVE_INTERVAL_MS))
 		{
 			ec_topology_resolve_names();
-			resolved_at = GetCurrentTimestamp();
+			launcher.resolved_at = GetCurrentTimestamp();
 		}
-
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 LAUNCHER_NAP_MS, PG_WAIT_EXTENSION);
-		ResetLatch(MyLatch);
+		ec_deadline_nap(LAUNCHER_NAP_MS);
 	}
 }

@@ -3,21 +3,21 @@
  * recovery.c
  *	  Bring a server back, and clear its outbox.
  *
- * A server goes one step after the other: DOWN, a probe answers, RECOVERING
- * (writers send markers again, readers still stay away), everybody has left older
- * topologies, nobody holds the outbox lock, a new snapshot of the outbox, its
- * keys invalidated and its rows deleted, again until none is left, UP.  Where more may
- * have changed than the outbox knows (a start, other servers, a promotion) the
- * server is purged of all our keys.  Every change of state is a compare-and-swap
- * on the word that the worker has seen, so that whatever goes wrong meanwhile, in
- * any backend, is not overlooked.  What each of these steps is for is shown by the
- * model, which fails without it.
+ * A server goes from DOWN to UP in these steps:
  *
- * No transaction is open while the worker waits for the network: read, commit,
- * send, then acknowledge by deleting what was read.
+ *	1. A probe answers: RECOVERING.  Writers send markers again, readers still stay away.
+ *	2. Everybody has left older generations of the topology, and nobody holds the outbox lock.
+ *	3. A new snapshot of the outbox; its keys are invalidated, confirmed; just these rows are
+ *	   deleted; again, until there are none.  Where more may have changed than the outbox
+ *	   knows (a start, other servers, a promotion) the server is purged of all keys of the database.
+ *	4. UP.
  *
- * On a hot standby it only probes: a server is UP there while it answers and no
- * row of the replicated outbox waits for it.
+ * Every change of state is a compare-and-swap on the word that the worker has seen, so that
+ * whatever goes wrong meanwhile, in any backend, is not overlooked.  The model
+ * (test/model/recovery.pml) shows what each step is for: it fails without it.
+ *
+ * No transaction is open while the worker waits for the network: read, commit, send, then
+ * acknowledge by deleting what was read.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -45,6 +45,7 @@
 #include "servers/topology.h"
 #include "shmem.h"
 #include "worker/recovery.h"
+#include "worker/waiting.h"
 
 /* Rows of a server that is DOWN, above which whole documents are noted instead. */
 #define COLLAPSE_ROWS		10000
@@ -53,13 +54,13 @@ static List *add_head(List *heads, const char *prefix, const char *name);
 static List *key_heads(EcDatabase *db, List *rows);
 static List *read_rows(const char *server, int limit);
 static void delete_rows(List *rows);
-static bool outbox_is_free(int server);
 static bool flush_instead(EcDatabase *db, int server);
 static bool invalidate(EcDatabase *db, int server, List *rows, bool purge, int64 *removed,
 		   EcFailure *failure);
 static bool take_setting(const EcReply *line, void *arg);
 static void collapse(EcDatabase *db, int server);
 
+/* Add the head of the keys with this prefix and name, unless it is there. */
 static List *
 add_head(List *heads, const char *prefix, const char *name)
 {
@@ -73,7 +74,7 @@ add_head(List *heads, const char *prefix, const char *name)
 	return lappend(heads, head);
 }
 
-/* The heads of all keys of ours that a server may have, those in rows included. */
+/* The heads of all keys of this database that a server may have, those in rows included. */
 static List *
 key_heads(EcDatabase *db, List *rows)
 {
@@ -113,6 +114,7 @@ read_rows(const char *server, int limit)
 	return rows;
 }
 
+/* Delete just these rows, which have been dealt with. */
 static void
 delete_rows(List *rows)
 {
@@ -125,59 +127,21 @@ delete_rows(List *rows)
 }
 
 /*
- * Have all who wrote to the outbox while the server was DOWN ended?  A prepared
- * transaction among them is named, once, since it may need somebody's attention.
- */
-static bool
-outbox_is_free(int server)
-{
-	static char warned[EC_ERROR_MAX];
-	MemoryContext context = CurrentMemoryContext;
-	const char *name = ec_placement_name(server);
-	char		holder[128];
-	char		reason[EC_ERROR_MAX];
-	bool		is_free;
-
-	StartTransactionCommand();
-	is_free = ec_outbox_is_free(name, holder, sizeof(holder));
-	CommitTransactionCommand();
-	MemoryContextSwitchTo(context);
-	if (is_free && warned[0] != '\0')
-	{
-		warned[0] = '\0';
-		ec_state_set_error(server, "");
-	}
-	if (is_free || holder[0] == '\0')
-		return is_free;
-	snprintf(reason, sizeof(reason), "waiting for prepared transaction \"%s\"", holder);
-	ec_state_set_error(server, reason);
-	if (strcmp(warned, reason) != 0)
-		ereport(WARNING,
-				(errmsg("echocache: server \"%s\" cannot be used before the prepared "
-						"transaction \"%s\" has ended", name, holder),
-				 errdetail("It has changed documents while the server was down."),
-				 errhint("Use COMMIT PREPARED or ROLLBACK PREPARED.")));
-	strlcpy(warned, reason, sizeof(warned));
-	return false;
-}
-
-/*
- * The server cannot be purged, but does not seem to have failed: it refuses to
- * tell its keys.  If a superuser has run echocache_flush_all() since it became
- * RECOVERING, flush it here.  false: we may not, or it was not confirmed.
+ * The server cannot be purged, and does not seem to have failed: it refuses to tell its keys.
+ * If a superuser has run echocache_flush_all() since the server became RECOVERING, the worker
+ * flushes it here.  false: the worker may not, or the flush was not confirmed.
  *
- * That flush itself would not do.  It may have come before everybody had left older
- * topologies, or before the last of those ended whose rows are in the outbox, so what it
- * left behind need not be all right.  Ours stands in the purge's place, at the same
- * point, and removes all that a purge would: whatever was there under our heads.
- * What is stored later went through the fence or a fill; a store of before that is
- * still on its way carries the token of a marker that is gone now, and fails.
- * (memcached compares the token and numbers the new item without a lock that the
- * flush would take: a store that it is just between the two survives.  Single keys
- * of the outbox are therefore invalidated all the same.)
+ * The superuser's own flush would not do.  It may have come before everybody had left older
+ * topologies, or before the last transaction ended whose rows are in the outbox, so what it
+ * left behind may be outdated.  The worker's flush stands in the purge's place, at the same
+ * point of the sequence, and removes all that a purge would.  What is stored later went
+ * through the fence or a fill.  A store of before that is still on its way carries the token
+ * of a marker that is gone now, and fails.  (memcached compares the token and numbers the new
+ * item without a lock that the flush would take: a store that is just between the two
+ * survives.  Single keys of the outbox are therefore invalidated all the same.)
  *
- * The permission is for this very state word: for what has made the server
- * RECOVERING later, or makes it so the next time, nobody has given it.
+ * The permission is for one state word.  Nobody has given it for what makes the server
+ * RECOVERING the next time.
  */
 static bool
 flush_instead(EcDatabase *db, int server)
@@ -187,15 +151,16 @@ flush_instead(EcDatabase *db, int server)
 }
 
 /*
- * Invalidate from the server what the rows say, or with purge all keys of ours.
- * true: confirmed.
+ * Invalidate on the server what the rows say, or with purge all keys of this database. true:
+ * confirmed.  false: the server has failed, or does not tell its keys and *failure has what it
+ * said.  *removed grows by how many keys there were.
  */
 static bool
 invalidate(EcDatabase *db, int server, List *rows, bool purge, int64 *removed,
 		   EcFailure *failure)
 {
 	List	   *whole = NIL;
-	EcRequest	   *reqs;
+	EcRequest  *reqs;
 	int			n = 0;
 	ListCell   *lc;
 	bool		ok = true;
@@ -231,7 +196,7 @@ invalidate(EcDatabase *db, int server, List *rows, bool purge, int64 *removed,
 	return ok && (ec_purge(server, whole, removed, failure) || flush_instead(db, server));
 }
 
-/* A line of "stats settings": note how large an item may be. */
+/* Callback for a line of "stats settings": note how large an item may be. */
 static bool
 take_setting(const EcReply *line, void *arg)
 {
@@ -248,10 +213,10 @@ take_setting(const EcReply *line, void *arg)
 }
 
 /*
- * The server is still DOWN.  So that the outbox does not grow without end, one
- * row for each document takes the place of many, and writers need add no more for
- * as long as the state is this very word: the rows are taken up only after it
- * has changed, and after all who hold the outbox lock have ended.
+ * The server is still DOWN.  So that the outbox does not grow without end, one row for each
+ * attachment takes the place of many.  Writers need add no more for as long as the state is
+ * this very word: the worker takes the rows up only after the word has changed, and after all
+ * transactions that hold the outbox lock have ended.
  */
 static void
 collapse(EcDatabase *db, int server)
@@ -292,8 +257,9 @@ collapse(EcDatabase *db, int server)
 }
 
 /*
- * One server that is not UP: take it as far as it goes.  Returns whether it is
- * UP now; if not, *retry_ms is when to try again.
+ * Take a server that is not UP as far as it goes.  Returns whether it is UP now; if not,
+ * *retry_ms is when to try again.  The topology is entered, no transaction is open.  Throws
+ * what the extension's tables throw, and for interrupts; then the process exits.
  */
 bool
 ec_recovery_run(EcDatabase *db, int server, int *retry_ms)
@@ -309,7 +275,7 @@ ec_recovery_run(EcDatabase *db, int server, int *retry_ms)
 
 	*retry_ms = ec_guc_retry_interval;
 	if (!ec_state_read(db, server, ec_placement_generation(), &word))
-		return false;			/* of another server, by now */
+		return false;			/* the word is another server's by now */
 	purge = EC_MUST_PURGE(word);
 	if (EC_STATE(word) == EC_DOWN)
 	{
@@ -327,7 +293,7 @@ ec_recovery_run(EcDatabase *db, int server, int *retry_ms)
 		return EC_STATE(word) == EC_UP;
 
 	/* from here on nobody begins to write rows, or to use an older topology */
-	if (!ec_topology_all_left(ec_placement_generation()) || !outbox_is_free(server))
+	if (ec_waiting_is_needed(server))
 	{
 		*retry_ms = EC_WAIT_FOR_LOCK_MS;
 		return false;
@@ -336,7 +302,7 @@ ec_recovery_run(EcDatabase *db, int server, int *retry_ms)
 	pgstat_report_activity(STATE_RUNNING, activity);
 	/* a server that does not tell its settings is just not asked first */
 	if (ec_exchange_command(server, request, ec_wire_stats(request, "settings"), take_setting,
-				   &ec_shmem->server[server].item_max, NULL) == EC_FAILED)
+							&ec_shmem->server[server].item_max, NULL) == EC_FAILED)
 	{
 		pgstat_report_activity(STATE_IDLE, NULL);
 		return false;
@@ -370,8 +336,8 @@ ec_recovery_run(EcDatabase *db, int server, int *retry_ms)
 }
 
 /*
- * Rows that have come to servers that are UP, and those of servers that are none
- * of ours any more: such a server would be purged before it is used again.
+ * Clear the rows that have come to servers that are UP, and those of servers that are not in
+ * the topology any more: such a server would be purged before it is used again.
  */
 void
 ec_recovery_clear_late_rows(EcDatabase *db)
@@ -404,7 +370,7 @@ ec_recovery_clear_late_rows(EcDatabase *db)
 		delete_rows(rows);
 }
 
-/* On a standby: is the server UP, as far as we can tell without writing? */
+/* On a standby, which cannot write: the server is UP while it answers and no row waits for it. */
 void
 ec_recovery_watch(EcDatabase *db, int server)
 {

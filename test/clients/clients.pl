@@ -1,7 +1,7 @@
 # Clients of memcached, in the languages that people use: each reads our
 # documents, a marker and a miss for what they are, takes a server that is down
 # for a miss, and finds keys on several weighted servers where we put them, or
-# does not, as README says.  Its lines of code are those in README.
+# does not, as doc/clients.md says.  Its lines of code are those in doc/clients.md.
 #
 # A client is a program in this folder, PROGRAM HOST:PORT:WEIGHT,... ID..., that
 # prints a line of JSON for each id: what it got under "text", and what its
@@ -44,7 +44,7 @@ my @clients = (
 my $make_log = '';
 my $make = IPC::Run::start(
 	[ 'make', '-k', '-j2', '-C', $here, "BUILD=$build", 'clients' ],
-	'<', \undef, '>', \$make_log, '2>&1', IPC::Run::timeout(120));
+	'<', \undef, '>', \$make_log, '2>&1', IPC::Run::timeout(1200));
 $ENV{NODE_PATH} = "$build/node_modules";
 
 # Start a client; finish() gives what it said, by id.
@@ -54,7 +54,7 @@ sub start
 	my %run = (client => $client, out => '', err => '');
 
 	$run{handle} = IPC::Run::start([ @{ $client->{run} }, $servers, @ids ],
-		'<', \undef, '>', \$run{out}, '2>', \$run{err}, IPC::Run::timeout(30));
+		'<', \undef, '>', \$run{out}, '2>', \$run{err}, IPC::Run::timeout(120));
 	return \%run;
 }
 
@@ -78,20 +78,34 @@ sub finish
 	return \%said;
 }
 
-# What each client says, two of them at a time: a list of pairs.
+# What each client says, two of them at a time: a list of pairs.  Some take a server that has
+# not answered within half a second for a miss: on a busy machine they are asked again
+# until they have got something for so many of the ids; not so one that looks in the wrong
+# places.
 sub ask
 {
-	my ($clients, $servers, @ids) = @_;
+	my ($clients, $found, $servers, @ids) = @_;
 	my (@running, @said);
+	my $hear = sub {
+		my ($run) = @_;
+		my $client = $run->{client};
+		my $said = finish($run);
+
+		for (2 .. 5)
+		{
+			last if ($client->{alone} && $servers =~ /,/) || $found <= grep { defined $said->{$_}->{text} } @ids;
+			note "$client->{name} is asked again";
+			$said = finish(start($client, $servers, @ids));
+		}
+		push @said, [ $client, $said ];
+	};
 
 	for my $client (@$clients)
 	{
 		push @running, start($client, $servers, @ids);
-		next if @running < 2;
-		my $run = shift @running;
-		push @said, [ $run->{client}, finish($run) ];
+		$hear->(shift @running) if @running >= 2;
 	}
-	push @said, map { [ $_->{client}, finish($_) ] } @running;
+	$hear->($_) for @running;
 	return @said;
 }
 
@@ -131,9 +145,25 @@ my $s = session($node, sql => q{
 	CREATE TABLE session (id text PRIMARY KEY, title text, more json, at timestamptz DEFAULT '2026-03-01 12:00+01', score numeric, active boolean);
 	SELECT echocache_attach('session')});
 wait_state($s, 'UP');
-$make->finish;
-is($make->full_result(0), 0, 'clients are compiled and installed')
-  || diag($make_log, 'memjs and memcached come from npm: its registry must be within reach');
+my $made = eval { $make->finish; $make->full_result(0) == 0 };
+if (!defined $made)
+{
+	$make_log .= $@;
+	$make->kill_kill;
+}
+# One failure, whatever the reason: clients that are not there are not asked.  npm writes the
+# hidden lock file last.
+my (@there, @absent);
+for my $client (@clients)
+{
+	my $file = $client->{run}->[0];
+
+	$file = "$build/node_modules/.package-lock.json" if $file eq 'node';
+	push @{ $made || $file !~ m{^\Q$build\E/} || -e $file ? \@there : \@absent }, $client;
+}
+ok($made, 'clients are compiled and installed')
+  || diag('left out: ', join(', ', map { $_->{name} } @absent),
+	'; memjs and memcached come from npm, whose registry must be within reach', "\n", $make_log);
 
 #
 # What they read: documents, a marker, a miss.
@@ -160,7 +190,7 @@ $s->run("INSERT INTO session SELECT g, 'title ' || g FROM generate_series(0, $co
 marked($memcached, 'session:7', 'there is a marker');
 misses($memcached, 'session:absent', 'and a key without anything');
 
-for (ask(\@clients, $memcached->address . ':1', values %id, '7', 'absent'))
+for (ask(\@there, 1 + keys %id, $memcached->address . ':1', values %id, '7', 'absent'))
 {
 	my ($client, $said) = @$_;
 
@@ -173,17 +203,22 @@ for (ask(\@clients, $memcached->address . ':1', values %id, '7', 'absent'))
 my $answer = $s->run('SELECT echocache_get_session(7)');
 like($answer, qr/"title 7"/, 'echocache_get_session answers instead of the marker');
 is_document($_->[1]->{7}, $answer, "$_->[0]->{name}: after that the document")
-  for ask(\@clients, $memcached->address . ':1', 7);
+  for ask(\@there, 1, $memcached->address . ':1', 7);
 
 # Down, it is no worse than a miss.
+my %up;
+for my $client (@there)
+{
+	$up{ $client->{name} } = seconds(sub { finish(start($client, $memcached->address . ':1', 'plain', 'odd')) });
+}
 $memcached->stop;
-for my $client (@clients)
+for my $client (@there)
 {
 	my $said;
 	my $took = seconds(sub { $said = finish(start($client, $memcached->address . ':1', 'plain', 'odd')) });
 
 	is_nothing($said->{$_}, undef, "$client->{name}: so does memcached when it is down") for 'plain', 'odd';
-	cmp_ok($took, '<', 10, "$client->{name}: soon");
+	cmp_ok($took, '<', 10 + 2 * $up{ $client->{name} }, "$client->{name}: soon");
 }
 
 #
@@ -219,7 +254,7 @@ sub placement
 
 		return (grep { $said->{$_}->{text} ne $row{$_} } @got) ? 'wrong documents' : scalar @got;
 	};
-	for (ask(\@clients, $hosts, @ids))
+	for (ask(\@there, $count, $hosts, @ids))
 	{
 		my ($client, $said) = @$_;
 		my $n = $found->($said);
@@ -240,7 +275,7 @@ sub placement
 	# A proxy that places as libmemcached does serves those that do not.
 	start_proxy($hosts);
 	is($found->($_->[1]), $count, "$what: $_->[0]->{name} finds all by way of a proxy")
-	  for ask([ grep { $_->{proxy} } @clients ], $proxy{address}, @ids);
+	  for ask([ grep { $_->{proxy} } @there ], $count, $proxy{address}, @ids);
 	stop_proxy();
 	return;
 }
@@ -279,11 +314,11 @@ END
 }
 
 #
-# README shows just these lines; comments at the beginning of a block are its own.
+# doc/clients.md shows just these lines; comments at the beginning of a block are its own.
 #
-my ($section) = slurp_file("$here/../../README.md") =~ /^## Clients\n(.*?)^## /ms;
+my ($section) = slurp_file("$here/../../doc/clients.md") =~ /^## How to read a session\n(.*)/ms;
 my @blocks = $section =~ /^```\w+\n(.*?)^```$/gms;
-is(scalar @blocks, scalar @clients, 'README shows each client');
+is(scalar @blocks, scalar @clients, 'doc/clients.md shows each client');
 for my $block (@blocks)
 {
 	my ($title, @lines) = split /\n/, $block;
@@ -297,7 +332,25 @@ for my $block (@blocks)
 		shift @program while @program && $program[0] ne $line;
 		push @missing, $line unless @program;
 	}
-	is_deeply(\@missing, [], "README has lines of $file");
+	is_deeply(\@missing, [], "doc/clients.md has lines of $file");
+}
+
+# README's program, with a database to ask and calls of its function.
+{
+	my ($program) = slurp_file("$here/../../README.md") =~ /^```python\n(.*?)^```$/ms;
+	my $server = memcached();
+	my ($out, $err) = ('', '');
+
+	$program =~ s/localhost:11211/$server->address/e or die 'README names no server';
+	$server->set('shop.orders:1', '{"id":1}');
+	$server->set('shop.orders:2', 'null');
+	IPC::Run::run([ '/usr/bin/python3', '-' ], '<', \"$program\ndef from_database(id):\n    return f'ask for {id}'\n\nprint([order(id) for id in (1, 2, 3)])\n",
+		'>', \$out, '2>', \$err, IPC::Run::timeout(120));
+	is("$out$err", "[{'id': 1}, 'ask for 2', 'ask for 3']\n", 'README has a program that reads a document, a marker and a miss');
+	$server->stop;
+	IPC::Run::run([ '/usr/bin/python3', '-' ], '<', \"$program\ndef from_database(id):\n    return f'ask for {id}'\n\nprint(order(1))\n",
+		'>', \$out, '2>', \$err, IPC::Run::timeout(120));
+	is("$out$err", "ask for 1\n", 'and a server that is down for a miss');
 }
 
 placement('three servers', map { memcached() } 1 .. 3);

@@ -18,7 +18,8 @@
 #	lost            updates that succeeded and are not in the table
 #
 # Where there are several rounds (pgmemcache's long waits leave time for one), the
-# figures are the worst of them.  Under three minutes.  Environment: see test/lib.sh.
+# figures are the worst of them.  Under three minutes.  `bash test/install-deps.sh fault`
+# installs what it needs.  Environment: see test/lib.sh.
 #
 # Copyright (c) 2026, echocache developers
 

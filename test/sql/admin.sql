@@ -18,11 +18,11 @@ BEGIN
 END $$;
 
 SELECT echocache_is_available();
-SELECT server ~ '^127\.0\.0\.1:[0-9]+$' AS server, state, test_set, test_get, test_delete, milliseconds >= 0 AS milliseconds, error FROM echocache_health();
+SELECT server ~ '^[^ ]+:[0-9]+$' AS server, state, test_set, test_get, test_delete, milliseconds >= 0 AS milliseconds, error FROM echocache_health();
 -- This backend's connections.
 SELECT echocache_disconnect() >= 0 AS disconnected;
 SELECT echocache_connect(), echocache_connect();
-SELECT server ~ '^127\.0\.0\.1:[0-9]+$' AS server, weight, state, since <= now() AS since, connections >= 1 AS connections,
+SELECT server ~ '^[^ ]+:[0-9]+$' AS server, weight > 0 AS weight, state, since <= now() AS since, connections >= 1 AS connections,
 	kept BETWEEN 1 AND connections AS kept FROM echocache_servers;
 SELECT echocache_disconnect(), echocache_disconnect();
 SELECT echocache_connect();

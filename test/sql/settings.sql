@@ -19,9 +19,8 @@ WHERE name LIKE 'echocache.%' AND name <> 'echocache.wait_point'	-- of test buil
 ORDER BY name COLLATE "C";
 SELECT name, short_desc, extra_desc FROM pg_settings
 WHERE name LIKE 'echocache.%' AND name <> 'echocache.wait_point' ORDER BY name COLLATE "C";
--- A name that is misspelt is not taken for somebody else's (before 15 it is).
-SELECT current_setting('server_version_num')::int < 150000 OR
-	state('SET echocache.hots = 1') <> 'no error' AS misspelt_is_refused;
+-- A name that is misspelt is not taken for somebody else's.
+SELECT state('SET echocache.hots = 1') <> 'no error' AS misspelt_is_refused;
 
 -- A value out of bounds, of the wrong unit or type.  ALTER SYSTEM takes no
 -- transaction, so psql shows what it says.
@@ -152,13 +151,15 @@ CALL fails(format('ALTER DATABASE %I SET echocache.key_prefix = %L', current_dat
 CALL fails(format('ALTER DATABASE %I SET echocache.key_prefix = %L', current_database(), repeat('x', 65)));
 -- in a database without a worker, which might take it up
 SELECT current_database() AS here, repeat('x', 64) AS longest \gset
-ALTER DATABASE postgres SET echocache.key_prefix = :'longest';
-\c postgres
+CREATE DATABASE settings_prefix TEMPLATE template0;
+ALTER DATABASE settings_prefix SET echocache.key_prefix = :'longest';
+\c settings_prefix
 SHOW echocache.key_prefix;
-ALTER DATABASE postgres RESET echocache.key_prefix;
-\c postgres
-SHOW echocache.key_prefix;
+ALTER DATABASE settings_prefix RESET echocache.key_prefix;
+\c settings_prefix
+SELECT current_setting('echocache.key_prefix') = :'longest' AS set;
 \c :here
+DROP DATABASE settings_prefix;
 SET search_path = settings, public;
 CREATE ROLE settings_user;
 GRANT USAGE ON SCHEMA settings TO settings_user;

@@ -1,6 +1,9 @@
 --
 -- All documents of a name: warm, purge and verify.
 --
+\set ECHO none
+\i test/sql/include/prefix.sql
+\set ECHO all
 SET client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS echocache;
 RESET client_min_messages;

@@ -16,7 +16,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $memcached = memcached();
-my $node = new_node('main', hosts => [$memcached], conf => "timezone = 'UTC'\nechocache.timeout = '500ms'\nlog_statement = none\n");
+my $node = new_node('main', hosts => [$memcached], conf => "timezone = 'UTC'\nlog_statement = none\n");
 my $s = session($node, sql => 'CREATE EXTENSION echocache');
 
 # Has been connected all the time, and has everything in its caches.
@@ -385,6 +385,7 @@ ddl('RENAME COLUMN after that', 'ALTER TABLE talk RENAME COLUMN id TO key; ALTER
 
 # While the server is away, and keeps what it has.
 cached('before DDL with the server frozen');
+setting($s, 'echocache.timeout' => '500ms');
 $memcached->freeze;
 $s->run('UPDATE talk SET n = n + 1 WHERE id = 1; ALTER TABLE talk ADD COLUMN extra int DEFAULT 1');
 $shape = 'SELECT id, extra FROM talk';

@@ -1,5 +1,5 @@
 # The key/value client where several servers, faults, other databases and other
-# clients come in; what echocache_flush_all() is good for; README's examples.
+# clients come in; what echocache_flush_all() is good for.
 #
 # Copyright (c) 2026, echocache developers
 
@@ -17,10 +17,22 @@ use Time::HiRes qw(sleep time);
 
 my $memcached = memcached();
 my $second = memcached();
-my $node = new_node('main', hosts => [ $memcached, $second ], conf => "echocache.timeout = '1s'\nlog_statement = none\n");
+my $node = new_node('main', hosts => [ $memcached, $second ], conf => "echocache.timeout = '20s'\nlog_statement = none\n");
 my $s = session($node, sql => 'CREATE EXTENSION echocache');
 my $other = session($node);
 wait_state($s, 'UP');
+
+# Use these servers and no others: one that was removed is used until the launcher has seen it.
+sub use_servers
+{
+	my (@servers) = @_;
+
+	setting($s, 'echocache.hosts' => join ',', map { $_->address } @servers);
+	wait_for('the new servers', sub {
+		return $s->run('SELECT server FROM echocache_servers') eq join "\n", map { $_->address } @servers;
+	});
+	return;
+}
 
 #
 # What other clients see, and leave.
@@ -44,8 +56,10 @@ is($memcached->flags($here), 7, 'which leaves the flags alone');
 sub ttl_is
 {
 	my ($call, $min, $max, $name) = @_;
-	$s->run("SELECT echocache_kv_$call");
-	my $ttl = $memcached->ttl($here) // 'none';
+	my $ttl;
+	my $took = seconds(sub { $s->run("SELECT echocache_kv_$call"); $ttl = $memcached->ttl($here) // 'none' });
+	# Of what is left the seconds that pass meanwhile are gone; for ever stays for ever.
+	$min -= int $took if $min > 0;
 	return ok($ttl =~ /\A-?\d+\z/ && $ttl >= $min && $ttl <= $max, "$name ($ttl)");
 }
 my $month = 30 * 86400;
@@ -87,19 +101,21 @@ is($second->get($there), 'back', 'and does not cost the old one');
 is($s->run("SELECT echocache_kv_set('$there', repeat('x', 1000000)), echocache_kv_append('$there', repeat('x', 500000))"), 't|f',
 	'appended to what would become too large, nothing is');
 
+setting($s, 'echocache.timeout' => '1s');
 $second->freeze;
 my $took = seconds(sub { like($s->error("SELECT echocache_kv_add('$there', 'x')"), qr/^08006: /, 'frozen: an error') });
-cmp_ok($took, '<', 2, "within the timeout ($took s)");
+in_time($other, $took, 2, "within the timeout ($took s)");
 $took = seconds(sub { $s->attempt("SELECT echocache_kv_add('$there', 'x')") for 1 .. 10 });
-cmp_ok($took, '<', 0.9, "and then at once (ten: $took s)");
+in_time($other, $took, 0.9, "and then at once (ten: $took s)");
 $second->thaw;
+setting($s, 'echocache.timeout' => '20s');
 wait_state($s, 'UP');
 
 #
 # What must not happen twice does not; the rest is asked again.
 #
 my $proxy = proxy($memcached);
-setting($s, 'echocache.hosts' => $proxy->address);
+use_servers($proxy);
 wait_state($s, 'UP', $proxy);
 $memcached->set('n', 0);
 is($s->run(q{SELECT echocache_kv_incr('n')}), 1, 'through a proxy');
@@ -174,7 +190,7 @@ misses($memcached, 'late:1', 'and which it purges');
 is($s->run(q{SELECT echocache_get('late', 1)}), '{"id":1,"title":"right"}', 'nobody reads it');
 $watch->quit;
 
-setting($s, 'echocache.hosts' => $memcached->address . ',' . $second->address);
+use_servers($memcached, $second);
 wait_state($s, 'UP', $memcached, $second);
 
 # Keys of other databases, of which no backend has used the document since the start.
@@ -228,7 +244,7 @@ $s->run('DROP DATABASE latin');
 
 # A memcached that is full and evicts nothing.
 my $small = memcached(args => [ '-M', '-m', '2' ]);
-setting($s, 'echocache.hosts' => $small->address);
+use_servers($small);
 wait_state($s, 'UP', $small);
 like($s->error(q{SELECT echocache_kv_set('full' || i, repeat('x', 100000)) FROM generate_series(1, 100) i}),
 	qr/^53200: cache server "\Q${\$small->address}\E" does not store key "full\d+"\nDETAIL:  .*out of memory/, 'a memcached that is full');
@@ -254,9 +270,8 @@ my $recovering = sub {
 	sleep 0.5;
 	return is($silent_state->(), 'RECOVERING', 'and stays so');
 };
-setting($s, 'echocache.timeout' => '500ms');
 $silent->set('session:1', '{"id":1,"title":"of an earlier life"}');
-setting($s, 'echocache.hosts' => $silent->address);
+use_servers($silent);
 $recovering->('a server that does not tell its keys');
 is($s->run(q{SELECT echocache_get_session(1) ->> 'title'}), 'two', 'what it has is not read');
 is($s->run(q{SELECT echocache_kv_set('mine', 'x')}), 't', 'the key/value client may use it');
@@ -303,7 +318,7 @@ is($other->run(q{SELECT echocache_get_session(1) ->> 'title'}), 'six', 'after th
 
 # One that cannot be flushed says why.
 my $stubborn = memcached(args => [ '-F', '-o', 'no_lru_crawler' ]);
-setting($s, 'echocache.hosts' => $stubborn->address . ',' . $memcached->address);
+use_servers($stubborn, $memcached);
 wait_state($s, 'UP', $memcached);
 $memcached->set('mine', 'x');
 like($s->error('SELECT echocache_flush_all()'), qr/^0A000: cache server "\Q${\$stubborn->address}\E" cannot be flushed\nDETAIL:  the server refuses "flush_all": flush_all not allowed/,
@@ -311,34 +326,5 @@ like($s->error('SELECT echocache_flush_all()'), qr/^0A000: cache server "\Q${\$s
 is($memcached->get('mine'), undef, 'the others have been');
 sleep 0.5;
 is($s->run(q{SELECT state FROM echocache_servers WHERE server = '} . $stubborn->address . q{'}), 'RECOVERING', 'and it stays RECOVERING');
-
-#
-# README's section: every example gives what is written below it.
-#
-setting($s, 'echocache.hosts' => $memcached->address);
-wait_state($s, 'UP', $memcached);
-$s->run('SELECT echocache_flush_all()');
-$s->run('\pset null NULL
-	SELECT 1');
-my ($section) = slurp_file("$FindBin::RealBin/../../README.md") =~ /^## Key\/value client\n(.*?)^## /ms;
-my $examples = 0;
-for my $block ($section =~ /^```sql\n(.*?)^```/msg)
-{
-	while ($block =~ /\G((?:(?!-->).*\n)*?.*;\n)((?:--> .*\n)*)/g)
-	{
-		my ($sql, $expected) = ($1, $2);
-		my $result = $s->attempt($sql);
-
-		$result = 'ERROR:  ' . $s->messages =~ s/\n.*//sr unless defined $result;
-		is($result, join("\n", $expected =~ /^--> (.*)$/mg), 'README: ' . $sql =~ s/\s+/ /gr);
-		$examples++;
-	}
-}
-cmp_ok($examples, '>=', 20, 'README has examples');
-# and a line for each function
-for my $function (split /\n/, $s->run(q{SELECT DISTINCT proname FROM pg_proc WHERE proname ~ '^echocache_(kv_|flush)'}))
-{
-	like($section, qr/`$function\(/, "README: $function");
-}
 
 done_testing();

@@ -3,6 +3,7 @@
 -- name of a schema of their own in the variable "schema".  psql reads them from its
 -- standard input, so the path is relative to where pg_regress was started.
 --
+\i test/sql/include/prefix.sql
 SET client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS echocache;
 RESET client_min_messages;
@@ -47,8 +48,8 @@ BEGIN
 	RETURN COALESCE(result, 'nothing');
 END $$;
 
--- What a plain client finds under a key: the value, or nothing.  A commit does not wait
--- until its document has arrived, so a marker is given a moment.
+-- What a plain client finds under a key, which has the database's prefix: the value, or
+-- nothing.  A commit does not wait until its document has arrived, so a marker is given a moment.
 CREATE FUNCTION plain(key text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
 	result text;
@@ -56,8 +57,8 @@ BEGIN
 	FOR i IN 1 .. 20 LOOP
 		CREATE TEMP TABLE answer (line text);
 		EXECUTE format($copy$ COPY answer FROM PROGRAM
-			'bash -c "exec 3<>/dev/tcp/%s; printf ''get %s\r\nquit\r\n'' >&3; cat <&3"' $copy$,
-			replace(current_setting('echocache.hosts'), ':', '/'), replace(key, '%', '%%'));
+			'bash -c "exec 3<>/dev/tcp/%s; printf ''get %s%s\r\nquit\r\n'' >&3; cat <&3"' $copy$,
+			(SELECT regexp_replace(server, '^\[?(.*?)\]?:(\d+)$', '\1/\2') FROM echocache_servers), current_setting('echocache.key_prefix'), replace(key, '%', '%%'));
 		SELECT COALESCE(string_agg(line, ' ') FILTER (WHERE line !~ '^(VALUE |END$)'), 'nothing') INTO result FROM answer;
 		DROP TABLE answer;
 		EXIT WHEN result <> 'null';

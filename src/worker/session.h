@@ -1,0 +1,16 @@
+/*-------------------------------------------------------------------------
+ *
+ * session.h
+ *	  How the launcher and the workers begin: signals, and settings of their own.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef ECHOCACHE_WORKER_SESSION_H
+#define ECHOCACHE_WORKER_SESSION_H
+
+extern void ec_session_signals(void);
+extern void ec_session_settings(void);
+
+#endif							/* ECHOCACHE_WORKER_SESSION_H */
