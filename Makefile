@@ -62,6 +62,7 @@ OBJS = \
 	src/read/permission.o \
 	src/read/read.o \
 	src/read/render.o \
+	src/read/usercode.o \
 	src/servers/exchange.o \
 	src/servers/outbox.o \
 	src/servers/placement.o \

@@ -5,7 +5,9 @@
  *
  *	PRE_COMMIT, PRE_PREPARE
  *				commit.c sets the markers and renders the documents.  It may throw, which
- *				aborts the transaction.
+ *				aborts the transaction.  From then on noting a change is an error, even if
+ *				there was none before: callbacks run in the reverse order of their
+ *				registration, so another extension's may run after ours.
  *	COMMIT		commit.c stores the documents, under the locks that it holds.  Slots of
  *				detached tables are given up, and the launcher is told of a new extension.
  *				An ERROR here would be a PANIC: nothing throws or allocates.
@@ -84,11 +86,13 @@ xact_callback(XactEvent event, void *arg)
 			ec_storage_at_pre_commit();
 			if (ec_pending_any())
 				ec_commit_pre(false);
+			ec_pending_close();
 			break;
 		case XACT_EVENT_PRE_PREPARE:
 			ec_storage_at_pre_commit();
 			if (ec_pending_any())
 				ec_commit_pre(true);
+			ec_pending_close();
 			break;
 		case XACT_EVENT_COMMIT:
 			if (ec_pending_any())
