@@ -129,8 +129,8 @@ cannot_be_had()
 	local offered
 
 	offered=$(offered_versions | paste -sd' ')
-	die "PostgreSQL ${PG_MAJOR:-${ec_supported[-1]} to ${ec_supported[0]}} with its headers cannot be had here;" \
-		"apt offers ${offered:-none of the supported versions}" \
+	die "PostgreSQL ${PG_MAJOR:-${ec_supported[-1]} to ${ec_supported[0]}} with its headers" \
+		"cannot be had here; apt offers ${offered:-none of the supported versions}" \
 		"(others: https://wiki.postgresql.org/wiki/Apt)"
 }
 
@@ -212,10 +212,11 @@ boot_links()
 # is_basic FILE: does this file belong to a package of the base system?
 is_basic()
 {
-	local owner
+	local owner priority
 
-	owner=$(dpkg-query -S "$1" 2>/dev/null | sed -n '1s/:.*//p')
-	[[ $owner && $(dpkg-query -W -f '${Priority}' "$owner" 2>/dev/null) =~ ^(required|important|standard) ]]
+	owner=$(dpkg-query -S "$1" 2>/dev/null | sed -n '1s/:.*//p') || true
+	priority=$(dpkg-query -W -f '${Priority} ' "$owner" 2>/dev/null) || true
+	[[ $priority =~ ^(required|important|standard) ]]
 }
 
 # Remove the links that have come, as `systemctl disable` and `update-rc.d disable` do.
@@ -302,8 +303,8 @@ install_missing()
 			die "apt has no package $p; is a part of the distribution missing in its sources?"
 		fi
 	done
-	size=$(apt-get -q --assume-no --no-install-recommends install "${missing[@]}" 2>/dev/null </dev/null |
-		sed -nE 's/^Need to get (.*) of archives.*/\1/p' || true)
+	size=$(apt-get -q --assume-no --no-install-recommends install "${missing[@]}" \
+		2>/dev/null </dev/null | sed -nE 's/^Need to get (.*) of archives.*/\1/p' || true)
 	echo "installing ${missing[*]}: ${size:-unknown} to fetch, may take some minutes"
 	links=$(boot_links)
 	installing=1
@@ -316,7 +317,8 @@ install_missing()
 	put_back $cluster_conf
 	disable_services
 	installing=0
-	echo "installed, without a cluster or a running service${disabled[*]:+; not enabled at boot: ${disabled[*]}}"
+	echo "installed, without a cluster or a running service$(
+		[ ${#disabled[@]} = 0 ] || echo "; not enabled at boot: ${disabled[*]}")"
 }
 
 suites=("$@")

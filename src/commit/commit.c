@@ -64,7 +64,6 @@
 #include "read/fetch.h"
 #include "read/render.h"
 #include "servers/exchange.h"
-#include "servers/outbox.h"
 #include "servers/placement.h"
 #include "servers/state.h"
 #include "servers/topology.h"
@@ -129,7 +128,6 @@ static void invalidate_whole(EcTouched *touched);
 static void pre_commit_bulk(void);
 static void add_key(const EcPendingKey *pending, void *arg);
 static KeyList collect_keys(void);
-static void purge_rest(bool on);
 static void pre_commit_off(bool bulk);
 static void render(void *arg);
 static void prepare_step_c(FenceKey *keys, int n);
@@ -499,30 +497,6 @@ pre_commit_keys(bool prepare)
 }
 
 /*
- * Invalidate what a detach or purge in this transaction could not, and what still cannot be
- * reached goes into the outbox.  The transaction has held these attachment locks since then.
- * It is done here, and not there, because an outbox lock that is held keeps its server from
- * being UP: a transaction may stay open for long, a commit does not.
- */
-static void
-purge_rest(bool on)
-{
-	ListCell   *lc;
-
-	foreach(lc, ec_pending_purges())
-	{
-		const char *name = ((EcPendingPurge *) lfirst(lc))->name;
-		int64		removed = 0;
-
-		if (on)
-			(void) ec_invalidate_all(name, &removed, true);
-		else
-			for (int i = 0; i < ec_placement_size(); i++)
-				ec_outbox_add(ec_placement_name(i), name, NULL, 0);
-	}
-}
-
-/*
  * Steps 1 to 3, in the PRE_COMMIT or PRE_PREPARE callback of a transaction that has noted
  * changes.  Expects no lock of the fence to be held; the locks that it takes last to the end
  * of the transaction.
@@ -557,7 +531,7 @@ ec_commit_pre(bool prepare)
 		if (ec_placement_generation() == EC_FIRST_GENERATION)
 			ec_topology_without_launcher();
 		ec_waitpoint("before-locks");
-		purge_rest(on);
+		ec_invalidate_rest(on);
 		if (!on)
 			pre_commit_off(bulk);
 		else if (bulk)

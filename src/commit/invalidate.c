@@ -19,6 +19,7 @@
 
 #include "attachments/slot.h"
 #include "commit/invalidate.h"
+#include "commit/pending.h"
 #include "deadline.h"
 #include "guc.h"
 #include "net/request.h"
@@ -219,4 +220,28 @@ ec_invalidate_all(const char *name, int64 *removed, bool note)
 		}
 	}
 	return all;
+}
+
+/*
+ * Invalidate what a detach or purge in this transaction could not, and what still cannot be
+ * reached goes into the outbox.  The transaction has held these attachment locks since then.
+ * It is done here, and not there, because an outbox lock that is held keeps its server from
+ * being UP: a transaction may stay open for long, a commit does not.
+ */
+void
+ec_invalidate_rest(bool on)
+{
+	ListCell   *lc;
+
+	foreach(lc, ec_pending_purges())
+	{
+		const char *name = ((EcPendingPurge *) lfirst(lc))->name;
+		int64		removed = 0;
+
+		if (on)
+			(void) ec_invalidate_all(name, &removed, true);
+		else
+			for (int i = 0; i < ec_placement_size(); i++)
+				ec_outbox_add(ec_placement_name(i), name, NULL, 0);
+	}
 }

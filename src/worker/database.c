@@ -3,9 +3,10 @@
  * database.c
  *	  Databases that have the extension: their slots, and which may have a worker.
  *
- * A database has its slot from its worker's first claim until the extension or the database is gone; workers
- * come and go meanwhile.  Slots are claimed and given up with the lock held exclusively.  Backends
- * read a slot's dboid without the lock, which at worst sees a change a moment too late.
+ * A database has its slot from its worker's first claim until the extension or the database is
+ * gone; workers come and go meanwhile.  Slots are claimed and given up with the lock held
+ * exclusively.  Backends read a slot's dboid without the lock, which at worst sees a change a
+ * moment too late.
  *
  * Copyright (c) 2026, echocache developers
  *

@@ -58,7 +58,8 @@ void
 ec_session_settings(void)
 {
 	for (int i = 0; i < lengthof(settings); i++)
-		if (GetConfigOption(settings[i][0], true, false) != NULL)	/* not all are in every version */
+		/* not all are in every version */
+		if (GetConfigOption(settings[i][0], true, false) != NULL)
 			SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET, PGC_S_OVERRIDE);
 	if (!OidIsValid(MyDatabaseId))
 		return;					/* the launcher, to which ALTER DATABASE ... SET does not apply */

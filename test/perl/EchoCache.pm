@@ -130,7 +130,9 @@ sub stop_at
 	$session->run("SET echocache.wait_point = '$point'");
 	$session->send($sql);
 	wait_for("the session to reach $point", sub {
-		return $holder->run('SELECT wait_event FROM pg_stat_activity WHERE pid = ' . $session->pid) eq 'advisory';
+		# This lock, not one of echocache's own, which are advisory ones as well.
+		return $holder->run("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1
+			AND objid = (hashtext('$point')::bigint & x'FFFFFFFF'::bigint)::oid AND NOT granted AND pid = " . $session->pid) == 1;
 	});
 	return;
 }

@@ -114,7 +114,7 @@ $s->run('SELECT echocache_get_session(1); SELECT echocache_disconnect()');
 wait_for('the connection to be closed', sub { return connections() < $alone });
 cmp_ok(connections(), '<', $alone, 'echocache_disconnect closes it');
 $s->run('SELECT echocache_connect()');
-is(connections(), $alone, 'echocache_connect opens it');
+eventually('echocache_connect opens it', sub { return connections() == $alone });
 my $opened = $memcached->stats->{total_connections};
 $s->run("SELECT echocache_get_session($_); UPDATE session SET n = 0 WHERE id = $_") for 1 .. 20;
 is($memcached->stats->{total_connections}, $opened, 'and one connection serves transaction after transaction');

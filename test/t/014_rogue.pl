@@ -249,7 +249,8 @@ for my $case ([ 'detaching', 'SELECT echocache_detach()' ], [ 'attaching', q{SEL
 	$s->send($sql);
 	my $took = EchoCache::seconds(sub {
 		local $EchoCache::patience = 20;
-		eval { wait_for($what, sub { return $judge->run('SELECT state FROM pg_stat_activity WHERE pid = ' . $s->pid) eq 'idle' }) };
+		# Idle after that statement, not before.
+		eval { wait_for($what, sub { return $judge->run("SELECT state = 'idle' AND starts_with(query, \$\$$sql\$\$) FROM pg_stat_activity WHERE pid = " . $s->pid) eq 't' }) };
 	});
 	$judge->run('SELECT pg_cancel_backend(' . $s->pid . ')');
 	isnt($s->finish, undef, "$what, for which such a server is asked for its keys");

@@ -91,8 +91,9 @@ my $p = session($node, sql => $create);
 my $pid = worker_of('postgres', $p);
 ok($pid, 'CREATE EXTENSION: a worker');
 follows($p, '', 'created', 'CREATE EXTENSION');
-is($s->run("SELECT state, xact_start IS NULL, backend_xmin IS NULL FROM pg_stat_activity WHERE pid = $pid"),
-	'idle|t|t', 'pg_stat_activity shows it idle, in no transaction');
+eventually('pg_stat_activity shows it idle, in no transaction', sub {
+	return $s->run("SELECT state, xact_start IS NULL, backend_xmin IS NULL FROM pg_stat_activity WHERE pid = $pid") eq 'idle|t|t';
+});
 at_once($p, 'DROP EXTENSION echocache', 'DROP EXTENSION');
 eventually('DROP EXTENSION: no worker', sub { return workers('postgres') == 0; });
 is($memcached->get('session:1'), undef, 'and no document');
