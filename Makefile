@@ -27,16 +27,20 @@ OBJS = \
 	src/commit/invalidate.o \
 	src/commit/locks.o \
 	src/commit/pending.o \
+	src/commit/running.o \
 	src/commit/trigger.o \
 	src/commit/xact.o \
 	src/deadline.o \
 	src/echocache.o \
 	src/guc.o \
+	src/net/answer.o \
 	src/net/auth.o \
 	src/net/connection.o \
+	src/net/failure.o \
 	src/net/request.o \
 	src/net/socket.o \
 	src/net/tls.o \
+	src/password.o \
 	src/protocol/jsonscan.o \
 	src/protocol/key.o \
 	src/protocol/reply.o \
@@ -47,6 +51,7 @@ OBJS = \
 	src/read/fetch.o \
 	src/read/fill.o \
 	src/read/hit.o \
+	src/read/member.o \
 	src/read/owner.o \
 	src/read/permission.o \
 	src/read/read.o \
@@ -55,6 +60,7 @@ OBJS = \
 	src/servers/outbox.o \
 	src/servers/placement.o \
 	src/servers/purge.o \
+	src/servers/round.o \
 	src/servers/state.o \
 	src/servers/topology.o \
 	src/shmem.o \

@@ -15,6 +15,7 @@
 #include "attachments/attachment.h"
 #include "attachments/ddl.h"
 #include "attachments/object.h"
+#include "commit/running.h"
 #include "commit/xact.h"
 #include "echocache.h"
 #include "guc.h"
@@ -40,6 +41,7 @@ _PG_init(void)
 	ec_attachment_init();
 	ec_exchange_init();
 	ec_xact_init();
+	ec_running_init();
 	ec_ddl_init();
 	ec_object_init();
 	ec_launcher_init();

@@ -177,13 +177,12 @@ install_packages()
 	local line none=1
 
 	busy packages "looking"
-	bash "$here/install-deps.sh" demo | {
-		while IFS= read -r line; do
-			item packages "$line"
-			none=0
-		done
-		[ "$none" = 0 ] || item packages "all there"
-	} || exit 1
+	while IFS= read -r line; do
+		item packages "$line"
+		none=0
+	done < <(exec bash "$here/install-deps.sh" demo)
+	wait "$!" || exit 1
+	[ "$none" = 0 ] || item packages "all there"
 }
 
 # lib.sh asks PostgreSQL's pg_config who it is, so it comes after the packages.

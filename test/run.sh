@@ -3,7 +3,7 @@
 # run.sh [SUITE | TAP FILE]...
 #	  Every test of echocache, or the suites named:
 #
-#	build      gcc and clang, without a warning
+#	build      gcc and clang, without a warning; the shape of the sources
 #	unit       the pure files, with sanitizers
 #	regress    pg_regress: every function, setting and error
 #	isolation  pg_isolation_regress: sessions in a given interleaving
@@ -19,6 +19,7 @@
 #
 # EC_VARIANT=asserts builds the library that is tested with its assertions, EC_VARIANT=ubsan
 # with the sanitizer of undefined behaviour.  What they report anywhere is a failure.
+# chroot.sh runs this script on another release of Debian, ../.ci/run runs it in all ways.
 #
 # Works from a clean clone on Debian 12, 13 and sid, and on Ubuntu with PGDG's packages;
 # which PostgreSQL it takes says postgres.sh (PG_MAJOR and PG_CONFIG override).  As root
@@ -184,7 +185,7 @@ test_build()
 # With gcc the test build, with clang one as users get it, bitcode included.
 suite_build()
 {
-	local copy=$EC_TMP/clang log=$EC_TMP/clang.log bad=0
+	local copy=$EC_TMP/clang log=$EC_TMP/clang.log bad=0 status=0
 
 	if grep -q 'warning:' "$EC_TMP/build.log"; then
 		grep -A5 'warning:' "$EC_TMP/build.log"
@@ -201,6 +202,8 @@ suite_build()
 		bad=$((bad + 1))
 	fi
 	result build $((2 - bad)) "$bad"
+	attend perl "$ec_root/test/structure.pl" >"$EC_TMP/structure.log" 2>&1 || status=$?
+	tap_result structure "$status" "$EC_TMP/structure.log"
 }
 
 suite_unit()

@@ -3,13 +3,12 @@
  * ddl.c
  *	  What DDL does to attached tables, and to the workers.
  *
- * A change of an attached table's definition changes all of its documents: they
- * are invalidated at that commit, by the fence, as by TRUNCATE.  DDL holds the table
- * exclusively, and the fence the class, so nobody stores one of the old shape
- * meanwhile.  What would leave an attachment without what it needs is refused before
- * the command; what is dropped is object.c's, what gets another name rename.c's.
- * Where a trigger of ours is disabled or dropped the document is not cached for as
- * long as that lasts (EcAttachment.suspended).
+ * A change of an attached table's definition changes all of its documents: they are invalidated
+ * at that commit, by the fence, as by TRUNCATE.  DDL holds the table exclusively, and the
+ * fence the class, so nobody stores one of the old shape meanwhile.  What would leave an
+ * attachment without what it needs is refused before the command; what is dropped is
+ * object.c's, what gets another name rename.c's. Where a trigger of ours is disabled or dropped
+ * the document is not cached for as long as that lasts (EcAttachment.suspended).
  *
  * Commands that need a database for themselves ask its worker to leave first.
  *

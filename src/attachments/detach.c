@@ -25,6 +25,7 @@
 #include "attachments/triggers.h"
 #include "commit/invalidate.h"
 #include "commit/locks.h"
+#include "commit/pending.h"
 #include "compat.h"
 #include "servers/outbox.h"
 #include "servers/placement.h"
@@ -58,10 +59,13 @@ ec_detach_invalidate(const char *name, Oid relid, bool extension)
 	}
 	else
 	{
-		bool		confirmed = ec_invalidate_all(name, &removed, !extension);
+		bool		confirmed = ec_invalidate_all(name, &removed, false);
 
 		ec_topology_leave();
-		if (extension && !confirmed)
+		/* not now: the outbox lock is held for the length of a commit only */
+		if (!confirmed && !extension)
+			ec_pending_purge(name);
+		else if (!confirmed)
 			ereport(WARNING,
 					(errmsg("cached documents of \"%s\" could not be invalidated from every server",
 							name),

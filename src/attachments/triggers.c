@@ -90,8 +90,8 @@ ec_triggers_create(Oid relid, const char *name, const char *schema, bool depende
 }
 
 /*
- * Drop the triggers for the document of this name, whatever they are called; of
- * a table that is its own dependent, with dependent only those that make it one.
+ * Drop the triggers for the document of this name, whatever they are called; of a table that is
+ * its own dependent, with dependent only those that make it one.
  */
 void
 ec_triggers_drop(Oid relid, const char *name, bool dependent)

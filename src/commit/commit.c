@@ -523,12 +523,15 @@ ec_commit_pre(bool prepare)
 
 	memset(&commit, 0, sizeof(commit));
 	bulk |= collect_touched();
-	if (commit.n > 0)
+	if (commit.n > 0 || ec_pending_purges() != NIL)
 	{
 		bool		on = ec_placement_enter_always();
 
 		Assert(ec_topology_is_entered());
+		if (ec_placement_generation() == EC_FIRST_GENERATION)
+			ec_topology_without_launcher();
 		ec_waitpoint("before-locks");
+		ec_invalidate_rest(on);
 		if (!on)
 			pre_commit_off(bulk);
 		else if (bulk)

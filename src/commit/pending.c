@@ -65,6 +65,7 @@ pending_equal(const EcPendingKey *a, const EcPendingKey *b)
 static MemoryContext context = NULL;
 static pendinghash_hash *keys;
 static List *tables;			/* of EcPendingTable, few */
+static List *purges;			/* of EcPendingPurge */
 
 /* Where a document's row was seen last, before a level saw it again. */
 typedef struct Moved
@@ -120,6 +121,7 @@ pending_begin(int level)
 		nlevels = 8;
 		levels = MemoryContextAllocZero(new_context, nlevels * sizeof(Level));
 		tables = NIL;
+		purges = NIL;
 		context = new_context;
 	}
 	if (level >= nlevels)
@@ -236,6 +238,35 @@ ec_pending_whole(Oid relid)
 }
 
 /* Does the transaction change the document with this id? */
+/*
+ * Have all documents of this attachment invalidated by the commit, on the servers that could
+ * not be reached now.  The caller holds the attachment lock to the end of the transaction, so
+ * that nobody stores any until then.  Throws like ec_pending_key().
+ */
+void
+ec_pending_purge(const char *name)
+{
+	int			level = GetCurrentTransactionNestLevel();
+	EcPendingPurge *purge;
+	MemoryContext old;
+
+	check_open();
+	pending_begin(level);
+	old = MemoryContextSwitchTo(context);
+	purge = palloc(sizeof(EcPendingPurge));
+	purge->name = pstrdup(name);
+	purge->level = level;
+	purges = lappend(purges, purge);
+	MemoryContextSwitchTo(old);
+}
+
+/* What ec_pending_purge() was told and was not rolled back, as a list of EcPendingPurge. */
+List *
+ec_pending_purges(void)
+{
+	return context ? purges : NIL;
+}
+
 bool
 ec_pending_has(Oid relid, const char *id, int idlen)
 {
@@ -313,6 +344,12 @@ ec_pending_subcommit(int level)
 		if (table->whole_level == level)
 			table->whole_level = level - 1;
 	}
+	foreach(lc, purges)
+	{
+		EcPendingPurge *purge = lfirst(lc);
+
+		purge->level = Min(purge->level, level - 1);
+	}
 	if (level >= nlevels)
 		return;
 	for (last_key = &levels[level].keys; *last_key; last_key = &(*last_key)->next)
@@ -343,6 +380,9 @@ ec_pending_subabort(int level)
 		if (table->whole_level == level)
 			table->whole_level = 0;
 	}
+	foreach(lc, purges)
+		if (((EcPendingPurge *) lfirst(lc))->level >= level)
+			purges = foreach_delete_current(purges, lc);
 	if (level >= nlevels)
 		return;
 	while ((moved = levels[level].moved) != NULL)

@@ -3,10 +3,9 @@
  * outbox.c
  *	  The durable list of keys that a server still holds against the truth.
  *
- * A transaction that cannot confirm its markers on a server, because that is
- * DOWN, writes one row for each such key into echocache.outbox, as part of itself.
- * Rows are never merged, nor left out because one is there: the worker may just
- * have dealt with that one.
+ * A transaction that cannot confirm its markers on a server, because that is DOWN, writes one
+ * row for each such key into echocache.outbox, as part of itself. Rows are never merged, nor
+ * left out because one is there: the worker may just have dealt with that one.
  *
  * Each server has an outbox lock.  A writer takes it in share mode, as its last
  * lock, before it reads the state DOWN that makes it write rows, and keeps it to
@@ -126,8 +125,8 @@ ec_outbox_is_free(const char *server, EcOutboxHolder *holder)
 }
 
 /*
- * Note a key, or with NULL the whole document, in the current transaction,
- * whatever the role's privileges are.  The caller holds the outbox lock.
+ * Note a key, or with NULL the whole document, in the current transaction, whatever the role's
+ * privileges are.  The caller holds the outbox lock.
  */
 void
 ec_outbox_add(const char *server, const char *document, const char *key, int keylen)
