@@ -291,7 +291,7 @@ $left->();
 my ($id) = grep { defined $b->get("session:$_") } 4 .. 40;
 is(plain("session:$id"), row($id, 'stale'), 'something old again');
 $s->run("UPDATE session SET title = 'nobody comes' WHERE id = $id");
-isnt(plain("session:$id"), row($id, 'stale'), 'without a launcher commits invalidate all the same');
+unlike(plain("session:$id"), qr/stale/, 'without a launcher commits invalidate all the same');
 is(readable('session', $id), row($id, 'nobody comes'), 'and SQL reads the table');
 $node->append_conf('postgresql.conf', "post_auth_delay = 0\nechocache.timeout = '5s'\n");
 $node->reload;

@@ -251,7 +251,7 @@ my @writers = map { session($node) } 1 .. 3;
 $writers[$_]->send("CALL write(0.$_)") for 0, 1;
 $writers[2]->send('CALL warm()');
 my $writing = 'SELECT count(*) FROM pg_stat_activity WHERE state = \'active\' AND pid IN (' . join(',', map { $_->pid } @writers) . ')';
-wait_for('the writers', sub { return $other->run($writing) == @writers });
+wait_for('the writers to be at work', sub { return $other->run($writing) == @writers });
 my %sum = (cached => 0);
 my $rounds = 0;
 my $began = time;
