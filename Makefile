@@ -39,6 +39,7 @@ OBJS = \
 	src/net/tls.o \
 	src/protocol/jsonscan.o \
 	src/protocol/key.o \
+	src/protocol/leaseline.o \
 	src/protocol/reply.o \
 	src/protocol/wire.o \
 	src/read/act.o \
@@ -52,6 +53,7 @@ OBJS = \
 	src/read/read.o \
 	src/read/render.o \
 	src/servers/exchange.o \
+	src/servers/lease.o \
 	src/servers/outbox.o \
 	src/servers/placement.o \
 	src/servers/purge.o \

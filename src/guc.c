@@ -28,6 +28,7 @@ int			ec_guc_pool_size = 100;
 int			ec_guc_timeout = 100;
 int			ec_guc_retry_interval = 1000;
 int			ec_guc_marker_ttl = 30;
+int			ec_guc_lease = 10000;
 int			ec_guc_fill_wait = 1000;
 int			ec_guc_max_write_through = 64;
 char	   *ec_guc_key_prefix = NULL;
@@ -378,6 +379,11 @@ ec_guc_init(void)
 							"Lifetime of leases and tombstones.",
 							NULL,
 							&ec_guc_marker_ttl, 30, 1, 3600, PGC_SIGHUP, GUC_UNIT_S,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("echocache.lease",
+							"How long a cluster that is gone keeps the keys of its prefix to itself.",
+							"One value for all clusters that share a memcached server.",
+							&ec_guc_lease, 10 * 1000, 1000, 60 * 1000, PGC_SIGHUP, GUC_UNIT_MS,
 							NULL, NULL, NULL);
 	DefineCustomIntVariable("echocache.fill_wait",
 							"How long a read waits for somebody else's fill or commit of the "

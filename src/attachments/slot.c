@@ -25,7 +25,8 @@
 #include "utils/memutils.h"
 
 #include "attachments/slot.h"
-#include "guc.h"
+#include "servers/state.h"
+#include "servers/topology.h"
 #include "shmem.h"
 
 /* A table that is attached or detached here, at this nesting level; in order. */
@@ -39,17 +40,23 @@ typedef struct SlotChange
 
 static List *slot_changes = NIL;
 
-static const char *prefix_of(Oid dboid);
+static bool wants_prefix(void);
 static void note_slot_change(Oid relid, bool attach);
 
-/* The prefix of a database's keys, as far as it is known. */
-static const char *
-prefix_of(Oid dboid)
+/*
+ * Does this database have documents, while the keys of its prefix are another database's that
+ * has none?  Then the next generation gives them to this one.  The lock is held.
+ */
+static bool
+wants_prefix(void)
 {
-	for (int i = 0; i < EC_MAX_DATABASES; i++)
-		if (ec_shmem->database[i].dboid == dboid)
-			return ec_shmem->database[i].prefix;
-	return dboid == MyDatabaseId ? ec_guc_key_prefix : NULL;
+	EcDatabase *db = ec_state_database();
+	EcDatabase *owner;
+
+	if (db == NULL || db->owns_prefix)
+		return false;
+	owner = ec_topology_prefix_owner(db);
+	return owner == NULL || !ec_topology_has_documents(owner);
 }
 
 /*
@@ -61,7 +68,7 @@ ec_slot_claim(Oid relid, const char *name)
 {
 	EcSlot	   *slot = NULL;
 	EcSlot	   *free_slot = NULL;
-	bool		taken = false;
+	bool		republish;
 
 	LWLockAcquire(ec_shmem->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < EC_MAX_ATTACHMENTS; i++)
@@ -72,16 +79,7 @@ ec_slot_claim(Oid relid, const char *name)
 			free_slot = free_slot ? free_slot : s;
 		else if (s->dboid == MyDatabaseId && s->relid == relid)
 			slot = s;
-		else if (s->dboid != MyDatabaseId && strcmp(s->name, name) == 0)
-		{
-			const char *mine = prefix_of(MyDatabaseId);
-			const char *other = prefix_of(s->dboid);
-
-			taken |= other != NULL && strcmp(mine, other) == 0;
-		}
 	}
-	if (taken && slot == NULL)
-		free_slot = NULL;
 	if (slot == NULL && free_slot != NULL)
 	{
 		slot = free_slot;
@@ -93,16 +91,13 @@ ec_slot_claim(Oid relid, const char *name)
 	}
 	if (slot != NULL)
 		strlcpy(slot->name, name, sizeof(slot->name));
+	republish = slot != NULL && wants_prefix();
+	ec_shmem->republish |= republish;
 	LWLockRelease(ec_shmem->lock);
 
-	if (slot == NULL && taken)
-		ereport(LOG,
-				(errmsg("echocache: document \"%s\" is not cached in this database", name),
-				 errdetail("Another database has a document of that name and the same "
-						   "echocache.key_prefix."),
-				 errhint("Use ALTER DATABASE ... SET echocache.key_prefix, then "
-						 "SELECT pg_reload_conf().")));
-	else if (slot == NULL)
+	if (republish)
+		ec_shmem_wake(ec_shmem->launcher_pid);
+	if (slot == NULL)
 		ereport(LOG,
 				(errmsg("echocache: document \"%s\" is not cached", name),
 				 errdetail("More than %d tables are attached in this cluster.",

@@ -57,7 +57,7 @@ typedef struct EcRequest
 	int			server;
 	bool		skip;			/* leave this one out, and its result as it is */
 	bool		quiet;			/* MARK: the token is not wanted */
-	bool		once;			/* private: see ec_exchange_once() */
+	bool		once;			/* not to be asked anew on another connection */
 	const char *key;
 	int			keylen;
 	const char *value;

@@ -46,7 +46,17 @@ typedef struct Collected
 	bool		full;
 } Collected;
 
+/* What ec_purge_on_batch() was told: a purge may take long, and other things must go on. */
+static void (*after_batch) (void) = NULL;
+
 static bool collect(const EcReply *line, void *arg);
+
+/* Have this called between the batches of each purge of this process. */
+void
+ec_purge_on_batch(void (*callback) (void))
+{
+	after_batch = callback;
+}
 
 /* A line of the dump: keep the key if it has one of the heads. */
 static bool
@@ -165,6 +175,8 @@ ec_purge(int server, List *heads, int64 *removed, EcFailure *failure)
 				if (reqs[i].failure)
 					*failure = *reqs[i].failure;
 			}
+			if (after_batch)
+				after_batch();
 		}
 	} while (ok && found.full);
 

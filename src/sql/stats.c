@@ -57,6 +57,8 @@ echocache_servers_internal(PG_FUNCTION_ARGS)
 		values[3] = TimestampTzGetDatum(nulls[3] ? 0 : db->since[i]);
 		values[4] = Int32GetDatum(pg_atomic_read_u32(&s->connections));
 		values[5] = Int32GetDatum(pg_atomic_read_u32(&s->kept));
+		if (enabled)
+			(void) ec_state_lease_error(i, s->last_error, &s->last_error_at);
 		nulls[6] = nulls[7] = s->last_error[0] == '\0';
 		if (!nulls[6])
 		{

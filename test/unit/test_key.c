@@ -11,6 +11,7 @@
  *-------------------------------------------------------------------------
  */
 #include "protocol/key.h"
+#include "protocol/wire.h"
 #include "tap.h"
 
 #include <stdio.h>
