@@ -46,6 +46,9 @@
 #include "servers/topology.h"
 #include "shmem.h"
 
+/* So long an item is kept that nobody renews.  Nothing depends on it. */
+#define KEEP_S	(7 * 24 * 3600)
+
 #define WAITING_REASON \
 	"waiting until no other cluster can be using the keys"
 
@@ -214,7 +217,7 @@ put(EcDatabase *db, int server, EcLeaseKind kind, Item *item)
 	make_line(db, server, kind, value, &req.valuelen);
 	req.value = value;
 	req.mode = add ? 'E' : 0;
-	req.ttl = 0;
+	req.ttl = KEEP_S;
 	req.token = item->token;
 	req.once = true;
 	(void) ec_exchange(&req, 1, ec_deadline_in(ec_guc_timeout), 0);
