@@ -4,9 +4,9 @@
  *	  The shared memory of the extension: its layout and its allocation.
  *
  * The topology says which servers there are, whether the cache is enabled, and what each
- * database's keys begin with.  It has one writer, the postmaster and then the launcher, and
- * a generation.  Whoever places a key enters the generation before (ec_topology_enter) and
- * leaves it afterwards.  After a new generation is published nothing is purged, and no server becomes
+ * database's keys begin with.  It has one writer, the postmaster and then the launcher, and a
+ * generation.  Whoever places a key enters the generation before (ec_topology_enter) and leaves
+ * it afterwards.  After a new generation is published nothing is purged, and no server becomes
  * UP, before everybody has left the old one.  So two backends never trust two different
  * placements of one key.  A transaction that commits changes while the cache is off enters as
  * well: the cache may be on before it ends.
@@ -17,8 +17,8 @@
  * worker began with.  UNOWNED is a server that answers, but on which another cluster or
  * database uses the keys: nothing is sent, as if it were DOWN.
  *
- * lease_until says until when the keys are this database's (servers/lease.c).  The worker writes it.
- * A backend believes a hit, and stores a document, before that time only.
+ * lease_until says until when the keys are this database's (servers/lease.c).  The worker
+ * writes it.  A backend believes a hit, and stores a document, before that time only.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -122,7 +122,8 @@ typedef struct EcDatabase
 	/* likewise: the keys have been ours in this generation, and not been lost that we know */
 	bool		lease_held[EC_MAX_SERVERS];
 	bool		lease_once[EC_MAX_SERVERS]; /* they have been ours in this life */
-	char		lease_error[EC_ERROR_MAX];	/* why they are not, on some server; with the lock held */
+	bool		lease_forced[EC_MAX_SERVERS];	/* a claim was put over a lease in this life */
+	char		lease_error[EC_ERROR_MAX];	/* why they are not, on some server */
 	TimestampTz lease_error_at;
 	/* by whoever changed the state, without a lock: shown in the view only */
 	TimestampTz since[EC_MAX_SERVERS];
@@ -176,7 +177,7 @@ typedef struct EcSlot
 /* Which cluster this is, beside its system identifier.  By the postmaster, at its start. */
 typedef struct EcIdentity
 {
-	char		life[EC_LEASE_RANDOM + 1];	/* a random number for each start, and after each crash */
+	char		life[EC_LEASE_RANDOM + 1];	/* a random number for each start */
 	char		boot_id[EC_LEASE_ID_MAX + 1];	/* of the kernel that runs; empty: not known */
 	uint64		device;			/* of the data directory */
 	uint64		inode;
@@ -190,7 +191,7 @@ typedef struct EcShared
 {
 	LWLock	   *lock;			/* topology, slots, errors; held for memory copies only */
 	EcIdentity	identity;
-	bool		promoted;		/* by the launcher: a standby that has been promoted since its start */
+	bool		promoted;		/* by the launcher: it was started as a standby */
 
 	/* by the launcher, under the lock; read without it, then verified */
 	pg_atomic_uint64 generation;

@@ -17,7 +17,7 @@
 #include <stdint.h>
 
 #define EC_LEASE_LINE_MAX	1280	/* no line that is written is longer */
-#define EC_LEASE_KEY_END	"_echocache"	/* stands after the prefix; no document's name begins so */
+#define EC_LEASE_KEY_END	"_echocache"	/* stands after the prefix */
 #define EC_LEASE_ID_MAX		36		/* of a boot id, in bytes */
 #define EC_LEASE_RANDOM		32		/* hexadecimal digits of a random number */
 #define EC_LEASE_HOST_MAX	64		/* what is longer is cut off: people read it */

@@ -51,6 +51,8 @@
 
 #define WAITING_REASON \
 	"waiting until no other cluster can be using the keys"
+#define REFUSED_REASON \
+	"the server does not store the key by which clusters know whose the other keys are"
 
 /* What the worker knows of the lease's key on a server.  Times are those of ec_state_clock(). */
 typedef struct Lease
@@ -67,7 +69,6 @@ typedef struct Lease
 	int64		wait_us;
 	/* otherwise */
 	int64		looked_at;		/* before the last request */
-	bool		forced;			/* a promoted standby has put its claim over a lease */
 	char		told[EC_ERROR_MAX]; /* why the keys are not ours, as it was logged last */
 } Lease;
 
@@ -91,6 +92,7 @@ static char database_name[NAMEDATALEN];
 static void learn_name(void);
 static Lease *find_lease(EcDatabase *db, int server);
 static int	lease_key(EcDatabase *db, char *key);
+static int	patience(EcDatabase *db, int server);
 static void look(EcDatabase *db, int server, Lease *lease, Item *item);
 static void make_line(EcDatabase *db, int server, EcLeaseKind kind, char *value, size_t *len);
 static EcResult put(EcDatabase *db, int server, EcLeaseKind kind, Item *item);
@@ -102,7 +104,7 @@ static bool has_waited(const Lease *lease, const Item *item);
 static void begin_to_wait(Lease *lease, const Item *item);
 static EcLeaseResult keep_off(EcDatabase *db, int server, const char *why, EcState to);
 static EcLeaseResult lose(EcDatabase *db, int server, const Item *item);
-static EcLeaseResult hold(EcDatabase *db, int server, int64 from);
+static EcLeaseResult hold(EcDatabase *db, int server, int64 from, int ms);
 static EcLeaseResult take(EcDatabase *db, int server, Item *item);
 
 /*
@@ -146,6 +148,18 @@ lease_key(EcDatabase *db, char *key)
 	return snprintf(key, EC_KEY_MAX, "%s%s", db->prefix, EC_LEASE_KEY_END);
 }
 
+/*
+ * How many ms to wait for an answer.  A server that others use is not to be DOWN for them because
+ * it was slow just once in a renewal, which nobody waits for; but one that is DOWN must not hold
+ * up the leases on others.
+ */
+static int
+patience(EcDatabase *db, int server)
+{
+	return EC_STATE(ec_state_word(db, server)) == EC_DOWN ? ec_guc_timeout
+		: Max(ec_guc_timeout, ec_guc_lease / 20);
+}
+
 /* What is there?  The value is in the current memory context. */
 static void
 look(EcDatabase *db, int server, Lease *lease, Item *item)
@@ -155,7 +169,7 @@ look(EcDatabase *db, int server, Lease *lease, Item *item)
 
 	ec_request_init(&req, EC_REQUEST_GET, server, key, lease_key(db, key));
 	lease->looked_at = ec_state_clock();
-	(void) ec_exchange(&req, 1, ec_deadline_in(ec_guc_timeout), 0);
+	(void) ec_exchange(&req, 1, ec_deadline_in(patience(db, server)), 0);
 	memset(item, 0, sizeof(Item));
 	item->answered_at = ec_state_clock();
 	item->result = req.result;
@@ -220,7 +234,7 @@ put(EcDatabase *db, int server, EcLeaseKind kind, Item *item)
 	req.ttl = KEEP_S;
 	req.token = item->token;
 	req.once = true;
-	(void) ec_exchange(&req, 1, ec_deadline_in(ec_guc_timeout), 0);
+	(void) ec_exchange(&req, 1, ec_deadline_in(patience(db, server)), 0);
 	if (req.result == EC_DONE && add)
 	{
 		item->result = EC_DONE;
@@ -343,8 +357,8 @@ keep_off(EcDatabase *db, int server, const char *why, EcState to)
 	LWLockRelease(ec_shmem->lock);
 	if (strcmp(lease->told, why) != 0 && to == EC_UNOWNED)
 		ereport(LOG,
-				(errmsg("echocache: the keys that begin with \"%s\" on server \"%s\" are not used by "
-						"database %u", db->prefix, ec_placement_name(server), MyDatabaseId),
+				(errmsg("echocache: the keys that begin with \"%s\" on server \"%s\" are not "
+						"used by database %u", db->prefix, ec_placement_name(server), MyDatabaseId),
 				 errdetail_internal("%s", why),
 				 errhint("Give every cluster and every database that share a memcached an "
 						 "echocache.key_prefix of its own.")));
@@ -360,8 +374,7 @@ lose(EcDatabase *db, int server, const Item *item)
 	const EcLeaseLine *line = &item->line;
 	char		why[EC_ERROR_MAX];
 
-	if (item->result != EC_DONE || is_ours(db, server, line) || is_probably_ours(line) ||
-		(ec_shmem->promoted && is_of_our_system(line)))
+	if (item->result != EC_DONE || is_ours(db, server, line) || is_probably_ours(line))
 		return keep_off(db, server, WAITING_REASON, EC_RECOVERING);
 	if (line->kind == EC_LEASE_UNKNOWN)
 		strlcpy(why, "the key \"..." EC_LEASE_KEY_END "\" holds what is not a lease", sizeof(why));
@@ -373,9 +386,12 @@ lose(EcDatabase *db, int server, const Item *item)
 	return keep_off(db, server, why, EC_UNOWNED);
 }
 
-/* Our lease is there, and was not before that time: trust it, less a tenth, from then on. */
+/*
+ * A lease of so many ms is there, and was not before that time: trust it, less a tenth, from
+ * then on.
+ */
 static EcLeaseResult
-hold(EcDatabase *db, int server, int64 from)
+hold(EcDatabase *db, int server, int64 from, int ms)
 {
 	Lease	   *lease = find_lease(db, server);
 	bool		current;
@@ -385,7 +401,7 @@ hold(EcDatabase *db, int server, int64 from)
 	if (current)
 	{
 		pg_atomic_write_u64(&db->lease_until[server],
-							(uint64) from + (uint64) ec_guc_lease * 900);
+							(uint64) from + (uint64) ms * 900);
 		db->lease_held[server] = true;
 		db->lease_once[server] = true;
 	}
@@ -404,11 +420,12 @@ take(EcDatabase *db, int server, Item *item)
 	switch (put(db, server, EC_LEASE_LEASE, item))
 	{
 		case EC_DONE:
-			return hold(db, server, from);
+			return hold(db, server, from, ec_guc_lease);
 		case EC_FAILED:
 			return EC_LEASE_FAILED;
 		case EC_REFUSED:
-			return keep_off(db, server, "the server does not store the lease", EC_RECOVERING);
+			return is_good(db, server) ? EC_LEASE_OURS
+				: keep_off(db, server, REFUSED_REASON, EC_RECOVERING);
 		default:
 			/* somebody was faster: the next look says who */
 			ec_lease_renew_soon(server);
@@ -419,9 +436,9 @@ take(EcDatabase *db, int server, Item *item)
 
 /*
  * Look at the lease's key on a server, and go by what is there; see the table in src/README.md.
- * EC_LEASE_OURS: lease_until says until when the keys are ours.  EC_LEASE_FAILED: the server is DOWN,
- * or there is a newer topology.  EC_LEASE_NOT_OURS: nobody reads from the server any more, and it
- * must be purged.  The topology is entered, no transaction is open.
+ * EC_LEASE_OURS: lease_until says until when the keys are ours.  EC_LEASE_FAILED: the server is
+ * DOWN, or there is a newer topology.  EC_LEASE_NOT_OURS: nobody reads from the server any
+ * more, and it must be purged.  The topology is entered, no transaction is open.
  */
 EcLeaseResult
 ec_lease_step(EcDatabase *db, int server)
@@ -445,7 +462,8 @@ ec_lease_step(EcDatabase *db, int server)
 			case EC_FAILED:
 				return EC_LEASE_FAILED;
 			case EC_REFUSED:
-				return keep_off(db, server, "the server does not store the lease", EC_RECOVERING);
+				return is_good(db, server) ? EC_LEASE_OURS
+					: keep_off(db, server, REFUSED_REASON, EC_RECOVERING);
 			default:
 				if (is_good(db, server))
 					return EC_LEASE_OURS;	/* whose it is now, the next look says */
@@ -465,14 +483,14 @@ ec_lease_step(EcDatabase *db, int server)
 			return EC_LEASE_FAILED;
 		return take(db, server, &item);
 	}
-	if (ec_shmem->promoted && !lease->forced && item.line.kind == EC_LEASE_LEASE &&
+	if (ec_shmem->promoted && !db->lease_forced[server] && item.line.kind == EC_LEASE_LEASE &&
 		is_of_our_system(&item.line))
 	{
-		/* the old primary, if it still runs, gives way to this claim; the next look begins the wait */
-		lease->forced = true;
+		/* the old primary gives way to this claim, if it runs; the next look begins the wait */
+		db->lease_forced[server] = true;
 		if (put(db, server, EC_LEASE_PROMOTED, &item) == EC_FAILED)
 			return EC_LEASE_FAILED;
-		return lose(db, server, &item);
+		return keep_off(db, server, WAITING_REASON, EC_RECOVERING);
 	}
 	begin_to_wait(lease, &item);
 	return lose(db, server, &item);
@@ -520,9 +538,9 @@ ec_lease_nap(EcDatabase *db)
 }
 
 /*
- * On a standby, which writes nothing: may hits be believed?  A lease of our system that says that its
- * owner has purged may be trusted when its token has changed since the look before.  Then it was renewed
- * after that look, and nobody else can be UP until a lease after it.
+ * On a standby, which writes nothing: may hits be believed?  A lease of this database in our system
+ * that says that the database is UP there may be trusted when its token has changed since the look
+ * before.  Then it was renewed after that look, and nobody else can be UP until a lease after it.
  *
  * What is seen counts as waiting, too, should this standby be promoted.
  */
@@ -541,7 +559,7 @@ ec_lease_watch(EcDatabase *db, int server)
 		return EC_LEASE_FAILED;
 	}
 	if (item.result != EC_DONE || item.line.kind != EC_LEASE_LEASE || !item.line.ready ||
-		!is_of_our_system(&item.line))
+		!is_of_our_system(&item.line) || item.line.database != MyDatabaseId)
 	{
 		lease->seen = false;
 		if (item.result == EC_DONE)
@@ -553,12 +571,9 @@ ec_lease_watch(EcDatabase *db, int server)
 	begin_to_wait(lease, &item);
 	if (changed)
 	{
-		int64		ms = Min(ec_guc_lease, item.line.lease_ms);
-		bool		seen = lease->seen;
-
-		if (hold(db, server, before - ((int64) ec_guc_lease - ms) * 900) == EC_LEASE_FAILED)
+		if (hold(db, server, before, item.line.lease_ms) == EC_LEASE_FAILED)
 			return EC_LEASE_FAILED;
-		lease->seen = seen;
+		begin_to_wait(lease, &item);	/* go on watching */
 	}
 	return is_good(db, server) ? EC_LEASE_OURS : EC_LEASE_NOT_OURS;
 }

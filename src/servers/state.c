@@ -50,8 +50,8 @@ ec_state_database(void)
 }
 
 /*
- * A server's state word for this database, to be looked at.  Without a slot nobody makes it UP: what
- * an earlier life left in the cache must be invalidated, and nothing be read.
+ * A server's state word for this database, to be looked at.  Without a slot nobody makes it UP:
+ * what an earlier life left in the cache must be invalidated, and nothing be read.
  */
 uint64
 ec_state_seen(int server)
@@ -61,7 +61,7 @@ ec_state_seen(int server)
 	if (db == NULL)
 		db = &ec_shmem->unclaimed;
 	if (db->standby && !RecoveryInProgress())
-		return EC_STATE_WORD(0, true, EC_RECOVERING);	/* promoted: the launcher has not seen it yet */
+		return EC_STATE_WORD(0, true, EC_RECOVERING);	/* just promoted */
 	return pg_atomic_read_u64(&db->state[server]);
 }
 
@@ -92,9 +92,10 @@ ec_state_clock(void)
 }
 
 /*
- * Are the keys on this server ours, in the generation that the caller has entered?  Asked before a
- * document is stored, when the marker's token is known.  The store itself may come as late as it likes:
- * whoever has the keys after us purges, and takes the marker away.  Never throws.
+ * Are the keys on this server ours, in the generation that the caller has entered?  Asked
+ * before a document is stored, when the marker's token is known.  The store itself may come as
+ * late as it likes: whoever has the keys after us purges, and takes the marker away.  Never
+ * throws.
  *
  * The generation is looked at last: lease_until is of a newer one only after that was published.
  */
@@ -112,8 +113,8 @@ ec_state_is_owned(uint64 generation, int server)
 }
 
 /*
- * Asked after an answer: has the server been UP since the caller saw that word, and are the keys still
- * ours?  Then what was answered was ours.
+ * Asked after an answer: has the server been UP since the caller saw that word, and are the
+ * keys still ours?  Then what was answered was ours.
  */
 bool
 ec_state_is_still(int server, uint64 word)
@@ -167,9 +168,10 @@ ec_state_swap(EcDatabase *db, int server, uint64 *word, EcState to, bool purge)
 }
 
 /*
- * A new start: every server of this database must be purged, and is not ours before its lease has
- * been looked at.  It is RECOVERING, so that commits send markers meanwhile; but where the keys were
- * somebody else's, they probably are still, and nothing is sent.  The lock is held exclusively.
+ * A new start: every server of this database must be purged, and is not ours before its lease
+ * has been looked at.  It is RECOVERING, so that commits send markers meanwhile; but where the
+ * keys were somebody else's, they probably are still, and nothing is sent.  The lock is held
+ * exclusively.
  */
 void
 ec_state_reset(EcDatabase *db)

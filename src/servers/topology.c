@@ -176,8 +176,8 @@ ec_topology_prefix_owner(const EcDatabase *db)
 }
 
 /*
- * Of two databases with one prefix, should a have the keys?  The one that has documents; else the one
- * that has had them; else the older one.
+ * Of two databases with one prefix, should a have the keys?  The one that has documents; else
+ * the one that has had them; else the older one.
  */
 static bool
 is_better_owner(const EcDatabase *a, const EcDatabase *b)
@@ -222,7 +222,8 @@ choose_owners(void)
 /*
  * Publish what the settings say as a new generation, and say which database has which prefix.
  * No server begins as UP: keys may have moved, and what was left in their old places is purged
- * before anybody reads.  Names keep the addresses that are known.  By the launcher only; throws out of memory.
+ * before anybody reads.  Names keep the addresses that are known.  By the launcher only; throws
+ * out of memory.
  */
 void
 ec_topology_publish(void)

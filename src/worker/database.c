@@ -3,9 +3,10 @@
  * database.c
  *	  Databases that have the extension: their slots, and which may have a worker.
  *
- * A database has its slot from its worker's first claim until the extension or the database is gone; workers
- * come and go meanwhile.  Slots are claimed and given up with the lock held exclusively.  Backends
- * read a slot's dboid without the lock, which at worst sees a change a moment too late.
+ * A database has its slot from its worker's first claim until the extension or the database is
+ * gone; workers come and go meanwhile.  Slots are claimed and given up with the lock held
+ * exclusively.  Backends read a slot's dboid without the lock, which at worst sees a change a
+ * moment too late.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -184,6 +185,7 @@ ec_database_claim(void)
 		strlcpy(db->prefix, ec_guc_key_prefix, sizeof(db->prefix));
 		ec_state_reset(db);
 		memset(db->lease_once, 0, sizeof(db->lease_once));
+		memset(db->lease_forced, 0, sizeof(db->lease_forced));
 		db->dboid = MyDatabaseId;
 		db->owns_prefix = ec_topology_prefix_owner(db) == NULL;
 	}
@@ -210,7 +212,10 @@ ec_database_claim(void)
 	return db;
 }
 
-/* Why this database may not use the keys of its prefix: the database that does.  In no transaction. */
+/*
+ * Why this database may not use the keys of its prefix: the database that does.  In no
+ * transaction.
+ */
 const char *
 ec_database_owner_reason(EcDatabase *db)
 {

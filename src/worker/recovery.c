@@ -166,8 +166,8 @@ flush_instead(EcDatabase *db, int server)
 }
 
 /*
- * Invalidate on the server what the rows say, or with purge all keys of this database.
- * true: confirmed.  false: the server has failed, or does not tell its keys and *failure has what it
+ * Invalidate on the server what the rows say, or with purge all keys of this database.  true:
+ * confirmed.  false: the server has failed, or does not tell its keys and *failure has what it
  * said.  *removed grows by how many keys there were.
  */
 static bool
@@ -203,6 +203,7 @@ invalidate(EcDatabase *db, int server, List *rows, bool purge, int64 *removed,
 			ok = ok && ec_exchange_marks(reqs, n, ec_deadline_in(ec_guc_timeout), NULL, NULL);
 			*removed += n;
 			n = 0;
+			ec_lease_renew(db);
 		}
 	}
 	ok = ok && ec_exchange_marks(reqs, n, ec_deadline_in(ec_guc_timeout), NULL, NULL);
@@ -228,10 +229,10 @@ take_setting(const EcReply *line, void *arg)
 }
 
 /*
- * The server is still DOWN, or UNOWNED.  So that the outbox does not grow without end, one row for each
- * attachment takes the place of many.  Writers need add no more for as long as the state is
- * this very word: the worker takes the rows up only after the word has changed, and after all
- * transactions that hold the outbox lock have ended.
+ * The server is still DOWN, or UNOWNED.  So that the outbox does not grow without end, one row
+ * for each attachment takes the place of many.  Writers need add no more for as long as the
+ * state is this very word: the worker takes the rows up only after the word has changed, and
+ * after all transactions that hold the outbox lock have ended.
  */
 static void
 collapse(EcDatabase *db, int server)

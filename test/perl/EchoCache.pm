@@ -27,6 +27,8 @@ our @EXPORT = qw(
   new_node
   session
   setting
+  long_lease
+  short_lease
   wait_state
   wait_for
   eventually
@@ -205,6 +207,29 @@ sub setting
 	wait_for('the configuration to be read', sub {
 		return $session->run('SELECT pg_conf_load_time()') ne $before;
 	});
+	return;
+}
+
+# From here to short_lease() the worker does not renew its lease, as a rule: what is counted at
+# these servers is of the test's doing.  They are not to go away meanwhile.
+sub long_lease
+{
+	my ($session, @servers) = @_;
+
+	setting($session, 'echocache.lease' => '60s');
+	for my $server (@servers)
+	{
+		# the second renewal says that the server is UP, and is the last one for long
+		wait_for('a long lease', sub { return ($server->get('_echocache') // '') =~ / 60000 1 / });
+	}
+	return;
+}
+
+sub short_lease
+{
+	my ($session) = @_;
+
+	setting($session, 'echocache.lease' => '1s');
 	return;
 }
 
@@ -659,7 +684,7 @@ sub keys
 		$answer = $self->exchange("lru_crawler metadump hash\r\n", qr/^(?:END|BUSY.*)\r\n/m);
 		return $answer !~ /^BUSY/;
 	});
-	@keys = $answer =~ /^key=(\S+)/mg;
+	@keys = grep { !/_echocache\z/ } $answer =~ /^key=(\S+)/mg;
 
 	s/%([0-9A-Fa-f]{2})/chr hex $1/ge for @keys;
 	return sort @keys;
