@@ -121,6 +121,7 @@ typedef struct EcDatabase
 	pg_atomic_uint64 lease_until[EC_MAX_SERVERS];
 	/* likewise: the keys have been ours in this generation, and not been lost that we know */
 	bool		lease_held[EC_MAX_SERVERS];
+	bool		lease_looked[EC_MAX_SERVERS];	/* the worker knows whose they are, in this life */
 	bool		lease_once[EC_MAX_SERVERS]; /* they have been ours in this life */
 	bool		lease_forced[EC_MAX_SERVERS];	/* a claim was put over a lease in this life */
 	char		lease_error[EC_ERROR_MAX];	/* why they are not, on some server */
@@ -191,6 +192,7 @@ typedef struct EcShared
 {
 	LWLock	   *lock;			/* topology, slots, errors; held for memory copies only */
 	EcIdentity	identity;
+	int64		started_at;		/* by ec_state_clock(), by the postmaster */
 	bool		promoted;		/* by the launcher: it was started as a standby */
 
 	/* by the launcher, under the lock; read without it, then verified */

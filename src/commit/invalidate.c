@@ -112,6 +112,7 @@ ec_invalidate_mark(EcCommit *commit, EcRequest *reqs, int n, void (*meanwhile) (
 	Assert(ec_topology_is_entered());
 	for (int i = 0; i < n; i++)
 	{
+		ec_state_await_look(reqs[i].server);
 		reqs[i].skip = ec_state_is_away(reqs[i].server);
 		reqs[i].result = EC_FAILED;
 	}
@@ -171,6 +172,7 @@ ec_invalidate_all(const char *name, int64 *removed, bool note)
 		bool		locked = false;
 		bool		give_up = false;
 
+		ec_state_await_look(i);
 		for (;;)
 		{
 			if (!ec_state_is_away(i))

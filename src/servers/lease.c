@@ -345,6 +345,7 @@ keep_off(EcDatabase *db, int server, const char *why, EcState to)
 		}
 		pg_atomic_write_u64(&db->lease_until[server], 0);
 		db->lease_held[server] = false;
+		db->lease_looked[server] = true;
 		strlcpy(db->lease_error, why, sizeof(db->lease_error));
 		db->lease_error_at = GetCurrentTimestamp();
 		word = ec_state_word(db, server);
@@ -403,7 +404,7 @@ hold(EcDatabase *db, int server, int64 from, int ms)
 		pg_atomic_write_u64(&db->lease_until[server],
 							(uint64) from + (uint64) ms * 900);
 		db->lease_held[server] = true;
-		db->lease_once[server] = true;
+		db->lease_once[server] = db->lease_looked[server] = true;
 	}
 	LWLockRelease(ec_shmem->lock);
 	lease->seen = false;

@@ -21,8 +21,13 @@
 #include "storage/lwlock.h"
 #include "utils/timestamp.h"
 
+#include "deadline.h"
 #include "servers/state.h"
 #include "shmem.h"
+
+/* See ec_state_await_look(). */
+#define START_MS	2000
+#define LOOK_NAP_MS	5
 
 static bool make_down(EcDatabase *db, int server);
 
@@ -72,6 +77,26 @@ ec_state_is_away(int server)
 	EcState		state = ec_state_of(server);
 
 	return state == EC_DOWN || state == EC_UNOWNED;
+}
+
+/*
+ * A commit right after a start: wait until the worker has looked whose the keys on this server are,
+ * but no longer than START_MS after the start.  So a clone's first TRUNCATE does not empty the
+ * cache of its origin.  Afterwards, and where there is no worker, a commit that sends markers
+ * costs an owner misses at most.  Throws for interrupts.
+ */
+void
+ec_state_await_look(int server)
+{
+	for (;;)
+	{
+		EcDatabase *db = ec_state_database();
+
+		if ((db != NULL && db->lease_looked[server]) || ec_state_of(server) == EC_DOWN ||
+			ec_state_clock() - ec_shmem->started_at > START_MS * INT64CONST(1000))
+			return;
+		ec_deadline_nap(LOOK_NAP_MS);
+	}
 }
 
 /*

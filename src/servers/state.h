@@ -15,6 +15,7 @@
 extern EcDatabase *ec_state_database(void);
 extern uint64 ec_state_seen(int server);
 extern bool ec_state_is_away(int server);
+extern void ec_state_await_look(int server);
 extern uint64 ec_state_word(EcDatabase *db, int server);
 extern bool ec_state_read(EcDatabase *db, int server, uint64 generation, uint64 *word);
 extern bool ec_state_swap(EcDatabase *db, int server, uint64 *word, EcState to, bool purge);

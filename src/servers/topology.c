@@ -139,6 +139,7 @@ shmem_startup(void)
 		return;
 	ec_shmem->nservers = make_servers(ec_shmem->server);
 	ec_shmem->enabled = ec_guc_enabled && !IsBinaryUpgrade;	/* pg_upgrade changes no row */
+	ec_shmem->started_at = ec_state_clock();
 	pg_atomic_write_u64(&ec_shmem->generation, EC_FIRST_GENERATION);
 }
 

@@ -184,6 +184,7 @@ ec_database_claim(void)
 		db = free_db;
 		strlcpy(db->prefix, ec_guc_key_prefix, sizeof(db->prefix));
 		ec_state_reset(db);
+		memset(db->lease_looked, 0, sizeof(db->lease_looked));
 		memset(db->lease_once, 0, sizeof(db->lease_once));
 		memset(db->lease_forced, 0, sizeof(db->lease_forced));
 		db->dboid = MyDatabaseId;
