@@ -49,6 +49,7 @@ OBJS = \
 	src/password.o \
 	src/protocol/jsonscan.o \
 	src/protocol/key.o \
+	src/protocol/leaseline.o \
 	src/protocol/reply.o \
 	src/protocol/wire.o \
 	src/read/act.o \
@@ -64,6 +65,7 @@ OBJS = \
 	src/read/render.o \
 	src/read/usercode.o \
 	src/servers/exchange.o \
+	src/servers/lease.o \
 	src/servers/outbox.o \
 	src/servers/placement.o \
 	src/servers/purge.o \

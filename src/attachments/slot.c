@@ -25,7 +25,8 @@
 #include "utils/memutils.h"
 
 #include "attachments/slot.h"
-#include "guc.h"
+#include "servers/state.h"
+#include "servers/topology.h"
 #include "shmem.h"
 
 /* A table that is attached or detached here, at this nesting level; in order. */
@@ -39,31 +40,33 @@ typedef struct SlotChange
 
 static List *slot_changes = NIL;
 
-static const char *prefix_of(Oid dboid);
-static EcSlot *find_or_claim(Oid relid, const char *name, bool *taken);
+static EcSlot *find_or_claim(Oid relid, const char *name);
+static bool wants_prefix(void);
 static void note_slot_change(Oid relid, bool attach);
 
-/* The prefix of a database's keys, as far as it is known. */
-static const char *
-prefix_of(Oid dboid)
+/*
+ * Does this database have documents, while the keys of its prefix are another database's that
+ * has none?  Then the next generation gives them to this one.  The lock is held.
+ */
+static bool
+wants_prefix(void)
 {
-	for (int i = 0; i < EC_MAX_DATABASES; i++)
-		if (ec_shmem->database[i].dboid == dboid)
-			return ec_shmem->database[i].prefix;
-	return dboid == MyDatabaseId ? ec_guc_key_prefix : NULL;
+	EcDatabase *db = ec_state_database();
+	EcDatabase *owner;
+
+	if (db == NULL || db->owns_prefix)
+		return false;
+	owner = ec_topology_prefix_owner(db);
+	return owner == NULL || !ec_topology_has_documents(owner);
 }
 
-/*
- * The slot of this table, claimed if need be.  NULL: all slots are taken, or, with *taken,
- * another database has an attachment with the same keys.
- */
+/* The slot of this table, claimed if need be.  NULL: all slots are taken. */
 static EcSlot *
-find_or_claim(Oid relid, const char *name, bool *taken)
+find_or_claim(Oid relid, const char *name)
 {
 	EcSlot	   *slot = NULL;
 	EcSlot	   *free_slot = NULL;
-
-	*taken = false;
+	bool		republish;
 
 	LWLockAcquire(ec_shmem->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < EC_MAX_ATTACHMENTS; i++)
@@ -74,16 +77,7 @@ find_or_claim(Oid relid, const char *name, bool *taken)
 			free_slot = free_slot ? free_slot : s;
 		else if (s->dboid == MyDatabaseId && s->relid == relid)
 			slot = s;
-		else if (s->dboid != MyDatabaseId && strcmp(s->name, name) == 0)
-		{
-			const char *mine = prefix_of(MyDatabaseId);
-			const char *other = prefix_of(s->dboid);
-
-			*taken |= other != NULL && strcmp(mine, other) == 0;
-		}
 	}
-	if (*taken && slot == NULL)
-		free_slot = NULL;
 	if (slot == NULL && free_slot != NULL)
 	{
 		slot = free_slot;
@@ -95,28 +89,21 @@ find_or_claim(Oid relid, const char *name, bool *taken)
 	}
 	if (slot != NULL)
 		strlcpy(slot->name, name, sizeof(slot->name));
+	republish = slot != NULL && wants_prefix();
+	ec_shmem->republish |= republish;
 	LWLockRelease(ec_shmem->lock);
+	if (republish)
+		ec_shmem_wake(ec_shmem->launcher_pid);
 	return slot;
 }
 
-/*
- * The slot of the attachment in this database, claimed if need be.  NULL: all slots are
- * taken, or another database has an attachment with the same keys; the log says which.
- */
+/* The slot of the attachment in this database, claimed if need be.  NULL: all are taken. */
 EcSlot *
 ec_slot_claim(Oid relid, const char *name)
 {
-	bool		taken;
-	EcSlot	   *slot = find_or_claim(relid, name, &taken);
+	EcSlot	   *slot = find_or_claim(relid, name);
 
-	if (slot == NULL && taken)
-		ereport(LOG,
-				(errmsg("echocache: document \"%s\" is not cached in this database", name),
-				 errdetail("Another database has a document of that name and the same "
-						   "echocache.key_prefix."),
-				 errhint("Use ALTER DATABASE ... SET echocache.key_prefix, then "
-						 "SELECT pg_reload_conf().")));
-	else if (slot == NULL)
+	if (slot == NULL)
 		ereport(LOG,
 				(errmsg("echocache: document \"%s\" is not cached", name),
 				 errdetail("More than %d tables are attached in this cluster.",
@@ -128,15 +115,10 @@ ec_slot_claim(Oid relid, const char *name)
 bool
 ec_slot_try(Oid relid, const char *name)
 {
-	bool		taken;
-
-	return find_or_claim(relid, name, &taken) != NULL || taken;
+	return find_or_claim(relid, name) != NULL;
 }
 
-/*
- * An attach needs a slot for this table.  Throws 54000 when all are taken.  One that is
- * refused since another database has the keys is no error: see warn_shared_keys().
- */
+/* An attach needs a slot for this table.  Throws 54000 when all are taken. */
 void
 ec_slot_require(Oid relid, const char *name)
 {

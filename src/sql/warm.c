@@ -372,7 +372,8 @@ fill(Warm *warm, WarmKey *keys, int n)
 		if (ec_render_cacheable(&rows[r], &value, &len))
 		{
 			bytes += len;
-			if (ec_placement_fits(key->server, key->keylen, len))
+			if (ec_placement_fits(key->server, key->keylen, len) &&
+				ec_state_is_owned(ec_placement_generation(), key->server))
 			{
 				req->kind = EC_REQUEST_STORE;
 				req->value = value;
