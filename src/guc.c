@@ -404,7 +404,8 @@ define_times(void)
 							&ec_guc_timeout, 100, 1, 60 * 1000, PGC_SIGHUP, GUC_UNIT_MS,
 							NULL, NULL, NULL);
 	DefineCustomIntVariable("echocache.lease",
-							"How long a cluster that is gone keeps the keys of its prefix.",
+							"How long a cluster that is gone keeps the keys of its prefix "
+							"to itself.",
 							"One value for all clusters that share a memcached server.",
 							&ec_guc_lease, 10 * 1000, 1000, 60 * 1000, PGC_SIGHUP, GUC_UNIT_MS,
 							NULL, NULL, NULL);
