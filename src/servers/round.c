@@ -136,7 +136,10 @@ expire(Round *round, int ms, bool endless)
 	}
 }
 
-/* The exchange is over.  Returns whether every request was answered. */
+/*
+ * The exchange is over.  Returns whether every request was answered; if not, those that were not
+ * say why.
+ */
 static bool
 finish(Round *round, EcRequest *reqs)
 {
@@ -152,7 +155,9 @@ finish(Round *round, EcRequest *reqs)
 			reqs[i].result = EC_FAILED;
 			reqs[i].failure = failure;
 		}
-		ok &= ec_connection_end(c);
+		/* one that has said more than it was asked is DOWN, but all is answered */
+		ok &= c->exchange.recv < 0;
+		(void) ec_connection_end(c);
 	}
 	return ok;
 }

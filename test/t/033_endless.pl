@@ -104,6 +104,7 @@ sub serve
 			substr $in, 0, $1 + 2, '' if $verb eq 'ms' && $rest =~ /\A \S+ (\d+)/;
 			if (!-e "$dir/$verb")
 			{
+				syswrite $socket, "EN O$opaque\r\n" if $verb eq 'mg' && -e "$dir/twice";
 				syswrite $socket, $answer{$verb} ? $answer{$verb}->($opaque, $rest =~ / q\b/) : "ERROR\r\n";
 				next;
 			}
@@ -208,6 +209,18 @@ for my $case ([ 'a value', 'mg', 'SELECT count(*) FROM echocache_get_sessions(AR
 	like(substr(slurp_file($node->logfile), $from), qr/is down: no answer within 300 ms/, 'which the server has not met');
 }
 
+# Answers that are too many, to the first request that a session makes.
+all_well();
+$endless->talk(3, 'twice');
+for (1 .. 5)
+{
+	wait_state($s, 'UP');
+	my $fresh = session($node);
+	is($fresh->run('SELECT count(session) FROM echocache_get_sessions(ARRAY(SELECT generate_series(1, 20)::bigint))'), 20,
+		'a server that answers twice: a fresh session reads the table');
+	$fresh->quit;
+}
+
 #
 # The worker purges such a server, and is told to go.
 #
@@ -261,6 +274,11 @@ $from = -s $node->logfile;
 is($s->run(q{SELECT count(document) FROM echocache_get_many('session', ARRAY(SELECT generate_series(1, 1000)::bigint))}), 1000,
 	'a read from more servers than there are descriptors for');
 unlike(substr(slurp_file($node->logfile), $from), qr/is down: too many open files/, 'makes no server DOWN');
+# A writer must have its markers confirmed, so there a server is DOWN, until its worker has invalidated the keys.
+$s->run(q{UPDATE session SET title = 'third'});
+wait_state($s, 'UP');
+is(join(' ', map { my %held = $_->contents('session:'); grep { $held{$_} ne 'null' && $held{$_} !~ /third/ } sort keys %held } @many), '',
+	'a commit to more servers than there are descriptors for leaves no old document behind');
 $s->quit;
 unlike(slurp_file($node->logfile), qr/PANIC|terminated by signal|server process .* exited with exit code/, 'nothing has crashed');
 $node->stop;
