@@ -104,8 +104,8 @@ sub serve
 			substr $in, 0, $1 + 2, '' if $verb eq 'ms' && $rest =~ /\A \S+ (\d+)/;
 			if (!-e "$dir/$verb")
 			{
-				syswrite $socket, "EN O$opaque\r\n" if $verb eq 'mg' && -e "$dir/twice";
-				syswrite $socket, $answer{$verb} ? $answer{$verb}->($opaque, $rest =~ / q\b/) : "ERROR\r\n";
+				my $text = $answer{$verb} ? $answer{$verb}->($opaque, $rest =~ / q\b/) : "ERROR\r\n";
+				syswrite $socket, $text x ($verb eq 'mg' && -e "$dir/twice" ? 2 : 1);
 				next;
 			}
 			syswrite $socket, "VA 268435456 c1 O$opaque\r\n" if $verb eq 'mg';
@@ -212,12 +212,11 @@ for my $case ([ 'a value', 'mg', 'SELECT count(*) FROM echocache_get_sessions(AR
 # Answers that are too many, to the first request that a session makes.
 all_well();
 $endless->talk(3, 'twice');
-for (1 .. 5)
+for my $id (1 .. 8)
 {
 	wait_state($s, 'UP');
 	my $fresh = session($node);
-	is($fresh->run('SELECT count(session) FROM echocache_get_sessions(ARRAY(SELECT generate_series(1, 20)::bigint))'), 20,
-		'a server that answers twice: a fresh session reads the table');
+	is($fresh->run("SELECT echocache_get_session($id)"), qq({"id":$id,"title":"second"}), "a server that answers twice: a fresh session reads row $id");
 	$fresh->quit;
 }
 
