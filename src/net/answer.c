@@ -15,6 +15,7 @@
  */
 #include "postgres.h"
 
+#include "compat.h"
 #include "net/answer.h"
 
 /* So much of what a server says is repeated. */

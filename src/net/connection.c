@@ -25,6 +25,7 @@
 
 #include "pgstat.h"
 
+#include "compat.h"
 #include "net/answer.h"
 #include "net/connection.h"
 #include "protocol/wire.h"
@@ -491,7 +492,8 @@ ec_connection_begin(EcConnection *c, int server, EcRequest *reqs, int first, EcA
 	if (retry == EC_RETRY_IF_UNCLEAR && c->state == EC_CONNECTION_IDLE)
 		ex->retry = EC_RETRY_ALWAYS;
 	ex->taken = ex->renewed = 0;
-	ex->limit = reqs[first].limit > 0 ? reqs[first].limit : EC_ANSWERS_MAX;
+	ex->limit = reqs[first].limit > 0 ? reqs[first].limit
+		: reqs[first].kind == EC_REQUEST_COMMAND ? EC_COMMAND_MAX : EC_ANSWERS_MAX;
 	reset(c);
 	if (c->state == EC_CONNECTION_IDLE)
 		c->state = EC_CONNECTION_BUSY;

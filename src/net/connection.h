@@ -44,8 +44,10 @@ ec_connection_is_waiting(const EcConnection *c)
 static inline bool
 ec_connection_wants_write(const EcConnection *c)
 {
+	const EcExchange *ex = &c->exchange;
+
 	return c->state == EC_CONNECTION_CONNECTING || c->out_sent < c->out_len ||
-		c->exchange.big_sent < c->exchange.big_len;
+		(c->state == EC_CONNECTION_BUSY && (ex->big != NULL || ex->send >= 0));
 }
 
 /* The socket's events that it waits for. */

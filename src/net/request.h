@@ -71,10 +71,12 @@ typedef struct EcRequest
 } EcRequest;
 
 /*
- * What one exchange takes in from one server, in bytes.  A request has one answer, with at most
- * one value of EC_VALUE_MAX; this bounds what a server can make a backend keep in memory.
+ * What one exchange takes in from one server at most, in bytes: values, and the lines of a
+ * command's answer, unless the request has a limit of its own.  This bounds what a server can
+ * make a backend keep in memory.
  */
 #define EC_ANSWERS_MAX		(UINT64CONST(1024) * 1024 * 1024)
+#define EC_COMMAND_MAX		(UINT64CONST(16) * 1024 * 1024)
 
 /* Markers in one exchange of many; each exchange has a deadline of its own. */
 #define EC_MARK_BATCH		1000

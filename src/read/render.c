@@ -24,6 +24,7 @@
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 
+#include "attachments/affected.h"
 #include "attachments/configuration.h"
 #include "attachments/filter.h"
 #include "commit/pending.h"
@@ -180,6 +181,7 @@ render_now(void *arg)
 	Render	   *render = arg;
 	EcAttachment *att = render->att;
 	Relation	root;
+	Oid			part = att->relid;	/* known to be the table or a partition of it */
 	EState	   *estate = NULL;
 	ExprState  *filter = NULL;
 	EcActing	before;
@@ -202,8 +204,13 @@ render_now(void *arg)
 		row->same_id = false;
 		row->json = NULL;
 		/* another row may have the id, too, or a column be virtual: that takes a query */
-		if (att->key_unique && OidIsValid(row->place.table) && !att->has_virtual)
-			render_version(att, row, root, filter, estate);
+		if (!att->key_unique || !OidIsValid(row->place.table) || att->has_virtual)
+			continue;
+		/* nor has a table its row that was detached, CONCURRENTLY, since the row was written */
+		if (row->place.table != part && !ec_affected_is_part(row->place.table, att->relid))
+			continue;
+		part = row->place.table;
+		render_version(att, row, root, filter, estate);
 	}
 	if (estate)
 		FreeExecutorState(estate);

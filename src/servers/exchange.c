@@ -31,8 +31,7 @@
 #include "servers/state.h"
 #include "servers/topology.h"
 
-/* The answer to a command that is no list of keys: no more than this, in bytes and in all. */
-#define COMMAND_BYTES	(16 * 1024 * 1024)
+/* The answer to a command that is no list of keys may not take longer than this in all. */
 #define COMMAND_MS		(10 * 1000)
 
 /*
@@ -352,7 +351,6 @@ ec_exchange_command(int server, const char *request, size_t len, EcLineCallback 
 	req.keylen = (int) len;
 	req.callback = callback;
 	req.arg = arg;
-	req.limit = COMMAND_BYTES;
 	ec_exchange_list(&req, ec_deadline_in(COMMAND_MS), failure);
 	return req.result;
 }
@@ -364,7 +362,7 @@ ec_exchange_command(int server, const char *request, size_t len, EcLineCallback 
 void
 ec_exchange_list(EcRequest *req, EcDeadline last, EcFailure *failure)
 {
-	Assert(req->kind == EC_REQUEST_COMMAND && req->limit > 0);
+	Assert(req->kind == EC_REQUEST_COMMAND);
 	(void) ec_round_run(conns, req, 1, Min(ec_deadline_in(ec_guc_timeout), last), last, 0, NULL,
 						NULL);
 	if (failure && req->failure)
