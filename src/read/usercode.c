@@ -54,14 +54,14 @@ bool
 ec_usercode_runs(EcAttachment *att)
 {
 	Relation	rel;
-	int			attno = -1;
 	EcActing	before;
+	int			attno = -1;
 
 	if (att->function_name)
 		return true;
 	if (att->code_known)
 		return att->runs_code;
-	/* names in the filter are the owner's to look up */
+	/* the filter may name what is in a schema that the caller may not use, but the owner may */
 	ec_act_begin(att, true, &before);
 	rel = table_open(att->relid, AccessShareLock);
 	att->runs_code = att->filter &&
