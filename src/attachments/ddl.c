@@ -295,6 +295,7 @@ check_alter(AlterTableStmt *stmt, Oid relid)
 {
 	ListCell   *lc;
 
+	Assert(ec_catalog_is_present());
 	foreach(lc, stmt->cmds)
 	{
 		AlterTableCmd *cmd = lfirst_node(AlterTableCmd, lc);
