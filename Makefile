@@ -12,31 +12,41 @@ OBJS = \
 	src/attachments/attach.o \
 	src/attachments/attachment.o \
 	src/attachments/catalog.o \
+	src/attachments/changed.o \
 	src/attachments/check.o \
 	src/attachments/column.o \
+	src/attachments/command.o \
 	src/attachments/configuration.o \
 	src/attachments/ddl.o \
 	src/attachments/dependent.o \
 	src/attachments/detach.o \
 	src/attachments/filter.o \
+	src/attachments/firing.o \
+	src/attachments/inherit.o \
 	src/attachments/object.o \
 	src/attachments/rename.o \
 	src/attachments/slot.o \
+	src/attachments/storage.o \
 	src/attachments/triggers.o \
+	src/attachments/vacate.o \
 	src/commit/commit.o \
 	src/commit/invalidate.o \
 	src/commit/locks.o \
 	src/commit/pending.o \
+	src/commit/running.o \
 	src/commit/trigger.o \
 	src/commit/xact.o \
 	src/deadline.o \
 	src/echocache.o \
 	src/guc.o \
+	src/net/answer.o \
 	src/net/auth.o \
 	src/net/connection.o \
+	src/net/failure.o \
 	src/net/request.o \
 	src/net/socket.o \
 	src/net/tls.o \
+	src/password.o \
 	src/protocol/jsonscan.o \
 	src/protocol/key.o \
 	src/protocol/leaseline.o \
@@ -48,15 +58,18 @@ OBJS = \
 	src/read/fetch.o \
 	src/read/fill.o \
 	src/read/hit.o \
+	src/read/member.o \
 	src/read/owner.o \
 	src/read/permission.o \
 	src/read/read.o \
 	src/read/render.o \
+	src/read/usercode.o \
 	src/servers/exchange.o \
 	src/servers/lease.o \
 	src/servers/outbox.o \
 	src/servers/placement.o \
 	src/servers/purge.o \
+	src/servers/round.o \
 	src/servers/state.o \
 	src/servers/topology.o \
 	src/shmem.o \

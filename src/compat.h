@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * compat.h
- *	  What differs between PostgreSQL 14 and 18.  PG_VERSION_NUM appears here
+ *	  What differs between PostgreSQL 15 and 18.  PG_VERSION_NUM appears here
  *	  and nowhere else.
  *
  * Copyright (c) 2026, echocache developers
@@ -24,8 +24,8 @@
 #include "varatt.h"				/* which was part of postgres.h */
 #endif
 
-#if PG_VERSION_NUM < 140000
-#error "echocache needs PostgreSQL 14 or later"
+#if PG_VERSION_NUM < 150000
+#error "echocache needs PostgreSQL 15 or later"
 #endif
 
 /* A wait set that lives as long as the backend. */
@@ -42,14 +42,11 @@
 #define ec_compat_proc_slot()	((int) MyProc->pgprocno)
 #endif
 
-#if PG_VERSION_NUM < 150000
-/* for what shmem_size() counts there */
-#include "postmaster/autovacuum.h"
-#include "replication/walsender.h"
-
-#define MarkGUCPrefixReserved(prefix)	EmitWarningsOnPlaceholders(prefix)
-typedef void (*shmem_request_hook_type) (void);
-#define EC_NO_SHMEM_REQUEST_HOOK
+/* All settings, of which *n is set to the number. */
+#if PG_VERSION_NUM >= 160000
+#define ec_compat_guc_variables(n)		get_guc_variables(n)
+#else
+#define ec_compat_guc_variables(n)		(*(n) = GetNumConfigOptions(), get_guc_variables())
 #endif
 
 #if PG_VERSION_NUM >= 160000
@@ -63,6 +60,7 @@ typedef void (*shmem_request_hook_type) (void);
 #if PG_VERSION_NUM < 160000
 #define ec_compat_owns_relation(relid, role)	pg_class_ownercheck((relid), (role))
 #define ec_compat_owns_database(oid, role)		pg_database_ownercheck((oid), (role))
+#define ec_compat_owns_function(oid, role)		pg_proc_ownercheck((oid), (role))
 #define ec_compat_namespace_aclcheck			pg_namespace_aclcheck
 #define ec_compat_proc_aclcheck				pg_proc_aclcheck
 #else
@@ -72,8 +70,19 @@ typedef void (*shmem_request_hook_type) (void);
 	object_aclcheck(ProcedureRelationId, (oid), (role), (mode))
 #define ec_compat_owns_relation(relid, role) \
 	object_ownercheck(RelationRelationId, (relid), (role))
+#define ec_compat_owns_function(oid, role) \
+	object_ownercheck(ProcedureRelationId, (oid), (role))
 #define ec_compat_owns_database(oid, role) \
 	object_ownercheck(DatabaseRelationId, (oid), (role))
+#endif
+
+/* What ExecutorRun_hook is called with, behind the query. */
+#if PG_VERSION_NUM >= 180000
+#define ec_compat_executor_run_args		ScanDirection direction, uint64 count
+#define ec_compat_executor_run_values	direction, count
+#else
+#define ec_compat_executor_run_args		ScanDirection direction, uint64 count, bool execute_once
+#define ec_compat_executor_run_values	direction, count, execute_once
 #endif
 
 /* Is the column computed when it is read?  Then no stored row, nor a trigger's, has it. */

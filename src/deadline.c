@@ -3,6 +3,9 @@
  * deadline.c
  *	  Absolute times, by which waits end.
  *
+ * A deadline is a value that its caller hands on.  It is of the monotonic clock, which nobody
+ * sets.
+ *
  * Copyright (c) 2026, echocache developers
  *
  *-------------------------------------------------------------------------
@@ -20,6 +23,7 @@
 
 static int64 now_us(void);
 
+/* The monotonic clock. */
 static int64
 now_us(void)
 {

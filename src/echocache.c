@@ -15,9 +15,11 @@
 #include "attachments/attachment.h"
 #include "attachments/ddl.h"
 #include "attachments/object.h"
+#include "commit/running.h"
 #include "commit/xact.h"
 #include "echocache.h"
 #include "guc.h"
+#include "read/act.h"
 #include "servers/exchange.h"
 #include "servers/topology.h"
 #include "shmem.h"
@@ -40,7 +42,9 @@ _PG_init(void)
 	ec_attachment_init();
 	ec_exchange_init();
 	ec_xact_init();
+	ec_running_init();
 	ec_ddl_init();
 	ec_object_init();
+	ec_act_init();
 	ec_launcher_init();
 }

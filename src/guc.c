@@ -3,6 +3,10 @@
  * guc.c
  *	  All settings: units, bounds, check hooks.
  *
+ * Invariant: a variable here has a value that its check hook has accepted.  A value that is
+ * malformed is refused: at start, so that the server does not start, and on a reload, so that
+ * the old value stays in force.
+ *
  * Copyright (c) 2026, echocache developers
  *
  *-------------------------------------------------------------------------
@@ -13,8 +17,13 @@
 #include <limits.h>
 #include <sys/un.h>
 
+#include "nodes/makefuncs.h"
+#include "nodes/value.h"
+#include "utils/guc_tables.h"
+
 #include "compat.h"
 #include "guc.h"
+#include "password.h"
 #include "protocol/key.h"
 #include "protocol/wire.h"
 #include "shmem.h"
@@ -33,7 +42,6 @@ int			ec_guc_fill_wait = 1000;
 int			ec_guc_max_write_through = 64;
 char	   *ec_guc_key_prefix = NULL;
 char	   *ec_guc_username = NULL;
-char	   *ec_guc_password = NULL;
 char	   *ec_guc_password_file = NULL;
 bool		ec_guc_tls = false;
 char	   *ec_guc_tls_ca_file = NULL;
@@ -45,6 +53,9 @@ bool		ec_guc_tls_files_stale = false;
 #ifdef ECHOCACHE_WAIT_POINTS
 char	   *ec_guc_wait_point = NULL;
 #endif
+
+/* The value of echocache.password as PostgreSQL knows it; see password.c. */
+static char *masked_password = NULL;
 
 #define HOSTS_HINT \
 	"Separate servers by commas: host[:port[:weight]], [ipv6]:port, or the absolute path " \
@@ -63,7 +74,6 @@ static bool check_hosts(char **newval, void **extra, GucSource source);
 static void assign_hosts(const char *newval, void *extra);
 static bool check_key_prefix(char **newval, void **extra, GucSource source);
 static bool check_username(char **newval, void **extra, GucSource source);
-static bool check_password(char **newval, void **extra, GucSource source);
 static void transport_assigned(const char *oldval, const char *newval);
 static void assign_username(const char *newval, void *extra);
 static void assign_password(const char *newval, void *extra);
@@ -73,6 +83,12 @@ static void assign_tls_ca_file(const char *newval, void *extra);
 static void assign_tls_cert_file(const char *newval, void *extra);
 static void assign_tls_key_file(const char *newval, void *extra);
 static void assign_tls_verify(int newval, void *extra);
+static void define_cache(void);
+static void define_times(void);
+static void define_login(void);
+static void define_tls(void);
+static List *placeholders(void);
+static void refuse_malformed(List *wanted);
 
 /* A decimal number from 1 to max, and nothing else. */
 static bool
@@ -95,8 +111,8 @@ parse_number(const char *s, size_t len, int max, int *result)
 }
 
 /*
- * One item of echocache.hosts: host[:port[:weight]], [v6][:port[:weight]] or
- * the absolute path of a unix socket.  Returns what is wrong with it, or NULL.
+ * One item of echocache.hosts: host[:port[:weight]], [v6][:port[:weight]] or the absolute path
+ * of a unix socket.  Returns what is wrong with it, or NULL.
  */
 static const char *
 parse_host(const char *item, size_t len, EcHost *host)
@@ -223,6 +239,7 @@ check_hosts(char **newval, void **extra, GucSource source)
 	return true;
 }
 
+/* Have the list that check_hosts() has made. */
 static void
 assign_hosts(const char *newval, void *extra)
 {
@@ -230,8 +247,8 @@ assign_hosts(const char *newval, void *extra)
 }
 
 /*
- * A prefix that only one session has would let it miss what the others cache,
- * so the setting is what the database's worker sees: a session cannot set it.
+ * A session with a prefix of its own would miss what the others cache.  So the setting is what
+ * the database's worker sees, and a session cannot set it.
  */
 static bool
 check_key_prefix(char **newval, void **extra, GucSource source)
@@ -253,6 +270,7 @@ check_key_prefix(char **newval, void **extra, GucSource source)
 	return true;
 }
 
+/* A user name that could not be sent is refused. */
 static bool
 check_username(char **newval, void **extra, GucSource source)
 {
@@ -263,20 +281,10 @@ check_username(char **newval, void **extra, GucSource source)
 	return false;
 }
 
-static bool
-check_password(char **newval, void **extra, GucSource source)
-{
-	if (ec_wire_valid_password(*newval))
-		return true;
-	GUC_check_errdetail("A password has at most %d bytes, without spaces and line ends.",
-						EC_PASSWORD_MAX);
-	return false;
-}
-
 /*
- * A setting by which connections are opened is assigned; every reload assigns
- * what the configuration files have, changed or not.  Changed: connections opened
- * before are out of date.  In any case the files may be others by now.
+ * A setting by which connections are opened is assigned; every reload assigns what the
+ * configuration files have, changed or not.  Changed: connections opened before are out of
+ * date.  In any case the files may be others by now.
  */
 static void
 transport_assigned(const char *oldval, const char *newval)
@@ -295,7 +303,8 @@ assign_username(const char *newval, void *extra)
 static void
 assign_password(const char *newval, void *extra)
 {
-	transport_assigned(ec_guc_password, newval);
+	transport_assigned(ec_password_secret(), extra);
+	ec_password_assign(extra);
 }
 
 static void
@@ -337,9 +346,9 @@ assign_tls_verify(int newval, void *extra)
 	ec_guc_tls_files_stale = true;
 }
 
-/* Define the settings and reserve the prefix.  Called once, from _PG_init. */
-void
-ec_guc_init(void)
+/* What decides whether documents are cached, and where. */
+static void
+define_cache(void)
 {
 	DefineCustomBoolVariable("echocache.enabled",
 							 "Turns the cache on.",
@@ -347,33 +356,42 @@ ec_guc_init(void)
 							 &ec_guc_enabled, false, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomStringVariable("echocache.hosts",
 							   "The memcached servers.",
-							   "Comma-separated: host[:port[:weight]], [ipv6]:port, or a socket path.",
+							   "Comma-separated: host[:port[:weight]], [ipv6]:port, or a socket "
+							   "path.",
 							   &ec_guc_hosts, "localhost:11211", PGC_SIGHUP, 0,
 							   check_hosts, assign_hosts, NULL);
-	DefineCustomIntVariable("echocache.ttl",
-							"Lifetime of a cached document.",
-							"0 means no expiry.",
-							&ec_guc_ttl, 1800, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_S,
-							NULL, NULL, NULL);
+	DefineCustomStringVariable("echocache.key_prefix",
+							   "Namespace of the cache keys, for example one for each database.",
+							   NULL,
+							   &ec_guc_key_prefix, "", PGC_SUSET, 0,
+							   check_key_prefix, NULL, NULL);
 	DefineCustomBoolVariable("echocache.fallback",
 							 "Goes on without the cache when it cannot be reached.",
 							 "Off: reads that need the cache fail, and commits that cannot "
 							 "invalidate the old document are aborted.",
 							 &ec_guc_fallback, true, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("echocache.max_write_through",
+							"A transaction that changes more documents than this invalidates "
+							"them instead of storing them.",
+							NULL,
+							&ec_guc_max_write_through, 64, 0, 10000, PGC_SIGHUP, 0,
+							NULL, NULL, NULL);
 	DefineCustomIntVariable("echocache.pool_size",
 							"Connections that the whole cluster keeps open to one server.",
-							"A backend over that opens one for its transaction and closes it after.",
+							"A backend over that opens one for its transaction and closes it "
+							"after.",
 							&ec_guc_pool_size, 100, 0, 100000, PGC_SIGHUP, 0,
 							NULL, NULL, NULL);
-	DefineCustomIntVariable("echocache.timeout",
-							"Deadline of one exchange with the cache, connecting included.",
-							NULL,
-							&ec_guc_timeout, 100, 1, 60 * 1000, PGC_SIGHUP, GUC_UNIT_MS,
-							NULL, NULL, NULL);
-	DefineCustomIntVariable("echocache.retry_interval",
-							"How often a server that is down is probed.",
-							NULL,
-							&ec_guc_retry_interval, 1000, 10, 3600 * 1000, PGC_SIGHUP, GUC_UNIT_MS,
+}
+
+/* Lifetimes, and how long to wait. */
+static void
+define_times(void)
+{
+	DefineCustomIntVariable("echocache.ttl",
+							"Lifetime of a cached document.",
+							"0 means no expiry.",
+							&ec_guc_ttl, 1800, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_S,
 							NULL, NULL, NULL);
 	DefineCustomIntVariable("echocache.marker_ttl",
 							"Lifetime of leases and tombstones.",
@@ -385,23 +403,28 @@ ec_guc_init(void)
 							"One value for all clusters that share a memcached server.",
 							&ec_guc_lease, 10 * 1000, 1000, 60 * 1000, PGC_SIGHUP, GUC_UNIT_MS,
 							NULL, NULL, NULL);
+	DefineCustomIntVariable("echocache.timeout",
+							"Deadline of one exchange with the cache, connecting included.",
+							NULL,
+							&ec_guc_timeout, 100, 1, 60 * 1000, PGC_SIGHUP, GUC_UNIT_MS,
+							NULL, NULL, NULL);
 	DefineCustomIntVariable("echocache.fill_wait",
 							"How long a read waits for somebody else's fill or commit of the "
 							"same document before it reads the table.",
 							NULL,
 							&ec_guc_fill_wait, 1000, 0, 60 * 1000, PGC_SIGHUP, GUC_UNIT_MS,
 							NULL, NULL, NULL);
-	DefineCustomIntVariable("echocache.max_write_through",
-							"A transaction that changes more documents than this invalidates "
-							"them instead of storing them.",
+	DefineCustomIntVariable("echocache.retry_interval",
+							"How often a server that is down is probed.",
 							NULL,
-							&ec_guc_max_write_through, 64, 0, 10000, PGC_SIGHUP, 0,
-							NULL, NULL, NULL);
-	DefineCustomStringVariable("echocache.key_prefix",
-							   "Namespace of the cache keys, for example one for each database.",
-							   NULL,
-							   &ec_guc_key_prefix, "", PGC_SUSET, 0,
-							   check_key_prefix, NULL, NULL);
+							&ec_guc_retry_interval, 1000, 10, 3600 * 1000, PGC_SIGHUP,
+							GUC_UNIT_MS, NULL, NULL, NULL);
+}
+
+/* Who we are to the servers. */
+static void
+define_login(void)
+{
 	DefineCustomStringVariable("echocache.username",
 							   "User name for the memcached servers.",
 							   "Empty: no authentication.",
@@ -410,13 +433,19 @@ ec_guc_init(void)
 	DefineCustomStringVariable("echocache.password",
 							   "Password for the memcached servers.",
 							   "echocache.password_file, if it is set, has precedence.",
-							   &ec_guc_password, "", PGC_SIGHUP, GUC_SUPERUSER_ONLY,
-							   check_password, assign_password, NULL);
+							   &masked_password, "", PGC_SIGHUP, GUC_SUPERUSER_ONLY,
+							   ec_password_check, assign_password, NULL);
 	DefineCustomStringVariable("echocache.password_file",
 							   "File whose first line is the password for the memcached servers.",
 							   "A relative path is relative to the data directory.",
 							   &ec_guc_password_file, "", PGC_SIGHUP, GUC_SUPERUSER_ONLY,
 							   NULL, assign_password_file, NULL);
+}
+
+/* How connections are encrypted. */
+static void
+define_tls(void)
+{
 	DefineCustomBoolVariable("echocache.tls",
 							 "Connects to the memcached servers by TLS.",
 							 "Unix sockets excepted.",
@@ -441,8 +470,70 @@ ec_guc_init(void)
 							 "How much of a memcached server's certificate is verified.",
 							 "ca: a trusted authority has signed it; full: and it is for that "
 							 "host; none: nothing.",
-							 &ec_guc_tls_verify, EC_TLS_VERIFY_CA, tls_verify_options, PGC_SIGHUP, 0,
-							 NULL, assign_tls_verify, NULL);
+							 &ec_guc_tls_verify, EC_TLS_VERIFY_CA, tls_verify_options, PGC_SIGHUP,
+							 0, NULL, assign_tls_verify, NULL);
+}
+
+/*
+ * What the configuration file, or the command line, says of our settings: a list of DefElem.
+ * Until the settings are defined PostgreSQL keeps it as placeholders, unchecked.
+ */
+static List *
+placeholders(void)
+{
+	int			n;
+	struct config_generic **all = ec_compat_guc_variables(&n);
+	List	   *found = NIL;
+
+	for (int i = 0; i < n; i++)
+	{
+		const char *value;
+
+		if ((all[i]->flags & GUC_CUSTOM_PLACEHOLDER) == 0 ||
+			pg_strncasecmp(all[i]->name, "echocache.", strlen("echocache.")) != 0)
+			continue;
+		value = GetConfigOption(all[i]->name, true, false);
+		if (value)
+			found = lappend(found, makeDefElem(pstrdup(all[i]->name),
+											   (Node *) makeString(pstrdup(value)), -1));
+	}
+	return found;
+}
+
+/*
+ * Refuse to start with a value that is malformed, or for a setting that there is not, as
+ * PostgreSQL does for settings of its own.  (A definition meets a malformed placeholder with a
+ * WARNING and the default: the servers would be localhost's, TLS would be off.)  The words are
+ * PostgreSQL's.
+ */
+static void
+refuse_malformed(List *wanted)
+{
+	ListCell   *lc;
+
+	foreach(lc, wanted)
+	{
+		DefElem    *setting = lfirst(lc);
+
+		(void) set_config_option(setting->defname, strVal(setting->arg), PGC_POSTMASTER,
+								 PGC_S_FILE, GUC_ACTION_SET, false, FATAL, false);
+	}
+}
+
+/*
+ * Define the settings and reserve their prefix.  Called once, from _PG_init, in the
+ * postmaster.  Ends it where a setting is malformed.
+ */
+void
+ec_guc_init(void)
+{
+	List	   *wanted = placeholders();
+
+	ec_password_init();
+	define_cache();
+	define_times();
+	define_login();
+	define_tls();
 #ifdef ECHOCACHE_WAIT_POINTS
 	DefineCustomStringVariable("echocache.wait_point",
 							   "Test builds only: where this session stops.",
@@ -451,4 +542,5 @@ ec_guc_init(void)
 							   NULL, NULL, NULL);
 #endif
 	MarkGUCPrefixReserved("echocache");
+	refuse_malformed(wanted);
 }

@@ -3,10 +3,9 @@
  * guc.h
  *	  The settings, as every module sees them.
  *
- * What decides where a document lives (enabled, hosts, key_prefix) is never
- * used from here by a backend that reads or writes documents: backends would
- * take up a new value at different moments.  Launcher and worker publish those
- * in shared memory (shmem.h).
+ * What decides where a document lives (enabled, hosts, key_prefix) is never used from here by a
+ * backend that reads or writes documents: backends would take up a new value at different
+ * moments.  Launcher and worker publish those in shared memory (shmem.h).
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -51,7 +50,6 @@ extern int	ec_guc_fill_wait;		/* ms */
 extern int	ec_guc_max_write_through;
 extern char *ec_guc_key_prefix;
 extern char *ec_guc_username;		/* empty: no authentication */
-extern char *ec_guc_password;
 extern char *ec_guc_password_file;
 extern bool ec_guc_tls;
 extern char *ec_guc_tls_ca_file;

@@ -5,11 +5,11 @@
  *
  * The topology says which servers there are, whether the cache is enabled, and what each
  * database's keys begin with.  It has one writer, the postmaster and then the launcher, and a
- * generation.  Whoever places a key enters the generation before (ec_topology_enter) and leaves
- * it afterwards.  After a new generation is published nothing is purged, and no server becomes
- * UP, before everybody has left the old one.  So two backends never trust two different
- * placements of one key.  A transaction that commits changes while the cache is off enters as
- * well: the cache may be on before it ends.
+ * generation.  Whoever places a key enters the generation before (ec_topology_enter) and
+ * leaves it afterwards.  After a new generation is published nothing is purged, and no server
+ * becomes UP, before everybody has left the old one.  So two backends never trust two
+ * different placements of one key.  A transaction that commits changes while the cache is off
+ * enters as well: the cache may be on before it ends.
  *
  * A server's state is one 64-bit word for each database: an epoch, which grows with every
  * change, and UP, DOWN, RECOVERING or UNOWNED.  Any backend's failed exchange makes the server
@@ -151,6 +151,7 @@ typedef enum EcCounter
 	EC_MARKERS,
 	EC_ERRORS,					/* failed exchanges, and what was not a document */
 	EC_TIMEOUTS,
+	EC_FOREIGN_HITS,			/* cached bytes that belong to another key */
 	EC_NCOUNTERS
 } EcCounter;
 
@@ -206,7 +207,7 @@ typedef struct EcShared
 
 	EcDatabase	database[EC_MAX_DATABASES];
 	EcDatabase	unclaimed;		/* its states are those of databases without a slot */
-	EcSlot slot[EC_MAX_ATTACHMENTS];
+	EcSlot		slot[EC_MAX_ATTACHMENTS];
 
 	/* under the lock */
 	int			launcher_pid;

@@ -78,7 +78,7 @@ usable()
 		[ -z "$(chroot "$root" dpkg --audit 2>&1)" ]
 }
 
-# The mirror of Debian that this machine's apt uses; nothing if it uses none.
+# The mirror of Debian that this machine's apt uses; nothing, for debootstrap's, if it uses none.
 mirror()
 {
 	# shellcheck disable=SC2016 # apt-get expands it
@@ -100,8 +100,7 @@ make_chroot()
 	fi
 	# An older debootstrap does not know the release, which is made as sid is.
 	[ -e "/usr/share/debootstrap/scripts/$release" ] || script=(/usr/share/debootstrap/scripts/sid)
-	namespaces -- debootstrap --variant=minbase "$release" "$new" \
-		"${uri:-http://deb.debian.org/debian}" "${script[@]}"
+	namespaces -- debootstrap --variant=minbase "$release" "$new" "$uri" "${script[@]}"
 	# What apt needs here to reach the packages, it needs there, too.
 	apt-config dump | grep '^Acquire::' >"$new/etc/apt/apt.conf.d/00host"
 	if [ -e /etc/ssl/certs/ca-certificates.crt ]; then
@@ -132,7 +131,11 @@ prepare()
 
 finish()
 {
-	[ -z "${child:-}" ] || kill -KILL "$child" 2>/dev/null || true
+	if [ -n "${child:-}" ]; then
+		kill -KILL "$child" 2>/dev/null || true
+		wait "$child" 2>/dev/null || true
+	fi
+	[ "${preparing:-0}" = 0 ] || rm -rf --one-file-system "$root.new" || true
 }
 
 if [ "${1:-}" = --inside ]; then
@@ -160,6 +163,7 @@ mkdir -p "$chroots"
 exec 9>"$root.lock"
 flock 9
 log=$root.log
+preparing=1
 # In the background and not in a condition, where bash would go on after an error.
 (prepare) >"$log" 2>&1 9>&- &
 child=$!
@@ -168,6 +172,7 @@ if ! wait "$child"; then
 	die "the chroot of Debian $release cannot be made, see above and $log"
 fi
 child=
+preparing=0
 [ $# -gt 0 ] || exit 0
 # Several commands may run in it at a time, as long as nobody changes it.
 flock -s 9

@@ -177,13 +177,12 @@ install_packages()
 	local line none=1
 
 	busy packages "looking"
-	bash "$here/install-deps.sh" demo | {
-		while IFS= read -r line; do
-			item packages "$line"
-			none=0
-		done
-		[ "$none" = 0 ] || item packages "all there"
-	} || exit 1
+	while IFS= read -r line; do
+		item packages "$line"
+		none=0
+	done < <(exec bash "$here/install-deps.sh" demo)
+	wait "$!" || exit 1
+	[ "$none" = 0 ] || item packages "all there"
 }
 
 # lib.sh asks PostgreSQL's pg_config who it is, so it comes after the packages.
@@ -288,7 +287,7 @@ memcached_get()
 	{ exec {fd}<>"/dev/tcp/127.0.0.1/$mc_port"; } 2>/dev/null || return 0
 	printf 'get %s\r\nmg %s t\r\nquit\r\n' "$1" "$1" >&"$fd"
 	SEEN=silent
-	if read -r -t 0.3 line <&"$fd"; then
+	if read -r -t 2 line <&"$fd"; then
 		SEEN=nothing
 		if [[ $line == VALUE* ]]; then
 			read -r _ _ FLAGS length <<<"${line%$'\r'}"
@@ -307,7 +306,7 @@ memcached_get()
 cache()
 {
 	# when COMMIT returns the document is on its way, and the marker there for an instant
-	for _ in {1..10}; do
+	for _ in {1..100}; do
 		memcached_get "$key"
 		[ "$SEEN" = marker ] || break
 		sleep 0.02
@@ -369,10 +368,17 @@ expect()
 	[ "$3" = "$2" ] || fail "$1" "$2" "$(shorten "$3")"
 }
 
-# expect_within MILLISECONDS WHAT: the last statement took no longer.
+# expect_within MILLISECONDS WHAT: the last statement took no longer, but for what a busy
+# machine adds: it may as well take what ten do that wait for nothing.
 expect_within()
 {
-	[ "${MS%.*}" -lt "$1" ] || fail "time of $2" "under $1 ms" "$MS ms"
+	local took=$MS limit=$1
+
+	for _ in {1..10}; do
+		run "SELECT 1;"
+		limit=$((limit + ${MS%.*}))
+	done
+	[ "${took%.*}" -lt "$limit" ] || fail "time of $2" "under $limit ms" "$took ms"
 }
 
 # The counters of the document, for differences.

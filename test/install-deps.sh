@@ -13,7 +13,7 @@
 # they are installed, /usr/sbin/policy-rc.d forbids the start of services, and
 # createcluster.conf the creation of a cluster; both are put back, however this ends.  A
 # service that comes with a package is not enabled at boot; one that was there before
-# stays as it was.
+# stays as it was.  A signal is heeded once apt-get has ended: it leaves nothing half installed.
 #
 # Copyright (c) 2026, echocache developers
 
@@ -129,8 +129,8 @@ cannot_be_had()
 	local offered
 
 	offered=$(offered_versions | paste -sd' ')
-	die "PostgreSQL ${PG_MAJOR:-${ec_supported[-1]} to ${ec_supported[0]}} with its headers cannot be had here;" \
-		"apt offers ${offered:-none of the supported versions}" \
+	die "PostgreSQL ${PG_MAJOR:-${ec_supported[-1]} to ${ec_supported[0]}} with its headers" \
+		"cannot be had here; apt offers ${offered:-none of the supported versions}" \
 		"(others: https://wiki.postgresql.org/wiki/Apt)"
 }
 
@@ -212,10 +212,11 @@ boot_links()
 # is_basic FILE: does this file belong to a package of the base system?
 is_basic()
 {
-	local owner
+	local owner priority
 
-	owner=$(dpkg-query -S "$1" 2>/dev/null | sed -n '1s/:.*//p')
-	[[ $owner && $(dpkg-query -W -f '${Priority}' "$owner" 2>/dev/null) =~ ^(required|important|standard) ]]
+	owner=$(dpkg-query -S "$1" 2>/dev/null | sed -n '1s/:.*//p') || true
+	priority=$(dpkg-query -W -f '${Priority} ' "$owner" 2>/dev/null) || true
+	[[ $priority =~ ^(required|important|standard) ]]
 }
 
 # Remove the links that have come, as `systemctl disable` and `update-rc.d disable` do.
@@ -274,22 +275,22 @@ apt()
 		"$@" </dev/null >>"$log" 2>&1 9<&-
 }
 
-# The hosts that apt could not get something from, by its log.
+# From where apt could not fetch something, and why, by its log; nothing if it could.
 unreachable()
 {
-	sed -nE 's/^(W|E|Warning|Error): Failed to fetch [a-z+]+:\/\/([^/ ]+).*/\2/p' "$log" |
-		sort -u | paste -sd' '
+	sed -nE 's/^(W|E|Warning|Error): Failed to fetch [a-z+]+:\/\/([^/ ]+)[^ ]* +(.*)/\2: \3/p' "$log" |
+		sed 's/ *\[IP: .*//' | sort -u | sed -n '1p'
 }
 
-# cannot_install WHAT: one line, and the end of apt's words if they say more than that.
+# cannot_install: one line, after apt's own if it is not that its source is out of reach.
 cannot_install()
 {
-	local hosts
+	local why
 
-	hosts=$(unreachable)
-	[ -z "$hosts" ] || die "$1: apt cannot reach $hosts, or not all that is there"
+	why=$(unreachable)
+	[ -z "$why" ] || die "the packages are not installed, apt cannot fetch from $why"
 	grep -E '^(E|Error):' "$log" >&2 || tail -n 20 "$log" >&2
-	die "$1: apt-get has failed, see above"
+	die "the packages are not installed, apt-get has failed"
 }
 
 install_missing()
@@ -297,31 +298,27 @@ install_missing()
 	local p size
 
 	for p in "${missing[@]}"; do
-		is_offered "$p" || cannot_install_unknown "$p"
+		if ! is_offered "$p"; then
+			[ -z "$(unreachable)" ] || cannot_install
+			die "apt has no package $p; is a part of the distribution missing in its sources?"
+		fi
 	done
-	size=$(apt-get -q --assume-no --no-install-recommends install "${missing[@]}" 2>/dev/null </dev/null |
-		sed -nE 's/^Need to get (.*) of archives.*/\1/p' || true)
+	size=$(apt-get -q --assume-no --no-install-recommends install "${missing[@]}" \
+		2>/dev/null </dev/null | sed -nE 's/^Need to get (.*) of archives.*/\1/p' || true)
 	echo "installing ${missing[*]}: ${size:-unknown} to fetch, may take some minutes"
 	links=$(boot_links)
 	installing=1
 	if [[ " ${missing[*]}" =~ \ postgresql-[0-9]+( |$) ]]; then
-		apt --no-install-recommends install postgresql-common ||
-			cannot_install "postgresql-common is not installed"
+		apt --no-install-recommends install postgresql-common || cannot_install
 		forbid_cluster
 	fi
-	apt --no-install-recommends install "${missing[@]}" || cannot_install "the packages are not installed"
+	apt --no-install-recommends install "${missing[@]}" || cannot_install
 	put_back $policy
 	put_back $cluster_conf
 	disable_services
 	installing=0
-	echo "installed, without a cluster or a running service${disabled[*]:+; not enabled at boot: ${disabled[*]}}"
-}
-
-# A package that apt does not know: because its lists could not be had, or there is none.
-cannot_install_unknown()
-{
-	[ -z "$(unreachable)" ] || cannot_install "$1 is not installed"
-	die "apt has no package $1; is a part of the distribution missing in its sources?"
+	echo "installed, without a cluster or a running service$(
+		[ ${#disabled[@]} = 0 ] || echo "; not enabled at boot: ${disabled[*]}")"
 }
 
 suites=("$@")
@@ -355,7 +352,7 @@ flock 9					# one at a time on this machine
 forbid_services
 apt update || true			# one source that fails need not be one that is needed
 if ! choose_version; then
-	[ -z "$(unreachable)" ] || cannot_install "PostgreSQL is not installed"
+	[ -z "$(unreachable)" ] || cannot_install
 	cannot_be_had
 fi
 find_missing

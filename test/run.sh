@@ -3,7 +3,7 @@
 # run.sh [SUITE | TAP FILE]...
 #	  Every test of echocache, or the suites named:
 #
-#	build      gcc and clang, without a warning
+#	build      gcc and clang, without a warning; the shape of the sources
 #	unit       the pure files, with sanitizers
 #	regress    pg_regress: every function, setting and error
 #	isolation  pg_isolation_regress: sessions in a given interleaving
@@ -19,6 +19,7 @@
 #
 # EC_VARIANT=asserts builds the library that is tested with its assertions, EC_VARIANT=ubsan
 # with the sanitizer of undefined behaviour.  What they report anywhere is a failure.
+# chroot.sh runs this script on another release of Debian, ../.ci/run runs it in all ways.
 #
 # Works from a clean clone on Debian 12, 13 and sid, and on Ubuntu with PGDG's packages;
 # which PostgreSQL it takes says postgres.sh (PG_MAJOR and PG_CONFIG override).  As root
@@ -37,7 +38,7 @@
 set -euo pipefail
 
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
-export LC_ALL=C
+export LC_ALL=C PGCTLTIMEOUT=300
 unset EC_TMP EC_STAGE EC_BUILD
 fuzz_seconds=${FUZZ_SECONDS:-60}
 passed=0
@@ -184,7 +185,7 @@ test_build()
 # With gcc the test build, with clang one as users get it, bitcode included.
 suite_build()
 {
-	local copy=$EC_TMP/clang log=$EC_TMP/clang.log bad=0
+	local copy=$EC_TMP/clang log=$EC_TMP/clang.log bad=0 status=0
 
 	if grep -q 'warning:' "$EC_TMP/build.log"; then
 		grep -A5 'warning:' "$EC_TMP/build.log"
@@ -201,6 +202,8 @@ suite_build()
 		bad=$((bad + 1))
 	fi
 	result build $((2 - bad)) "$bad"
+	attend perl "$ec_root/test/structure.pl" >"$EC_TMP/structure.log" 2>&1 || status=$?
+	tap_result structure "$status" "$EC_TMP/structure.log"
 }
 
 suite_unit()
@@ -230,14 +233,14 @@ temp_config()
 }
 
 # installcheck SUITE MAKE ARGUMENT...: pg_regress or its sister on an instance of its own.
-# Whatever hangs is ended: a step of a spec after half a minute, a suite after ten.
+# Whatever hangs is ended: a step of a spec after two minutes, a suite after half an hour, which a busy machine needs.
 installcheck()
 {
 	local suite=$1
 
 	shift
 	temp_config "$suite"
-	PGISOLATIONTIMEOUT=30 attend ec_as_postgres timeout -k 10 600 make -C "$EC_BUILD" installcheck \
+	PGISOLATIONTIMEOUT=120 attend ec_as_postgres timeout -k 10 1800 make -C "$EC_BUILD" installcheck \
 		PG_CONFIG="$PG_CONFIG" DESTDIR="$EC_STAGE" "$@" \
 		EXTRA_REGRESS_OPTS="--temp-instance=$EC_TMP/$suite/instance --temp-config=$EC_TMP/$suite.conf" \
 		</dev/null >"$EC_TMP/$suite.log" 2>&1
@@ -291,7 +294,7 @@ tap_file()
 	cd "$dir"
 	TMPDIR=$dir TESTDIR=$dir TESTDATADIR=$dir/tmp_check TESTLOGDIR=$dir/tmp_check/log PATH=$ec_bindir:$PATH PGPORT=65432 DESTDIR=$EC_STAGE \
 		PG_REGRESS="$(dirname "$("$PG_CONFIG" --pgxs)")/../test/regress/pg_regress" \
-		timeout -k 10 600 perl -I "$(dirname "$("$PG_CONFIG" --pgxs)")/../test/perl" "$EC_BUILD/test/${1#"$here"/}" \
+		timeout -k 10 1800 perl -I "$(dirname "$("$PG_CONFIG" --pgxs)")/../test/perl" "$EC_BUILD/test/${1#"$here"/}" \
 		</dev/null >"$dir/tap" 2>&1 && echo 0 >"$dir/status" || echo $? >"$dir/status"
 }
 

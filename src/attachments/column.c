@@ -22,6 +22,8 @@
 #include "attachments/configuration.h"
 #include "read/act.h"
 
+static void canonical_by_code(void *arg);
+
 /* The column's value of this text.  Throws what the type's input function throws. */
 Datum
 ec_column_datum(EcColumn *column, const char *text)
@@ -30,25 +32,49 @@ ec_column_datum(EcColumn *column, const char *text)
 							 column->typmod);
 }
 
+/* What canonical_by_code() is asked for, and its answer. */
+typedef struct Canonical
+{
+	EcAttachment *att;
+	EcColumn   *column;
+	const char *input;
+	char	   *text;
+} Canonical;
+
+/* The column's own text, where a domain's check may be a user's code. */
+static void
+canonical_by_code(void *arg)
+{
+	Canonical  *canonical = arg;
+	EcColumn   *column = canonical->column;
+	EcActing	before;
+
+	ec_act_begin(canonical->att, true, &before);
+	canonical->text = OutputFunctionCall(&column->out, ec_column_datum(column, canonical->input));
+	ec_act_end(&before);
+}
+
 /*
  * The text that the column's own type makes of this input, under the settings that
- * documents are rendered with.  Throws what the type's input function throws.
+ * documents are rendered with.  Throws what the type's input function throws.  A type that is
+ * not built in may be a domain, whose checks are the table owner's code; it leaves nothing
+ * behind.
  */
 char *
 ec_column_canonical(EcAttachment *att, EcColumn *column, const char *input)
 {
-	bool		built_in = column->type < FirstNormalObjectId;
-	int			nestlevel = built_in && !column->plain ? ec_act_begin_output(att) : 0;
-	EcActing	before;
-	char	   *text;
+	Canonical	canonical = {att, column, input, NULL};
+	int			nestlevel;
 
-	if (!built_in)
-		ec_act_begin(att, true, &before);
-	text = OutputFunctionCall(&column->out, ec_column_datum(column, input));
-	if (!built_in)
-		ec_act_end(&before);
+	if (column->type >= FirstNormalObjectId)
+	{
+		ec_act_contained(canonical_by_code, &canonical);
+		return canonical.text;
+	}
+	nestlevel = column->plain ? 0 : ec_act_begin_output(att);
+	canonical.text = OutputFunctionCall(&column->out, ec_column_datum(column, input));
 	ec_act_end_output(nestlevel);
-	return text;
+	return canonical.text;
 }
 
 /*

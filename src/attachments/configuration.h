@@ -24,6 +24,15 @@ typedef enum EcPolicy
 	EC_INVALIDATE
 } EcPolicy;
 
+/* How row_to_json writes a column's value; see read/member.c. */
+typedef enum EcJsonKind
+{
+	EC_JSON_UNKNOWN,			/* not looked up yet */
+	EC_JSON_NUMBER,				/* the value's text as it is */
+	EC_JSON_STRING,				/* the value's text as a string */
+	EC_JSON_OTHER				/* only row_to_json knows */
+} EcJsonKind;
+
 /* A column that ids or owners are compared with. */
 typedef struct EcColumn
 {
@@ -35,6 +44,10 @@ typedef struct EcColumn
 	Oid			collation;
 	bool		plain;			/* its text depends on no setting */
 	FmgrInfo	out;
+	/* by read/member.c, at first use: what a document's member of the column begins with */
+	EcJsonKind	json_kind;
+	int			json_namelen;
+	char	   *json_name;		/* in UTF-8; NULL: cannot be expressed there */
 } EcColumn;
 
 /* A dependent table, and its columns that hold the key of a row's document. */
@@ -81,13 +94,17 @@ typedef struct EcAttachment
 	TupleDesc	shape;			/* of the document as a record; made at first use */
 	Expr	   *filter_expr;	/* the filter; made at first use */
 	bool		key_unique;		/* an index says that ids are unique; made at first use */
-	bool		suspended;		/* not cached: a trigger of ours does not fire, or there is no slot or
-								 * no builder */
+	bool		code_known;		/* runs_code was looked up; by read/usercode.c, at first use */
+	bool		runs_code;		/* making a document may run code of a user's */
+	bool		suspended;		/* not cached: a trigger of ours does not fire, or there is no
+								 * slot, or no builder */
+	bool		names_known;	/* the next one is known */
+	bool		shows_names;	/* a column contains names of objects; see ec_affected_by_names() */
 	bool		resolved;		/* the fields that are not in the configuration are set */
 	MemoryContext context;
 } EcAttachment;
 
-extern List *ec_configuration_read(Oid catalog);
+extern List *ec_configuration_read(void);
 extern void ec_configuration_resolve(EcAttachment *att);
 extern Oid	ec_configuration_function(EcAttachment *att);
 

@@ -25,6 +25,7 @@
 #include "attachments/triggers.h"
 #include "commit/invalidate.h"
 #include "commit/locks.h"
+#include "commit/pending.h"
 #include "compat.h"
 #include "servers/outbox.h"
 #include "servers/placement.h"
@@ -58,10 +59,13 @@ ec_detach_invalidate(const char *name, Oid relid, bool extension)
 	}
 	else
 	{
-		bool		confirmed = ec_invalidate_all(name, &removed, !extension);
+		bool		confirmed = ec_invalidate_all(name, &removed, false);
 
 		ec_topology_leave();
-		if (extension && !confirmed)
+		/* not now: the outbox lock is held for the length of a commit only */
+		if (!confirmed && !extension)
+			ec_pending_purge(name);
+		else if (!confirmed)
 			ereport(WARNING,
 					(errmsg("cached documents of \"%s\" could not be invalidated from every server",
 							name),
@@ -85,9 +89,8 @@ echocache_detach(PG_FUNCTION_ARGS)
 	/* while this waits for the locks the name may become that of another role's table */
 	do
 	{
-		tables = ec_attachment_tables(name);
-		if (tables == NIL)
-			(void) ec_attachment_require(name);	/* throws */
+		while ((tables = ec_attachment_tables(name)) == NIL)
+			(void) ec_attachment_require(name);	/* throws, unless it has come just now */
 		relid = linitial_oid(tables);
 		if (!superuser() && !ec_compat_owns_relation(relid, GetUserId()))
 			aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE, get_rel_name(relid));

@@ -41,6 +41,7 @@ typedef struct SlotChange
 static List *slot_changes = NIL;
 
 static bool wants_prefix(void);
+static EcSlot *find_or_claim(Oid relid, const char *name);
 static void note_slot_change(Oid relid, bool attach);
 
 /*
@@ -60,11 +61,10 @@ wants_prefix(void)
 }
 
 /*
- * The slot of the attachment in this database, claimed if need be.  NULL: all slots are
- * taken, or another database has an attachment with the same keys; the log says which.
+ * The slot of this table, claimed if need be.  NULL: all slots are taken.
  */
-EcSlot *
-ec_slot_claim(Oid relid, const char *name)
+static EcSlot *
+find_or_claim(Oid relid, const char *name)
 {
 	EcSlot	   *slot = NULL;
 	EcSlot	   *free_slot = NULL;
@@ -94,15 +94,67 @@ ec_slot_claim(Oid relid, const char *name)
 	republish = slot != NULL && wants_prefix();
 	ec_shmem->republish |= republish;
 	LWLockRelease(ec_shmem->lock);
-
 	if (republish)
 		ec_shmem_wake(ec_shmem->launcher_pid);
+	return slot;
+}
+
+/*
+ * The slot of the attachment in this database, claimed if need be.  NULL: all slots are taken,
+ * which is logged.
+ */
+EcSlot *
+ec_slot_claim(Oid relid, const char *name)
+{
+	EcSlot	   *slot = find_or_claim(relid, name);
+
 	if (slot == NULL)
 		ereport(LOG,
 				(errmsg("echocache: document \"%s\" is not cached", name),
 				 errdetail("More than %d tables are attached in this cluster.",
 						   EC_MAX_ATTACHMENTS)));
 	return slot;
+}
+
+/* Claim a slot for this table, if need be.  false: all are taken. */
+bool
+ec_slot_try(Oid relid, const char *name)
+{
+	return find_or_claim(relid, name) != NULL;
+}
+
+/*
+ * An attach needs a slot for this table.  Throws 54000 when all are taken.  That another
+ * database has the keys is no error: see warn_shared_keys().
+ */
+void
+ec_slot_require(Oid relid, const char *name)
+{
+	if (!ec_slot_try(relid, name))
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("too many tables are attached"),
+				 errdetail("All databases of the cluster together can have %d.",
+						   EC_MAX_ATTACHMENTS),
+				 errhint("Detach another table first.")));
+}
+
+/* The tables of this database that have a slot. */
+List *
+ec_slot_relids(void)
+{
+	Oid			relids[EC_MAX_ATTACHMENTS];
+	int			n = 0;
+	List	   *list = NIL;
+
+	LWLockAcquire(ec_shmem->lock, LW_SHARED);
+	for (int i = 0; i < EC_MAX_ATTACHMENTS; i++)
+		if (ec_shmem->slot[i].dboid == MyDatabaseId)
+			relids[n++] = ec_shmem->slot[i].relid;
+	LWLockRelease(ec_shmem->lock);
+	for (int i = 0; i < n; i++)
+		list = lappend_oid(list, relids[i]);
+	return list;
 }
 
 /* Has a table of this database a slot? */

@@ -47,7 +47,6 @@
 #include "storage/lmgr.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
-#include "utils/snapmgr.h"
 
 #include "attachments/attachment.h"
 #include "attachments/configuration.h"
@@ -362,7 +361,7 @@ render(void *arg)
 			rows[used++].id = key->id;
 		}
 		if (!att->function_name)
-			ec_render_written(att, rows + first, used - first, GetLatestSnapshot());
+			ec_render_written(att, rows + first, used - first);
 		else if (used > first &&
 				 ec_fetch_guarded(att, rows + first, used - first, true) != EC_FETCH_DONE)
 		{
@@ -523,12 +522,15 @@ ec_commit_pre(bool prepare)
 
 	memset(&commit, 0, sizeof(commit));
 	bulk |= collect_touched();
-	if (commit.n > 0)
+	if (commit.n > 0 || ec_pending_purges() != NIL)
 	{
 		bool		on = ec_placement_enter_always();
 
 		Assert(ec_topology_is_entered());
+		if (ec_placement_generation() == EC_FIRST_GENERATION)
+			ec_topology_without_launcher();
 		ec_waitpoint("before-locks");
+		ec_invalidate_rest(on);
 		if (!on)
 			pre_commit_off(bulk);
 		else if (bulk)
@@ -537,7 +539,6 @@ ec_commit_pre(bool prepare)
 			pre_commit_keys(prepare);
 		ec_waitpoint("before-commit");
 	}
-	ec_pending_close();
 	CurrentResourceOwner = owner;
 	MemoryContextSwitchTo(old);
 }

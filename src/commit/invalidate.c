@@ -19,6 +19,7 @@
 
 #include "attachments/slot.h"
 #include "commit/invalidate.h"
+#include "commit/pending.h"
 #include "deadline.h"
 #include "guc.h"
 #include "net/request.h"
@@ -36,6 +37,7 @@
 
 static void count_failure(EcCommit *commit, const EcRequest *req);
 static void lock_outbox(int server);
+static List *key_heads(const char *name);
 static void note_keys(EcCommit *commit, EcRequest *reqs, int n, int server);
 
 /* A server has just failed: count that at each attachment of the transaction. */
@@ -75,6 +77,9 @@ note_keys(EcCommit *commit, EcRequest *reqs, int n, int server)
 {
 	const char *name = ec_placement_name(server);
 
+	/* after the first generation every server is purged, rows or not */
+	if (ec_placement_generation() == EC_FIRST_GENERATION)
+		return;
 	if (ec_state_all_noted(server) || commit->outbox_keys[server] < 0)
 		return;
 	for (int i = 0; i < n; i++)
@@ -142,6 +147,26 @@ ec_invalidate_mark(EcCommit *commit, EcRequest *reqs, int n, void (*meanwhile) (
 	}
 }
 
+/* What the keys of an attachment begin with, in this generation and, if not purged yet, before. */
+static List *
+key_heads(const char *name)
+{
+	EcDatabase *db = ec_state_database();
+	char	   *head = palloc(EC_PREFIX_MAX + EC_NAME_MAX + 2);
+	char	   *old_head = palloc(EC_PREFIX_MAX + EC_NAME_MAX + 2);
+	List	   *heads = list_make1(head);
+
+	head[ec_key_head(head, ec_placement_prefix(), name)] = '\0';
+	LWLockAcquire(ec_shmem->lock, LW_SHARED);
+	if (db && db->has_old_prefix)
+	{
+		old_head[ec_key_head(old_head, db->old_prefix, name)] = '\0';
+		heads = lappend(heads, old_head);
+	}
+	LWLockRelease(ec_shmem->lock);
+	return heads;
+}
+
 /*
  * Purge every key of an attachment from all servers; adds to *removed how many there were.
  * The caller holds the attachment lock in invalidate mode and has entered the topology.  A
@@ -159,14 +184,11 @@ ec_invalidate_mark(EcCommit *commit, EcRequest *reqs, int n, void (*meanwhile) (
 bool
 ec_invalidate_all(const char *name, int64 *removed, bool note)
 {
-	char		head[EC_PREFIX_MAX + EC_NAME_MAX + 2];
 	bool		all = true;
-	List	   *heads;
+	List	   *heads = key_heads(name);
 	EcFailure	failure;
 
 	Assert(ec_topology_is_entered());
-	head[ec_key_head(head, ec_placement_prefix(), name)] = '\0';
-	heads = list_make1(head);
 	for (int i = 0; i < ec_placement_size(); i++)
 	{
 		bool		locked = false;
@@ -200,4 +222,28 @@ ec_invalidate_all(const char *name, int64 *removed, bool note)
 		}
 	}
 	return all;
+}
+
+/*
+ * Invalidate what a detach or purge in this transaction could not, and what still cannot be
+ * reached goes into the outbox.  The transaction has held these attachment locks since then.
+ * It is done here, and not there, because an outbox lock that is held keeps its server from
+ * being UP: a transaction may stay open for long, a commit does not.
+ */
+void
+ec_invalidate_rest(bool on)
+{
+	ListCell   *lc;
+
+	foreach(lc, ec_pending_purges())
+	{
+		const char *name = ((EcPendingPurge *) lfirst(lc))->name;
+		int64		removed = 0;
+
+		if (on)
+			(void) ec_invalidate_all(name, &removed, true);
+		else
+			for (int i = 0; i < ec_placement_size(); i++)
+				ec_outbox_add(ec_placement_name(i), name, NULL, 0);
+	}
 }

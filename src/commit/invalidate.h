@@ -32,6 +32,7 @@ typedef struct EcCommit
 
 extern void ec_invalidate_mark(EcCommit *commit, EcRequest *reqs, int n,
 							   void (*meanwhile) (void *arg), void *arg);
+extern void ec_invalidate_rest(bool on);
 extern bool ec_invalidate_all(const char *name, int64 *removed, bool note);
 
 #endif							/* ECHOCACHE_COMMIT_INVALIDATE_H */

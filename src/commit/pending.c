@@ -65,6 +65,7 @@ pending_equal(const EcPendingKey *a, const EcPendingKey *b)
 static MemoryContext context = NULL;
 static pendinghash_hash *keys;
 static List *tables;			/* of EcPendingTable, few */
+static List *purges;			/* of EcPendingPurge */
 
 /* Where a document's row was seen last, before a level saw it again. */
 typedef struct Moved
@@ -84,10 +85,11 @@ typedef struct Level
 static Level *levels;
 static int	nlevels;
 
-/* The markers are set: it is too late to note anything. */
+/* The fence has set its markers, if any were needed: it is too late to note anything. */
 static bool closed = false;
 
 static void check_open(void);
+static bool is_whole(Oid relid);
 static void pending_begin(int level);
 static EcPendingTable *pending_table(Oid relid);
 
@@ -106,6 +108,22 @@ check_open(void)
 						   "transaction commits.")));
 }
 
+/* Is it noted that every document of the attached table changes? */
+static bool
+is_whole(Oid relid)
+{
+	ListCell   *lc;
+
+	foreach(lc, ec_pending_tables())
+	{
+		EcPendingTable *table = lfirst(lc);
+
+		if (table->relid == relid && table->whole_level > 0)
+			return true;
+	}
+	return false;
+}
+
 /* Make room for the transaction's first entry, and for entries of this level. */
 static void
 pending_begin(int level)
@@ -120,6 +138,7 @@ pending_begin(int level)
 		nlevels = 8;
 		levels = MemoryContextAllocZero(new_context, nlevels * sizeof(Level));
 		tables = NIL;
+		purges = NIL;
 		context = new_context;
 	}
 	if (level >= nlevels)
@@ -220,7 +239,9 @@ ec_pending_key(Oid relid, const char *id, const EcPlace *place)
 
 /*
  * Note that every document of the attached table changes, at the current nesting level.
- * Throws out of memory, and 25000 once the markers are set.
+ * Throws out of memory, and 25000 once the markers are set, unless that was noted before: then
+ * nobody stores a document of it until the transaction ends.  (ON COMMIT DROP drops a child of
+ * an attached table after our part of the commit, in the transaction that has created it.)
  */
 void
 ec_pending_whole(Oid relid)
@@ -228,6 +249,8 @@ ec_pending_whole(Oid relid)
 	int			level = GetCurrentTransactionNestLevel();
 	EcPendingTable *table;
 
+	if (closed && is_whole(relid))
+		return;
 	check_open();
 	pending_begin(level);
 	table = pending_table(relid);
@@ -236,6 +259,35 @@ ec_pending_whole(Oid relid)
 }
 
 /* Does the transaction change the document with this id? */
+/*
+ * Have all documents of this attachment invalidated by the commit, on the servers that could
+ * not be reached now.  The caller holds the attachment lock to the end of the transaction, so
+ * that nobody stores any until then.  Throws like ec_pending_key().
+ */
+void
+ec_pending_purge(const char *name)
+{
+	int			level = GetCurrentTransactionNestLevel();
+	EcPendingPurge *purge;
+	MemoryContext old;
+
+	check_open();
+	pending_begin(level);
+	old = MemoryContextSwitchTo(context);
+	purge = palloc(sizeof(EcPendingPurge));
+	purge->name = pstrdup(name);
+	purge->level = level;
+	purges = lappend(purges, purge);
+	MemoryContextSwitchTo(old);
+}
+
+/* What ec_pending_purge() was told and was not rolled back, as a list of EcPendingPurge. */
+List *
+ec_pending_purges(void)
+{
+	return context ? purges : NIL;
+}
+
 bool
 ec_pending_has(Oid relid, const char *id, int idlen)
 {
@@ -246,17 +298,11 @@ ec_pending_has(Oid relid, const char *id, int idlen)
 	}			probe;
 	EcPendingKey *key = &probe.key;
 	bool		found;
-	ListCell   *lc;
 
 	if (context == NULL)
 		return false;
-	foreach(lc, tables)
-	{
-		EcPendingTable *table = lfirst(lc);
-
-		if (table->relid == relid && table->whole_level > 0)
-			return true;
-	}
+	if (is_whole(relid))
+		return true;
 	if (idlen > 512)
 		key = palloc(offsetof(EcPendingKey, id) + idlen);
 	key->relid = relid;
@@ -313,6 +359,12 @@ ec_pending_subcommit(int level)
 		if (table->whole_level == level)
 			table->whole_level = level - 1;
 	}
+	foreach(lc, purges)
+	{
+		EcPendingPurge *purge = lfirst(lc);
+
+		purge->level = Min(purge->level, level - 1);
+	}
 	if (level >= nlevels)
 		return;
 	for (last_key = &levels[level].keys; *last_key; last_key = &(*last_key)->next)
@@ -343,6 +395,9 @@ ec_pending_subabort(int level)
 		if (table->whole_level == level)
 			table->whole_level = 0;
 	}
+	foreach(lc, purges)
+		if (((EcPendingPurge *) lfirst(lc))->level >= level)
+			purges = foreach_delete_current(purges, lc);
 	if (level >= nlevels)
 		return;
 	while ((moved = levels[level].moved) != NULL)

@@ -47,6 +47,16 @@ typedef struct EcPendingTable
 	int			nkeys;
 } EcPendingTable;
 
+/*
+ * An attachment, perhaps detached already, whose documents could not be invalidated on every
+ * server when that was asked for: the commit makes up for it.
+ */
+typedef struct EcPendingPurge
+{
+	char	   *name;
+	int			level;			/* nesting level that asks for it */
+} EcPendingPurge;
+
 extern bool ec_pending_any(void);
 extern void ec_pending_key(Oid relid, const char *id, const EcPlace *place);
 extern void ec_pending_whole(Oid relid);
@@ -57,6 +67,8 @@ extern void ec_pending_each(void (*callback) (const EcPendingKey *key, void *arg
 
 extern void ec_pending_subcommit(int level);
 extern void ec_pending_subabort(int level);
+extern void ec_pending_purge(const char *name);
+extern List *ec_pending_purges(void);
 extern void ec_pending_close(void);
 extern void ec_pending_end(void);
 

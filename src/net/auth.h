@@ -7,8 +7,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef ECHOCACHE_AUTH_H
-#define ECHOCACHE_AUTH_H
+#ifndef ECHOCACHE_NET_AUTH_H
+#define ECHOCACHE_NET_AUTH_H
 
 #include "guc.h"
 
@@ -19,7 +19,7 @@ ec_auth_wanted(void)
 	return ec_guc_username[0] != '\0';
 }
 
-extern size_t ec_auth_request(char *dst, const char **why);
 extern bool ec_auth_file_is_private(int mode);
+extern size_t ec_auth_request(char *dst, char *failure);
 
-#endif							/* ECHOCACHE_AUTH_H */
+#endif							/* ECHOCACHE_NET_AUTH_H */

@@ -3,13 +3,17 @@
  * connection.c
  *	  An exchange on one connection: requests, and the answers to them.
  *
- * A connection belongs to one backend and one topology.  It carries requests
- * whose answers come in the same order; each is checked against its opaque.
- * At the first surprise (a timeout, an error, an answer that does not match, a
- * byte too many) it is closed, and nothing is ever read from it again.  While
- * an exchange is under way the connection is marked busy: an error thrown in
- * between (a cancelled query, say) leaves it so, and the end of the transaction
+ * A connection belongs to one backend and one topology.  It carries requests whose answers
+ * come in the order of the requests; each answer is checked against its request's opaque.
+ *
+ * Invariant: at the first surprise (a timeout, an error, an answer that does not match, a
+ * byte too many) the connection is FAILED, and nothing is ever read from it again.  While an
+ * exchange is under way the connection is not IDLE.  An error that is thrown in between (a
+ * cancelled query, say) leaves it so, and the next exchange or the end of the transaction
  * closes it.  So there is no clean-up to forget on any path.
+ *
+ * Nothing here serves an interrupt.  ec_connection_write() and ec_connection_end() may be
+ * called in the COMMIT callback: they do not throw, and allocate nothing.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -21,16 +25,12 @@
 
 #include "pgstat.h"
 
-
 #include "compat.h"
+#include "net/answer.h"
 #include "net/connection.h"
-#include "net/request.h"
-#include "net/socket.h"
-#include "protocol/reply.h"
 #include "protocol/wire.h"
 #include "servers/placement.h"
 #include "servers/state.h"
-#include "shmem.h"
 
 /*
  * By TLS a record must end where a request ends, or where its value does.  memcached
@@ -41,322 +41,248 @@
  */
 #define TLS_RECORD_MAX	(16 * 1024)
 
-#define EC_UNAUTHENTICATED \
-	"the server asks for a user name and password (echocache.username)"
+/*
+ * So much is sent, and so much received, before the caller looks at the deadline and at
+ * interrupts again.  A server that talks without end, or a kernel that takes all that it is
+ * given, holds nobody for longer.
+ */
+#define STEP_BYTES		(256 * 1024)
 
-static bool is_quiet(const EcConnection *c, const EcRequest *req);
-static void conn_stage(EcConnection *c, EcRequest *reqs);
-static bool is_unauthenticated(const EcReply *reply);
-static void refused(EcRequest *req, const EcReply *reply);
-static void conn_skip_quiet(EcConnection *c, EcRequest *reqs, const EcReply *reply);
-static bool conn_answer(EcConnection *c, EcRequest *reqs, const EcReply *reply);
-static void conn_answered(EcConnection *c, const EcRequest *req);
-static bool conn_command_line(EcConnection *c, EcRequest *req, const EcReply *reply);
-static bool conn_quiet_answer(EcConnection *c, const EcReply *reply);
-static bool conn_read(EcConnection *c, EcRequest *reqs);
-static void conn_reset(EcConnection *c);
+static bool is_quiet(const EcExchange *ex, const EcRequest *req);
+static size_t write_line(const EcExchange *ex, const EcRequest *req, char *dst, uint32 opaque);
+static void stage(EcConnection *c);
+static void skip_quiet(EcConnection *c, const EcReply *reply);
+static bool take_answer(EcConnection *c, const EcReply *reply);
+static void answered(EcConnection *c);
+static bool take_silent_answer(EcConnection *c, const EcReply *reply);
+static bool take_buffered(EcConnection *c, bool *taken);
+static ssize_t receive(EcConnection *c, bool wait);
+static EcStep read_answers(EcConnection *c, bool wait);
+static void reset(EcConnection *c);
 
 /*
  * Is all that there will be of an answer to this request, if it is carried out, the answer to
  * a later one?  The server works in order, and tells what goes wrong.
  */
 static bool
-is_quiet(const EcConnection *c, const EcRequest *req)
+is_quiet(const EcExchange *ex, const EcRequest *req)
 {
-	return req->quiet && req->next >= 0 && !c->loud;
+	return req->quiet && req->next >= 0 && ex->ask != EC_ASK_LOUD;
+}
+
+/* Write the line of a request to dst, which holds EC_REQUEST_MAX bytes; returns its length. */
+static size_t
+write_line(const EcExchange *ex, const EcRequest *req, char *dst, uint32 opaque)
+{
+	bool		silent = ex->ask == EC_ASK_SILENT;
+
+	switch (req->kind)
+	{
+		case EC_REQUEST_COMMAND:
+		case EC_REQUEST_FLUSH:
+			Assert(req->keylen <= EC_REQUEST_MAX);
+			memcpy(dst, req->key, req->keylen);
+			return req->keylen;
+		case EC_REQUEST_GET:
+			return ec_wire_get(dst, req->key, req->keylen, req->ttl, opaque);
+		case EC_REQUEST_LOOK:
+			return ec_wire_look(dst, req->key, req->keylen, opaque);
+		case EC_REQUEST_INSPECT:
+			return ec_wire_inspect(dst, req->key, req->keylen, opaque);
+		case EC_REQUEST_TOUCH:
+			return ec_wire_touch(dst, req->key, req->keylen, req->ttl, opaque);
+		case EC_REQUEST_MARK:
+		case EC_REQUEST_SET:
+		case EC_REQUEST_STORE:
+			return ec_wire_set(dst, req->key, req->keylen, req->valuelen, req->mode,
+							   req->kind == EC_REQUEST_STORE ? req->token : 0, req->ttl,
+							   silent || is_quiet(ex, req), opaque);
+		case EC_REQUEST_REMOVE:
+		case EC_REQUEST_DELETE:
+			return ec_wire_delete(dst, req->key, req->keylen,
+								  req->kind == EC_REQUEST_REMOVE ? req->token : 0, silent,
+								  opaque);
+		case EC_REQUEST_INCREMENT:
+		case EC_REQUEST_DECREMENT:
+			return ec_wire_arithmetic(dst, req->key, req->keylen,
+									  req->kind == EC_REQUEST_DECREMENT, req->token, opaque);
+	}
+	return 0;
 }
 
 /* Fill the output buffer with as many requests as fit, whole ones. */
 static void
-conn_stage(EcConnection *c, EcRequest *reqs)
+stage(EcConnection *c)
 {
+	EcExchange *ex = &c->exchange;
 	const size_t size = c->tls ? TLS_RECORD_MAX : EC_OUT_SIZE;
 
 	if (c->out_sent == c->out_len)
 		c->out_sent = c->out_len = 0;
 
-	while (c->send_op >= 0 && c->big == NULL && size - c->out_len >= EC_REQUEST_MAX)
+	while (ex->send >= 0 && ex->big == NULL && size - c->out_len >= EC_REQUEST_MAX)
 	{
-		EcRequest	   *req = &reqs[c->send_op];
-		char	   *dst = ec_socket_out(c) + c->out_len;
-		uint32		opaque = c->opaque_send++;
-		const char *value = NULL;	/* only behind what announces it: else it is requests */
-		size_t		room;
+		EcRequest  *req = &ex->reqs[ex->send];
 
-		switch (req->kind)
+		/* without a line that announces it, a value would be taken for requests */
+		bool		has_value = req->kind == EC_REQUEST_MARK || req->kind == EC_REQUEST_SET ||
+			req->kind == EC_REQUEST_STORE;
+
+		c->out_len += write_line(ex, req, ec_socket_out(c) + c->out_len, c->opaque_send++);
+		if (has_value && req->valuelen + 2 <= size - c->out_len)
 		{
-			case EC_REQUEST_COMMAND:
-			case EC_REQUEST_FLUSH:
-				memcpy(dst, req->key, req->keylen);
-				c->out_len += req->keylen;
-				break;
-			case EC_REQUEST_GET:
-				c->out_len += ec_wire_get(dst, req->key, req->keylen, req->ttl, opaque);
-				break;
-			case EC_REQUEST_LOOK:
-				c->out_len += ec_wire_look(dst, req->key, req->keylen, opaque);
-				break;
-			case EC_REQUEST_INSPECT:
-				c->out_len += ec_wire_inspect(dst, req->key, req->keylen, opaque);
-				break;
-			case EC_REQUEST_TOUCH:
-				c->out_len += ec_wire_touch(dst, req->key, req->keylen, req->ttl, opaque);
-				break;
-			case EC_REQUEST_MARK:
-			case EC_REQUEST_SET:
-			case EC_REQUEST_STORE:
-				value = req->value;
-				c->out_len += ec_wire_set(dst, req->key, req->keylen, req->valuelen, req->mode,
-										  req->kind == EC_REQUEST_STORE ? req->token : 0,
-										  req->ttl, c->quiet || is_quiet(c, req), opaque);
-				break;
-			case EC_REQUEST_REMOVE:
-			case EC_REQUEST_DELETE:
-				c->out_len += ec_wire_delete(dst, req->key, req->keylen,
-											 req->kind == EC_REQUEST_REMOVE ? req->token : 0,
-											 c->quiet, opaque);
-				break;
-			case EC_REQUEST_INCREMENT:
-			case EC_REQUEST_DECREMENT:
-				c->out_len += ec_wire_arithmetic(dst, req->key, req->keylen,
-												 req->kind == EC_REQUEST_DECREMENT, req->token, opaque);
-				break;
+			memcpy(ec_socket_out(c) + c->out_len, req->value, req->valuelen);
+			memcpy(ec_socket_out(c) + c->out_len + req->valuelen, "\r\n", 2);
+			c->out_len += req->valuelen + 2;
 		}
-		room = size - c->out_len;
-		if (value != NULL)
+		else if (has_value)
 		{
-			if (req->valuelen + 2 <= room)
-			{
-				memcpy(ec_socket_out(c) + c->out_len, value, req->valuelen);
-				memcpy(ec_socket_out(c) + c->out_len + req->valuelen, "\r\n", 2);
-				c->out_len += req->valuelen + 2;
-			}
-			else
-			{
-				c->big = value;
-				c->big_len = req->valuelen;
-				c->big_sent = 0;
-			}
+			ex->big = req->value;
+			ex->big_len = req->valuelen;
+			ex->big_sent = 0;
 		}
-		c->send_op = req->next;
+		ex->send = req->next;
 	}
 }
 
-/* Send what can be sent without blocking.  false: failed. */
-bool
-ec_connection_write(EcConnection *c, EcRequest *reqs)
+/* Send what can be sent without waiting, up to STEP_BYTES.  Never throws or allocates. */
+EcStep
+ec_connection_write(EcConnection *c)
 {
-	for (;;)
+	EcExchange *ex = &c->exchange;
+
+	Assert(c->state == EC_CONNECTION_BUSY);
+	for (size_t sent = 0; sent < STEP_BYTES;)
 	{
 		const char *p;
 		size_t		len;
 		ssize_t		n;
 
-		if (c->out_sent == c->out_len && c->big == NULL)
+		if (c->out_sent == c->out_len && ex->big == NULL)
 		{
-			conn_stage(c, reqs);
+			stage(c);
 			if (c->out_len == 0)
-				return true;
+				return EC_STEP_WAITS;
 		}
 		if (c->out_sent < c->out_len)
 		{
 			p = ec_socket_out(c) + c->out_sent;
 			len = c->out_len - c->out_sent;
 		}
-		else if (c->big_sent < c->big_len)
+		else if (ex->big_sent < ex->big_len)
 		{
-			p = c->big + c->big_sent;
-			len = c->big_len - c->big_sent;
+			p = ex->big + ex->big_sent;
+			len = ex->big_len - ex->big_sent;
 		}
 		else
 		{
 			/* behind a big value: its line end, then the next requests */
-			c->big = NULL;
-			c->big_len = c->big_sent = 0;
+			ex->big = NULL;
+			ex->big_len = ex->big_sent = 0;
 			memcpy(ec_socket_out(c), "\r\n", 2);
 			c->out_sent = 0;
 			c->out_len = 2;
 			if (c->tls == NULL)
-				conn_stage(c, reqs);
+				stage(c);
 			continue;
 		}
 		n = ec_socket_send(c, p, len);
 		if (n <= 0)
-			return n == 0;
+			return n == 0 ? EC_STEP_WAITS : EC_STEP_FAILED;
+		sent += n;
 		if (c->out_sent < c->out_len)
 			c->out_sent += n;
 		else
-			c->big_sent += n;
+			ex->big_sent += n;
 	}
-}
-
-/* Is this what a server says that wants to be told who we are first? */
-static bool
-is_unauthenticated(const EcReply *reply)
-{
-	const char	text[] = "unauthenticated";
-
-	return reply->kind == EC_REPLY_CLIENT_ERROR && reply->text_len == strlen(text) &&
-		memcmp(reply->text, text, strlen(text)) == 0;
+	return EC_STEP_MORE;
 }
 
 /*
- * This answer is to a request that has been sent.  If those before it that are
- * not answered yet are quiet ones, they have been carried out.
+ * This answer is to a request that has been sent.  The quiet requests before it that are not
+ * answered yet have been carried out.
  */
 static void
-conn_skip_quiet(EcConnection *c, EcRequest *reqs, const EcReply *reply)
+skip_quiet(EcConnection *c, const EcReply *reply)
 {
+	EcExchange *ex = &c->exchange;
 	uint32		ahead = reply->opaque - c->opaque_recv;
-	int			to = c->recv_op;
+	int			to = ex->recv;
 
 	if (!reply->has_opaque || ahead >= c->opaque_send - c->opaque_recv)
 		return;
-	for (; ahead > 0 && is_quiet(c, &reqs[to]); ahead--)
-		to = reqs[to].next;
-	while (ahead == 0 && c->recv_op != to)
+	for (; ahead > 0 && is_quiet(ex, &ex->reqs[to]); ahead--)
+		to = ex->reqs[to].next;
+	while (ahead == 0 && ex->recv != to)
 	{
-		reqs[c->recv_op].result = EC_DONE;
-		conn_answered(c, &reqs[c->recv_op]);
+		ex->reqs[ex->recv].result = EC_DONE;
+		answered(c);
 	}
 }
 
 /*
- * Take one answer: it must be the one to recv_op.  false: it is not, or it is
- * nothing that may follow such a request.
+ * Take one answer: it must be the one to the request that is the next to be answered.
+ * false: the connection has failed.  Throws what the callback of a command throws.
  */
 static bool
-conn_answer(EcConnection *c, EcRequest *reqs, const EcReply *reply)
+take_answer(EcConnection *c, const EcReply *reply)
 {
-	EcRequest	   *req;
-	bool		arithmetic;
+	EcExchange *ex = &c->exchange;
+	EcRequest  *req;
+	bool		is_command;
 
-	conn_skip_quiet(c, reqs, reply);
-	req = &reqs[c->recv_op];
-	arithmetic = req->kind == EC_REQUEST_INCREMENT || req->kind == EC_REQUEST_DECREMENT;
+	skip_quiet(c, reply);
+	req = &ex->reqs[ex->recv];
+	is_command = req->kind == EC_REQUEST_COMMAND || req->kind == EC_REQUEST_FLUSH;
 	if (reply->kind == EC_REPLY_SERVER_ERROR &&
-		(c->opaque_quiet != c->opaque_recv || is_quiet(c, req)))
+		(c->opaque_silent != c->opaque_recv || is_quiet(ex, req)))
 	{
 		/* to which of the requests?  find out on a new connection */
-		ec_socket_fail(c, false, "an error that may belong to another request");
-		c->suspect = true;
+		ec_socket_fail(c, "an error that may belong to another request");
+		if (ex->retry == EC_RETRY_IF_UNCLEAR)
+			ex->retry = EC_RETRY_ALWAYS;
 		return false;
 	}
-	if (req->kind == EC_REQUEST_COMMAND || req->kind == EC_REQUEST_FLUSH)
-		return conn_command_line(c, req, reply);
-
-	if (reply->has_opaque ? reply->opaque != c->opaque_recv
-		: (reply->kind == EC_REPLY_HD || reply->kind == EC_REPLY_VA))
+	if (!is_command && (reply->has_opaque ? reply->opaque != c->opaque_recv
+						: reply->kind == EC_REPLY_HD || reply->kind == EC_REPLY_VA))
 	{
-		ec_socket_fail(c, false, "an answer that belongs to another request");
+		ec_socket_fail(c, "an answer that belongs to another request");
 		return false;
 	}
-	switch (reply->kind)
+	switch (ec_answer_take(req, reply, &c->failure))
 	{
-		case EC_REPLY_HD:
-			if (req->kind == EC_REQUEST_GET || req->kind == EC_REQUEST_INSPECT || arithmetic ||
-				(req->kind == EC_REQUEST_LOOK && !reply->has_size) ||
-				((req->kind == EC_REQUEST_MARK || req->kind == EC_REQUEST_SET) && !reply->has_cas))
-				break;
-			if (reply->has_cas)
-				req->token = reply->cas;
-			req->found_len = reply->has_size ? reply->size : 0;
-			req->result = EC_DONE;
-			goto done;
-		case EC_REPLY_VA:
-			if ((req->kind != EC_REQUEST_GET && req->kind != EC_REQUEST_INSPECT && !arithmetic) ||
-				!reply->has_cas || (req->kind == EC_REQUEST_INSPECT && !reply->has_flags))
-				break;
-			req->token = reply->cas;
-			req->client_flags = reply->client_flags;
-			req->found_len = reply->value_len;
-			/* with room for the line end behind it; no error if there is no memory */
-			req->found = palloc_extended(VARHDRSZ + reply->value_len + 2,
-										MCXT_ALLOC_HUGE | MCXT_ALLOC_NO_OOM);
-			if (req->found == NULL)
-			{
-				ec_socket_fail(c, false, "out of memory for a value of %zu bytes", reply->value_len);
-				return false;
-			}
-			SET_VARSIZE(req->found, VARHDRSZ + reply->value_len);
-			c->value = VARDATA(req->found);
-			c->value_missing = reply->value_len + 2;
+		case EC_ANSWER_COMPLETE:
+			answered(c);
 			return true;
-		case EC_REPLY_EN:
-		case EC_REPLY_NF:
-			if (reply->kind == EC_REPLY_EN && req->kind != EC_REQUEST_GET && req->kind != EC_REQUEST_TOUCH &&
-				req->kind != EC_REQUEST_LOOK && req->kind != EC_REQUEST_INSPECT)
-				break;
-			if (reply->kind == EC_REPLY_NF && (req->kind == EC_REQUEST_MARK || req->kind == EC_REQUEST_SET))
-				break;
-			req->result = EC_ABSENT;
-			goto done;
-		case EC_REPLY_EX:
-			if (req->kind != EC_REQUEST_STORE && req->kind != EC_REQUEST_REMOVE)
-				break;
-			req->result = EC_MISMATCH;
-			goto done;
-		case EC_REPLY_NS:
-			if (req->value == NULL)
-				break;
-			req->result = req->mode != 0 ? EC_MISMATCH : EC_REFUSED;
-			goto done;
-		case EC_REPLY_SERVER_ERROR:
-		case EC_REPLY_CLIENT_ERROR:
-			/* of requests that are well-formed, only arithmetic can be the client's error */
-			if (reply->kind == EC_REPLY_CLIENT_ERROR ? !arithmetic
-				: (req->value == NULL && !arithmetic))
-				break;
-			refused(req, reply);
-			req->result = reply->kind == EC_REPLY_CLIENT_ERROR ? EC_MISMATCH : EC_REFUSED;
-			goto done;
-		default:
+		case EC_ANSWER_VALUE:
+			ex->value = VARDATA(req->found);
+			ex->value_missing = reply->value_len + 2;
+			return true;
+		case EC_ANSWER_MORE:
+			ex->retry = EC_RETRY_NEVER; /* the callback has had some of it */
+			return true;
+		case EC_ANSWER_WRONG:
 			break;
 	}
-	if (is_unauthenticated(reply))
-		ec_socket_fail(c, false, EC_UNAUTHENTICATED);
-	else if (reply->kind == EC_REPLY_CLIENT_ERROR || reply->kind == EC_REPLY_SERVER_ERROR)
-		ec_socket_fail(c, false, "the server said \"%.*s\"",
-				  (int) Min(reply->text_len, 100), reply->text);
-	else
-		ec_socket_fail(c, false, "an answer that is not understood");
+	c->state = EC_CONNECTION_FAILED;
 	return false;
-
-done:
-	conn_answered(c, req);
-	return true;
 }
 
-/* Keep what the server says when it does not carry out a request. */
+/*
+ * The next request to be answered has its whole answer: on to the one after it.  Requests
+ * that were asked silently before it will not be answered any more.
+ */
 static void
-refused(EcRequest *req, const EcReply *reply)
+answered(EcConnection *c)
 {
-	const char	too_large[] = "object too large for cache";
-	EcFailure	failure;
-	int			len = (int) Min(reply->text_len, 100);
-	bool		is_too_large = reply->text_len == strlen(too_large) &&
-		memcmp(reply->text, too_large, strlen(too_large)) == 0;
+	EcExchange *ex = &c->exchange;
 
-	if (req->kind == EC_REQUEST_COMMAND || req->kind == EC_REQUEST_FLUSH)
-		ec_failure_set(&failure, ERRCODE_FEATURE_NOT_SUPPORTED, false,
-					   "the server refuses \"%.*s\": %.*s", req->keylen - 2, req->key, len,
-					   reply->text ? reply->text : "");
-	else
-		ec_failure_set(&failure, is_too_large ? ERRCODE_PROGRAM_LIMIT_EXCEEDED
-					   : ERRCODE_OUT_OF_MEMORY, false, "the server said \"%.*s\"", len, reply->text);
-	req->failure = ec_failure_copy(&failure);
-}
-
-/* recv_op has its whole answer: on to the next.  Older quiet requests are history. */
-static void
-conn_answered(EcConnection *c, const EcRequest *req)
-{
-	c->opaque_quiet = ++c->opaque_recv;
-	c->recv_op = req->next;
-	if (!c->announced)
+	c->opaque_silent = ++c->opaque_recv;
+	ex->recv = ex->reqs[ex->recv].next;
+	if (!c->answered)
 	{
 		/* not before: what accepts connections need not be alive */
-		c->announced = true;
+		c->answered = true;
 		if (c->kept)
 			ereport(LOG,
 					(errmsg("echocache: connected to server \"%s\"",
@@ -365,256 +291,278 @@ conn_answered(EcConnection *c, const EcRequest *req)
 	}
 }
 
-/* The same for a line of the answer to a command. */
+/*
+ * Is this the answer to a request that an earlier exchange asked silently?  Such a request is
+ * answered only when its token did not match, which is of no interest any more.
+ */
 static bool
-conn_command_line(EcConnection *c, EcRequest *req, const EcReply *reply)
+take_silent_answer(EcConnection *c, const EcReply *reply)
 {
-	switch (reply->kind)
-	{
-		case EC_REPLY_STAT:
-		case EC_REPLY_DUMP:
-			if (req->callback && !req->callback(reply, req->arg))
-				req->callback = NULL;
-			return true;
-		case EC_REPLY_OK:
-			if (req->kind == EC_REQUEST_COMMAND)
-				return true;	/* a newer memcached's, before a dump */
-			req->result = EC_DONE;
-			break;
-		case EC_REPLY_END:
-		case EC_REPLY_MN:
-			if (req->kind == EC_REQUEST_FLUSH)
-			{
-				ec_socket_fail(c, false, "an answer that is not understood");
-				return false;
-			}
-			req->result = EC_DONE;
-			break;
-		case EC_REPLY_ERROR:
-		case EC_REPLY_BUSY:
-		case EC_REPLY_CLIENT_ERROR:
-		case EC_REPLY_SERVER_ERROR:
-			if (is_unauthenticated(reply))
-			{
-				ec_socket_fail(c, false, EC_UNAUTHENTICATED);
-				return false;
-			}
-			refused(req, reply);
-			req->result = EC_REFUSED;
-			break;
-		default:
-			ec_socket_fail(c, false, "an answer that is not understood");
-			return false;
-	}
-	conn_answered(c, req);
+	uint32		behind = c->opaque_recv - c->opaque_silent;
+
+	if (behind == 0 || !reply->has_opaque || reply->opaque - c->opaque_silent >= behind ||
+		(reply->kind != EC_REPLY_EX && reply->kind != EC_REPLY_NF && reply->kind != EC_REPLY_NS))
+		return false;
+	c->opaque_silent = reply->opaque + 1;
 	return true;
 }
 
 /*
- * Is this the answer to one of ec_exchange_send()'s quiet requests?  They are answered
- * only when the token did not match, which is of no interest any more.
+ * Take one answer, or a part of a value, from the input buffer; *taken says whether there was
+ * any.  false: the connection has failed.  Throws what the callback of a command throws.
  */
 static bool
-conn_quiet_answer(EcConnection *c, const EcReply *reply)
+take_buffered(EcConnection *c, bool *taken)
 {
-	uint32		behind = c->opaque_recv - c->opaque_quiet;
+	EcExchange *ex = &c->exchange;
+	size_t		len = c->in_end - c->in_start;
+	const char *in = ec_socket_in(c) + c->in_start;
+	EcReply		reply;
 
-	if (behind == 0 || !reply->has_opaque || reply->opaque - c->opaque_quiet >= behind ||
-		(reply->kind != EC_REPLY_EX && reply->kind != EC_REPLY_NF && reply->kind != EC_REPLY_NS))
+	*taken = false;
+	if (ex->value != NULL)
+	{
+		len = Min(ex->value_missing, len);
+		memcpy(ex->value, in, len);
+		c->in_start += len;
+		ex->value += len;
+		ex->value_missing -= len;
+		if (ex->value_missing > 0)
+			return true;
+		if (ex->value[-2] != '\r' || ex->value[-1] != '\n')
+		{
+			ec_socket_fail(c, "a value without an end");
+			return false;
+		}
+		ex->value = NULL;
+		ex->reqs[ex->recv].result = EC_DONE;
+		answered(c);
+		*taken = true;
+		return true;
+	}
+	if (len == 0)
+		return true;
+	ec_reply_parse(in, len, &reply);
+	if (reply.kind == EC_REPLY_INCOMPLETE)
+		return true;
+	if (reply.kind == EC_REPLY_MALFORMED)
+	{
+		ec_socket_fail(c, "an answer that is not memcached's");
 		return false;
-	c->opaque_quiet = reply->opaque + 1;
-	return true;
+	}
+	c->in_start += reply.line_len;
+	*taken = true;
+	return take_silent_answer(c, &reply) || take_answer(c, &reply);
 }
 
-/* Read what has arrived.  false: failed. */
-static bool
-conn_read(EcConnection *c, EcRequest *reqs)
+/*
+ * Receive what there is, up to a bufferful or the end of a value; how much, as
+ * ec_socket_recv() says it.
+ */
+static ssize_t
+receive(EcConnection *c, bool wait)
 {
-	while (c->recv_op >= 0)
+	EcExchange *ex = &c->exchange;
+	ssize_t		n;
+
+	if (ex->value != NULL)
 	{
-		char	   *dst;
-		size_t		room;
+		/* the rest of a value goes straight to its place */
+		n = ec_socket_recv(c, ex->value, ex->value_missing, wait);
+		if (n > 0)
+		{
+			ex->value += n;
+			ex->value_missing -= n;
+		}
+		return n;
+	}
+	if (c->in_start > 0)
+	{
+		memmove(ec_socket_in(c), ec_socket_in(c) + c->in_start, c->in_end - c->in_start);
+		c->in_end -= c->in_start;
+		c->in_start = 0;
+	}
+	n = ec_socket_recv(c, ec_socket_in(c) + c->in_end, EC_IN_SIZE - c->in_end, wait);
+	if (n > 0)
+		c->in_end += n;
+	return n;
+}
+
+/*
+ * Take the answers that have arrived, up to STEP_BYTES; wait as in ec_socket_recv(), for the
+ * first bytes only, so that a server that trickles meets the deadline.  Throws what the
+ * callback of a command throws.
+ */
+static EcStep
+read_answers(EcConnection *c, bool wait)
+{
+	EcExchange *ex = &c->exchange;
+	uint64		enough = ex->taken + STEP_BYTES;
+
+	while (ex->recv >= 0)
+	{
+		bool		taken;
 		ssize_t		n;
 
-		if (c->value_missing > 0 && c->in_end > c->in_start)
-		{
-			size_t		take = Min(c->value_missing, c->in_end - c->in_start);
-
-			memcpy(c->value, ec_socket_in(c) + c->in_start, take);
-			c->in_start += take;
-			c->value += take;
-			c->value_missing -= take;
-			if (c->value_missing > 0)
-				continue;
-		}
-		else if (c->value_missing == 0 && c->in_end > c->in_start && c->value == NULL)
-		{
-			EcReply		reply;
-
-			ec_reply_parse(ec_socket_in(c) + c->in_start, c->in_end - c->in_start, &reply);
-			if (reply.kind == EC_REPLY_MALFORMED)
-			{
-				ec_socket_fail(c, false, "an answer that is not memcached's");
-				return false;
-			}
-			if (reply.kind != EC_REPLY_INCOMPLETE)
-			{
-				c->in_start += reply.line_len;
-				if (!conn_quiet_answer(c, &reply) && !conn_answer(c, reqs, &reply))
-					return false;
-				continue;
-			}
-		}
-
-		if (c->value != NULL && c->value_missing == 0)
-		{
-			if (c->value[-2] != '\r' || c->value[-1] != '\n')
-			{
-				ec_socket_fail(c, false, "a value without an end");
-				return false;
-			}
-			c->value = NULL;
-			reqs[c->recv_op].result = EC_DONE;
-			conn_answered(c, &reqs[c->recv_op]);
+		if (!take_buffered(c, &taken))
+			return EC_STEP_FAILED;
+		if (taken)
 			continue;
-		}
-
-		if (c->value_missing > 0)
-		{
-			/* the rest of a value goes straight to its place */
-			dst = c->value;
-			room = c->value_missing;
-		}
-		else
-		{
-			if (c->in_start > 0)
-			{
-				memmove(ec_socket_in(c), ec_socket_in(c) + c->in_start, c->in_end - c->in_start);
-				c->in_end -= c->in_start;
-				c->in_start = 0;
-			}
-			dst = ec_socket_in(c) + c->in_end;
-			room = EC_IN_SIZE - c->in_end;
-		}
-		n = ec_socket_recv(c, dst, room);
+		if (ex->taken >= enough)
+			return EC_STEP_MORE;
+		n = receive(c, wait);
 		if (n <= 0)
-			return n == 0;
-		c->progress += n;
-		if (c->value_missing > 0)
+			return n == 0 ? EC_STEP_WAITS : EC_STEP_FAILED;
+		wait = false;
+		ex->taken += n;
+		if (ex->taken > ex->limit)
 		{
-			c->value += n;
-			c->value_missing -= n;
+			ec_socket_fail(c, "an answer without end: more than %llu MB",
+						   (unsigned long long) (ex->limit >> 20));
+			ex->retry = EC_RETRY_NEVER;
+			return EC_STEP_FAILED;
 		}
-		else
-			c->in_end += n;
 	}
 	if (c->in_end > c->in_start)
 	{
-		ec_socket_fail(c, false, "more answers than requests");
-		return false;
+		ec_socket_fail(c, "more answers than requests");
+		return EC_STEP_FAILED;
 	}
-	return true;
+	return EC_STEP_WAITS;
 }
 
 /*
- * Do whatever can be done without waiting; look says whether there can be answers
- * yet, linger that all have been waited for but this connection's, for which we may
- * wait a little.  false: the connection has failed.
+ * Do what can be done without waiting, up to STEP_BYTES in either direction.  look: there can
+ * be answers by now.  linger: all have been waited for but this connection's, for which we may
+ * wait a little.  Throws what ec_socket_open() and the callback of a command throw.
  */
-bool
-ec_connection_step(EcConnection *c, EcRequest *reqs, bool look, bool linger)
+EcStep
+ec_connection_step(EcConnection *c, bool look, bool linger)
 {
-	bool		ok;
+	EcStep		written;
+	EcStep		taken;
 
-	if (c->state != EC_CONNECTION_READY)
+	if (c->state != EC_CONNECTION_BUSY)
 	{
 		if (!ec_socket_establish(c))
-			return false;
-		if (c->state != EC_CONNECTION_READY)
-			return true;
+			return EC_STEP_FAILED;
+		if (c->state != EC_CONNECTION_BUSY)
+			return EC_STEP_WAITS;
 	}
-	if (!ec_connection_write(c, reqs))
-		return false;
-	if (!look)
-		return true;
-	c->linger = linger && c->tls == NULL && !ec_socket_wants_write(c);
+	written = ec_connection_write(c);
+	if (written == EC_STEP_FAILED || !look)
+		return written;
 	pgstat_report_wait_start(PG_WAIT_EXTENSION);
-	ok = conn_read(c, reqs);
+	taken = read_answers(c, linger && c->tls == NULL && !ec_connection_wants_write(c));
 	pgstat_report_wait_end();
-	return ok;
+	return taken == EC_STEP_WAITS ? written : taken;
 }
 
 /*
  * Is the connection open, does it owe us no answer, and has the server not closed
- * it, as far as we can tell?
+ * it, as far as can be told?
  */
 bool
-ec_connection_is_idle(const EcConnection *c)
+ec_connection_is_clear(const EcConnection *c)
 {
 	char		byte;
 
-	return c->state == EC_CONNECTION_READY && !c->busy && c->opaque_quiet == c->opaque_send &&
+	return c->state == EC_CONNECTION_IDLE && c->opaque_silent == c->opaque_send &&
 		recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 &&
 		(errno == EAGAIN || errno == EWOULDBLOCK);
 }
 
-/* Ready for an exchange on this connection, which is opened if need be, or opened anew. */
+/*
+ * Begin an exchange, whose first request for this connection is reqs[first].  The connection
+ * is opened if need be, or opened anew; whether that has failed at once is in its state.
+ * Throws what ec_socket_open() throws; not at all where ec_connection_is_ready().
+ */
 void
-ec_connection_begin(EcConnection *c, int server)
+ec_connection_begin(EcConnection *c, int server, EcRequest *reqs, int first, EcAsk ask,
+					EcRetry retry)
 {
-	if (c->state != EC_CONNECTION_CLOSED && !ec_connection_is_ready(c))
+	EcExchange *ex = &c->exchange;
+
+	if (!ec_connection_is_ready(c))
 		ec_socket_close(c);
-	c->server = server;
-	c->suspect = c->state == EC_CONNECTION_READY;
-	c->retried = c->loud = c->failed = false;
-	c->progress = 0;
-	conn_reset(c);
-	if (c->state == EC_CONNECTION_CLOSED)
+	ex->reqs = reqs;
+	ex->last = ex->send = ex->recv = first;
+	ex->ask = ask;
+	ex->retry = retry;
+	if (retry == EC_RETRY_IF_UNCLEAR && c->state == EC_CONNECTION_IDLE)
+		ex->retry = EC_RETRY_ALWAYS;
+	ex->taken = ex->renewed = 0;
+	ex->limit = reqs[first].limit > 0 ? reqs[first].limit
+		: reqs[first].kind == EC_REQUEST_COMMAND ? EC_COMMAND_MAX : EC_ANSWERS_MAX;
+	reset(c);
+	if (c->state == EC_CONNECTION_IDLE)
+		c->state = EC_CONNECTION_BUSY;
+	else
 		(void) ec_socket_open(c, server);
-	c->busy = true;
+}
+
+/* Have the exchange make one more request, reqs[i]. */
+void
+ec_connection_add(EcConnection *c, int i)
+{
+	EcExchange *ex = &c->exchange;
+
+	ex->reqs[ex->last].next = i;
+	ex->last = i;
 }
 
 /* Nothing sent, nothing received. */
 static void
-conn_reset(EcConnection *c)
+reset(EcConnection *c)
 {
-	c->value = NULL;
-	c->value_missing = 0;
+	EcExchange *ex = &c->exchange;
+
+	ex->value = NULL;
+	ex->value_missing = 0;
+	ex->big = NULL;
+	ex->big_len = ex->big_sent = 0;
 	c->out_len = c->out_sent = c->in_start = c->in_end = 0;
-	c->big = NULL;
-	c->big_len = c->big_sent = 0;
 	c->opaque_recv = c->opaque_send;
 }
 
 /*
- * A kept connection may have been closed since its last use: what is not
- * answered yet is asked once more on a new one.  Nothing we send does harm when
- * it is done twice.  false: no, it has failed.
+ * The exchange has failed.  A kept connection may have been closed since its last use: what
+ * is not answered yet is asked once more on a new one.  Nothing that is sent does harm when
+ * it is done twice, unless the caller has said so (EC_RETRY_NEVER).  false: the exchange is
+ * not made anew, or has failed again.
  */
 bool
 ec_connection_retry(EcConnection *c)
 {
+	EcExchange *ex = &c->exchange;
+
+	Assert(c->state == EC_CONNECTION_FAILED);
+	if (ex->retry != EC_RETRY_ALWAYS || ex->recv < 0)
+		return false;			/* or all is answered, and then came more */
+	ex->retry = EC_RETRY_NEVER;
+	ex->ask = EC_ASK_LOUD;
 	ec_socket_close(c);
-	if (!c->suspect || c->retried)
-		return false;
-	c->retried = c->loud = true;
-	c->failed = false;
-	conn_reset(c);
-	c->busy = true;
-	c->send_op = c->recv_op;
+	reset(c);
+	ex->send = ex->recv;
 	return ec_socket_open(c, c->server);
 }
 
-/* The exchange is over: report a failure, after which the server is DOWN. */
+/*
+ * The exchange is over.  false: it has failed, after which the server is DOWN, unless the
+ * failure is ours.  Never throws.
+ */
 bool
 ec_connection_end(EcConnection *c)
 {
-	if (!c->failed)
+	c->exchange.reqs = NULL;
+	if (c->state != EC_CONNECTION_FAILED)
 	{
-		c->busy = false;
+		Assert(c->state == EC_CONNECTION_BUSY);
+		c->state = EC_CONNECTION_IDLE;
 		return true;
 	}
 	ec_socket_close(c);
-	ec_state_down(ec_placement.generation, c->server, c->failure.reason);
+	if (!c->failure.ours)
+		ec_state_down(ec_placement.generation, c->server, c->failure.reason);
 	return false;
 }

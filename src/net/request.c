@@ -3,6 +3,10 @@
  * request.c
  *	  A request to a memcached server, and what came of it.
  *
+ * A request carries all that is to be known of it: what is asked, of whom, the result, and
+ * why there is none.  Key and value are not copied; they must stay where they are for as
+ * long as the exchange lasts.
+ *
  * Copyright (c) 2026, echocache developers
  *
  *-------------------------------------------------------------------------
@@ -15,36 +19,7 @@
 #include "net/request.h"
 #include "protocol/wire.h"
 
-/* Say why a request has failed. */
-void
-ec_failure_set(EcFailure *failure, int sqlstate, bool timed_out, const char *fmt,...)
-{
-	va_list		args;
-
-	va_start(args, fmt);
-	vsnprintf(failure->reason, sizeof(failure->reason), fmt, args);
-	va_end(args);
-	failure->sqlstate = sqlstate;
-	failure->timed_out = timed_out;
-}
-
-/*
- * A copy that lasts as long as the current memory context, for the requests that it is
- * about.  Never throws: without memory it says so.
- */
-const EcFailure *
-ec_failure_copy(const EcFailure *failure)
-{
-	static const EcFailure no_memory = {ERRCODE_OUT_OF_MEMORY, false, "out of memory"};
-	EcFailure  *copy = palloc_extended(sizeof(EcFailure), MCXT_ALLOC_NO_OOM);
-
-	if (copy == NULL)
-		return &no_memory;
-	*copy = *failure;
-	return copy;
-}
-
-/* Why it was refused or not answered, as a phrase. */
+/* Why the request was refused or not answered, as a phrase that lasts as long as it does. */
 const char *
 ec_request_reason(const EcRequest *req)
 {
@@ -60,21 +35,17 @@ ec_request_ttl(int64 seconds)
 	return seconds;
 }
 
-/* A request to set the marker on this key. */
+/* Make it a request to set the marker on this key. */
 void
 ec_request_mark(EcRequest *req, int server, const char *key, int keylen)
 {
-	memset(req, 0, sizeof(EcRequest));
-	req->kind = EC_REQUEST_MARK;
-	req->server = server;
-	req->key = key;
-	req->keylen = keylen;
+	ec_request_init(req, EC_REQUEST_MARK, server, key, keylen);
 	req->value = EC_MARKER;
 	req->valuelen = EC_MARKER_LEN;
 	req->ttl = ec_guc_marker_ttl;
 }
 
-/* A request without a value. */
+/* Make it a request of this kind, without a value, that renews no lifetime. */
 void
 ec_request_init(EcRequest *req, EcRequestKind kind, int server, const char *key, int keylen)
 {

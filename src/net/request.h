@@ -10,27 +10,27 @@
 #ifndef ECHOCACHE_NET_REQUEST_H
 #define ECHOCACHE_NET_REQUEST_H
 
+#include "net/failure.h"
 #include "protocol/reply.h"
-#include "shmem.h"
 
 typedef enum EcRequestKind
 {
-	EC_REQUEST_GET,		/* value and token; absent: EC_ABSENT */
-	EC_REQUEST_LOOK,	/* found_len says how long the value is; changes nothing */
-	EC_REQUEST_INSPECT,	/* value, token and client flags; changes nothing */
-	EC_REQUEST_TOUCH,	/* renew the TTL; found_len says how long the value is */
-	EC_REQUEST_MARK,	/* set the marker, whatever is there; token is learned */
-	EC_REQUEST_STORE,	/* value, only over our marker (token) */
-	EC_REQUEST_SET,		/* value, whatever is there: never for a document's key */
-	EC_REQUEST_REMOVE,	/* only our marker (token) */
-	EC_REQUEST_DELETE,	/* whatever is there */
-	EC_REQUEST_INCREMENT,	/* by the amount in token; found is the new number */
+	EC_REQUEST_GET,				/* value and token; EC_ABSENT: there is none */
+	EC_REQUEST_LOOK,			/* found_len says how long the value is; changes nothing */
+	EC_REQUEST_INSPECT,			/* value, token and client flags; changes nothing */
+	EC_REQUEST_TOUCH,			/* renew the TTL; found_len says how long the value is */
+	EC_REQUEST_MARK,			/* set the marker, whatever is there; token is learned */
+	EC_REQUEST_STORE,			/* value, only over our marker (token) */
+	EC_REQUEST_SET,				/* value, whatever is there: never for a document's key */
+	EC_REQUEST_REMOVE,			/* only our marker (token) */
+	EC_REQUEST_DELETE,			/* whatever is there */
+	EC_REQUEST_INCREMENT,		/* by the amount in token; found is the new number */
 	EC_REQUEST_DECREMENT,
-	EC_REQUEST_COMMAND,	/* see ec_exchange_command() */
-	EC_REQUEST_FLUSH	/* see ec_exchange_flush() */
+	EC_REQUEST_COMMAND,			/* see ec_exchange_command() */
+	EC_REQUEST_FLUSH			/* see ec_exchange_flush() */
 } EcRequestKind;
 
-/* Called for each line of a command's answer; false: no more of them, please. */
+/* Called for each line of a command's answer; false: the caller wants no more of them. */
 typedef bool (*EcLineCallback) (const EcReply *line, void *arg);
 
 typedef enum EcResult
@@ -38,33 +38,27 @@ typedef enum EcResult
 	EC_PENDING,					/* not asked yet */
 	EC_DONE,
 	EC_ABSENT,					/* no such key */
-	EC_MISMATCH,				/* there, but not with our token; or not what mode, increment want */
+	EC_MISMATCH,				/* there, but not with our token, or not what the mode or an
+								 * increment wants */
 	EC_REFUSED,					/* the server said no: too large, out of memory */
 	EC_FAILED					/* not confirmed: it may or may not have happened, or yet happen */
 } EcResult;
-
-/* Why a request was refused or not answered. */
-typedef struct EcFailure
-{
-	int			sqlstate;		/* what an error about it is to carry */
-	bool		timed_out;
-	char		reason[EC_ERROR_MAX];	/* a phrase, for a message's detail and for last_error */
-} EcFailure;
 
 typedef struct EcRequest
 {
 	EcRequestKind kind;
 	int			server;
 	bool		skip;			/* leave this one out, and its result as it is */
+	bool		unasked;		/* private: false, but within ec_exchange_pieces() */
 	bool		quiet;			/* MARK: the token is not wanted */
-	bool		once;			/* not to be asked anew on another connection */
-	const char *key;
+	const char *key;			/* COMMAND, FLUSH: the whole request */
 	int			keylen;
 	const char *value;
 	size_t		valuelen;
 	char		mode;			/* SET: 0, or one of ec_wire_set()'s */
-	int64		ttl;			/* seconds, 0: none, -1 for GET: do not touch */
-	uint64		token;			/* in for STORE and REMOVE, out for GET, INSPECT and MARK; an amount */
+	int64		ttl;			/* seconds; 0: none; -1 for GET: do not touch */
+	uint64		token;			/* in for STORE and REMOVE, an amount for INCREMENT and DECREMENT,
+								 * out for GET, INSPECT and MARK */
 	EcResult	result;
 	const EcFailure *failure;	/* of EC_REFUSED and EC_FAILED; NULL: not asked at all */
 	struct varlena *found;		/* GET, INSPECT: the value, palloc'd in the caller's context */
@@ -72,15 +66,21 @@ typedef struct EcRequest
 	uint32		client_flags;	/* INSPECT */
 	EcLineCallback callback;	/* COMMAND */
 	void	   *arg;
-	int			next;			/* private: the next one on the same connection */
+	uint64		limit;			/* COMMAND: so many bytes of answer, and no more; 0: see below */
+	int			next;			/* private: the next one on the same connection, -1: none */
 } EcRequest;
+
+/*
+ * What one exchange takes in from one server at most, in bytes: values, and the lines of a
+ * command's answer, unless the request has a limit of its own.  This bounds what a server can
+ * make a backend keep in memory.
+ */
+#define EC_ANSWERS_MAX		(UINT64CONST(1024) * 1024 * 1024)
+#define EC_COMMAND_MAX		(UINT64CONST(16) * 1024 * 1024)
 
 /* Markers in one exchange of many; each exchange has a deadline of its own. */
 #define EC_MARK_BATCH		1000
 
-extern void ec_failure_set(EcFailure *failure, int sqlstate, bool timed_out, const char *fmt,...)
-			pg_attribute_printf(4, 5);
-extern const EcFailure *ec_failure_copy(const EcFailure *failure);
 extern const char *ec_request_reason(const EcRequest *req);
 extern int64 ec_request_ttl(int64 seconds);
 extern void ec_request_mark(EcRequest *req, int server, const char *key, int keylen);

@@ -3,12 +3,17 @@
  * socket.c
  *	  One connection to a memcached server: open, send, receive, close.
  *
- * CONNECTING, HANDSHAKE (with TLS), AUTHENTICATING (with a user name), READY: each step is
- * taken as far as it goes without waiting, within the deadline of the exchange that
- * needs the connection, and no request is sent before READY.  What is sent and
- * received, plain or by TLS, passes ec_socket_send() and ec_socket_recv().  Both are tried
- * before anybody waits for the socket, so nothing that TLS has read already
- * is waited for.
+ * A connection is opened by the exchange that needs it and within that exchange's deadline:
+ * CONNECTING, HANDSHAKE (with TLS), AUTHENTICATING (with a user name).  Each step is taken
+ * as far as it goes without waiting.  No request is sent before all have been taken.
+ *
+ * Invariant: what is sent and received, plain or by TLS, passes ec_socket_send() and
+ * ec_socket_recv().  Both are tried before anybody waits for the socket, so nothing that TLS
+ * has read already is waited for.  Once something has gone wrong nothing is sent or received
+ * any more.
+ *
+ * Nothing here serves an interrupt.  ec_socket_send() and ec_socket_close() may be called in
+ * the COMMIT callback: they do not throw, and allocate nothing.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -25,45 +30,45 @@
 
 #include "miscadmin.h"
 #include "storage/fd.h"
-#include "storage/latch.h"
 
 #include "compat.h"
 #include "guc.h"
 #include "net/auth.h"
 #include "net/socket.h"
-#include "net/tls.h"
-#include "protocol/reply.h"
 #include "protocol/wire.h"
 #include "servers/placement.h"
-#include "shmem.h"
 
-static void conn_close_socket(EcConnection *c);
-static bool conn_try_address(EcConnection *c);
-static bool conn_connected(EcConnection *c);
-static bool conn_handshake(EcConnection *c);
-static bool conn_login(EcConnection *c);
-static bool conn_authenticate(EcConnection *c);
-static bool conn_ready(EcConnection *c);
+static void close_socket(EcConnection *c);
+static void count_open(EcConnection *c);
+static bool begin_connect(EcConnection *c, const EcAddress *a);
+static bool try_next_address(EcConnection *c);
+static bool go_on_connecting(EcConnection *c);
+static bool go_on_handshake(EcConnection *c);
+static bool begin_login(EcConnection *c);
+static bool go_on_authenticating(EcConnection *c);
+static bool now_open(EcConnection *c);
 
-/* Close a connection, if it is open.  What is noted of the exchange stays. */
+/*
+ * Close a connection, if it is open.  What is noted of its exchange and its failure stays.
+ * Never throws.
+ */
 void
 ec_socket_close(EcConnection *c)
 {
 	EcServer   *s = &ec_shmem->server[c->server];
 
-	c->busy = false;
 	if (c->state == EC_CONNECTION_CLOSED)
 		return;
-	conn_close_socket(c);
-	if (c->state == EC_CONNECTION_AUTHENTICATING)
-		explicit_bzero(ec_socket_out(c), EC_REQUEST_MAX);
+	close_socket(c);
+	if (c->buffers)
+		explicit_bzero(ec_socket_out(c), EC_REQUEST_MAX);	/* a password, perhaps */
 	free(c->buffers);
 	c->buffers = NULL;
 	c->state = EC_CONNECTION_CLOSED;
 
 	/* publishing a topology has set the counters to zero */
 	LWLockAcquire(ec_shmem->lock, LW_SHARED);
-	if (pg_atomic_read_u64(&ec_shmem->generation) == ec_placement.generation)
+	if (ec_shmem_is_current(ec_placement.generation))
 	{
 		pg_atomic_fetch_sub_u32(&s->connections, 1);
 		if (c->kept)
@@ -72,16 +77,16 @@ ec_socket_close(EcConnection *c)
 	LWLockRelease(ec_shmem->lock);
 }
 
+/* Close the socket and what goes with it; the buffers stay. */
 static void
-conn_close_socket(EcConnection *c)
+close_socket(EcConnection *c)
 {
 	if (c->set)
 		FreeWaitEventSet(c->set);
 	c->set = NULL;
 	if (c->tls)
-		ec_tls_close(c->tls, c->state == EC_CONNECTION_READY && !c->failed);
+		ec_tls_close(c->tls, c->state == EC_CONNECTION_IDLE || c->state == EC_CONNECTION_BUSY);
 	c->tls = NULL;
-	c->recv_wants_write = false;
 	if (c->fd == PGINVALID_SOCKET)
 		return;
 	close(c->fd);
@@ -89,128 +94,175 @@ conn_close_socket(EcConnection *c)
 	c->fd = PGINVALID_SOCKET;
 }
 
-/* The exchange on this connection has failed, for this reason. */
+/* The connection has failed, for this reason.  Never throws or allocates. */
 void
-ec_socket_fail(EcConnection *c, bool timed_out, const char *fmt,...)
+ec_socket_fail(EcConnection *c, const char *fmt,...)
+{
+	va_list		args;
+
+	Assert(c->state != EC_CONNECTION_CLOSED);
+	va_start(args, fmt);
+	vsnprintf(c->failure.reason, sizeof(c->failure.reason), fmt, args);
+	va_end(args);
+	c->failure.sqlstate = ERRCODE_CONNECTION_FAILURE;
+	c->failure.timed_out = c->failure.ours = false;
+	c->state = EC_CONNECTION_FAILED;
+}
+
+/* The connection has failed, but not by the server: this process is short of something. */
+void
+ec_socket_lack(EcConnection *c, const char *fmt,...)
 {
 	va_list		args;
 
 	va_start(args, fmt);
 	vsnprintf(c->failure.reason, sizeof(c->failure.reason), fmt, args);
 	va_end(args);
-	c->failure.sqlstate = ERRCODE_CONNECTION_FAILURE;
-	c->failure.timed_out = timed_out;
-	c->failed = true;
+	c->failure.sqlstate = ERRCODE_INSUFFICIENT_RESOURCES;
+	c->failure.timed_out = false;
+	c->failure.ours = true;
+	c->state = EC_CONNECTION_FAILED;
 }
 
 /*
- * Begin to connect.  false: failed, with the reason kept.  Counts against
- * pool_size; over that the connection lasts for this transaction only.
+ * Count the connection in shared memory: against pool_size, or, where that is used up, as
+ * one that lasts for this transaction only.  The generation that the backend has entered may
+ * not be in force any more; then its connections are counted nowhere.
  */
-bool
-ec_socket_open(EcConnection *c, int server)
+static void
+count_open(EcConnection *c)
 {
-	EcServer   *shared = &ec_shmem->server[server];
-	bool		current;
+	EcServer   *shared = &ec_shmem->server[c->server];
 
-	Assert(c->state == EC_CONNECTION_CLOSED);
-	c->server = server;
-	c->fd = PGINVALID_SOCKET;
-	c->buffers = malloc(EC_OUT_SIZE + EC_IN_SIZE);
-	if (c->buffers == NULL)
-	{
-		ec_socket_fail(c, false, "out of memory");
-		return false;
-	}
-	c->state = EC_CONNECTION_CONNECTING;
-	c->settings = ec_guc_transport_serial;
-	c->address = -1;
-	c->opaque_send = c->opaque_recv = c->opaque_quiet = 0;
-
+	c->kept = false;
 	LWLockAcquire(ec_shmem->lock, LW_SHARED);
-	current = pg_atomic_read_u64(&ec_shmem->generation) == ec_placement.generation;
-	if (current)
+	if (ec_shmem_is_current(ec_placement.generation))
 	{
 		pg_atomic_fetch_add_u32(&shared->connections, 1);
 		c->kept = pg_atomic_fetch_add_u32(&shared->kept, 1) < (uint32) ec_guc_pool_size;
 		if (!c->kept)
 			pg_atomic_fetch_sub_u32(&shared->kept, 1);
+		/* an address may have been resolved since the topology was published */
+		if (ec_placement.server[c->server].naddresses == 0)
+			ec_placement.server[c->server] = *shared;
 	}
-	/* an address may have been resolved since the topology was published */
-	if (current && ec_placement.server[server].naddresses == 0)
-		ec_placement.server[server] = *shared;
 	LWLockRelease(ec_shmem->lock);
-
-	if (ec_placement.server[server].naddresses == 0)
-	{
-		ec_socket_fail(c, false, "the host name does not resolve");
-		return false;
-	}
-	return conn_try_address(c);
-}
-
-/* Try the server's next address, then the one after.  false: none is left. */
-static bool
-conn_try_address(EcConnection *c)
-{
-	EcServer   *s = &ec_placement.server[c->server];
-
-	for (;;)
-	{
-		EcAddress  *a;
-		int			on = 1;
-
-		conn_close_socket(c);
-		if (++c->address >= s->naddresses)
-			return false;		/* the reason is that of the last address */
-		a = &s->address[c->address];
-		c->failed = false;
-
-		if (!AcquireExternalFD())
-		{
-			ec_socket_fail(c, false, "too many open files");
-			continue;
-		}
-		c->fd = socket(a->addr.ss_family, SOCK_STREAM, 0);
-		if (c->fd == PGINVALID_SOCKET)
-		{
-			ReleaseExternalFD();
-			ec_socket_fail(c, false, "could not create a socket: %s", strerror(errno));
-			continue;
-		}
-		if (!pg_set_noblock(c->fd) || fcntl(c->fd, F_SETFD, FD_CLOEXEC) < 0 ||
-			(a->addr.ss_family != AF_UNIX &&
-			 setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) < 0))
-		{
-			ec_socket_fail(c, false, "could not prepare a socket: %s", strerror(errno));
-			continue;
-		}
-		if (connect(c->fd, (struct sockaddr *) &a->addr, a->len) < 0 && errno != EINPROGRESS)
-		{
-			ec_socket_fail(c, false, "could not connect: %s", strerror(errno));
-			continue;
-		}
-
-		c->set = ec_compat_create_wait_set(3);
-		AddWaitEventToSet(c->set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
-		AddWaitEventToSet(c->set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
-		AddWaitEventToSet(c->set, WL_SOCKET_WRITEABLE, c->fd, NULL, NULL);
-		c->waiting_for = WL_SOCKET_WRITEABLE;
-		return true;
-	}
 }
 
 /*
- * The connecting socket became writable: did it succeed?  If not, the next
- * address is tried.  false: failed for good.
+ * Begin to connect.  false: the connection has failed.  Throws only where the kernel does not
+ * give a descriptor, or memory, for the set of events to wait for.
+ */
+bool
+ec_socket_open(EcConnection *c, int server)
+{
+	Assert(c->state == EC_CONNECTION_CLOSED);
+	c->server = server;
+	c->fd = PGINVALID_SOCKET;
+	c->state = EC_CONNECTION_CONNECTING;
+	c->settings = ec_guc_transport_serial;
+	c->address = -1;
+	c->answered = false;
+	c->opaque_send = c->opaque_recv = c->opaque_silent = 0;
+	count_open(c);
+	c->buffers = malloc(EC_OUT_SIZE + EC_IN_SIZE);
+	if (c->buffers == NULL)
+	{
+		ec_socket_lack(c, "out of memory");
+		return false;
+	}
+	if (ec_placement.server[server].naddresses == 0)
+	{
+		ec_socket_fail(c, "the host name does not resolve");
+		return false;
+	}
+	return try_next_address(c);
+}
+
+/* Begin to connect to one address.  false: that has failed at once. */
+static bool
+begin_connect(EcConnection *c, const EcAddress *a)
+{
+	int			on = 1;
+
+	if (!AcquireExternalFD())
+	{
+		ec_socket_lack(c, "too many open files");
+		return false;
+	}
+	c->fd = socket(a->addr.ss_family, SOCK_STREAM, 0);
+	if (c->fd == PGINVALID_SOCKET)
+	{
+		int			error = errno;
+
+		ReleaseExternalFD();
+		if (error == EAFNOSUPPORT)
+			ec_socket_fail(c, "could not create a socket: %s", strerror(error));
+		else
+			ec_socket_lack(c, "could not create a socket: %s", strerror(error));
+		return false;
+	}
+	if (!pg_set_noblock(c->fd) || fcntl(c->fd, F_SETFD, FD_CLOEXEC) < 0 ||
+		(a->addr.ss_family != AF_UNIX &&
+		 setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) < 0))
+	{
+		ec_socket_fail(c, "could not prepare a socket: %s", strerror(errno));
+		return false;
+	}
+	if (connect(c->fd, (const struct sockaddr *) &a->addr, a->len) < 0 && errno != EINPROGRESS)
+	{
+		if (errno == EADDRNOTAVAIL || errno == ENOMEM || errno == ENOBUFS)
+			ec_socket_lack(c, "could not connect: %s", strerror(errno));
+		else
+			ec_socket_fail(c, "could not connect: %s", strerror(errno));
+		return false;
+	}
+	/* the set of events needs a descriptor, and is not made without */
+	if (!AcquireExternalFD())
+	{
+		ec_socket_lack(c, "too many open files");
+		return false;
+	}
+	ReleaseExternalFD();
+	c->set = ec_compat_create_wait_set(3);
+	AddWaitEventToSet(c->set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
+	AddWaitEventToSet(c->set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
+	AddWaitEventToSet(c->set, WL_SOCKET_WRITEABLE, c->fd, NULL, NULL);
+	c->waiting_for = WL_SOCKET_WRITEABLE;
+	return true;
+}
+
+/*
+ * Try the server's next address, then the one after that.  false: none is left, and the
+ * reason is that of the last one.
  */
 static bool
-conn_connected(EcConnection *c)
+try_next_address(EcConnection *c)
+{
+	EcServer   *s = &ec_placement.server[c->server];
+
+	while (++c->address < s->naddresses)
+	{
+		close_socket(c);
+		c->state = EC_CONNECTION_CONNECTING;
+		if (begin_connect(c, &s->address[c->address]))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * The connecting socket became writable: has it succeeded?  If not, the next address is
+ * tried.  false: the connection has failed.
+ */
+static bool
+go_on_connecting(EcConnection *c)
 {
 	int			error = 0;
 	socklen_t	len = sizeof(error);
-	struct pollfd p = {.fd = c->fd, .events = POLLOUT};
+	struct pollfd p = {.fd = c->fd,.events = POLLOUT};
 	EcServer   *s = &ec_placement.server[c->server];
+	char		failure[EC_ERROR_MAX];
 
 	if (poll(&p, 1, 0) == 0)
 		return true;			/* not yet */
@@ -218,68 +270,66 @@ conn_connected(EcConnection *c)
 		error = errno;
 	if (error != 0)
 	{
-		ec_socket_fail(c, false, "could not connect: %s", strerror(error));
-		return conn_try_address(c);
+		ec_socket_fail(c, "could not connect: %s", strerror(error));
+		return try_next_address(c);
 	}
-	c->announced = false;
 	/* a unix socket's other end is on this machine: there TLS would protect from nobody */
 	if (!ec_guc_tls || s->port == 0)
-		return conn_login(c);
-	c->tls = ec_tls_open(c->fd, s->host);
+		return begin_login(c);
+	c->tls = ec_tls_open(c->fd, s->host, failure);
 	if (c->tls == NULL)
 	{
-		ec_socket_fail(c, false, "%s", ec_tls_failure);
+		ec_socket_fail(c, "%s", failure);
 		return false;
 	}
 	c->state = EC_CONNECTION_HANDSHAKE;
 	return true;
 }
 
-/* Go on with the handshake of TLS.  false: failed. */
+/* Go on with the handshake of TLS.  false: the connection has failed. */
 static bool
-conn_handshake(EcConnection *c)
+go_on_handshake(EcConnection *c)
 {
 	switch (ec_tls_handshake(c->tls))
 	{
 		case EC_TLS_DONE:
-			return conn_login(c);
-		case EC_TLS_WANTS_READ:
-			c->handshake_events = WL_SOCKET_READABLE;
-			return true;
-		case EC_TLS_WANTS_WRITE:
-			c->handshake_events = WL_SOCKET_WRITEABLE;
+			return begin_login(c);
+		case EC_TLS_WAITS:
 			return true;
 		case EC_TLS_CLOSED:
-			ec_socket_fail(c, false, "the server closed the connection in the TLS handshake");
+			ec_socket_fail(c, "the server closed the connection in the TLS handshake");
 			return false;
 		case EC_TLS_FAILED:
-			ec_socket_fail(c, false, "TLS handshake: %s", ec_tls_failure);
+			ec_socket_fail(c, "TLS handshake: %s", c->tls->failure);
 			return false;
 	}
 	return false;
 }
 
-/* The connection is there: ready, unless we are to say who we are.  false: failed. */
+/*
+ * The server has been reached.  Unless it is to be told who we are, the connection is open.
+ * false: the connection has failed.
+ */
 static bool
-conn_login(EcConnection *c)
+begin_login(EcConnection *c)
 {
-	const char *why;
+	char		failure[EC_ERROR_MAX];
 
 	if (!ec_auth_wanted())
-		return conn_ready(c);
+		return now_open(c);
 	c->state = EC_CONNECTION_AUTHENTICATING;
-	c->out_len = ec_auth_request(ec_socket_out(c), &why);
+	c->out_len = ec_auth_request(ec_socket_out(c), failure);
 	if (c->out_len == 0)
-		ec_socket_fail(c, false, "%s", why);
+		ec_socket_fail(c, "%s", failure);
 	return c->out_len > 0;
 }
 
 /*
- * Say who we are, and be welcome or not.  What the server says is not repeated: it
- * has just been told a password.  false: failed.
+ * Say who we are, and be welcome or not.  What the server says is not repeated: it has just
+ * been told a password.  false: the connection has failed.
  */
 static bool
-conn_authenticate(EcConnection *c)
+go_on_authenticating(EcConnection *c)
 {
 	EcReply		reply;
 	ssize_t		n;
@@ -298,25 +348,28 @@ conn_authenticate(EcConnection *c)
 		ec_reply_parse(ec_socket_in(c), c->in_end, &reply);
 		if (reply.kind != EC_REPLY_INCOMPLETE)
 			break;
-		n = ec_socket_recv(c, ec_socket_in(c) + c->in_end, EC_IN_SIZE - c->in_end);
+		n = ec_socket_recv(c, ec_socket_in(c) + c->in_end, EC_IN_SIZE - c->in_end, false);
 		if (n <= 0)
 			return n == 0;
 		c->in_end += n;
 	}
 	if (reply.kind != EC_REPLY_STORED || c->in_end != reply.line_len)
 	{
-		ec_socket_fail(c, false, reply.kind == EC_REPLY_CLIENT_ERROR ?
-					 "the server refused the user name or password (echocache.username)" :
-					 "an answer to the authentication that is not understood");
+		ec_socket_fail(c, reply.kind == EC_REPLY_CLIENT_ERROR ?
+					   "the server refused the user name or password (echocache.username)" :
+					   "an answer to the authentication that is not understood");
 		return false;
 	}
 	c->out_len = c->out_sent = c->in_end = 0;
-	return conn_ready(c);
+	return now_open(c);
 }
 
-/* From here on, where it is plain, a recv() that does not say otherwise waits.  false: failed. */
+/*
+ * From here on a plain recv() waits that does not say otherwise.  false: the connection has
+ * failed.
+ */
 static bool
-conn_ready(EcConnection *c)
+now_open(EcConnection *c)
 {
 	struct timeval linger = {.tv_usec = EC_LINGER_MS * 1000};
 
@@ -324,35 +377,38 @@ conn_ready(EcConnection *c)
 		(!pg_set_block(c->fd) ||
 		 setsockopt(c->fd, SOL_SOCKET, SO_RCVTIMEO, &linger, sizeof(linger)) < 0))
 	{
-		ec_socket_fail(c, false, "could not prepare a socket: %s", strerror(errno));
+		ec_socket_fail(c, "could not prepare a socket: %s", strerror(errno));
 		return false;
 	}
-	c->state = EC_CONNECTION_READY;
+	c->state = EC_CONNECTION_BUSY;
 	return true;
 }
 
-/* Take a connection as far towards READY as it goes without waiting.  false: failed. */
+/*
+ * Take a connection as far towards BUSY as it goes without waiting.  false: it has failed.
+ * Throws what ec_socket_open() throws.
+ */
 bool
 ec_socket_establish(EcConnection *c)
 {
-	EcConnectionState	before;
+	EcConnectionState before;
 
 	do
 	{
 		before = c->state;
-		if (before == EC_CONNECTION_CONNECTING && !conn_connected(c))
+		if (before == EC_CONNECTION_CONNECTING && !go_on_connecting(c))
 			return false;
-		if (before == EC_CONNECTION_HANDSHAKE && !conn_handshake(c))
+		if (before == EC_CONNECTION_HANDSHAKE && !go_on_handshake(c))
 			return false;
-		if (before == EC_CONNECTION_AUTHENTICATING && !conn_authenticate(c))
+		if (before == EC_CONNECTION_AUTHENTICATING && !go_on_authenticating(c))
 			return false;
 	} while (c->state != before);
 	return true;
 }
 
 /*
- * Send some of len bytes, as the connection does.  Returns how many, 0 if none can be
- * sent now, -1 if it has failed.
+ * Send some of len bytes.  Returns how many, 0 if none can be sent now, -1 if the connection
+ * has failed.  Never waits, throws or allocates.
  */
 ssize_t
 ec_socket_send(EcConnection *c, const char *data, size_t len)
@@ -365,14 +421,13 @@ ec_socket_send(EcConnection *c, const char *data, size_t len)
 		{
 			case EC_TLS_DONE:
 				return (ssize_t) done;
-			case EC_TLS_WANTS_READ:
-			case EC_TLS_WANTS_WRITE:
+			case EC_TLS_WAITS:
 				return 0;
 			case EC_TLS_CLOSED:
-				ec_socket_fail(c, false, "the server closed the connection");
+				ec_socket_fail(c, "the server closed the connection");
 				return -1;
 			case EC_TLS_FAILED:
-				ec_socket_fail(c, false, "could not send: %s", ec_tls_failure);
+				ec_socket_fail(c, "could not send: %s", c->tls->failure);
 				return -1;
 		}
 	}
@@ -386,57 +441,54 @@ ec_socket_send(EcConnection *c, const char *data, size_t len)
 			return 0;
 		if (errno != EINTR)
 		{
-			ec_socket_fail(c, false, "could not send: %s", strerror(errno));
+			ec_socket_fail(c, "could not send: %s", strerror(errno));
 			return -1;
 		}
 	}
 }
 
-/* Receive up to room bytes: how many, 0 if there are none yet, -1 if it has failed. */
+/*
+ * Receive up to room bytes.  Returns how many, 0 if there are none yet, -1 if the connection
+ * has failed.  wait: where it is plain, wait for EC_LINGER_MS; a signal ends that.
+ */
 ssize_t
-ec_socket_recv(EcConnection *c, char *data, size_t room)
+ec_socket_recv(EcConnection *c, char *data, size_t room, bool wait)
 {
 	if (c->tls)
 	{
 		size_t		done;
-		EcTlsResult result = ec_tls_recv(c->tls, data, room, &done);
 
-		c->recv_wants_write = result == EC_TLS_WANTS_WRITE;
-		switch (result)
+		switch (ec_tls_recv(c->tls, data, room, &done))
 		{
 			case EC_TLS_DONE:
 				return (ssize_t) done;
-			case EC_TLS_WANTS_READ:
-			case EC_TLS_WANTS_WRITE:
+			case EC_TLS_WAITS:
 				return 0;
 			case EC_TLS_CLOSED:
-				ec_socket_fail(c, false, "the server closed the connection");
+				ec_socket_fail(c, "the server closed the connection");
 				return -1;
 			case EC_TLS_FAILED:
-				ec_socket_fail(c, false, "could not receive: %s", ec_tls_failure);
+				ec_socket_fail(c, "could not receive: %s", c->tls->failure);
 				return -1;
 		}
 	}
 	for (;;)
 	{
-		ssize_t		n = recv(c->fd, data, room, c->linger ? 0 : MSG_DONTWAIT);
+		ssize_t		n = recv(c->fd, data, room, wait ? 0 : MSG_DONTWAIT);
 
 		if (n > 0)
-		{
-			c->linger = false;	/* once, so that who trickles meets the deadline */
 			return n;
-		}
 		if (n == 0)
 		{
-			ec_socket_fail(c, false, "the server closed the connection");
+			ec_socket_fail(c, "the server closed the connection");
 			return -1;
 		}
 		/* interrupted while it waited: there is something to serve first */
-		if (errno == EAGAIN || errno == EWOULDBLOCK || (errno == EINTR && c->linger))
+		if (errno == EAGAIN || errno == EWOULDBLOCK || (errno == EINTR && wait))
 			return 0;
 		if (errno != EINTR)
 		{
-			ec_socket_fail(c, false, "could not receive: %s", strerror(errno));
+			ec_socket_fail(c, "could not receive: %s", strerror(errno));
 			return -1;
 		}
 	}

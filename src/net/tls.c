@@ -4,18 +4,18 @@
  *	  TLS on a connection to a memcached server, by OpenSSL.
  *
  * Nothing here throws, allocates from PostgreSQL's memory, serves an interrupt or
- * waits for the network, so that all but ec_tls_open() can be called in the COMMIT
- * callback: what cannot be done at once says what it waits for.
+ * waits for the network.  So all but ec_tls_open(), which reads files, may be called in
+ * the COMMIT callback: what cannot be done at once is EC_TLS_WAITS.
  *
- * PostgreSQL may use OpenSSL in this very process, for its client.  The two share
- * the thread's queue of errors and nothing else: it is emptied before each call of
+ * PostgreSQL may use OpenSSL in this very process, for its client.  The two share the
+ * thread's queue of errors and nothing else.  The queue is emptied before each call of
  * ours, since OpenSSL looks there to tell what a result means, and after it.
  *
- * Two options keep what a server sends from holding us: a call returns after one
- * record that carries no data (no SSL_MODE_AUTO_RETRY), so that the caller sees its
- * deadline pass, and there is no renegotiation.  OpenSSL reads one record at a time
- * (no read-ahead), so that whenever it wants to read, all that has come has been
- * handed on and the socket tells when there is more.
+ * Two options keep a server from holding us.  A call returns after one record that carries
+ * no data (no SSL_MODE_AUTO_RETRY), so that the caller sees its deadline pass; and there is
+ * no renegotiation.  OpenSSL reads one record at a time (no read-ahead).  So whenever it
+ * wants to read, all that has come has been handed on, and the socket tells when there is
+ * more.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -35,19 +35,20 @@
 #include "net/tls.h"
 #include "shmem.h"
 
-char		ec_tls_failure[EC_ERROR_MAX];
-
-/* What the settings and their files say: made at first use, and anew when they change. */
+/*
+ * What the settings and their files say: made at first use, and anew when they change.
+ * It belongs to the backend and is not about any connection.
+ */
 static SSL_CTX *context = NULL;
 static uint32 context_serial;
 
 static int	no_passphrase(char *buf, int size, int rwflag, void *userdata);
 static const char *first_error(void);
-static void fail(const char *what);
-static bool load_files(SSL_CTX *ctx);
-static bool make_context(void);
+static void explain(char *failure, const char *what);
+static bool load_files(SSL_CTX *ctx, char *failure);
+static bool make_context(char *failure);
 static bool expect_host(SSL *ssl, const char *host, bool verify);
-static EcTlsResult outcome(SSL *ssl, int rc);
+static EcTlsResult outcome(EcTls *tls, int rc, bool receiving);
 
 /* A key with a passphrase would be asked for on a terminal that we do not have. */
 static int
@@ -70,19 +71,20 @@ first_error(void)
 	return reason ? reason : "unknown error";
 }
 
+/* Write what could not be done, and why, to failure, which has room for EC_ERROR_MAX bytes. */
 static void
-fail(const char *what)
+explain(char *failure, const char *what)
 {
-	snprintf(ec_tls_failure, sizeof(ec_tls_failure), "%s: %s", what, first_error());
+	snprintf(failure, EC_ERROR_MAX, "%s: %s", what, first_error());
 	ERR_clear_error();
 }
 
 /*
- * Read the files that the settings name; relative paths are relative to the data
- * directory, as we are.  false: ec_tls_failure says what is wrong.
+ * Read the files that the settings name.  A relative path is relative to the data
+ * directory, in which every process of PostgreSQL works.  false: failure says what is wrong.
  */
 static bool
-load_files(SSL_CTX *ctx)
+load_files(SSL_CTX *ctx, char *failure)
 {
 	const char *key = ec_guc_tls_key_file[0] != '\0' ? ec_guc_tls_key_file : ec_guc_tls_cert_file;
 	struct stat st;
@@ -93,13 +95,13 @@ load_files(SSL_CTX *ctx)
 		{
 			if (SSL_CTX_set_default_verify_paths(ctx) != 1)
 			{
-				fail("could not load the system's certificates");
+				explain(failure, "could not load the system's certificates");
 				return false;
 			}
 		}
 		else if (SSL_CTX_load_verify_locations(ctx, ec_guc_tls_ca_file, NULL) != 1)
 		{
-			fail("could not load echocache.tls_ca_file");
+			explain(failure, "could not load echocache.tls_ca_file");
 			return false;
 		}
 	}
@@ -108,27 +110,27 @@ load_files(SSL_CTX *ctx)
 
 	if (SSL_CTX_use_certificate_chain_file(ctx, ec_guc_tls_cert_file) != 1)
 	{
-		fail("could not load echocache.tls_cert_file");
+		explain(failure, "could not load echocache.tls_cert_file");
 		return false;
 	}
 	if (stat(key, &st) == 0 && !ec_auth_file_is_private(st.st_mode))
 	{
-		strlcpy(ec_tls_failure, "the file of the private key (echocache.tls_key_file) is "
-				"accessible to others: take that permission away", sizeof(ec_tls_failure));
+		strlcpy(failure, "the file of the private key (echocache.tls_key_file) is accessible to "
+				"others: take that permission away", EC_ERROR_MAX);
 		return false;
 	}
 	if (SSL_CTX_use_PrivateKey_file(ctx, key, SSL_FILETYPE_PEM) != 1 ||
 		SSL_CTX_check_private_key(ctx) != 1)
 	{
-		fail("could not load echocache.tls_key_file");
+		explain(failure, "could not load echocache.tls_key_file");
 		return false;
 	}
 	return true;
 }
 
-/* Have a context for the settings and the files as they are now. */
+/* Have a context for the settings and the files as they are now.  false: failure says why not. */
 static bool
-make_context(void)
+make_context(char *failure)
 {
 	SSL_CTX    *ctx;
 
@@ -141,7 +143,7 @@ make_context(void)
 	ctx = SSL_CTX_new(TLS_client_method());
 	if (ctx == NULL || SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION) != 1)
 	{
-		fail("could not set up TLS");
+		explain(failure, "could not set up TLS");
 		SSL_CTX_free(ctx);
 		return false;
 	}
@@ -152,7 +154,7 @@ make_context(void)
 	SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
 	SSL_CTX_set_verify(ctx, ec_guc_tls_verify == EC_TLS_VERIFY_NONE ? SSL_VERIFY_NONE :
 					   SSL_VERIFY_PEER, NULL);
-	if (!load_files(ctx))
+	if (!load_files(ctx, failure))
 	{
 		SSL_CTX_free(ctx);
 		return false;
@@ -164,8 +166,8 @@ make_context(void)
 }
 
 /*
- * Tell the server which host we mean, if it has a name, and with verify accept only
- * a certificate for it.
+ * Tell the server which host is meant, if the host has a name, and with verify accept only
+ * a certificate for that host.
  */
 static bool
 expect_host(SSL *ssl, const char *host, bool verify)
@@ -186,46 +188,60 @@ expect_host(SSL *ssl, const char *host, bool verify)
 }
 
 /*
- * Begin TLS on a connected socket; host is as echocache.hosts has it.  Reads the
- * files of the settings when they may have changed.  NULL: failed.
+ * Begin TLS on a connected socket; host is as echocache.hosts has it.  Reads the files of
+ * the settings when they may have changed.  NULL: it cannot be done, for the reason that is
+ * written to failure, which has room for EC_ERROR_MAX bytes.
  */
 EcTls *
-ec_tls_open(pgsocket fd, const char *host)
+ec_tls_open(pgsocket fd, const char *host, char *failure)
 {
-	SSL		   *ssl = NULL;
+	EcTls	   *tls;
 
-	/* anybody can have a certificate for some name from one whom the system trusts */
+	/* anybody can have a certificate for some name from an authority that the system trusts */
 	bool		verify_host = ec_guc_tls_verify == EC_TLS_VERIFY_FULL ||
 		(ec_guc_tls_verify == EC_TLS_VERIFY_CA && ec_guc_tls_ca_file[0] == '\0');
 
 	ERR_clear_error();
-	if (!make_context())
+	if (!make_context(failure))
 		return NULL;
-	ssl = SSL_new(context);
-	if (ssl == NULL || SSL_set_fd(ssl, fd) != 1 || !expect_host(ssl, host, verify_host))
+	tls = calloc(1, sizeof(EcTls));
+	if (tls == NULL)
 	{
-		fail("could not begin TLS");
-		SSL_free(ssl);
+		strlcpy(failure, "out of memory", EC_ERROR_MAX);
 		return NULL;
 	}
-	SSL_set_connect_state(ssl);
-	return ssl;
+	tls->ssl = SSL_new(context);
+	if (tls->ssl == NULL || SSL_set_fd(tls->ssl, fd) != 1 ||
+		!expect_host(tls->ssl, host, verify_host))
+	{
+		explain(failure, "could not begin TLS");
+		SSL_free(tls->ssl);
+		free(tls);
+		return NULL;
+	}
+	SSL_set_connect_state(tls->ssl);
+	return tls;
 }
 
-/* What came of a call whose result is rc. */
+/*
+ * What came of a call whose result is rc.  receiving: the call takes bytes in, or shakes
+ * hands, so the connection is to be told when it waits to send first.
+ */
 static EcTlsResult
-outcome(SSL *ssl, int rc)
+outcome(EcTls *tls, int rc, bool receiving)
 {
 	int			system_error = errno;
+	int			what = SSL_get_error(tls->ssl, rc);
 
-	switch (SSL_get_error(ssl, rc))
+	if (receiving)
+		tls->reads_by_writing = what == SSL_ERROR_WANT_WRITE;
+	switch (what)
 	{
 		case SSL_ERROR_NONE:
 			return EC_TLS_DONE;
 		case SSL_ERROR_WANT_READ:
-			return EC_TLS_WANTS_READ;
 		case SSL_ERROR_WANT_WRITE:
-			return EC_TLS_WANTS_WRITE;
+			return EC_TLS_WAITS;
 		case SSL_ERROR_ZERO_RETURN:
 			return EC_TLS_CLOSED;
 		case SSL_ERROR_SYSCALL:
@@ -233,7 +249,7 @@ outcome(SSL *ssl, int rc)
 			{
 				if (system_error == 0)
 					return EC_TLS_CLOSED;
-				strlcpy(ec_tls_failure, strerror(system_error), sizeof(ec_tls_failure));
+				strlcpy(tls->failure, strerror(system_error), sizeof(tls->failure));
 				return EC_TLS_FAILED;
 			}
 			break;
@@ -248,7 +264,7 @@ outcome(SSL *ssl, int rc)
 		return EC_TLS_CLOSED;
 	}
 #endif
-	strlcpy(ec_tls_failure, first_error(), sizeof(ec_tls_failure));
+	strlcpy(tls->failure, first_error(), sizeof(tls->failure));
 	ERR_clear_error();
 	return EC_TLS_FAILED;
 }
@@ -262,11 +278,11 @@ ec_tls_handshake(EcTls *tls)
 
 	ERR_clear_error();
 	errno = 0;
-	result = outcome(tls, SSL_do_handshake(tls));
-	verified = SSL_get_verify_result(tls);
+	result = outcome(tls, SSL_do_handshake(tls->ssl), true);
+	verified = SSL_get_verify_result(tls->ssl);
 	if (result == EC_TLS_FAILED && verified != X509_V_OK &&
-		SSL_get_verify_mode(tls) != SSL_VERIFY_NONE)
-		snprintf(ec_tls_failure, sizeof(ec_tls_failure), "the certificate is not accepted: %s",
+		SSL_get_verify_mode(tls->ssl) != SSL_VERIFY_NONE)
+		snprintf(tls->failure, sizeof(tls->failure), "the certificate is not accepted: %s",
 				 X509_verify_cert_error_string(verified));
 	return result;
 }
@@ -277,7 +293,7 @@ ec_tls_send(EcTls *tls, const char *data, size_t len, size_t *done)
 {
 	ERR_clear_error();
 	errno = 0;
-	return outcome(tls, SSL_write_ex(tls, data, len, done));
+	return outcome(tls, SSL_write_ex(tls->ssl, data, len, done), false);
 }
 
 /* Receive up to room bytes: EC_TLS_DONE says that there are *done. */
@@ -286,19 +302,20 @@ ec_tls_recv(EcTls *tls, char *data, size_t room, size_t *done)
 {
 	ERR_clear_error();
 	errno = 0;
-	return outcome(tls, SSL_read_ex(tls, data, room, done));
+	return outcome(tls, SSL_read_ex(tls->ssl, data, room, done), true);
 }
 
 /*
- * The end of TLS on a socket that is about to be closed.  say_goodbye, where
- * nothing has failed: tell the other side, if that can be done at once.
+ * The end of TLS on a socket that is about to be closed.  say_goodbye, where nothing has
+ * failed: tell the other side, if that can be done at once.
  */
 void
 ec_tls_close(EcTls *tls, bool say_goodbye)
 {
 	ERR_clear_error();
 	if (say_goodbye)
-		(void) SSL_shutdown(tls);
-	SSL_free(tls);
+		(void) SSL_shutdown(tls->ssl);
+	SSL_free(tls->ssl);
 	ERR_clear_error();
+	free(tls);
 }

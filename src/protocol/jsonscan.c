@@ -3,15 +3,15 @@
  * jsonscan.c
  *	  Look at one top-level member of a JSON object without parsing the rest.
  *
- * The owner of a document is one of its members, and the document may be large.
- * A table's columns come in a fixed order, so the owner's is near the beginning
- * or near the end, unless large columns stand on both sides of it; then the
- * answer is "unknown", and the caller asks the table.  A function that makes documents
- * is free to order and to space the members as it likes.
+ * The owner of a document is one of its members, and the document may be large.  A table's
+ * columns come in a fixed order, so the owner's is near the beginning or near the end, unless
+ * large columns stand on both sides of it.  Then the answer is "unknown", and the caller asks
+ * the table.  A builder is free to order and to space the members as it likes.
  *
- * From the end it works just as well: outside of strings a quote can only be
- * the end of one, and a quote within a string has an odd number of backslashes
- * before it.
+ * Scanning from the end works just as well.  Outside of strings a quote can only be the end of
+ * one, and a quote within a string has an odd number of backslashes before it.
+ *
+ * Pure: see jsonscan.h.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -30,6 +30,7 @@ static EcMember from_beginning(const char *json, size_t len, size_t reach, const
 static EcMember from_end(const char *json, size_t len, const char *member,
 						 size_t memberlen, size_t namelen);
 
+/* Is it what JSON takes for a space? */
 static bool
 is_space(char c)
 {
@@ -65,8 +66,8 @@ compare(const char *start, const char *end, const char *member, size_t memberlen
 }
 
 /*
- * The first member of that name within reach; or, if found is given, the last one,
- * and how many there are.
+ * The first member of that name within reach bytes of the beginning; or, if found is given,
+ * the last one, and *found grows by how many there are.
  */
 static EcMember
 from_beginning(const char *json, size_t len, size_t reach, const char *member,
@@ -123,6 +124,7 @@ from_beginning(const char *json, size_t len, size_t reach, const char *member,
 	return EC_MEMBER_UNKNOWN;
 }
 
+/* The last member of that name within EC_SCAN_MAX of the end. */
 static EcMember
 from_end(const char *json, size_t len, const char *member, size_t memberlen, size_t namelen)
 {
@@ -164,9 +166,10 @@ from_end(const char *json, size_t len, const char *member, size_t memberlen, siz
 	return EC_MEMBER_UNKNOWN;
 }
 
+/* Within reach of either end; see jsonscan.h. */
 EcMember
 ec_jsonscan_member(const char *json, size_t len, const char *member, size_t memberlen,
-			   size_t namelen)
+				   size_t namelen)
 {
 	EcMember	result;
 
@@ -178,9 +181,10 @@ ec_jsonscan_member(const char *json, size_t len, const char *member, size_t memb
 	return result;
 }
 
+/* All of the object; see jsonscan.h. */
 EcMember
 ec_jsonscan_find(const char *json, size_t len, const char *member, size_t memberlen,
-					size_t namelen, int *found)
+				 size_t namelen, int *found)
 {
 	*found = 0;
 	if (len < 2 || json[0] != '{')

@@ -9,8 +9,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef ECHOCACHE_JSONSCAN_H
-#define ECHOCACHE_JSONSCAN_H
+#ifndef ECHOCACHE_PROTOCOL_JSONSCAN_H
+#define ECHOCACHE_PROTOCOL_JSONSCAN_H
 
 #include <stddef.h>
 
@@ -25,20 +25,20 @@ typedef enum EcMember
 } EcMember;
 
 /*
- * Does the object json[0..len) have the top-level member member[0..memberlen),
- * written "name":value as row_to_json writes it, or with spaces about?  namelen is the length of the
- * part up to and with the colon.  The cost is bounded by EC_SCAN_MAX, whatever
- * the object's size: the member is found within that of its beginning or end.
- * Never reads outside the object, whatever it holds.
+ * Does the object json[0..len) have the top-level member member[0..memberlen)?  The member is
+ * written "name":value as row_to_json writes it; the object may have spaces about it.  namelen
+ * is the length of the part up to and with the colon.  The cost is bounded by EC_SCAN_MAX,
+ * whatever the object's size: the member is found within that of its beginning or end.  Never
+ * reads outside the object, whatever it holds.
  */
-extern EcMember ec_jsonscan_member(const char *json, size_t len,
-							   const char *member, size_t memberlen, size_t namelen);
+extern EcMember ec_jsonscan_member(const char *json, size_t len, const char *member,
+								   size_t memberlen, size_t namelen);
 
 /*
- * The same for all of the object, which is valid JSON, and its last member of that
- * name; *found is how many there are.
+ * What ec_jsonscan_member() says of the last member of that name, for an object that is valid
+ * JSON and is looked at to its end; *found is how many members of that name there are.
  */
 extern EcMember ec_jsonscan_find(const char *json, size_t len, const char *member,
-									size_t memberlen, size_t namelen, int *found);
+								 size_t memberlen, size_t namelen, int *found);
 
-#endif							/* ECHOCACHE_JSONSCAN_H */
+#endif							/* ECHOCACHE_PROTOCOL_JSONSCAN_H */

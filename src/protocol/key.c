@@ -1,13 +1,13 @@
 /*-------------------------------------------------------------------------
  *
  * key.c
- *	  From a document's name and a row's id to memcached's key.
+ *	  From an attachment's name and a row's id to memcached's key.
  *
- * Invariant: a key is 1 to EC_KEY_MAX bytes of 0x21..0x7e, so that nothing an
- * id holds can end a request early; two rows of a document never share a key,
- * nor do two documents of one prefix.  The encoding is one-to-one, and neither
- * a name nor an encoding holds what ends it: ':' ends the name, and '%' starts
- * an encoded byte only, since a '%' of the id is encoded itself.
+ * Invariant: a key is 1 to EC_KEY_MAX bytes of 0x21..0x7e, so that nothing an id holds can
+ * end a request early.  Two rows of an attachment never share a key, nor do two attachments
+ * of one prefix.  The encoding is one-to-one, and neither a name nor an encoding holds what
+ * ends it: ':' ends the name, and '%' starts an encoded byte only, since a '%' of the id is
+ * encoded itself.
  *
  * Pure: see wire.h.
  *
@@ -15,10 +15,10 @@
  *
  *-------------------------------------------------------------------------
  */
+#include <string.h>
+
 #include "protocol/key.h"
 #include "protocol/wire.h"
-
-#include <string.h>
 
 /* [a-z][a-z0-9_]{0,62}; see key.h.  The locale has no say in it. */
 bool
@@ -97,19 +97,6 @@ ec_key_build(char *dst, const char *prefix, const char *name, const char *id, si
 	return len;
 }
 
-/* The value of a hexadecimal digit, or -1. */
-static int
-ec_hex_digit(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	if (c >= 'A' && c <= 'F')
-		return c - 'A' + 10;
-	if (c >= 'a' && c <= 'f')
-		return c - 'a' + 10;
-	return -1;
-}
-
 /* From a key's part behind the head to the id; see key.h. */
 int
 ec_key_decode(char *dst, const char *src, size_t srclen)
@@ -123,8 +110,8 @@ ec_key_decode(char *dst, const char *src, size_t srclen)
 
 		if (c == '%')
 		{
-			int			high = src < end ? ec_hex_digit(*src++) : -1;
-			int			low = src < end ? ec_hex_digit(*src++) : -1;
+			int			high = src < end ? ec_wire_hex_value(*src++) : -1;
+			int			low = src < end ? ec_wire_hex_value(*src++) : -1;
 
 			if (high < 0 || low < 0)
 				return -1;

@@ -3,12 +3,11 @@
  * reply.c
  *	  memcached's answers: from bytes to structures.
  *
- * Invariant: an answer is either wholly understood or EC_REPLY_MALFORMED.
- * Nothing is skipped on the way: every byte of a line is accounted for by the
- * shape of its kind, every number is decimal in the one way memcached writes
- * it and within its type, and whatever reaches the caller in text is printable.
- * What memcached may add in a later version (a flag, a field of metadump) is
- * tolerated only where its shape says where it ends.
+ * Invariant: an answer is either wholly understood or EC_REPLY_MALFORMED. Nothing is skipped on
+ * the way: every byte of a line is accounted for by the shape of its kind, every number is
+ * decimal in the one way memcached writes it and within its type, and whatever reaches the
+ * caller in text is printable. What memcached may add in a later version (a flag, a field of
+ * metadump) is tolerated only where its shape says where it ends.
  *
  * Pure: see reply.h.
  *
@@ -16,10 +15,9 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "protocol/reply.h"
-
 #include <string.h>
 
+#include "protocol/reply.h"
 #include "protocol/wire.h"
 
 /* What may follow the first word of an answer. */
@@ -68,9 +66,9 @@ ec_is_digit(char c)
 }
 
 /*
- * Parse the answer line at the head of buf[0..len); see reply.h.  Only the line
- * is looked at, never what follows it, so the answer does not depend on how
- * much of the stream has arrived behind it.
+ * Parse the answer line at the head of buf[0..len); see reply.h.  Only the line is looked at,
+ * never what follows it, so the answer does not depend on how much of the stream has arrived
+ * behind it.
  */
 void
 ec_reply_parse(const char *buf, size_t len, EcReply *reply)
@@ -116,7 +114,7 @@ ec_parse_line(const char *line, const char *nl, EcReply *reply)
 	if (!has_cr)
 		return EC_REPLY_MALFORMED;
 
-	/* "OK" has the looks of a meta answer, and is none. */
+	/* "OK" looks like a meta answer, and is none */
 	if (end - line >= 2 && (end - line == 2 || line[2] == ' ') && line[0] != 'O')
 		return ec_parse_meta(line, end, reply);
 	return ec_parse_word(line, end, reply);
@@ -176,9 +174,9 @@ ec_parse_meta(const char *line, const char *end, EcReply *reply)
 }
 
 /*
- * Parse what follows a meta answer's code: flags, each a space, a letter and
- * what belongs to it.  A flag that we never ask for is skipped if it has this
- * shape; one that we do ask for must be a number of its type and come once.
+ * Parse what follows a meta answer's code: flags, each a space, a letter and what belongs to
+ * it.  A flag that we never ask for is skipped if it has this shape; one that we do ask for
+ * must be a number of its type and come once.
  */
 static bool
 ec_parse_flags(const char *p, const char *end, EcReply *reply)
@@ -283,9 +281,9 @@ ec_parse_word(const char *line, const char *end, EcReply *reply)
 }
 
 /*
- * Parse a line of metadump, known to begin with key= : the key, as it is
- * encoded, then exp=, then fields that differ from version to version, with a
- * space after the last of them since 1.6.39.
+ * Parse a line of metadump, known to begin with key= : the key, as it is encoded, then exp=,
+ * then fields that differ from version to version, with a space after the last of them since
+ * 1.6.39.
  */
 static EcReplyKind
 ec_parse_dump(const char *line, const char *end, EcReply *reply)
@@ -320,9 +318,9 @@ ec_parse_dump(const char *line, const char *end, EcReply *reply)
 }
 
 /*
- * Take a decimal number of at most max (at least 9) from *p, which is moved
- * behind it.  False without a digit, above max, and for 0 followed by a digit:
- * memcached writes a number in one way, and echoes our opaque as we wrote it.
+ * Take a decimal number of at most max (at least 9) from *p, which is moved behind it.  False
+ * without a digit, above max, and for 0 followed by a digit: memcached writes a number in one
+ * way, and echoes our opaque as we wrote it.
  */
 static bool
 ec_parse_number(const char **p, const char *end, uint64_t max, uint64_t *value)

@@ -3,8 +3,8 @@
  * wire.c
  *	  Requests of memcached's meta protocol, as bytes.
  *
- * A request is whole and well-formed, or nothing at all: no byte that a caller hands in
- * can end a line early or begin another request.
+ * Invariant: a request is whole and well-formed, or nothing at all.  No byte that a caller
+ * hands in can end a line early or begin another request.
  *
  * Pure: see wire.h.
  *
@@ -12,9 +12,9 @@
  *
  *-------------------------------------------------------------------------
  */
-#include "protocol/wire.h"
-
 #include <string.h>
+
+#include "protocol/wire.h"
 
 #define ec_put_literal(p, s)	ec_put(p, s, sizeof(s) - 1)
 
@@ -22,19 +22,6 @@ static char *ec_put_number(char *p, uint64_t value);
 static char *ec_put_command(char *p, const char *command, const char *key, size_t keylen);
 static char *ec_put_ttl(char *p, int64_t ttl);
 static size_t ec_put_opaque(char *dst, char *p, uint32_t opaque);
-
-/* The value of a hexadecimal digit, or -1. */
-static inline int
-ec_hex_value(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	if (c >= 'A' && c <= 'F')
-		return c - 'A' + 10;
-	if (c >= 'a' && c <= 'f')
-		return c - 'a' + 10;
-	return -1;
-}
 
 /* Append len bytes; returns the new end. */
 static inline char *
@@ -74,9 +61,9 @@ ec_put_command(char *p, const char *command, const char *key, size_t keylen)
 }
 
 /*
- * Append the T flag.  memcached keeps the low 32 bits of what it is sent, so
- * that an absolute time after January 2038 would be one long past: the latest
- * that it can express is sent instead.
+ * Append the T flag.  memcached keeps the low 32 bits of what it is sent, so that an absolute
+ * time after January 2038 would be one long past: the latest that it can express is sent
+ * instead.
  */
 static char *
 ec_put_ttl(char *p, int64_t ttl)
@@ -305,10 +292,10 @@ ec_wire_auth(char *dst, const char *user, const char *password)
 }
 
 /*
- * Decode metadump's percent-encoding of a key; see wire.h.  A key can hold any
- * byte if it was stored base64-encoded or by the binary protocol.  One with a
- * space or a line end, sent in a request, would be a second request: so bytes
- * that no key of ours has are refused here, before anybody can send them.
+ * Decode metadump's percent-encoding of a key; see wire.h.  A key can hold any byte if it was
+ * stored base64-encoded or by the binary protocol.  One with a space or a line end, sent in a
+ * request, would be a second request: so bytes that no key of ours has are refused here, before
+ * anybody can send them.
  */
 int
 ec_wire_decode_key(char *dst, const char *src, size_t srclen)
@@ -322,8 +309,8 @@ ec_wire_decode_key(char *dst, const char *src, size_t srclen)
 
 		if (c == '%')
 		{
-			int			high = src < end ? ec_hex_value(*src++) : -1;
-			int			low = src < end ? ec_hex_value(*src++) : -1;
+			int			high = src < end ? ec_wire_hex_value(*src++) : -1;
+			int			low = src < end ? ec_wire_hex_value(*src++) : -1;
 
 			if (high < 0 || low < 0)
 				return -1;

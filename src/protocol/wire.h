@@ -3,8 +3,8 @@
  * wire.h
  *	  Requests of memcached's meta protocol, as bytes.
  *
- * Pure: no PostgreSQL header, no allocation, no I/O, no global state, so that
- * the same object is linked into the extension, the unit tests and the fuzzer.
+ * Pure: no PostgreSQL header, no allocation, no I/O, no global state, so that the same object
+ * is linked into the extension, the unit tests and the fuzzer.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -33,14 +33,27 @@ ec_wire_is_graphic(char c)
 	return c > 0x20 && c < 0x7f;
 }
 
+/* The value of a hexadecimal digit, or -1. */
+static inline int
+ec_wire_hex_value(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	if (c >= 'A' && c <= 'F')
+		return c - 'A' + 10;
+	if (c >= 'a' && c <= 'f')
+		return c - 'a' + 10;
+	return -1;
+}
+
 /*
- * Requests.  Each writes at most EC_REQUEST_MAX bytes to dst, without a final
- * NUL, and returns how many.  Keys are 1 to EC_KEY_MAX bytes (else nothing is
- * written that could be sent, and 0 returned) of 0x21..0x7e (which is not
- * looked at: ec_key_* and ec_wire_decode_key make no others).
+ * Requests.  Each writes at most EC_REQUEST_MAX bytes to dst, without a final NUL, and returns
+ * how many.  Keys are 1 to EC_KEY_MAX bytes (else nothing is written that could be sent, and 0
+ * returned) of 0x21..0x7e (which is not looked at: ec_key_* and ec_wire_decode_key make no
+ * others).
  *
- * A ttl is what memcached calls exptime: seconds up to 30 days, above that a
- * Unix time, 0 for no expiry, below 0 expired at once.
+ * A ttl is what memcached calls exptime: seconds up to 30 days, above that a Unix time, 0 for
+ * no expiry, below 0 expired at once.
  */
 
 /* mg: value and CAS token; with touch_ttl >= 0 the TTL is renewed as well. */
@@ -58,11 +71,10 @@ extern size_t ec_wire_look(char *dst, const char *key, size_t keylen, uint32_t o
 extern size_t ec_wire_inspect(char *dst, const char *key, size_t keylen, uint32_t opaque);
 
 /*
- * ms: the first line; the caller sends the value_len bytes and \r\n after it.
- * cas 0: unconditional, and the new token is asked for (c).  Otherwise the
- * store succeeds only if the item still carries that token.  mode 0 sets,
- * 'E' adds (meta mode ME), 'R' replaces, 'A' appends, 'P' prepends.  quiet: HD is
- * not answered, whatever goes wrong is.
+ * ms: the first line; the caller sends the value_len bytes and \r\n after it. cas 0:
+ * unconditional, and the new token is asked for (c).  Otherwise the store succeeds only if the
+ * item still carries that token.  mode 0 sets, 'E' adds (meta mode ME), 'R' replaces, 'A'
+ * appends, 'P' prepends.  quiet: HD is not answered, whatever goes wrong is.
  */
 extern size_t ec_wire_set(char *dst, const char *key, size_t keylen,
 						  size_t value_len, char mode, uint64_t cas,
@@ -77,8 +89,8 @@ extern size_t ec_wire_delete(char *dst, const char *key, size_t keylen,
 							 uint64_t cas, bool quiet, uint32_t opaque);
 
 /*
- * ma: add delta to the number that the value is, or subtract it, down to 0 at
- * most; the new number comes as a value, with its CAS token.
+ * ma: add delta to the number that the value is, or subtract it, down to 0 at most; the new
+ * number comes as a value, with its CAS token.
  */
 extern size_t ec_wire_arithmetic(char *dst, const char *key, size_t keylen,
 								 bool subtract, uint64_t delta, uint32_t opaque);
@@ -107,11 +119,11 @@ extern bool ec_wire_valid_user(const char *user);
 extern bool ec_wire_valid_password(const char *password);
 
 /*
- * Decode metadump's percent-encoding of a key.  Returns the length, or -1 when
- * it is not valid, empty, longer than EC_KEY_MAX, or when the key holds a byte
- * outside 0x21..0x7e: memcached can hold such keys, but they are never ours,
- * and in a request they could pass for another one.  So -1 says to skip the
- * line; it is no reason to mistrust the server.  dst holds EC_KEY_MAX bytes.
+ * Decode metadump's percent-encoding of a key.  Returns the length, or -1 when it is not
+ * valid, empty, longer than EC_KEY_MAX, or when the key holds a byte outside 0x21..0x7e:
+ * memcached can hold such keys, but they are never ours, and in a request they could pass for
+ * another one.  So -1 says to skip the line; it is no reason to mistrust the server.  dst
+ * holds EC_KEY_MAX bytes.
  */
 extern int	ec_wire_decode_key(char *dst, const char *src, size_t srclen);
 

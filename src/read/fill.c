@@ -84,6 +84,7 @@ static void lock_or_await(EcAttachment *att, EcItem *item, bool alone, const EcO
 static void begin_fill(Fill *fill);
 static void set_markers(Fill *fill);
 static void fetch_rows(Fill *fill, bool as_owner);
+static void read_outside(Fill *fill, bool as_owner);
 static void take_row(EcAttachment *att, EcItem *item, const EcRow *row, const char *owner);
 static void prepare_store(EcAttachment *att, EcItem *item, const EcRow *row, EcRequest *req);
 static int	store_fills(Fill *fill);
@@ -295,6 +296,30 @@ fetch_rows(Fill *fill, bool as_owner)
 }
 
 /*
+ * Read the rows, and be in the topology again if the fills are to go on.  It is left meanwhile:
+ * the owner's code may take its time, and everybody waits for who is in an older generation.
+ * In another generation the fills are given up; in the same one it is as if it had
+ * not been left.
+ */
+static void
+read_outside(Fill *fill, bool as_owner)
+{
+	uint64		generation;
+
+	if (fill->fills == 0)
+	{
+		fetch_rows(fill, as_owner);
+		return;
+	}
+	generation = ec_placement_generation();
+	ec_topology_leave();
+	fetch_rows(fill, as_owner);
+	(void) ec_placement_enter_always();
+	if (fill->fills > 0 && ec_placement_generation() != generation)
+		unlock_fills(fill);
+}
+
+/*
  * Hand a row's document to its item, unless the caller asks for another owner's.  Throws
  * 21000 if several rows have the id, and 40001 if only this transaction's old snapshot
  * shows several.
@@ -395,7 +420,7 @@ ec_fill_read(EcAttachment *att, EcItem *items, int n, const char *owner, bool as
 		return 0;
 	if (fill.fills > 0)
 		set_markers(&fill);
-	fetch_rows(&fill, as_owner);
+	read_outside(&fill, as_owner);
 	for (int r = 0; r < fill.nrows; r++)
 	{
 		EcItem	   *item = fill.wanted[r];

@@ -3,9 +3,9 @@
  * hit.c
  *	  Hits: ask the cache for documents, and believe only what is one.
  *
- * What a cache holds never raises an error.  Bytes that cannot be a document of the
- * attachment are a miss, and are invalidated; a document of another owner than the caller
- * asks for is none for the caller.
+ * What a cache holds never raises an error.  Bytes that cannot be a document, and documents
+ * of another key, are a miss, and are invalidated.  A document of another owner than the
+ * caller asks for is none for the caller.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -22,6 +22,7 @@
 #include "attachments/slot.h"
 #include "commit/locks.h"
 #include "commit/pending.h"
+#include "commit/running.h"
 #include "deadline.h"
 #include "guc.h"
 #include "net/request.h"
@@ -29,30 +30,45 @@
 #include "protocol/wire.h"
 #include "read/encoding.h"
 #include "read/hit.h"
+#include "read/member.h"
 #include "read/owner.h"
 #include "servers/exchange.h"
+#include "servers/outbox.h"
 #include "servers/placement.h"
 #include "servers/state.h"
 #include "servers/topology.h"
 #include "shmem.h"
 
+/* What a value from the cache was. */
+typedef enum Taken
+{
+	TAKEN_WELL,					/* a document of the item's, or a marker */
+	TAKEN_BAD,					/* no document at all */
+	TAKEN_FOREIGN				/* a document, of another key */
+} Taken;
+
+static bool has_noted_keys(int server, char *noted);
 static const EcFailure *first_failure(const EcRequest *reqs, int n);
-static bool take_hit(EcAttachment *att, EcItem *item, EcRequest *req, const EcOwner *owner);
+static bool shows(const char *value, size_t len, const EcShown *shown);
+static bool is_of_key(EcAttachment *att, const EcItem *item, const char *value, size_t len);
+static Taken take_hit(EcAttachment *att, EcItem *item, EcRequest *req, const EcOwner *owner);
 
 /*
- * An exchange of this read, as ec_exchange() makes it, in the time that the read has left;
- * at least a millisecond.  The topology is entered.
+ * An exchange of this read, of as many requests as there are, in the time that the read has
+ * left; at least a millisecond.  A long list goes in pieces, each with that time of its own.  The
+ * topology is entered.
  */
 bool
 ec_hit_exchange(EcPatience *patience, EcRequest *reqs, int n)
 {
 	EcDeadline	start = ec_deadline_in(0);
 	int64		left_us = ec_guc_timeout * INT64CONST(1000) - patience->spent_us;
+	int64		longest_us;
 	bool		ok;
 
 	Assert(ec_topology_is_entered());
-	ok = ec_exchange(reqs, n, start + Max(left_us, 1000), 0);
-	patience->spent_us += ec_deadline_in(0) - start;
+	ok = ec_exchange_pieces(reqs, n, start + Max(left_us, 1000), &longest_us);
+	patience->spent_us += longest_us;
 	return ok;
 }
 
@@ -64,6 +80,22 @@ ec_hit_time_is_left(const EcPatience *patience)
 }
 
 /*
+ * On a standby: has the outbox, as far as it has been replayed, a row for this server?  Then
+ * the primary could not reach the server, and a session that has seen a change may find the old
+ * document there. The rows of a change are replayed together with it.  noted remembers the
+ * answers of one call.
+ */
+static bool
+has_noted_keys(int server, char *noted)
+{
+	if (!RecoveryInProgress())
+		return false;
+	if (noted[server] == 0)
+		noted[server] = ec_outbox_read(ec_placement_name(server), 1) == NIL ? 'n' : 'y';
+	return noted[server] == 'y';
+}
+
+/*
  * Decide for each item whether the cache may answer it (ASK) or the table is to (TABLE), and
  * place the key.  The topology is entered.  With fallback = off throws 08006 if a key's server
  * is not UP.
@@ -71,6 +103,9 @@ ec_hit_time_is_left(const EcPatience *patience)
 void
 ec_hit_classify(EcAttachment *att, EcItem *items, int n)
 {
+	char		noted[EC_MAX_SERVERS] = {0};
+	bool		changing = ec_running_changes(att);
+
 	Assert(ec_topology_is_entered());
 	for (int i = 0; i < n; i++)
 	{
@@ -82,14 +117,14 @@ ec_hit_classify(EcAttachment *att, EcItem *items, int n)
 		item->keylen = ec_attachment_key(att, item->id, item->key);
 		if (item->keylen == 0)
 			ec_slot_count(att->slot, EC_BYPASS_KEY, 1);
-		else if (ec_pending_has(att->relid, item->id, idlen))
+		else if (changing || ec_pending_has(att->relid, item->id, idlen))
 			ec_slot_count(att->slot, EC_BYPASS_OWN_CHANGE, 1);
 		else
 		{
 			item->hash = ec_locks_hash(att->relid, item->id, idlen);
 			item->server = ec_placement_of(item->key, item->keylen);
 			item->word = ec_state_seen(item->server);
-			if (EC_STATE(item->word) == EC_UP)
+			if (EC_STATE(item->word) == EC_UP && !has_noted_keys(item->server, noted))
 				item->state = EC_ITEM_ASK;
 			else
 				ec_slot_count(att->slot, EC_BYPASS_SERVER, 1);
@@ -124,52 +159,74 @@ ec_hit_request(EcRequest *req, EcRequestKind kind, const EcItem *item)
 }
 
 /*
- * Take a value from the cache: a document makes the item DONE, a marker leaves it as it is.
- * Returns false if the value is neither.
+ * Does the document show this member?  Within the first or last EC_SCAN_MAX bytes that costs
+ * little.  Where large columns stand on both sides of the key, all of the bytes are looked at,
+ * which still costs less than to fetch and render such a row.
  */
 static bool
+shows(const char *value, size_t len, const EcShown *shown)
+{
+	EcMember	result;
+	int			found;
+
+	if (shown->text == NULL)
+		return false;
+	result = ec_jsonscan_member(value, len, shown->text, shown->len, shown->namelen);
+	if (result == EC_MEMBER_UNKNOWN)
+		result = ec_jsonscan_find(value, len, shown->text, shown->len, shown->namelen, &found);
+	return result == EC_MEMBER_EQUAL;
+}
+
+/*
+ * Whose document is it that the cache has for this item?  A server or proxy that mixes up
+ * answers, or a client that stores under wrong keys, can bring another row's document, whose
+ * reader may be somebody else: so the document must show the id that was asked for.  Throws
+ * what the key's type throws.
+ */
+static bool
+is_of_key(EcAttachment *att, const EcItem *item, const char *value, size_t len)
+{
+	EcShown		key;
+
+	ec_member_make(att, &att->key, item->id, &key);
+	return shows(value, len, &key);
+}
+
+/*
+ * Take a value from the cache.  A document of this item makes it DONE, or leaves it to the
+ * table if the owner cannot be told from the bytes; a marker leaves the item as it is.
+ */
+static Taken
 take_hit(EcAttachment *att, EcItem *item, EcRequest *req, const EcOwner *owner)
 {
 	const char *value = VARDATA(req->found);
 	size_t		len = req->found_len;
 	const char *converted;
+	EcMember	mine = EC_MEMBER_EQUAL;
 
 	if (len == EC_MARKER_LEN && memcmp(value, EC_MARKER, EC_MARKER_LEN) == 0)
-	{
-		pfree(req->found);
-		return true;			/* a marker: still to be asked elsewhere */
-	}
+		return TAKEN_WELL;
 	if (len < 2 || len > MaxAllocSize - VARHDRSZ - 2 ||
 		value[0] != '{' || value[len - 1] != '}' ||
 		(converted = ec_encoding_from_utf8(value, &len)) == NULL)
-	{
-		pfree(req->found);
-		return false;
-	}
+		return TAKEN_BAD;
+	if (!is_of_key(att, item, value, req->found_len))
+		return TAKEN_FOREIGN;
 	if (owner->text != NULL)
+		mine = ec_jsonscan_member(value, req->found_len, owner->shown.text, owner->shown.len,
+								  owner->shown.namelen);
+	if (mine == EC_MEMBER_UNKNOWN)
 	{
-		switch (ec_jsonscan_member(value, req->found_len, owner->member, owner->memberlen,
-								   owner->namelen))
-		{
-			case EC_MEMBER_EQUAL:
-				break;
-			case EC_MEMBER_DIFFERS:
-				ec_slot_count(att->slot, EC_HITS, 1);
-				item->state = EC_ITEM_DONE;
-				pfree(req->found);
-				return true;
-			case EC_MEMBER_UNKNOWN:
-				ec_slot_count(att->slot, EC_BYPASS_OWNER, 1);
-				item->state = EC_ITEM_TABLE;
-				pfree(req->found);
-				return true;
-		}
+		ec_slot_count(att->slot, EC_BYPASS_OWNER, 1);
+		item->state = EC_ITEM_TABLE;
+		return TAKEN_WELL;
 	}
 	ec_slot_count(att->slot, EC_HITS, 1);
 	item->state = EC_ITEM_DONE;
-	item->json = converted == value ? (text *) req->found
-		: cstring_to_text_with_len(converted, (int) len);
-	return true;
+	if (mine == EC_MEMBER_EQUAL)
+		item->json = converted == value ? (text *) req->found
+			: cstring_to_text_with_len(converted, (int) len);
+	return TAKEN_WELL;
 }
 
 /* Of an exchange that has failed: why the first of its requests was not answered. */
@@ -184,9 +241,9 @@ first_failure(const EcRequest *reqs, int n)
 
 /*
  * Ask the cache for every item in state ASK.  Hits become DONE, and what a failed exchange
- * leaves open becomes TABLE.  What is there but is no document is invalidated, by its token.
- * The topology is entered.  Throws what an exchange throws, and with fallback = off 08006 if
- * it fails.
+ * leaves open becomes TABLE.  What is there but is no document of the item is invalidated, by
+ * its token. The topology is entered.  Throws what an exchange throws, and with fallback = off
+ * 08006 if it fails.
  */
 void
 ec_hit_ask(EcAttachment *att, EcItem *items, int n, const EcOwner *owner,
@@ -195,6 +252,7 @@ ec_hit_ask(EcAttachment *att, EcItem *items, int n, const EcOwner *owner,
 	EcRequest	one;
 	EcRequest  *reqs = n == 1 ? &one : palloc(n * sizeof(EcRequest));
 	int			bad = 0;
+	int			foreign = 0;
 
 	for (int i = 0; i < n; i++)
 	{
@@ -218,6 +276,7 @@ ec_hit_ask(EcAttachment *att, EcItem *items, int n, const EcOwner *owner,
 	{
 		EcItem	   *item = &items[i];
 		EcRequest  *req = &reqs[i];
+		Taken		taken = TAKEN_WELL;
 
 		if (req->skip)
 			continue;
@@ -229,17 +288,23 @@ ec_hit_ask(EcAttachment *att, EcItem *items, int n, const EcOwner *owner,
 			item->state = EC_ITEM_TABLE;
 			ec_slot_count(att->slot, EC_BYPASS_SERVER, 1);
 		}
-		else if (req->result == EC_DONE && !take_hit(att, item, req, owner))
+		else if (req->result == EC_DONE)
+			taken = take_hit(att, item, req, owner);
+		bad += taken == TAKEN_BAD;
+		foreign += taken == TAKEN_FOREIGN;
+		if (req->result == EC_DONE && item->json != (text *) req->found)
+			pfree(req->found);
+		if (taken == TAKEN_WELL)
 		{
-			item->token = req->token;
-			ec_hit_request(req, EC_REQUEST_REMOVE, item);
-			bad++;
+			req->skip = true;
 			continue;
 		}
-		req->skip = true;
+		item->token = req->token;
+		ec_hit_request(req, EC_REQUEST_REMOVE, item);
 	}
 	ec_slot_count(att->slot, EC_ERRORS, bad);
-	if (bad > 0 && !RecoveryInProgress())
+	ec_slot_count(att->slot, EC_FOREIGN_HITS, foreign);
+	if (bad + foreign > 0 && !RecoveryInProgress())
 		(void) ec_hit_exchange(patience, reqs, n);
 	if (reqs != &one)
 		pfree(reqs);

@@ -13,14 +13,13 @@
 #include "fmgr.h"
 
 #include "attachments/configuration.h"
+#include "read/member.h"
 
 /* The owner that is asked for: its text, and the member that its documents show. */
 typedef struct EcOwner
 {
 	const char *text;			/* NULL: not asked for */
-	char	   *member;
-	int			memberlen;
-	int			namelen;
+	EcShown		shown;
 } EcOwner;
 
 extern void ec_owner_make(EcAttachment *att, const char *text, EcOwner *owner);

@@ -3,39 +3,51 @@
  * exchange.c
  *	  Exchanges with all servers at once, under one deadline.
  *
+ * This backend's connections are here, one for each server of the topology that it has
+ * entered.  Whoever makes an exchange must be in the topology: requests name servers by their
+ * index in it.
+ *
+ * Invariant: when an exchange is over, each of its requests has a result, and a server that
+ * did not answer one is DOWN, for everybody.
+ *
  * Copyright (c) 2026, echocache developers
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
-#include <libmemcached/memcached.h>
 #include <poll.h>
-#include <time.h>
 
 #include "miscadmin.h"
-#include "pgstat.h"
 #include "storage/ipc.h"
 
-#include "compat.h"
 #include "deadline.h"
 #include "guc.h"
 #include "net/connection.h"
-#include "net/request.h"
-#include "net/socket.h"
 #include "protocol/wire.h"
 #include "servers/exchange.h"
 #include "servers/placement.h"
-#include "shmem.h"
+#include "servers/round.h"
+#include "servers/state.h"
+#include "servers/topology.h"
 
-/* A long answer has a deadline for each so many bytes; a trickle is a dead server. */
-#define RENEW_BYTES		(16 * 1024)
+/* The answer to a command that is no list of keys may not take longer than this in all. */
+#define COMMAND_MS		(10 * 1000)
+
+/*
+ * A piece of many requests: how many at first, when it is not known how large the answers are,
+ * and at most; and about how many bytes, which arrive in time on any network worth its name.
+ */
+#define PIECE_FIRST		32
+#define PIECE_MOST		1000
+#define PIECE_BYTES		(256 * 1024)
 
 static EcConnection conns[EC_MAX_SERVERS];
 
 static void close_all(void);
 static void disconnect_at_exit(int code, Datum arg);
-static void wait_for(EcConnection **active, int n, EcDeadline deadline);
+static bool delete_refused(EcRequest *reqs, int nreqs);
+static void down_for_want(EcRequest *reqs, int nreqs);
 
 /* Once per backend, from _PG_init. */
 void
@@ -62,7 +74,7 @@ disconnect_at_exit(int code, Datum arg)
 	ec_exchange_disconnect();
 }
 
-/* Close every connection; returns how many were open. */
+/* Close every connection; returns how many were open.  Never throws. */
 int
 ec_exchange_disconnect(void)
 {
@@ -70,202 +82,126 @@ ec_exchange_disconnect(void)
 
 	for (int i = 0; i < ec_placement.nservers; i++)
 	{
-		if (conns[i].state == EC_CONNECTION_CLOSED)
-			continue;
-		n += conns[i].state == EC_CONNECTION_READY;
+		n += conns[i].state == EC_CONNECTION_IDLE;
 		ec_socket_close(&conns[i]);
 	}
 	return n;
 }
 
 /*
- * At the end of a transaction: what an error left in the middle of an exchange
- * is closed, and so is what goes beyond pool_size.  Never throws.
+ * At the end of a transaction: what an error left in the middle of an exchange is closed, and
+ * so is what goes beyond pool_size.  Never throws.
  */
 void
 ec_exchange_at_xact_end(void)
 {
 	ec_placement_bar(false);
 	for (int i = 0; i < ec_placement.nservers; i++)
-		if (conns[i].state != EC_CONNECTION_CLOSED && (conns[i].busy || !conns[i].kept))
+		if (conns[i].state != EC_CONNECTION_IDLE || !conns[i].kept)
 			ec_socket_close(&conns[i]);
 }
 
 /*
- * Wait until one of the connections can go on, the deadline is over, or there is
- * an interrupt to serve.
- */
-static void
-wait_for(EcConnection **active, int n, EcDeadline deadline)
-{
-	WaitEventSet *set = active[0]->set;
-	WaitEvent	event;
-
-	if (n == 1)
-	{
-		uint32		events = ec_connection_events(active[0]);
-
-		if (events != active[0]->waiting_for)
-			ModifyWaitEvent(set, 2, events, NULL);
-		active[0]->waiting_for = events;
-	}
-	else
-	{
-		set = ec_compat_create_wait_set(n + 2);
-		AddWaitEventToSet(set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
-		AddWaitEventToSet(set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
-		for (int i = 0; i < n; i++)
-			AddWaitEventToSet(set, ec_connection_events(active[i]), active[i]->fd, NULL, NULL);
-	}
-	if (WaitEventSetWait(set, ec_deadline_left(deadline), &event, 1, PG_WAIT_EXTENSION) == 1 &&
-		(event.events & WL_LATCH_SET))
-		ResetLatch(MyLatch);
-	if (n > 1)
-		FreeWaitEventSet(set);
-	CHECK_FOR_INTERRUPTS();
-}
-
-/*
- * Send each request to its server and wait for the answers, on all servers at
- * once and under one deadline; results are in the reqs.  A server whose exchange
- * fails is DOWN from here on.  Returns whether every request was answered.
+ * Send each request to its server and wait for the answers, on all servers at once and under
+ * one deadline; results are in the reqs.  A server whose exchange fails is DOWN from here on,
+ * unless it was we who were short of memory or descriptors.  Returns whether every request was
+ * answered.
  *
- * Throws only what CHECK_FOR_INTERRUPTS throws.
+ * Throws what CHECK_FOR_INTERRUPTS throws, and where the kernel does not give a descriptor, or
+ * memory, for a set of events to wait for.
  */
 bool
 ec_exchange(EcRequest *reqs, int nreqs, EcDeadline deadline, int flags)
 {
-	return ec_exchange_meanwhile(reqs, nreqs, deadline, flags, NULL, NULL);
+	return ec_round_run(conns, reqs, nreqs, deadline, 0, flags, NULL, NULL);
 }
 
 /*
- * The same, but something else is done between sending and waiting, which the
- * servers' answers need not wait for: the deadline starts anew after it.  What it
- * calls finds the cache disabled.  Throws what it throws.
+ * As ec_exchange(), but between sending and waiting something else is done, which does not
+ * need the servers' answers: meanwhile(arg), unless it is NULL.  The deadline starts anew
+ * after it.  What meanwhile calls finds the cache disabled.  Throws what meanwhile throws.
  */
 bool
 ec_exchange_meanwhile(EcRequest *reqs, int nreqs, EcDeadline deadline, int flags,
 					  void (*meanwhile) (void *arg), void *arg)
 {
-	EcConnection	   *active[EC_MAX_SERVERS];
-	int			nactive = 0;
+	return ec_round_run(conns, reqs, nreqs, deadline, 0, flags, meanwhile, arg);
+}
+
+/*
+ * As ec_exchange(), for as many requests as the caller likes.  They are asked in pieces, the
+ * first one under the given deadline, each of the others under one of its own, so that a long
+ * list is not taken for a server's end.  A piece has no more requests than a sound server
+ * answers in time: their number, and how large they have been so far, or, if valuelen says so,
+ * will be.
+ *
+ * A server that is DOWN, since just now perhaps, is not asked: EC_FAILED.  *longest_us, unless
+ * it is NULL, is how long the longest piece took.  Throws what ec_exchange() throws.
+ */
+bool
+ec_exchange_pieces(EcRequest *reqs, int nreqs, EcDeadline deadline, int64 *longest_us)
+{
+	static const EcFailure down = {ERRCODE_CONNECTION_FAILURE, false, false,
+	"the server is known to be down"};
+	int			most = PIECE_FIRST;
 	bool		ok = true;
+	int			end;
 
-	for (int i = 0; i < nreqs; i++)
+	if (longest_us)
+		*longest_us = 0;
+	for (int first = 0; first < nreqs; first = end)
 	{
-		EcRequest	   *req = &reqs[i];
-		EcConnection	   *c;
-		int			a;
+		EcDeadline	start = ec_deadline_in(0);
+		size_t		bytes = 0;
+		int			asked = 0;
 
-		if (req->skip)
-			continue;
-		req->result = EC_PENDING;
-		req->failure = NULL;
-		req->next = -1;
-		c = &conns[req->server];
-		for (a = 0; a < nactive && active[a] != c; a++)
-			;
-		if (a < nactive)
+		CHECK_FOR_INTERRUPTS();
+		for (end = first; end < nreqs && asked < most; end++)
 		{
-			reqs[c->last_op].next = i;
-			c->last_op = i;
+			EcRequest  *req = &reqs[end];
+
+			if (req->skip)
+				continue;
+			if (asked > 0 && bytes + req->valuelen > PIECE_BYTES)
+				break;
+			bytes += req->valuelen;
+			asked++;
+			req->unasked = ec_state_of(req->server) == EC_DOWN;
 		}
-		else
+		ok &= ec_exchange(reqs + first, end - first, deadline, 0);
+		bytes = 0;
+		for (int i = first; i < end; i++)
 		{
-			ec_connection_begin(c, req->server);
-			c->last_op = c->send_op = c->recv_op = i;
-			c->retried = req->once;
-			active[nactive++] = c;
-		}
-	}
-
-	/* the answer may be there at once, where we share a CPU; but not before meanwhile */
-	for (bool look = meanwhile == NULL;; look = true)
-	{
-		EcConnection	   *waiting[EC_MAX_SERVERS];
-		int			nwaiting = 0;
-		bool		linger = nactive == 1 && ec_deadline_left(deadline) >= EC_LINGER_MS;
-
-		for (int a = 0; a < nactive; a++)
-		{
-			EcConnection	   *c = active[a];
-
-			while (!c->failed && c->recv_op >= 0)
+			if (reqs[i].skip)
+				continue;
+			if (reqs[i].unasked)
 			{
-				if (ec_connection_step(c, reqs, look, linger))
-				{
-					if (c->recv_op >= 0)
-						waiting[nwaiting++] = c;
-					break;
-				}
-				if (!ec_connection_retry(c))
-					c->failed = true;
+				reqs[i].unasked = ok = false;
+				reqs[i].result = EC_FAILED;
+				reqs[i].failure = &down;
 			}
+			else if (reqs[i].result == EC_DONE)
+				bytes += reqs[i].found_len;
 		}
-		if (meanwhile)
-		{
-			ec_placement_bar(true);
-			meanwhile(arg);
-			ec_placement_bar(false);
-			meanwhile = NULL;
-			deadline = ec_deadline_in(ec_guc_timeout);
-			continue;
-		}
-		if (nwaiting == 0)
-			break;
-		if ((flags & EC_RENEW_DEADLINE) && waiting[0]->progress > 0)
-			waiting[0]->retried = true; /* too late to ask anew */
-		if ((flags & EC_RENEW_DEADLINE) && waiting[0]->progress >= RENEW_BYTES)
-		{
-			deadline = ec_deadline_in(ec_guc_timeout);
-			waiting[0]->progress = 0;
-		}
-		if (ec_deadline_left(deadline) == 0)
-		{
-			for (int w = 0; w < nwaiting; w++)
-				ec_socket_fail(waiting[w], true,
-							 waiting[w]->state == EC_CONNECTION_HANDSHAKE ?
-							 "no TLS handshake within %d ms" : "no answer within %d ms",
-							 ec_guc_timeout);
-			break;
-		}
-		wait_for(waiting, nwaiting, deadline);
-	}
-
-	for (int a = 0; a < nactive; a++)
-	{
-		const EcFailure *failure = active[a]->recv_op < 0 ? NULL
-			: ec_failure_copy(&active[a]->failure);
-
-		for (int i = active[a]->recv_op; i >= 0; i = reqs[i].next)
-		{
-			reqs[i].result = EC_FAILED;
-			reqs[i].failure = failure;
-		}
-		ok &= ec_connection_end(active[a]);
+		if (asked > 0)
+			most = (int) Max(Min(PIECE_BYTES / (bytes / asked + 1), PIECE_MOST), 1);
+		if (longest_us)
+			*longest_us = Max(*longest_us, ec_deadline_in(0) - start);
+		deadline = ec_deadline_in(ec_guc_timeout);
 	}
 	return ok;
 }
 
 /*
- * The same for requests to set markers, with which the caller invalidates documents: those that
- * are not EC_FAILED afterwards carry a marker, or are gone.  Returns whether all do.
- * Throws out of memory, too.
+ * A server that is out of memory may refuse even a marker: then the key must go.  Returns
+ * whether all have.  Throws out of memory, too.
  */
-bool
-ec_exchange_marks(EcRequest *reqs, int nreqs, EcDeadline deadline, void (*meanwhile) (void *arg), void *arg)
+static bool
+delete_refused(EcRequest *reqs, int nreqs)
 {
-	bool		ok = ec_exchange_meanwhile(reqs, nreqs, deadline, 0, meanwhile, arg);
-	bool		refused = false;
-	EcRequest	   *deletes;
+	EcRequest  *deletes = palloc(nreqs * sizeof(EcRequest));
+	bool		ok;
 
-	for (int i = 0; i < nreqs; i++)
-		refused |= !reqs[i].skip && reqs[i].result == EC_REFUSED;
-	if (!refused)
-		return ok;
-
-	/* a server out of memory may refuse even a marker; then the key must go */
-	deletes = palloc(nreqs * sizeof(EcRequest));
 	memcpy(deletes, reqs, nreqs * sizeof(EcRequest));
 	for (int i = 0; i < nreqs; i++)
 	{
@@ -274,7 +210,7 @@ ec_exchange_marks(EcRequest *reqs, int nreqs, EcDeadline deadline, void (*meanwh
 		deletes[i].quiet = false;
 		deletes[i].value = NULL;
 	}
-	ok &= ec_exchange(deletes, nreqs, ec_deadline_in(ec_guc_timeout), 0);
+	ok = ec_exchange(deletes, nreqs, ec_deadline_in(ec_guc_timeout), 0);
 	for (int i = 0; i < nreqs; i++)
 		if (!deletes[i].skip && deletes[i].result == EC_FAILED)
 		{
@@ -286,48 +222,84 @@ ec_exchange_marks(EcRequest *reqs, int nreqs, EcDeadline deadline, void (*meanwh
 }
 
 /*
- * One request that must not be carried out twice, so that it is never asked anew
- * on another connection.  That would be for a kept connection that was closed
- * meanwhile; so where it may have been, or where it still owes answers to ec_exchange_send(),
- * whose errors could be taken for ours, a barrier goes first.  EC_PENDING: it did not come
- * through, and nothing was sent; EC_FAILED: it may have been carried out.
+ * Markers are not confirmed because this process is short of something.  The server is as good
+ * as any, but what it holds of these keys is about to be old: so it is DOWN until its worker
+ * has invalidated them.
+ */
+static void
+down_for_want(EcRequest *reqs, int nreqs)
+{
+	for (int i = 0; i < nreqs; i++)
+		if (!reqs[i].skip && reqs[i].result == EC_FAILED && reqs[i].failure != NULL &&
+			reqs[i].failure->ours && ec_state_of(reqs[i].server) != EC_DOWN)
+			ec_state_down(ec_placement.generation, reqs[i].server, reqs[i].failure->reason);
+}
+
+/*
+ * As ec_exchange_meanwhile(), for requests to set markers by which the caller invalidates
+ * documents: keys whose requests are not EC_FAILED afterwards carry a marker, or are gone.
+ * Returns whether all do.  Throws out of memory, too.
+ */
+bool
+ec_exchange_marks(EcRequest *reqs, int nreqs, EcDeadline deadline,
+				  void (*meanwhile) (void *arg), void *arg)
+{
+	bool		ok = ec_round_run(conns, reqs, nreqs, deadline, 0, 0, meanwhile, arg);
+	bool		refused = false;
+
+	for (int i = 0; i < nreqs; i++)
+		refused |= !reqs[i].skip && reqs[i].result == EC_REFUSED;
+	if (refused)
+		ok &= delete_refused(reqs, nreqs);
+	if (!ok)
+		down_for_want(reqs, nreqs);
+	return ok;
+}
+
+/*
+ * One request that must not be carried out twice, so that it is never asked anew on another
+ * connection.  Other requests are, since a kept connection may have been closed meanwhile.
+ * Here a barrier goes first where that may be, or where the connection still owes answers to
+ * ec_exchange_send(), whose errors could be taken for this request's.
+ *
+ * EC_PENDING: the barrier did not come through, and nothing was sent; EC_FAILED: the request
+ * may have been carried out.  Throws what ec_exchange() throws.
  */
 void
 ec_exchange_once(EcRequest *req)
 {
 	EcDeadline	deadline = ec_deadline_in(ec_guc_timeout);
 	char		request[EC_REQUEST_MAX];
-	EcRequest		barrier = {.kind = EC_REQUEST_COMMAND, .server = req->server, .key = request};
+	EcRequest	barrier = {.kind = EC_REQUEST_COMMAND,.server = req->server,.key = request};
 
 	barrier.keylen = (int) ec_wire_barrier(request);
 	req->result = EC_PENDING;
-	req->once = true;
-	if (ec_connection_is_idle(&conns[req->server]) || ec_exchange(&barrier, 1, deadline, 0))
-		(void) ec_exchange(req, 1, deadline, 0);
+	if (ec_connection_is_clear(&conns[req->server]) || ec_exchange(&barrier, 1, deadline, 0))
+		(void) ec_exchange(req, 1, deadline, EC_NO_RETRY);
 	else
 		req->failure = barrier.failure;
 }
 
 /*
- * Send requests over connections that are open, quietly, and do not wait: what
- * is answered all the same, the next exchange finds in front of its own.  Only
- * for what may as well be lost or come late: stores and removals that carry a
- * token.  Ops that were sent are EC_DONE, the others EC_FAILED.
+ * Send requests over connections that are open, silently, and do not wait: what the server
+ * answers all the same, the next exchange finds in front of its own answers.  Only for what
+ * may as well be lost or come late: stores and removals that carry a token.  Requests that
+ * were sent are EC_DONE, the others EC_FAILED.
  *
- * For the COMMIT callback: never throws, allocates or serves an interrupt; waits
- * only for the kernel to take the bytes, and not beyond the deadline.
+ * For the COMMIT callback: never throws, allocates or serves an interrupt; waits only for the
+ * kernel to take the bytes, and not beyond the deadline.
  */
 void
 ec_exchange_send(EcRequest *reqs, int nreqs, EcDeadline deadline)
 {
+	Assert(ec_topology_is_entered());
 	for (int i = 0; i < nreqs; i++)
 	{
-		EcConnection	   *c = &conns[reqs[i].server];
-		int			first = i;
+		EcConnection *c = &conns[reqs[i].server];
 
-		/* chain up those for this connection */
 		if (reqs[i].skip || reqs[i].result != EC_PENDING)
 			continue;
+		/* chain up those for this connection */
 		for (int j = i, last = -1; j < nreqs; j++)
 		{
 			if (reqs[j].skip || reqs[j].server != reqs[i].server)
@@ -338,60 +310,74 @@ ec_exchange_send(EcRequest *reqs, int nreqs, EcDeadline deadline)
 				reqs[last].next = j;
 			last = j;
 		}
+		/* one that is not ready would have to be opened, which throws, allocates and waits */
 		if (!ec_connection_is_ready(c))
 			continue;
-		ec_connection_begin(c, reqs[i].server);
-		c->send_op = first;
-		c->quiet = true;
-		while (ec_connection_write(c, reqs) && ec_socket_wants_write(c))
+		ec_connection_begin(c, reqs[i].server, reqs, i, EC_ASK_SILENT, EC_RETRY_NEVER);
+		while (ec_connection_write(c) != EC_STEP_FAILED && ec_connection_wants_write(c))
 		{
 			struct pollfd p = {.fd = c->fd,.events = POLLOUT};
 
 			if (ec_deadline_left(deadline) == 0)
-				ec_socket_fail(c, true, "no room to send within %d ms", ec_guc_timeout);
-			if (c->failed)
+			{
+				ec_socket_fail(c, "no room to send within %d ms", ec_guc_timeout);
+				c->failure.timed_out = true;
 				break;
+			}
 			(void) poll(&p, 1, ec_deadline_left(deadline));
 		}
-		c->quiet = false;
 		if (!ec_connection_end(c))
 			continue;
-		for (int j = first; j >= 0; j = reqs[j].next)
+		for (int j = i; j >= 0; j = reqs[j].next)
 			reqs[j].result = EC_DONE;
 	}
 }
 
 /*
- * Send one request of another kind and hand each line of its answer to the
- * callback, up to the line that ends it.  The deadline starts anew with every
- * RENEW_BYTES that arrive.  EC_DONE: answered to the end; EC_REFUSED: the server does
- * not do this (now); EC_FAILED: it is DOWN; *failure says why, unless it is NULL.  Throws what the callback and CHECK_FOR_INTERRUPTS throw.
+ * Send one request of another kind and hand each line of its answer to the callback, unless
+ * that is NULL, up to the line that ends the answer.
+ *
+ * EC_DONE: answered to the end; EC_REFUSED: the server does not do this (now); EC_FAILED: it
+ * is DOWN.  *failure says why, unless it is NULL.  Throws what the callback and ec_exchange()
+ * throw.
  */
 EcResult
 ec_exchange_command(int server, const char *request, size_t len, EcLineCallback callback,
 					void *arg, EcFailure *failure)
 {
-	EcRequest		req = {.kind = EC_REQUEST_COMMAND, .server = server};
+	EcRequest	req = {.kind = EC_REQUEST_COMMAND,.server = server};
 
 	req.key = request;
 	req.keylen = (int) len;
 	req.callback = callback;
 	req.arg = arg;
-	(void) ec_exchange(&req, 1, ec_deadline_in(ec_guc_timeout), EC_RENEW_DEADLINE);
-	if (failure && req.failure)
-		*failure = *req.failure;
+	ec_exchange_list(&req, ec_deadline_in(COMMAND_MS), failure);
 	return req.result;
 }
 
 /*
- * Have the server forget every item that it holds.  EC_DONE: confirmed;
- * EC_REFUSED and EC_FAILED as above.
+ * As ec_exchange_command(), for an answer that may be long: the request has a limit of its
+ * own.  The deadline starts anew as long as the answer does not trickle, up to last.
+ */
+void
+ec_exchange_list(EcRequest *req, EcDeadline last, EcFailure *failure)
+{
+	Assert(req->kind == EC_REQUEST_COMMAND);
+	(void) ec_round_run(conns, req, 1, Min(ec_deadline_in(ec_guc_timeout), last), last, 0, NULL,
+						NULL);
+	if (failure && req->failure)
+		*failure = *req->failure;
+}
+
+/*
+ * Have the server forget every item that it holds.  EC_DONE: confirmed; EC_REFUSED and
+ * EC_FAILED as ec_exchange_command() has them.  Throws what ec_exchange() throws.
  */
 EcResult
 ec_exchange_flush(int server)
 {
 	char		request[EC_REQUEST_MAX];
-	EcRequest		req = {.kind = EC_REQUEST_FLUSH, .server = server, .key = request};
+	EcRequest	req = {.kind = EC_REQUEST_FLUSH,.server = server,.key = request};
 
 	req.keylen = (int) ec_wire_flush(request);
 	(void) ec_exchange(&req, 1, ec_deadline_in(ec_guc_timeout), 0);

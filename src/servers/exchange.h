@@ -10,13 +10,8 @@
 #ifndef ECHOCACHE_SERVERS_EXCHANGE_H
 #define ECHOCACHE_SERVERS_EXCHANGE_H
 
-#include "fmgr.h"
-
 #include "deadline.h"
 #include "net/request.h"
-
-/* A flag of ec_exchange */
-#define EC_RENEW_DEADLINE	0x01	/* with every piece that arrives; one server only */
 
 extern void ec_exchange_init(void);
 extern int	ec_exchange_disconnect(void);
@@ -24,12 +19,15 @@ extern void ec_exchange_at_xact_end(void);
 extern bool ec_exchange(EcRequest *reqs, int nreqs, EcDeadline deadline, int flags);
 extern bool ec_exchange_meanwhile(EcRequest *reqs, int nreqs, EcDeadline deadline, int flags,
 								  void (*meanwhile) (void *arg), void *arg);
+extern bool ec_exchange_pieces(EcRequest *reqs, int nreqs, EcDeadline deadline,
+							   int64 *longest_us);
 extern bool ec_exchange_marks(EcRequest *reqs, int nreqs, EcDeadline deadline,
 							  void (*meanwhile) (void *arg), void *arg);
 extern void ec_exchange_once(EcRequest *req);
 extern void ec_exchange_send(EcRequest *reqs, int nreqs, EcDeadline deadline);
 extern EcResult ec_exchange_command(int server, const char *request, size_t len,
 									EcLineCallback callback, void *arg, EcFailure *failure);
+extern void ec_exchange_list(EcRequest *req, EcDeadline last, EcFailure *failure);
 extern EcResult ec_exchange_flush(int server);
 
 #endif							/* ECHOCACHE_SERVERS_EXCHANGE_H */

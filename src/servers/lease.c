@@ -42,6 +42,7 @@
 #include "servers/exchange.h"
 #include "servers/lease.h"
 #include "servers/placement.h"
+#include "servers/round.h"
 #include "servers/state.h"
 #include "servers/topology.h"
 #include "shmem.h"
@@ -233,8 +234,7 @@ put(EcDatabase *db, int server, EcLeaseKind kind, Item *item)
 	req.mode = add ? 'E' : 0;
 	req.ttl = KEEP_S;
 	req.token = item->token;
-	req.once = true;
-	(void) ec_exchange(&req, 1, ec_deadline_in(patience(db, server)), 0);
+	(void) ec_exchange(&req, 1, ec_deadline_in(patience(db, server)), EC_NO_RETRY);
 	if (req.result == EC_DONE && add)
 	{
 		item->result = EC_DONE;

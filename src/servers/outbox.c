@@ -3,10 +3,9 @@
  * outbox.c
  *	  The durable list of keys that a server still holds against the truth.
  *
- * A transaction that cannot confirm its markers on a server, because that is
- * DOWN, writes one row for each such key into echocache.outbox, as part of itself.
- * Rows are never merged, nor left out because one is there: the worker may just
- * have dealt with that one.
+ * A transaction that cannot confirm its markers on a server, because that is DOWN, writes one
+ * row for each such key into echocache.outbox, as part of itself. Rows are never merged, nor
+ * left out because one is there: the worker may just have dealt with that one.
  *
  * Each server has an outbox lock.  A writer takes it in share mode, as its last
  * lock, before it reads the state DOWN that makes it write rows, and keeps it to
@@ -126,13 +125,13 @@ ec_outbox_is_free(const char *server, EcOutboxHolder *holder)
 }
 
 /*
- * Note a key, or with NULL the whole document, in the current transaction,
- * whatever the role's privileges are.  The caller holds the outbox lock.
+ * Note a key, or with NULL the whole document, in the current transaction, whatever the role's
+ * privileges are.  The caller holds the outbox lock.
  */
 void
 ec_outbox_add(const char *server, const char *document, const char *key, int keylen)
 {
-	Relation	rel = table_open(ec_catalog_relation("outbox"), RowExclusiveLock);
+	Relation	rel = ec_catalog_open(EC_CATALOG_OUTBOX, RowExclusiveLock);
 	Datum		values[Natts_outbox];
 	bool		nulls[Natts_outbox] = {false};
 	int64		id;
@@ -162,7 +161,7 @@ ec_outbox_add(const char *server, const char *document, const char *key, int key
 List *
 ec_outbox_read(const char *server, int limit)
 {
-	Relation	rel = table_open(ec_catalog_relation("outbox"), AccessShareLock);
+	Relation	rel = ec_catalog_open(EC_CATALOG_OUTBOX, AccessShareLock);
 	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
 	HeapTuple	tuple;
 	List	   *rows = NIL;
@@ -202,7 +201,7 @@ compare_ids(const ListCell *a, const ListCell *b)
 void
 ec_outbox_delete(List *rows)
 {
-	Relation	rel = table_open(ec_catalog_relation("outbox"), RowExclusiveLock);
+	Relation	rel = ec_catalog_open(EC_CATALOG_OUTBOX, RowExclusiveLock);
 	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
 	HeapTuple	tuple;
 

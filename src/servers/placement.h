@@ -13,13 +13,13 @@
 #include "protocol/key.h"
 #include "shmem.h"
 
-/* This backend's copy of the topology; by placement.c. */
+/* This backend's copy of the topology; written by placement.c, and by socket.c where it says. */
 typedef struct EcPlacement
 {
 	uint64		generation;		/* 0: none yet */
 	bool		enabled;
 	int			nservers;
-	EcServer   *server;
+	EcServer   *server;			/* its counters and last_error mean nothing */
 	char		prefix[EC_PREFIX_MAX + 1];	/* of this database's keys */
 	bool		has_slot;		/* that is its slot's; else the database has none yet */
 } EcPlacement;

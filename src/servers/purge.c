@@ -1,15 +1,18 @@
 /*-------------------------------------------------------------------------
  *
  * purge.c
- *	  Invalidate every key with a given head from a server.
+ *	  Invalidate every key with a given head on a server.
  *
- * The table cannot tell which keys a server holds: those of rows that are gone
- * are not in it.  So the server itself is asked, by "lru_crawler metadump hash",
- * which is complete: a key that stays where it is throughout is listed.
- * Whatever is stored meanwhile went through the fence or a fill and is right.
+ * The table cannot tell which keys a server holds: those of rows that are gone are not in it.
+ * So the server itself is asked, by "lru_crawler metadump hash".  The list is complete: a key
+ * that stays where it is throughout is in it.  Whatever is stored meanwhile went through the
+ * fence or a fill and is right.
  *
- * The deletes are unconditional; one that is applied late costs a miss, or a
- * marker whose holder then stores nothing.
+ * The deletes are unconditional.  One that is applied late costs a miss, or a marker whose
+ * holder then stores nothing.
+ *
+ * The caller is in the topology.  No lock is needed here; why none of the keys that are found
+ * is of a newer document than the caller means is for the caller to know.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -17,9 +20,6 @@
  */
 #include "postgres.h"
 
-#include "miscadmin.h"
-#include "pgstat.h"
-#include "utils/memutils.h"
 
 #include "deadline.h"
 #include "guc.h"
@@ -33,6 +33,18 @@
 #define PURGE_BYTES		(32 * 1024 * 1024)
 #define PURGE_BATCH		1000
 
+/*
+ * A server that invents keys must come to an end, and one that has millions must not be cut
+ * off.  So a list may have twice as many keys as the server says that it has, each in the
+ * longest line that there is, and some that come meanwhile.  Since what it says may be invented
+ * as well, there is a limit in time, in which a slow machine lists tens of millions.  A purge
+ * that meets it has removed what it has seen; the worker goes on from there.
+ */
+#define MOST_KEYS		UINT64CONST(10000000000)
+#define LINE_BYTES		1024
+#define SPARE_BYTES		(32 * 1024 * 1024)
+#define LIST_MS			(10 * 60 * 1000)
+
 /* How long to wait before a server whose crawler was busy is asked again. */
 #define CRAWLER_NAP_MS	5
 
@@ -42,14 +54,18 @@ typedef struct Collected
 	char	   *keys;			/* each a length byte and the key */
 	size_t		len;
 	size_t		size;
-	int64		n;
-	bool		full;
+	bool		full;			/* there were more */
 } Collected;
 
 /* What ec_purge_on_batch() was told: a purge may take long, and other things must go on. */
 static void (*after_batch) (void) = NULL;
 
 static bool collect(const EcReply *line, void *arg);
+static bool take_count(const EcReply *line, void *arg);
+static bool list_keys(int server, int patience_ms, EcDeadline last, EcLineCallback callback,
+					  void *arg, EcFailure *failure);
+static bool delete_keys(int server, const Collected *found, int64 *removed,
+						EcFailure *failure);
 
 /* Have this called between the batches of each purge of this process. */
 void
@@ -58,7 +74,7 @@ ec_purge_on_batch(void (*callback) (void))
 	after_batch = callback;
 }
 
-/* A line of the dump: keep the key if it has one of the heads. */
+/* A line of the dump: keep the key if it has one of the heads.  Throws out of memory. */
 static bool
 collect(const EcReply *line, void *arg)
 {
@@ -91,97 +107,130 @@ collect(const EcReply *line, void *arg)
 		found->keys[found->len++] = (char) len;
 		memcpy(found->keys + found->len, key, len);
 		found->len += len;
-		found->n++;
 		break;
 	}
 	return true;
 }
 
+/* A line of "stats": how many keys does the server say that it has? */
+static bool
+take_count(const EcReply *line, void *arg)
+{
+	const char	name[] = "curr_items ";
+	size_t		skip = strlen(name);
+	uint64		n = 0;
+
+	if (line->kind != EC_REPLY_STAT || line->text_len <= skip ||
+		memcmp(line->text, name, skip) != 0)
+		return true;
+	for (size_t i = skip; i < line->text_len && n < MOST_KEYS; i++)
+	{
+		if (line->text[i] < '0' || line->text[i] > '9')
+			break;
+		n = n * 10 + (line->text[i] - '0');
+	}
+	*(uint64 *) arg = Min(n, MOST_KEYS);
+	return false;
+}
+
 /*
- * Ask the server for its keys: a line EC_REPLY_DUMP for each.  The crawler serves
- * one at a time: while it is busy for somebody else, ask again, for as long as
- * patience_ms.  false: the server failed or does not tell, *failure says why.  Throws what the callback throws, and for
- * interrupts.
+ * Ask the server for its keys, until last: a line EC_REPLY_DUMP for each.  The crawler serves
+ * one client at a time; while it is busy for another one, ask again, for as long as
+ * patience_ms.  false: the server failed or does not tell, *failure says why.  Throws what the
+ * callback throws, and for interrupts.
  */
-bool
-ec_purge_list_keys(int server, int patience_ms, EcLineCallback callback, void *arg,
-				   EcFailure *failure)
+static bool
+list_keys(int server, int patience_ms, EcDeadline last, EcLineCallback callback, void *arg,
+		  EcFailure *failure)
 {
 	char		request[EC_REQUEST_MAX];
-	size_t		len = ec_wire_metadump(request);
-	EcDeadline	deadline = ec_deadline_in(patience_ms);
+	size_t		len = ec_wire_stats(request, NULL);
+	EcDeadline	patience = ec_deadline_in(patience_ms);
+	uint64		count = 0;
 
+	if (ec_exchange_command(server, request, len, take_count, &count, failure) == EC_FAILED)
+		return false;
+	len = ec_wire_metadump(request);
 	for (;;)
 	{
-		switch (ec_exchange_command(server, request, len, callback, arg, failure))
-		{
-			case EC_DONE:
-				return true;
-			case EC_FAILED:
-				return false;
-			default:
-				break;
-		}
-		if (ec_deadline_left(deadline) == 0)
+		EcRequest	req = {.kind = EC_REQUEST_COMMAND,.server = server,.key = request};
+
+		req.keylen = (int) len;
+		req.callback = callback;
+		req.arg = arg;
+		req.limit = SPARE_BYTES + 2 * count * LINE_BYTES;
+		ec_exchange_list(&req, last, failure);
+		if (req.result == EC_DONE)
+			return true;
+		if (req.result == EC_FAILED || ec_deadline_left(patience) == 0)
 			return false;
 		ec_deadline_nap(CRAWLER_NAP_MS);
 	}
 }
 
+/* Ask the server for its keys: see list_keys(). */
+bool
+ec_purge_list_keys(int server, int patience_ms, EcLineCallback callback, void *arg,
+				   EcFailure *failure)
+{
+	return list_keys(server, patience_ms, ec_deadline_in(LIST_MS), callback, arg, failure);
+}
+
+/* Delete the keys that were collected.  false: the server failed, *failure says why. */
+static bool
+delete_keys(int server, const Collected *found, int64 *removed, EcFailure *failure)
+{
+	EcRequest  *reqs = palloc(PURGE_BATCH * sizeof(EcRequest));
+	const char *p = found->keys;
+	bool		ok = true;
+
+	while (ok && p < found->keys + found->len)
+	{
+		int			n = 0;
+
+		while (n < PURGE_BATCH && p < found->keys + found->len)
+		{
+			int			len = (unsigned char) *p++;
+
+			ec_request_init(&reqs[n++], EC_REQUEST_DELETE, server, p, len);
+			p += len;
+		}
+		ok = ec_exchange(reqs, n, ec_deadline_in(ec_guc_timeout), 0);
+		for (int i = 0; i < n; i++)
+		{
+			*removed += ok && reqs[i].result == EC_DONE;
+			if (reqs[i].failure)
+				*failure = *reqs[i].failure;
+		}
+		if (after_batch)
+			after_batch();
+	}
+	pfree(reqs);
+	return ok;
+}
+
 /*
- * Remove every key that begins with one of the heads.  true: confirmed, there
- * is none left but what was stored since; *removed grows by how many there were.
- * false: the server failed or does not tell its keys, *failure says why.  Throws only for interrupts and out of memory.
+ * Remove every key that begins with one of the heads.  true: confirmed, there is none left but
+ * what was stored since; *removed grows by how many there were.  false: the server failed or
+ * does not tell its keys, *failure says why.  Throws only for interrupts and out of memory.
  */
 bool
 ec_purge(int server, List *heads, int64 *removed, EcFailure *failure)
 {
 	Collected	found = {.heads = heads,.size = 64 * 1024};
-	EcRequest	   *reqs = NULL;
-	bool		ok = true;
+	EcDeadline	last = ec_deadline_in(LIST_MS);
+	bool		ok;
 
 	if (heads == NIL)
 		return true;
 	found.keys = palloc(found.size);
 	do
 	{
-		const char *p;
-
 		found.len = 0;
-		found.n = 0;
 		found.full = false;
-		ok = ec_purge_list_keys(server, ec_guc_timeout, collect, &found, failure);
-		if (ok && reqs == NULL && found.n > 0)
-			reqs = palloc0(PURGE_BATCH * sizeof(EcRequest));
-		p = found.keys;
-		while (ok && p < found.keys + found.len)
-		{
-			int			n = 0;
-
-			while (n < PURGE_BATCH && p < found.keys + found.len)
-			{
-				EcRequest	   *req = &reqs[n++];
-
-				req->kind = EC_REQUEST_DELETE;
-				req->server = server;
-				req->keylen = (unsigned char) *p++;
-				req->key = p;
-				p += req->keylen;
-			}
-			ok = ec_exchange(reqs, n, ec_deadline_in(ec_guc_timeout), 0);
-			for (int i = 0; i < n; i++)
-			{
-				*removed += ok && reqs[i].result == EC_DONE;
-				if (reqs[i].failure)
-					*failure = *reqs[i].failure;
-			}
-			if (after_batch)
-				after_batch();
-		}
+		ok = list_keys(server, ec_guc_timeout, last, collect, &found, failure) &&
+			delete_keys(server, &found, removed, failure);
 	} while (ok && found.full);
-
 	pfree(found.keys);
-	if (reqs)
-		pfree(reqs);
 	return ok;
 }

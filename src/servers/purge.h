@@ -1,24 +1,22 @@
 /*-------------------------------------------------------------------------
  *
  * purge.h
- *	  Invalidate every key with a given head from a server.
+ *	  Invalidate every key with a given head on a server.
  *
  * Copyright (c) 2026, echocache developers
  *
  *-------------------------------------------------------------------------
  */
-#ifndef ECHOCACHE_PURGE_H
-#define ECHOCACHE_PURGE_H
+#ifndef ECHOCACHE_SERVERS_PURGE_H
+#define ECHOCACHE_SERVERS_PURGE_H
 
 #include "nodes/pg_list.h"
 
 #include "net/request.h"
-
-
 
 extern bool ec_purge_list_keys(int server, int patience_ms, EcLineCallback callback, void *arg,
 							   EcFailure *failure);
 extern void ec_purge_on_batch(void (*callback) (void));
 extern bool ec_purge(int server, List *heads, int64 *removed, EcFailure *failure);
 
-#endif							/* ECHOCACHE_PURGE_H */
+#endif							/* ECHOCACHE_SERVERS_PURGE_H */

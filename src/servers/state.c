@@ -3,9 +3,9 @@
  * state.c
  *	  States of servers, for each database: UP, DOWN, RECOVERING or UNOWNED.
  *
- * A state is one word with an epoch (shmem.h).  Any process makes a server DOWN when an exchange
- * fails; only the database's worker makes it anything else, by compare-and-swap on the word that
- * it has seen.
+ * A state is one word with an epoch (shmem.h).  Any process makes a server DOWN when an
+ * exchange fails; only the database's worker makes it anything else, by compare-and-swap on
+ * the word that it has seen.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -32,9 +32,9 @@
 static bool make_down(EcDatabase *db, int server);
 
 /*
- * This database's slot, or NULL when its worker has not claimed one yet; the
- * launcher is then told.  Slots are claimed and freed under the lock; the oid
- * is checked without it, which at worst sees a slot a moment too late.
+ * This database's slot, or NULL when its worker has not claimed one yet; the launcher is then
+ * told.  Slots are claimed and freed under the lock; the oid is checked without it, which at
+ * worst sees a slot a moment too late.
  */
 EcDatabase *
 ec_state_database(void)

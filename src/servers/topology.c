@@ -330,9 +330,9 @@ ec_topology_resolve_names(void)
 /* ---------------------------------------------------------------- entering */
 
 /*
- * Enter the current topology: from here to ec_topology_leave() it stays the
- * one that counts for this process, since nobody trusts a later one before all have left it.
- * Returns its generation.  Throws out of memory only, with nothing entered.
+ * Enter the current topology: from here to ec_topology_leave() it stays the one that counts for
+ * this process, since nobody trusts a later one before all have left it. Returns its
+ * generation.  Throws out of memory only, with nothing entered.
  */
 uint64
 ec_topology_enter(void)
@@ -400,7 +400,7 @@ ec_topology_without_launcher(void)
 		return;
 	ereport(LOG,
 			(errmsg("echocache: the launcher has not started"),
-			 errdetail("No document is cached.  Commits invalidate what memcached still has."),
+			 errdetail("No document is read from the cache.  Commits go on as with a launcher."),
 			 errhint("Perhaps max_worker_processes is too small."),
 			 errhidestmt(true), errhidecontext(true)));
 }

@@ -21,6 +21,7 @@
 #include "attachments/attachment.h"
 #include "commit/invalidate.h"
 #include "commit/locks.h"
+#include "commit/pending.h"
 #include "deadline.h"
 #include "guc.h"
 #include "net/request.h"
@@ -33,6 +34,7 @@
 #include "sql/admin.h"
 #include "sql/batch.h"
 #include "sql/support.h"
+#include "worker/database.h"
 
 PG_FUNCTION_INFO_V1(echocache_check_install);
 PG_FUNCTION_INFO_V1(echocache_is_available);
@@ -44,8 +46,9 @@ PG_FUNCTION_INFO_V1(echocache_purge);
 static bool try_op(EcRequest *req);
 
 /*
- * The script of the extension calls this before it makes anything: the schema of its own must
- * not be there, since whoever made it could have put anything into it.
+ * The script of the extension calls this before it makes anything.  The schema of its own must
+ * not be there, since whoever made it could have put anything into it.  And there must be a
+ * slot for the database, as far as that is known: databases claim theirs a moment later.
  */
 Datum
 echocache_check_install(PG_FUNCTION_ARGS)
@@ -57,6 +60,12 @@ echocache_check_install(PG_FUNCTION_ARGS)
 				 errdetail("The extension makes a schema of this name for its tables."),
 				 errhint("Drop or rename that schema, and run CREATE EXTENSION echocache, with "
 						 "SCHEMA and another name for its functions if need be.")));
+	if (ec_shmem != NULL && !ec_database_has_room())
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("too many databases have the extension \"echocache\""),
+				 errdetail("There can be %d in a cluster.", EC_MAX_DATABASES),
+				 errhint("Drop the extension where it is not needed.")));
 	PG_RETURN_VOID();
 }
 
@@ -176,15 +185,16 @@ echocache_purge(PG_FUNCTION_ARGS)
 	int64		removed = 0;
 
 	ec_shmem_require();
-	tables = ec_attachment_tables(name);
-	if (tables == NIL)
-		(void) ec_attachment_require(name);	/* throws */
+	while ((tables = ec_attachment_tables(name)) == NIL)
+		(void) ec_attachment_require(name);	/* throws, unless it has come just now */
 	relid = linitial_oid(tables);
 	PreventCommandDuringRecovery(function);
 	(void) ec_locks_attachment(relid, EC_LOCK_ATTACHMENT_INVALIDATE, true);
 	ec_batch_topology(function);
-	if (ec_invalidate_all(name, &removed, true))
+	if (ec_invalidate_all(name, &removed, false))
 		ec_locks_release_attachment(relid, EC_LOCK_ATTACHMENT_INVALIDATE);
+	else
+		ec_pending_purge(name);
 	ec_topology_leave();
 	PG_RETURN_INT64(removed);
 }

@@ -207,16 +207,29 @@ ec_batch_exchange(EcRequest *reqs, int n)
 /*
  * Read the rows with these distinct ids as they are now: the snapshot has every commit that
  * came before.  false: not now, since the builder needs a lock whose holder may be waiting for
- * one of ours.  Throws what the query, or the builder, throws.
+ * one of ours.  Throws what the query, or the builder, throws, and 55000 when the topology is
+ * another one afterwards.
  */
 bool
 ec_batch_fetch(EcBatch *batch, EcRow *rows, int n)
 {
+	uint64		generation = ec_placement_generation();
+	bool		read = true;
+
+	/* the owner's code may take its time, and everybody waits for who is in an older generation */
+	ec_topology_leave();
 	if (n > 0 && batch->att->function_name)
-		return ec_build_may_store(batch->att) &&
+		read = ec_build_may_store(batch->att) &&
 			ec_fetch_guarded(batch->att, rows, n, false) == EC_FETCH_DONE;
-	ec_fetch(batch->att, rows, n, GetLatestSnapshot(), true);
-	return true;
+	else
+		ec_fetch(batch->att, rows, n, GetLatestSnapshot(), true);
+	(void) ec_placement_enter_always();
+	if (ec_placement_generation() != generation)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the cache was configured anew while %s was running", batch->function),
+				 errhint("Run it again.")));
+	return read;
 }
 
 /*

@@ -22,6 +22,7 @@
 #include "shmem.h"
 #include "sql/stats.h"
 #include "sql/support.h"
+#include "worker/database.h"
 
 PG_FUNCTION_INFO_V1(echocache_servers_internal);
 PG_FUNCTION_INFO_V1(echocache_stats_internal);
@@ -35,6 +36,7 @@ echocache_servers_internal(PG_FUNCTION_ARGS)
 	Tuplestorestate *rows = ec_support_begin_rows(fcinfo, &desc);
 	EcDatabase *db = ec_state_database();
 	EcServer   *servers = palloc(sizeof(EcServer) * EC_MAX_SERVERS);
+	bool		full = db == NULL && !ec_database_has_room();
 	bool		enabled;
 	int			n;
 
@@ -69,6 +71,12 @@ echocache_servers_internal(PG_FUNCTION_ARGS)
 		{
 			values[6] = CStringGetTextDatum(s->last_error);
 			values[7] = TimestampTzGetDatum(s->last_error_at);
+		}
+		if (full)
+		{
+			values[6] = CStringGetTextDatum(psprintf(EC_DATABASE_NO_ROOM, EC_MAX_DATABASES));
+			nulls[6] = false;
+			nulls[7] = true;
 		}
 		tuplestore_putvalues(rows, desc, values, nulls);
 	}

@@ -45,6 +45,7 @@ static void remember_topology(EcVerify *verify);
 static bool collect(const EcReply *line, void *arg);
 static uint64 next_random(EcVerify *verify);
 static void find_ids_of(void *arg);
+static void forget_ids_of_other_keys(EcVerify *verify, EcVerifyKey *keys, int n);
 
 /* What the keys depend on; the topology is entered. */
 static void
@@ -175,9 +176,8 @@ ec_verify_keys_compare(const void *a, const void *b)
 }
 
 /*
- * Whose documents are these?  The id of a key is the one that we would make that very
- * key of; there is none in a key that has another writing of an id (an upper-case
- * uuid), or no id at all.  Throws what the column's type throws for the latter.
+ * Whose documents are these?  There is no id in a key that has another writing of an id (an
+ * upper-case uuid), or no id at all.  Throws what the column's type throws for the latter.
  */
 static void
 find_ids_of(void *arg)
@@ -189,7 +189,6 @@ find_ids_of(void *arg)
 	{
 		EcVerifyKey *key = &range->keys[i];
 		char		bytes[EC_KEY_MAX + 1];
-		char		again[EC_KEY_MAX];
 		int			headlen = range->verify->headlen;
 		int			len = ec_key_decode(bytes, key->key + headlen, key->keylen - headlen);
 		size_t		idlen = len;
@@ -201,11 +200,29 @@ find_ids_of(void *arg)
 			(converted = ec_encoding_from_utf8(bytes, &idlen)) == NULL)
 			continue;
 		id = pnstrdup(converted, idlen);
-		if (strcmp(ec_column_canonical(att, &att->key, id), id) == 0 &&
-			ec_attachment_key(att, id, again) == key->keylen &&
-			memcmp(again, key->key, key->keylen) == 0)
+		if (strcmp(ec_column_canonical(att, &att->key, id), id) == 0)
 			key->id = id;
 	}
+}
+
+/*
+ * The id of a key is the one that we would make that very key of.  The topology is entered for
+ * this alone: what find_ids_of() calls may be an owner's code, and take its time.
+ */
+static void
+forget_ids_of_other_keys(EcVerify *verify, EcVerifyKey *keys, int n)
+{
+	ec_batch_topology(verify->batch.function);
+	for (int i = 0; i < n; i++)
+	{
+		char		again[EC_KEY_MAX];
+
+		if (keys[i].id != NULL &&
+			(ec_attachment_key(verify->batch.att, keys[i].id, again) != keys[i].keylen ||
+			 memcmp(again, keys[i].key, keys[i].keylen) != 0))
+			keys[i].id = NULL;
+	}
+	ec_topology_leave();
 }
 
 void
@@ -213,15 +230,17 @@ ec_verify_keys_find_ids(EcVerify *verify, EcVerifyKey *keys, int n)
 {
 	IdRange		range = {verify, keys, n};
 
-	if (ec_act_guarded(find_ids_of, &range))
-		return;
-	range.n = 1;
-	for (int i = 0; i < n; i++)
+	if (!ec_act_guarded(find_ids_of, &range))
 	{
-		range.keys = &keys[i];
-		if (!ec_act_guarded(find_ids_of, &range))
-			keys[i].id = NULL;
+		range.n = 1;
+		for (int i = 0; i < n; i++)
+		{
+			range.keys = &keys[i];
+			if (!ec_act_guarded(find_ids_of, &range))
+				keys[i].id = NULL;
+		}
 	}
+	forget_ids_of_other_keys(verify, keys, n);
 }
 
 /*

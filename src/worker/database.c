@@ -109,6 +109,20 @@ ec_database_find(Oid dboid)
 	return NULL;
 }
 
+/* Has this database a slot, or could it have one? */
+bool
+ec_database_has_room(void)
+{
+	bool		room = false;
+
+	LWLockAcquire(ec_shmem->lock, LW_SHARED);
+	for (int i = 0; i < EC_MAX_DATABASES; i++)
+		room |= ec_shmem->database[i].dboid == MyDatabaseId ||
+			ec_shmem->database[i].dboid == InvalidOid;
+	LWLockRelease(ec_shmem->lock);
+	return room;
+}
+
 /* Give up the slot of a database that is gone, or whose extension is. */
 void
 ec_database_free(Oid dboid)
@@ -124,6 +138,7 @@ ec_database_free(Oid dboid)
 		db->has_next_prefix = db->has_old_prefix = db->owns_prefix = false;
 		/* the next to claim it may have another prefix, and backends still use this one's */
 		ec_shmem->republish = true;
+		ec_shmem->rescans++;	/* that may be one that has found no slot */
 	}
 	for (int i = 0; i < EC_MAX_ATTACHMENTS; i++)
 		if (ec_shmem->slot[i].dboid == dboid)
@@ -207,8 +222,7 @@ ec_database_claim(void)
 		ec_shmem_wake(ec_shmem->launcher_pid);
 	if (db == NULL)
 		ereport(LOG,
-				(errmsg("echocache: more than %d databases have the extension",
-						EC_MAX_DATABASES),
+				(errmsg("echocache: " EC_DATABASE_NO_ROOM, EC_MAX_DATABASES),
 				 errdetail("The documents of database %u are not cached.", MyDatabaseId)));
 	return db;
 }

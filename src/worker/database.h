@@ -14,12 +14,16 @@
 
 #include "shmem.h"
 
+/* Why a database has no slot; for EC_MAX_DATABASES. */
+#define EC_DATABASE_NO_ROOM	"more than %d databases have the extension"
+
 extern void ec_database_rescan_at_commit(void);
 extern void ec_database_at_xact_end(XactEvent event);
 extern void ec_database_ban(Oid dboid);
 extern void ec_database_unban(void);
 extern bool ec_database_is_banned(Oid dboid);
 extern EcDatabase *ec_database_find(Oid dboid);
+extern bool ec_database_has_room(void);
 extern void ec_database_free(Oid dboid);
 extern void ec_database_worker_gone(void);
 extern bool ec_database_has_other_worker(void);

@@ -149,11 +149,11 @@ delete_rows(List *rows)
  * The superuser's own flush would not do.  It may have come before everybody had left older
  * topologies, or before the last transaction ended whose rows are in the outbox, so what it
  * left behind may be outdated.  The worker's flush stands in the purge's place, at the same
- * point of the sequence, and removes all that a purge would.  What is stored later went through the
- * fence or a fill.  A store of before that is still on its way carries the token of a marker
- * that is gone now, and fails.  (memcached compares the token and numbers the new item without
- * a lock that the flush would take: a store that is just between the two survives.  Single
- * keys of the outbox are therefore invalidated all the same.)
+ * point of the sequence, and removes all that a purge would.  What is stored later went
+ * through the fence or a fill.  A store of before that is still on its way carries the token
+ * of a marker that is gone now, and fails.  (memcached compares the token and numbers the new
+ * item without a lock that the flush would take: a store that is just between the two
+ * survives.  Single keys of the outbox are therefore invalidated all the same.)
  *
  * The permission is for one state word.  Nobody has given it for what makes the server
  * RECOVERING the next time.

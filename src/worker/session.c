@@ -15,7 +15,10 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
+#include "catalog/pg_authid.h"
 #include "libpq/pqsignal.h"
+#include "miscadmin.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "tcop/tcopprot.h"
@@ -36,6 +39,7 @@ static const char *const settings[][2] = {
 	{"lock_timeout", "0"},
 	{"idle_in_transaction_session_timeout", "0"},
 	{"transaction_timeout", "0"},
+	{"exit_on_error", "off"},
 	/* what a worker writes has been done already: a standby that is away must not hold it up */
 	{"synchronous_commit", "local"},
 };
@@ -54,6 +58,19 @@ void
 ec_session_settings(void)
 {
 	for (int i = 0; i < lengthof(settings); i++)
-		if (GetConfigOption(settings[i][0], true, false) != NULL)	/* not all are in every version */
+		/* not all are in every version */
+		if (GetConfigOption(settings[i][0], true, false) != NULL)
 			SetConfigOption(settings[i][0], settings[i][1], PGC_SUSET, PGC_S_OVERRIDE);
+	if (!OidIsValid(MyDatabaseId))
+		return;					/* the launcher, to which ALTER DATABASE ... SET does not apply */
+
+	/*
+	 * The session's user, too: a background worker has authenticated as superuser, so
+	 * PostgreSQL lets a database's setting make it another.
+	 */
+	StartTransactionCommand();
+	SetConfigOption("session_authorization", GetUserNameFromId(BOOTSTRAP_SUPERUSERID, false),
+					PGC_SUSET, PGC_S_OVERRIDE);
+	Assert(superuser());
+	CommitTransactionCommand();
 }

@@ -68,8 +68,8 @@ find_reason(int server, char *reason)
 	{
 		wait = !ec_outbox_is_free(ec_placement_name(server), &holder);
 		if (wait && holder.gid[0] != '\0')
-			snprintf(reason, EC_ERROR_MAX, "waiting for prepared transaction \"%s\" in database \"%s\"",
-					 holder.gid, get_database_name(MyDatabaseId));
+			snprintf(reason, EC_ERROR_MAX, "waiting for prepared transaction \"%s\" in database "
+					 "\"%s\"", holder.gid, get_database_name(MyDatabaseId));
 		else if (wait && holder.pid != 0)
 			snprintf(reason, EC_ERROR_MAX, "waiting for the transaction of process %d in database "
 					 "\"%s\"", holder.pid, get_database_name(MyDatabaseId));

@@ -44,7 +44,7 @@ my @clients = (
 my $make_log = '';
 my $make = IPC::Run::start(
 	[ 'make', '-k', '-j2', '-C', $here, "BUILD=$build", 'clients' ],
-	'<', \undef, '>', \$make_log, '2>&1', IPC::Run::timeout(300));
+	'<', \undef, '>', \$make_log, '2>&1', IPC::Run::timeout(1200));
 $ENV{NODE_PATH} = "$build/node_modules";
 
 # Start a client; finish() gives what it said, by id.
@@ -54,7 +54,7 @@ sub start
 	my %run = (client => $client, out => '', err => '');
 
 	$run{handle} = IPC::Run::start([ @{ $client->{run} }, $servers, @ids ],
-		'<', \undef, '>', \$run{out}, '2>', \$run{err}, IPC::Run::timeout(30));
+		'<', \undef, '>', \$run{out}, '2>', \$run{err}, IPC::Run::timeout(120));
 	return \%run;
 }
 
@@ -78,20 +78,34 @@ sub finish
 	return \%said;
 }
 
-# What each client says, two of them at a time: a list of pairs.
+# What each client says, two of them at a time: a list of pairs.  Some take a server that has
+# not answered within half a second for a miss: on a busy machine they are asked again
+# until they have got something for so many of the ids; not so one that looks in the wrong
+# places.
 sub ask
 {
-	my ($clients, $servers, @ids) = @_;
+	my ($clients, $found, $servers, @ids) = @_;
 	my (@running, @said);
+	my $hear = sub {
+		my ($run) = @_;
+		my $client = $run->{client};
+		my $said = finish($run);
+
+		for (2 .. 5)
+		{
+			last if ($client->{alone} && $servers =~ /,/) || $found <= grep { defined $said->{$_}->{text} } @ids;
+			note "$client->{name} is asked again";
+			$said = finish(start($client, $servers, @ids));
+		}
+		push @said, [ $client, $said ];
+	};
 
 	for my $client (@$clients)
 	{
 		push @running, start($client, $servers, @ids);
-		next if @running < 2;
-		my $run = shift @running;
-		push @said, [ $run->{client}, finish($run) ];
+		$hear->(shift @running) if @running >= 2;
 	}
-	push @said, map { [ $_->{client}, finish($_) ] } @running;
+	$hear->($_) for @running;
 	return @said;
 }
 
@@ -176,7 +190,7 @@ $s->run("INSERT INTO session SELECT g, 'title ' || g FROM generate_series(0, $co
 marked($memcached, 'session:7', 'there is a marker');
 misses($memcached, 'session:absent', 'and a key without anything');
 
-for (ask(\@there, $memcached->address . ':1', values %id, '7', 'absent'))
+for (ask(\@there, 1 + keys %id, $memcached->address . ':1', values %id, '7', 'absent'))
 {
 	my ($client, $said) = @$_;
 
@@ -189,9 +203,14 @@ for (ask(\@there, $memcached->address . ':1', values %id, '7', 'absent'))
 my $answer = $s->run('SELECT echocache_get_session(7)');
 like($answer, qr/"title 7"/, 'echocache_get_session answers instead of the marker');
 is_document($_->[1]->{7}, $answer, "$_->[0]->{name}: after that the document")
-  for ask(\@there, $memcached->address . ':1', 7);
+  for ask(\@there, 1, $memcached->address . ':1', 7);
 
 # Down, it is no worse than a miss.
+my %up;
+for my $client (@there)
+{
+	$up{ $client->{name} } = seconds(sub { finish(start($client, $memcached->address . ':1', 'plain', 'odd')) });
+}
 $memcached->stop;
 for my $client (@there)
 {
@@ -199,7 +218,7 @@ for my $client (@there)
 	my $took = seconds(sub { $said = finish(start($client, $memcached->address . ':1', 'plain', 'odd')) });
 
 	is_nothing($said->{$_}, undef, "$client->{name}: so does memcached when it is down") for 'plain', 'odd';
-	cmp_ok($took, '<', 10, "$client->{name}: soon");
+	cmp_ok($took, '<', 10 + 2 * $up{ $client->{name} }, "$client->{name}: soon");
 }
 
 #
@@ -235,7 +254,7 @@ sub placement
 
 		return (grep { $said->{$_}->{text} ne $row{$_} } @got) ? 'wrong documents' : scalar @got;
 	};
-	for (ask(\@there, $hosts, @ids))
+	for (ask(\@there, $count, $hosts, @ids))
 	{
 		my ($client, $said) = @$_;
 		my $n = $found->($said);
@@ -256,7 +275,7 @@ sub placement
 	# A proxy that places as libmemcached does serves those that do not.
 	start_proxy($hosts);
 	is($found->($_->[1]), $count, "$what: $_->[0]->{name} finds all by way of a proxy")
-	  for ask([ grep { $_->{proxy} } @there ], $proxy{address}, @ids);
+	  for ask([ grep { $_->{proxy} } @there ], $count, $proxy{address}, @ids);
 	stop_proxy();
 	return;
 }
@@ -326,11 +345,11 @@ for my $block (@blocks)
 	$server->set('shop.orders:1', '{"id":1}');
 	$server->set('shop.orders:2', 'null');
 	IPC::Run::run([ '/usr/bin/python3', '-' ], '<', \"$program\ndef from_database(id):\n    return f'ask for {id}'\n\nprint([order(id) for id in (1, 2, 3)])\n",
-		'>', \$out, '2>', \$err, IPC::Run::timeout(30));
+		'>', \$out, '2>', \$err, IPC::Run::timeout(120));
 	is("$out$err", "[{'id': 1}, 'ask for 2', 'ask for 3']\n", 'README has a program that reads a document, a marker and a miss');
 	$server->stop;
 	IPC::Run::run([ '/usr/bin/python3', '-' ], '<', \"$program\ndef from_database(id):\n    return f'ask for {id}'\n\nprint(order(1))\n",
-		'>', \$out, '2>', \$err, IPC::Run::timeout(30));
+		'>', \$out, '2>', \$err, IPC::Run::timeout(120));
 	is("$out$err", "ask for 1\n", 'and a server that is down for a miss');
 }
 

@@ -86,5 +86,22 @@ UPDATE session SET title = 'noticed';
 SELECT public.echocache_get_session(1);
 SELECT public.echocache_detach() >= 0 AS detached;
 
+-- A schema of the name of its own: refused, whatever it was made for; nothing is left, and another schema will do.
 SET client_min_messages = warning;
+DROP EXTENSION echocache;
+RESET client_min_messages;
+CREATE SCHEMA echocache;
+CREATE EXTENSION echocache;
+CREATE EXTENSION echocache SCHEMA echocache;
+CREATE EXTENSION echocache SCHEMA public;
+SELECT count(*) FROM pg_proc WHERE proname LIKE 'echocache%' AND pronamespace <> 'install'::regnamespace;
+ALTER SCHEMA echocache RENAME TO mine;
+CREATE EXTENSION echocache SCHEMA mine;
+SELECT mine.echocache_attach('session');
+SELECT name, relation FROM mine.echocache_documents;
+SELECT mine.echocache_detach() >= 0 AS detached;
+
+SET client_min_messages = warning;
+DROP EXTENSION echocache;
+DROP SCHEMA mine;
 DROP SCHEMA install CASCADE;

@@ -91,7 +91,7 @@ $s->run(q{
 sub lives
 {
 	my ($key, $seconds, $name) = @_;
-	$memcached->settled($key);
+	$memcached->settled($key, 0.5);
 	my $ttl = $memcached->ttl($key) // 'missing';
 
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
@@ -279,7 +279,7 @@ for my $size (1024 * 1024 - 1000, 1024 * 1024 - 200, 1024 * 1024 - 100, 1024 * 1
 {
 	$s->run("UPDATE plain SET v = 'before $size' WHERE id = 1");
 	$s->run("UPDATE plain SET v = repeat('y', $size) WHERE id = 1");
-	my $value = $memcached->settled('plain:1') // 'null';
+	my $value = $memcached->settled('plain:1', 0.5) // 'null';
 	ok($value eq 'null' || $value eq '{"id":1,"v":"' . 'y' x $size . '"}', "a value of $size bytes and some");
 }
 is($s->run(q{SELECT state FROM echocache_servers}), 'UP', 'and the server is still UP');

@@ -16,7 +16,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(sleep time);
 
-# What a busy machine may add to any time measured here.
+# What is not the wait for a server takes less, on a machine that is not busy.
 my $slack = 0.8;
 
 my $memcached = memcached();
@@ -42,7 +42,7 @@ is($s->run($read), row(1, 'first'), 'a hit');
 is($s->run('SELECT echocache_is_available()'), 't', 'available');
 $memcached->stop;
 my $took = seconds(sub { is($s->run($read), row(1, 'first'), 'killed: the table answers') });
-cmp_ok($took, '<', 1 + $slack, 'after echocache.timeout at most');
+in_time($s, $took, 1 + $slack, 'after echocache.timeout at most');
 is(state_of($other), 'DOWN', 'every other backend sees it DOWN');
 is($s->run('SELECT echocache_is_available()'), 'f', 'not available');
 isnt($s->run('SELECT last_error FROM echocache_servers'), '', 'with the reason');
@@ -85,7 +85,7 @@ wait_state($s, 'UP');
 # Several commits as the first to notice, and rollbacks.
 $memcached->stop;
 $took = seconds(sub { $s->run(q{UPDATE session SET title = 'noticed by a commit' WHERE id = 4}) });
-cmp_ok($took, '<', 1 + $slack, 'a commit that notices waits for echocache.timeout at most');
+in_time($s, $took, 1 + $slack, 'a commit that notices waits for echocache.timeout at most');
 is(state_of($other), 'DOWN', 'and tells everybody');
 $memcached->start;
 wait_state($s, 'UP');
@@ -99,7 +99,7 @@ holds($memcached, 'session:5', row(5, 'first'), 'cached before');
 $memcached->freeze;
 $took = seconds(sub { is($s->run('SELECT echocache_get_session(5)'), row(5, 'first'), 'frozen: the table answers') });
 cmp_ok($took, '>', 0.8, 'after waiting for it');
-cmp_ok($took, '<', 1 + $slack, 'for echocache.timeout once');
+in_time($s, $took, 1 + $slack, 'for echocache.timeout once');
 is(state_of($other), 'DOWN', 'every other backend sees it DOWN');
 my $failures = q{SELECT sum(timeouts + errors) FROM echocache_stats};
 my $before = $s->run($failures);
@@ -111,10 +111,10 @@ $took = seconds(sub {
 	}
 });
 is($s->run($failures), $before, 'twenty statements later nobody has asked it again');
-cmp_ok($took, '<', 5, 'let alone waited each time');
+in_time($s, $took, 5, 'let alone waited each time');
 my $new = session($node);
 $took = seconds(sub { $new->run($read) });
-cmp_ok($took, '<', $slack, 'nor does a new backend');
+in_time($s, $took, $slack, 'nor does a new backend');
 $new->quit;
 $memcached->thaw;
 is($s->run('SELECT echocache_get_session(6)'), row(6, 'while frozen'), 'thawed: SQL reads the new document at once');
@@ -131,7 +131,7 @@ holds($memcached, 'session:16', row(16, 'first'), 'cached before') if $s->run('S
 $memcached->freeze;
 $took = seconds(sub { $s->run(q{UPDATE session SET title = 'committed frozen' WHERE id = 16}) });
 cmp_ok($took, '>', 0.8, 'frozen: a commit waits');
-cmp_ok($took, '<', 1 + $slack, 'for echocache.timeout once');
+in_time($s, $took, 1 + $slack, 'for echocache.timeout once');
 is($other->run('SELECT echocache_get_session(16)'), row(16, 'committed frozen'), 'and is seen by SQL');
 $memcached->thaw;
 wait_state($s, 'UP');
@@ -144,7 +144,7 @@ is($s->run('SELECT echocache_get_session(16)'), row(16, 'committed frozen'), 'no
 $memcached->freeze;
 $took = seconds(sub { $s->run(q{BEGIN; UPDATE session SET title = 'many' WHERE id BETWEEN 20 AND 39;
 	SELECT count(*) FROM echocache_get_sessions('{1,2,3}'::bigint[]); SELECT echocache_get_session(1); COMMIT}) });
-cmp_ok($took, '<', 1 + $slack, 'one wait for a whole transaction');
+in_time($s, $took, 1 + $slack, 'one wait for a whole transaction');
 $memcached->thaw;
 wait_state($s, 'UP');
 
@@ -164,7 +164,7 @@ SKIP:
 	marked($memcached, 'session:17', 'between the steps of a commit a plain client finds a marker');
 	$memcached->freeze;
 	$took = seconds(sub { $other->run("SELECT pg_advisory_unlock_all()"); isnt($s->finish, undef, 'the commit succeeds') });
-	cmp_ok($took, '<', 1 + $slack, 'after echocache.timeout at most');
+	in_time($s, $took, 1 + $slack, 'after echocache.timeout at most');
 	$s->run('RESET echocache.wait_point');
 	$memcached->thaw;
 	wait_state($s, 'UP');
@@ -178,7 +178,7 @@ setting($s, 'echocache.timeout' => '15 s');
 $memcached->freeze;
 $took = seconds(sub { like($s->error(q{SET statement_timeout = '300 ms'; SELECT echocache_get_session(1)}), qr/^57014: .*statement timeout/,
 	'statement_timeout ends a wait') });
-cmp_ok($took, '<', 0.3 + 2 * $slack, 'in time');
+in_time($other, $took, 0.3 + 2 * $slack, 'in time');
 $s->run('RESET statement_timeout');
 $memcached->thaw;
 wait_state($s, 'UP');
@@ -190,13 +190,15 @@ for my $wait ([ 'a read', 'SELECT echocache_get_session(18)' ],
 	my ($what, $sql) = @$wait;
 	$memcached->freeze;
 	$s->send($sql);
-	sleep 0.3;
+	wait_for("$what to wait for the server", sub {
+		return $other->run('SELECT state || wait_event FROM pg_stat_activity WHERE pid = ' . $s->pid) eq 'activeExtension';
+	});
 	$took = seconds(sub {
 		$other->run('SELECT pg_cancel_backend(' . $s->pid . ')');
 		is($s->finish, undef, "cancel ends the wait of $what");
 	});
 	like($s->messages, qr/^57014: .*user request/, 'and is an ordinary cancel');
-	cmp_ok($took, '<', 2 * $slack, 'in time');
+	in_time($s, $took, 2 * $slack, 'in time');
 	$memcached->thaw;
 	wait_state($s, 'UP');
 	is($s->run('SELECT title FROM session WHERE id = 18'), 'first', 'nothing was changed');
@@ -237,7 +239,7 @@ for my $case (
 #
 # fallback = off.
 #
-setting($s, 'echocache.hosts' => $memcached->address, 'echocache.fallback' => 'off', 'echocache.timeout' => '500 ms');
+setting($s, 'echocache.hosts' => $memcached->address, 'echocache.fallback' => 'off', 'echocache.timeout' => '2 s');
 wait_for('the old server to appear', sub { return $s->run('SELECT server FROM echocache_servers') eq $memcached->address });
 wait_state($s, 'UP');
 is($s->run($read), row(1, 'after restart'), 'fallback = off: a read');
@@ -260,9 +262,9 @@ $s->run(q{UPDATE session SET title = 'strict again' WHERE id = 1});
 holds($memcached, 'session:1', row(1, 'strict again'), 'and a write');
 $memcached->freeze;
 $took = seconds(sub { like($s->error(q{UPDATE session SET title = 'aborted' WHERE id = 1}), $refusal, 'frozen: a commit is aborted') });
-cmp_ok($took, '<', 0.5 + $slack, 'after echocache.timeout at most');
+in_time($s, $took, 2 + $slack, 'after echocache.timeout at most');
 $took = seconds(sub { like($s->error($read), $refusal, 'and a read fails') });
-cmp_ok($took, '<', $slack, 'at once');
+in_time($s, $took, $slack, 'at once');
 $memcached->thaw;
 wait_state($s, 'UP');
 is($s->run($read), row(1, 'strict again'), 'thawed: the document of the last commit');
@@ -293,10 +295,10 @@ $s->run(q{SELECT echocache_get_session(1); SELECT echocache_get_session(3)});
 holds($memcached, 'session:3', row(3, 'first'), 'cached before');
 setting($s, 'echocache.enabled' => 'off');
 wait_for('the cache to be off', sub { return $s->run('SELECT echocache_is_available()') eq 'f' });
-my $before = $memcached->traffic;
+my $traffic_before = $memcached->traffic;
 $s->run(q{UPDATE session SET title = 'while off' WHERE id = 3; SELECT echocache_get_session(3)});
 sleep 0.3;
-is($memcached->traffic, $before, 'enabled = off: not one byte');
+is($memcached->traffic, $traffic_before, 'enabled = off: not one byte');
 is($s->run('SELECT echocache_get_session(3)'), row(3, 'while off'), 'and the table answers');
 setting($s, 'echocache.enabled' => 'on');
 wait_for('the cache to be on', sub { return $s->run('SELECT echocache_is_available()') eq 't' });

@@ -17,14 +17,14 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time);
 
-# What a busy machine may add to any time measured here.
+# What is not the wait for a server takes less, on a machine that is not busy.
 my $slack = 1.5;
 
 # Two servers, one of them behind a proxy.
 my @memcached = map { memcached() } 1 .. 2;
 my $proxy = proxy($memcached[1]);
 my $node = new_node('main', hosts => [ $memcached[0], $proxy ],
-	conf => "echocache.timeout = '1s'\nlog_statement = none\nautovacuum = off\n");
+	conf => "echocache.timeout = '2s'\nlog_statement = none\nautovacuum = off\n");
 my $s = session($node, sql => q{
 	CREATE EXTENSION echocache;
 	CREATE TABLE session (id bigint PRIMARY KEY, title text);
@@ -102,7 +102,7 @@ coherent($s, \@memcached, 'started again: the cache is what the table is', fille
 holds($b, "session:$_", row($_, $_ == $on_b ? 'down' : 'first'), "session:$_ is cached") for $on_b, $also_on_b;
 $proxy->tell('hold up');
 my $took = EchoCache::seconds(sub { $s->run(qq{UPDATE session SET title = 'cut off' WHERE id IN ($on_b, $also_on_b)}) });
-cmp_ok($took, '<', 1 + $slack, 'a server that is cut off while a transaction commits: waited for once');
+in_time($s, $took, 2 + $slack, 'a server that is cut off while a transaction commits: waited for once');
 is(waiting(), 2, 'both keys are noted');
 holds($b, "session:$on_b", row($on_b, 'down'), 'what the server holds is old now');
 $proxy->tell('reset');
@@ -216,7 +216,7 @@ coherent($s, \@memcached, 'and nothing else', filled => 1);
 $proxy->tell("hold up ^ms session:$on_b \\d\\d+ .*C\\d");
 $took = EchoCache::seconds(sub { $s->run(qq{UPDATE session SET title = 'late store' WHERE id = $on_b}) });
 $proxy->holding('up');
-cmp_ok($took, '<', $slack, 'a commit does not wait for its store');
+in_time($s, $took, $slack, 'a commit does not wait for its store');
 marked($b, "session:$on_b", 'until then a plain client finds a marker');
 $proxy->tell('keep up');
 is($holder->run("SELECT echocache_get_session($on_b)"), row($on_b, 'late store'), 'and SQL the new document');

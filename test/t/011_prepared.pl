@@ -16,17 +16,17 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time);
 
-# What a busy machine may add to any time measured here; and what "at once" is.
+# What "at once" is, on a machine that is not busy.
 my $slack = 1.5;
 
 my $memcached = memcached();
 my $node = new_node('main', hosts => [$memcached],
-	conf => "echocache.timeout = '1s'\nlog_statement = none\nmax_prepared_transactions = 10\n");
+	conf => "echocache.timeout = '2s'\nlog_statement = none\nmax_prepared_transactions = 10\n");
 my ($s, $other);
 
 sub sessions
 {
-	$_ = session($node, sql => q{SET statement_timeout = '15 s'}) for $s, $other;
+	$_ = session($node, sql => q{SET statement_timeout = '60 s'}) for $s, $other;
 	return;
 }
 
@@ -146,7 +146,7 @@ for my $fault (qw(frozen killed))
 			readable(6);
 			$s->run(qq{UPDATE session SET title = 'bulk $fault $end' WHERE id > 100});
 		});
-		cmp_ok($took, '<', 41 * 0.05 + $slack, 'forty readers and writers and a bulk update go on at once');
+		in_time($s, $took, 41 * 0.05 + $slack, 'forty readers and writers and a bulk update go on at once', 100);
 		is($s->run('SELECT waiting FROM echocache_servers'), 0, 'they note nothing, but invalidate');
 		is($s->run('SELECT state FROM echocache_servers'), 'RECOVERING', 'the server is still RECOVERING');
 		is(() = slurp_file($node->logfile, $log) =~ /WARNING:.*prepared transaction/g, 1, 'and the log has one warning');
@@ -185,7 +185,7 @@ for my $end ('COMMIT', 'ROLLBACK')
 	is(prepare('p', qq{UPDATE session SET title = 'away at $end' WHERE id = 6}), 'no error', 'PREPARE TRANSACTION');
 	$memcached->freeze;
 	my $took = EchoCache::seconds(sub { is($other->error("$end PREPARED 'p'"), 'no error', "memcached is frozen: $end PREPARED") });
-	cmp_ok($took, '<', $slack, 'at once');
+	in_time($s, $took, $slack, 'at once');
 	is(readable(6), row(6, $title), 'SQL reads the right document');
 	$memcached->thaw;
 	wait_state($s, 'UP');
@@ -206,7 +206,7 @@ my $took = EchoCache::seconds(sub {
 	}
 	$s->run(q{UPDATE session SET title = 'bulk' WHERE id <> 50});
 });
-cmp_ok($took, '<', 41 * 0.05 + $slack, 'readers of its document, writers of others and a bulk update go on at once');
+in_time($s, $took, 41 * 0.05 + $slack, 'readers of its document, writers of others and a bulk update go on at once', 100);
 only_read(50, 'first', 'its document is read from the table');
 $s->run(q{UPDATE session SET title = 'write-through' WHERE id = 51});
 holds($memcached, 'session:51', row(51, 'write-through'), 'others are written through');
@@ -219,7 +219,7 @@ $took = EchoCache::seconds(sub {
 	$s->run(q{UPDATE session SET title = 'another bulk' WHERE id BETWEEN 71 AND 190});
 	$s->run(q{SELECT count(*) FROM echocache_get_sessions(ARRAY(SELECT id FROM session))});
 });
-cmp_ok($took, '<', 42 * 0.05 + $slack, 'readers, writers and other bulk updates go on at once');
+in_time($s, $took, 42 * 0.05 + $slack, 'readers, writers and other bulk updates go on at once', 100);
 only_read(51, 'beside the bulk', 'they read the table');
 $s->run(q{COMMIT PREPARED 'bulk'});
 cached(51, 'beside the bulk', 'when it ends, documents are cached again');

@@ -20,7 +20,7 @@ use Time::HiRes qw(sleep time);
 my ($a, $b, $c) = map { memcached() } 1 .. 3;
 my @all = ($a, $b, $c);
 my $node = new_node('main', hosts => [ $a, $b ],
-	conf => "echocache.timeout = '1s'\nechocache.max_write_through = 10\nlog_statement = none\n");
+	conf => "echocache.timeout = '2s'\nechocache.max_write_through = 10\nlog_statement = none\n");
 my $s = session($node, sql => q{
 	CREATE EXTENSION echocache;
 	CREATE TABLE session (id bigint PRIMARY KEY, title text);

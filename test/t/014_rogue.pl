@@ -18,14 +18,14 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time);
 
-# echocache.timeout here, and what a busy machine may add to any time measured.
-my $timeout = 0.5;
+# echocache.timeout here, and what else a statement takes at most on a machine that is not busy.
+my $timeout = 1;
 my $slack = 1.5;
 
 my ($sound, $real) = map { memcached() } 1 .. 2;
 my $proxy = proxy($real);
 my $node = new_node('main', hosts => [$sound],
-	conf => "echocache.timeout = '500ms'\nechocache.retry_interval = '10ms'\nechocache.max_write_through = 12\nlog_statement = none\n");
+	conf => "echocache.timeout = '1s'\nechocache.retry_interval = '10ms'\nechocache.max_write_through = 12\nlog_statement = none\n");
 my $s = session($node, sql => q{
 	CREATE EXTENSION echocache;
 	CREATE TABLE session (id bigint PRIMARY KEY, title text);
@@ -87,9 +87,9 @@ sub bearable
 		push @wrong, "get_sessions: $read" if $read ne join "\n", map { row($_) } 1 .. 12;
 	}
 	is_deeply(\@wrong, [], "$what: every read is right");
-	cmp_ok($longest, '<', $timeout + $slack, 'and no statement waits beyond the deadline');
+	in_time($judge, $longest, $timeout + $slack, 'and no statement waits beyond the deadline');
 	# None at all would mean that nothing is cached any more.
-	cmp_ok(scalar(grep { my $v = $sound->settled("session:$_"); defined $v && $v eq row($_) } 1 .. 12), '>', 0,
+	cmp_ok(scalar(grep { my $v = $sound->settled("session:$_", 0.5); defined $v && $v eq row($_) } 1 .. 12), '>', 0,
 		'the other server holds its documents');
 	is($s->run("SELECT state FROM echocache_servers WHERE server = '@{[ $sound->address ]}'"), 'UP', 'and is UP');
 	return;
@@ -237,7 +237,7 @@ for my $case ([ 'down', 80 ], [ 'up', 120 ])
 	is_deeply(\@wrong, [], "the line is cut at every position on the way $way: every read is right");
 	is(scalar(grep { ($cut{$_} // 0) > 4 } qw(hit commit fill)), 3, 'in the middle of hits, commits and fills')
 	  or diag(explain(\%cut));
-	cmp_ok($longest, '<', $timeout + $slack, 'and no statement waits beyond the deadline');
+	in_time($judge, $longest, $timeout + $slack, 'and no statement waits beyond the deadline');
 }
 
 #
@@ -245,7 +245,7 @@ for my $case ([ 'down', 80 ], [ 'up', 120 ])
 #
 wait_state($s, 'UP');
 $s->run('SELECT count(*) FROM echocache_get_sessions(ARRAY(SELECT id FROM session))');
-for my $ms (1000, 200)
+for my $ms (2000, 200)
 {
 	wait_state($s, 'UP');
 	$proxy->tell("trickle down $ms");
@@ -263,12 +263,13 @@ for my $case ([ 'detaching', 'SELECT echocache_detach()' ], [ 'attaching', q{SEL
 	$proxy->tell('trickle down 200');
 	$s->send($sql);
 	my $took = EchoCache::seconds(sub {
-		local $EchoCache::patience = 8;
-		eval { wait_for($what, sub { return $judge->run('SELECT state FROM pg_stat_activity WHERE pid = ' . $s->pid) eq 'idle' }) };
+		local $EchoCache::patience = 20;
+		# Idle after that statement, not before.
+		eval { wait_for($what, sub { return $judge->run("SELECT state = 'idle' AND starts_with(query, \$\$$sql\$\$) FROM pg_stat_activity WHERE pid = " . $s->pid) eq 't' }) };
 	});
 	$judge->run('SELECT pg_cancel_backend(' . $s->pid . ')');
 	isnt($s->finish, undef, "$what, for which such a server is asked for its keys");
-	cmp_ok($took, '<', $timeout + $slack, 'waits no longer');
+	in_time($judge, $took, $timeout + $slack, 'waits no longer');
 	$proxy->tell('pass');
 }
 wait_state($s, 'UP');
@@ -293,9 +294,9 @@ $real->flush;
 $proxy->tell('delay down 1500');
 $longest = 0;
 is(timed("SELECT echocache_get_session($id)"), row($id), 'a server that answers just in time: the read is right');
-cmp_ok($longest, '<', 2 + $slack, 'and waits no longer than for one answer that does not come');
+in_time($judge, $longest, 2 + $slack, 'and waits no longer than for one answer that does not come');
 $proxy->tell('pass');
-setting($s, 'echocache.timeout' => '500 ms');
+setting($s, 'echocache.timeout' => '1 s');
 wait_state($s, 'UP');
 
 #

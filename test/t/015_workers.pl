@@ -16,14 +16,14 @@ use Test::More;
 use Time::HiRes qw(sleep time);
 
 # New databases are looked for every ten seconds, on a busy machine perhaps later.
-$EchoCache::patience = 40;
+$EchoCache::patience = 80;
 
 # A command that has waited for a worker to go of itself would take longer; DROP
 # DATABASE and its like give up after 5 s.
 my $at_once = 4;
 
 my $memcached = memcached();
-my $node = new_node('main', hosts => [$memcached], conf => "max_worker_processes = 20\nechocache.timeout = '500ms'\nlog_statement = none\n");
+my $node = new_node('main', hosts => [$memcached], conf => "max_worker_processes = 20\nlog_statement = none\n");
 my $s = session($node, dbname => 'template1');
 my $address = $memcached->address;
 
@@ -78,7 +78,7 @@ sub at_once
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	my $took = seconds(sub { is($session->error($sql), 'no error', $label) });
 
-	cmp_ok($took, '<', $at_once, "$label: at once");
+	in_time($session, $took, $at_once, "$label: at once");
 	return;
 }
 
@@ -91,8 +91,9 @@ my $p = session($node, sql => $create);
 my $pid = worker_of('postgres', $p);
 ok($pid, 'CREATE EXTENSION: a worker');
 follows($p, '', 'created', 'CREATE EXTENSION');
-is($s->run("SELECT state, xact_start IS NULL, backend_xmin IS NULL FROM pg_stat_activity WHERE pid = $pid"),
-	'idle|t|t', 'pg_stat_activity shows it idle, in no transaction');
+eventually('pg_stat_activity shows it idle, in no transaction', sub {
+	return $s->run("SELECT state, xact_start IS NULL, backend_xmin IS NULL FROM pg_stat_activity WHERE pid = $pid") eq 'idle|t|t';
+});
 at_once($p, 'DROP EXTENSION echocache', 'DROP EXTENSION');
 eventually('DROP EXTENSION: no worker', sub { return workers('postgres') == 0; });
 is($memcached->get('session:1'), undef, 'and no document');
@@ -216,6 +217,11 @@ $s->run("SELECT pg_terminate_backend($pid)");
 wait_for('another worker', sub { my @pids = workers('postgres'); return @pids == 1 && $pids[0] != $pid; });
 is($p->run('SELECT state FROM echocache_servers'), 'UP', 'a worker killed: the server stays UP');
 holds($memcached, 'p:session:1', row(1, 'by a new session'), 'and its documents stay');
+# A wait for the server that is frozen below is not to outlast the time without a worker.
+$pid = worker_of('postgres', $p);
+$node->append_conf('postgresql.conf', "echocache.timeout = '500ms'\n");
+$s->run('SELECT pg_reload_conf()');
+wait_for('another worker', sub { my @pids = workers('postgres'); return @pids == 1 && $pids[0] != $pid; });
 my $took = seconds(sub {
 	for (1 .. 5)
 	{
@@ -241,13 +247,14 @@ for my $id (1 .. 3)
 	my $value = $memcached->get("p:session:$id") // 'null';
 	ok($value eq 'null' || $value eq row($id, 'without a worker'), 'nor does a plain client once the worker is back');
 }
+$node->append_conf('postgresql.conf', "echocache.timeout = '5s'\n");
 # A reload starts a new one at once, whatever the backoff was.
 $pid = worker_of('postgres', $p);
 $took = seconds(sub {
 	$s->run('SELECT pg_reload_conf()');
 	wait_for('another worker', sub { my @pids = workers('postgres'); return @pids == 1 && $pids[0] != $pid; });
 });
-cmp_ok($took, '<', 2, 'a reload starts another at once');
+in_time($s, $took, 2, 'a reload starts another at once');
 
 my $launcher = launcher();
 $s->run("SELECT pg_terminate_backend($launcher)");
@@ -287,12 +294,13 @@ at_once($six, 'CREATE EXTENSION echocache', 'CREATE EXTENSION while workers wait
 at_once($six, 'DROP EXTENSION echocache', 'DROP EXTENSION while workers wait for a server');
 at_once($s, 'CHECKPOINT', 'anything else');
 $memcached->thaw;
-$node->append_conf('postgresql.conf', "echocache.timeout = '500ms'\n");
+$node->append_conf('postgresql.conf', "echocache.timeout = '5s'\n");
 $s->run('SELECT pg_reload_conf()');
 worker_of('postgres', $p);
 follows($p, 'p:', 'at the end', 'after all that');
+my $machine = machine_adds($s);
 $took = seconds(sub { $node->stop('fast') });
-cmp_ok($took, '<', 10, 'a fast shutdown is not held up');
+cmp_ok($took, '<', 10 + $machine, 'a fast shutdown is not held up');
 unlike(slurp_file($node->logfile), qr/PANIC|TRAP|terminated by signal/, 'no backend crashed');
 
 done_testing();

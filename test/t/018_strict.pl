@@ -17,13 +17,13 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(sleep time);
 
-# What a busy machine may add to any time measured here.
+# What is not the wait for a server takes less, on a machine that is not busy.
 my $slack = 1;
-my $timeout = 0.3;
+my $timeout = 1;
 
 my ($a, $b) = (memcached(), memcached());
 my $node = new_node('main', hosts => [ $a, $b ],
-	conf => "echocache.fallback = off\nechocache.timeout = '300ms'\nmax_prepared_transactions = 5\nlog_statement = none\n");
+	conf => "echocache.fallback = off\nechocache.timeout = '1s'\nmax_prepared_transactions = 5\nlog_statement = none\n");
 my $s = session($node, sql => q{
 	CREATE EXTENSION echocache;
 	CREATE TABLE owner (id bigint PRIMARY KEY);
@@ -143,7 +143,7 @@ for my $fault ([ 'killed', sub { $b->stop }, sub { $b->start } ], [ 'frozen', su
 				$s->attempt("SELECT echocache_get_session($on_b)") if $when =~ /known/;
 			}
 			my $took = seconds(sub { like($s->error($sql), $refusal, "$how, $when: $what is refused") });
-			cmp_ok($took, '<', ($when =~ /known/ ? 0 : $timeout) + $slack, "$how, $when: $what in time");
+			in_time($other, $took, ($when =~ /known/ ? 0 : $timeout) + $slack, "$how, $when: $what in time");
 			$s->run('ROLLBACK') if $what =~ /CHAIN/;
 			is($s->run('SELECT md5(string_agg(s::text, chr(10) ORDER BY id)) FROM session s'), $before, "$how, $when: $what has changed nothing");
 			if ($when =~ /first/)
@@ -169,7 +169,7 @@ is($s->run('SELECT count(*) FROM echocache.outbox'), 0, 'nothing was put off');
 $s->run("SELECT echocache_get_session($on_a), echocache_get_session($on_b)");
 $b->freeze;
 my $took = seconds(sub { like($other->error("SELECT echocache_get_session($on_b)"), $no_read, 'a read fails') });
-cmp_ok($took, '<', $timeout + $slack, 'in time');
+in_time($other, $took, $timeout + $slack, 'in time');
 $took = seconds(sub {
 	like($s->error("SELECT echocache_get_session($on_b)"), $no_read, 'so does the next');
 	like($s->error("SELECT echocache_get_session($on_b, 7)"), $no_read, 'by owner');
@@ -179,7 +179,7 @@ $took = seconds(sub {
 	like($s->error("SELECT echocache_invalidate_session($on_b)"), $no_read, 'invalidate fails');
 	like($s->error("SELECT echocache_refresh_session($on_b)"), $no_read, 'refresh fails');
 });
-cmp_ok($took, '<', $slack, 'at once');
+in_time($other, $took, $slack, 'at once');
 is($s->run("SELECT echocache_get_session($on_a)"), row($on_a, 0), 'a read of the other server goes on');
 is($s->error("UPDATE session SET v = 5 WHERE id = $on_a"), 'no error', 'a commit too');
 is($other->run("SELECT echocache_get_session($on_a)"), row($on_a, 5), 'which everybody sees');
@@ -230,9 +230,10 @@ if ($flapper == 0)
 setting($s, 'echocache.timeout' => '50ms');
 my ($committed, $refused, $read, $unread, @wrong) = (0, 0, 0, 0);
 my $v = 3;
-my $end = time + 8;
+my $began = time;
 $EchoCache::quiet = 1;
-for (my $i = 100; time < $end; $i++)
+# Eight seconds, and as long as a busy machine needs to have all of it.
+for (my $i = 100; time < $began + 8 || (time < $began + 80 && !($committed && $refused && $read && $unread)); $i++)
 {
 	if (defined $s->attempt("UPDATE session SET v = $i WHERE id = $on_b"))
 	{
@@ -271,7 +272,7 @@ nothing_old('at rest');
 is($s->run("SELECT echocache_get_session($on_b)"), row($on_b, $v), 'and the last commit is what is read');
 
 # From strict to lenient and back while the server is away.
-setting($s, 'echocache.timeout' => '300ms');
+setting($s, 'echocache.timeout' => '1s');
 $s->run("SELECT echocache_get_session($on_b)");
 $b->freeze;
 like($s->error("UPDATE session SET v = -1 WHERE id = $on_b"), $refusal, 'strict: refused');

@@ -104,7 +104,7 @@ is($memcached->get('session:2'), undef, 'nor loaded');
 #
 # Of the setting, for documents that have none of their own.
 #
-for ([ '0', -1 ], [ '45 d', 45 * $day ], [ '7 s', 7 ])
+for ([ '0', -1 ], [ '45 d', 45 * $day ], [ '70 s', 70 ])
 {
 	setting($s, 'echocache.ttl' => $_->[0]);
 	$memcached->delete('session:1');

@@ -163,6 +163,7 @@ for my $pid (keys %smiths)
 }
 my $smiths = q{FROM pg_stat_activity WHERE application_name = 'sqlsmith'};
 wait_for('the statements to end', sub { return $s->run("SELECT count(*) $smiths") eq '0' });
+setting($s, 'echocache.timeout' => '5s');
 
 #
 # What they have left behind.

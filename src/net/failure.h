@@ -1,0 +1,27 @@
+/*-------------------------------------------------------------------------
+ *
+ * failure.h
+ *	  Why a request was refused or not answered.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef ECHOCACHE_NET_FAILURE_H
+#define ECHOCACHE_NET_FAILURE_H
+
+#include "shmem.h"
+
+typedef struct EcFailure
+{
+	int			sqlstate;		/* what an error about it is to carry */
+	bool		timed_out;
+	bool		ours;			/* we were short of something: it says nothing about the server */
+	char		reason[EC_ERROR_MAX];	/* a phrase, for a message's detail and for last_error */
+} EcFailure;
+
+extern void ec_failure_set(EcFailure *failure, int sqlstate, const char *fmt,...)
+			pg_attribute_printf(3, 4);
+extern const EcFailure *ec_failure_copy(const EcFailure *failure);
+
+#endif							/* ECHOCACHE_NET_FAILURE_H */

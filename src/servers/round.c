@@ -1,0 +1,255 @@
+/*-------------------------------------------------------------------------
+ *
+ * round.c
+ *	  One exchange with all servers that it concerns, from its requests to their results.
+ *
+ * All connections go on as far as they can, then the backend waits for any of them.
+ *
+ * Invariant: nobody waits beyond the deadline, whatever a server does.  The deadline and
+ * interrupts are looked at between two pieces of a stream, too, and what one exchange takes in
+ * from a server is bounded.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/fd.h"
+#include "storage/latch.h"
+
+#include "compat.h"
+#include "guc.h"
+#include "net/connection.h"
+#include "servers/placement.h"
+#include "servers/round.h"
+#include "servers/topology.h"
+
+/* A long answer has a deadline for each so many bytes; a trickle is a dead server. */
+#define RENEW_BYTES		(16 * 1024)
+
+/* While there is no descriptor for a set of all connections, one is waited for, this long. */
+#define ONE_OF_MANY_MS	5
+
+/* The connections of one exchange; those that have something to wait for. */
+typedef struct Round
+{
+	EcConnection *active[EC_MAX_SERVERS];
+	int			nactive;
+	EcConnection *waiting[EC_MAX_SERVERS];
+	int			nwaiting;
+	bool		more;			/* one of these can go on at once */
+} Round;
+
+static void begin(Round *round, EcConnection *conns, EcRequest *reqs, int nreqs, int flags);
+static void advance(Round *round, bool look, bool linger);
+static void expire(Round *round, bool endless);
+static bool finish(Round *round, EcRequest *reqs);
+static int	wait_for_one(EcConnection *c, int ms, WaitEvent *event);
+static int	wait_for_all(Round *round, int ms, WaitEvent *event);
+static void wait_for(Round *round, EcDeadline deadline);
+
+/* Chain up the requests on their connections, which are opened where they are not. */
+static void
+begin(Round *round, EcConnection *conns, EcRequest *reqs, int nreqs, int flags)
+{
+	round->nactive = 0;
+	for (int i = 0; i < nreqs; i++)
+	{
+		EcRequest  *req = &reqs[i];
+		EcConnection *c;
+		int			a;
+
+		if (req->skip || req->unasked)
+			continue;
+		Assert(req->server >= 0 && req->server < ec_placement.nservers);
+		req->result = EC_PENDING;
+		req->failure = NULL;
+		req->next = -1;
+		c = &conns[req->server];
+		for (a = 0; a < round->nactive && round->active[a] != c; a++)
+			;
+		if (a < round->nactive)
+			ec_connection_add(c, i);
+		else
+		{
+			ec_connection_begin(c, req->server, reqs, i, EC_ASK_USUAL,
+								flags & EC_NO_RETRY ? EC_RETRY_NEVER : EC_RETRY_IF_UNCLEAR);
+			round->active[round->nactive++] = c;
+		}
+	}
+}
+
+/* Take every connection some way without waiting; see ec_connection_step(). */
+static void
+advance(Round *round, bool look, bool linger)
+{
+	round->nwaiting = 0;
+	round->more = false;
+	for (int a = 0; a < round->nactive; a++)
+	{
+		EcConnection *c = round->active[a];
+
+		while (ec_connection_is_waiting(c))
+		{
+			EcStep		step = ec_connection_step(c, look, linger);
+
+			if (step == EC_STEP_FAILED)
+			{
+				if (!ec_connection_retry(c))
+					break;
+				continue;
+			}
+			round->more |= step == EC_STEP_MORE;
+			if (ec_connection_is_waiting(c))
+				round->waiting[round->nwaiting++] = c;
+			break;
+		}
+	}
+}
+
+/*
+ * The deadline is over: what is still waited for has failed.  endless: it is the deadline of an
+ * answer that came as fast as it should.
+ */
+static void
+expire(Round *round, bool endless)
+{
+	for (int w = 0; w < round->nwaiting; w++)
+	{
+		EcConnection *c = round->waiting[w];
+
+		if (endless)
+			ec_socket_fail(c, "an answer without end");
+		else
+			ec_socket_fail(c, c->state == EC_CONNECTION_HANDSHAKE ?
+						   "no TLS handshake within %d ms" : "no answer within %d ms",
+						   ec_guc_timeout);
+		c->failure.timed_out = true;
+	}
+}
+
+/* The exchange is over.  Returns whether every request was answered. */
+static bool
+finish(Round *round, EcRequest *reqs)
+{
+	bool		ok = true;
+
+	for (int a = 0; a < round->nactive; a++)
+	{
+		EcConnection *c = round->active[a];
+		const EcFailure *failure = c->exchange.recv < 0 ? NULL : ec_failure_copy(&c->failure);
+
+		for (int i = c->exchange.recv; i >= 0; i = reqs[i].next)
+		{
+			reqs[i].result = EC_FAILED;
+			reqs[i].failure = failure;
+		}
+		ok &= ec_connection_end(c);
+	}
+	return ok;
+}
+
+/* Wait for one connection, by its own set of events. */
+static int
+wait_for_one(EcConnection *c, int ms, WaitEvent *event)
+{
+	uint32		events = ec_connection_events(c);
+
+	if (events != c->waiting_for)
+		ModifyWaitEvent(c->set, 2, events, NULL);
+	c->waiting_for = events;
+	return WaitEventSetWait(c->set, ms, event, 1, PG_WAIT_EXTENSION);
+}
+
+/* Wait for several connections, by a set of events for this once. */
+static int
+wait_for_all(Round *round, int ms, WaitEvent *event)
+{
+	WaitEventSet *set;
+	int			n;
+
+	/* a set needs a descriptor, and throws without; then look at them in turn */
+	if (!AcquireExternalFD())
+		return wait_for_one(round->waiting[0], Min(ms, ONE_OF_MANY_MS), event);
+	ReleaseExternalFD();
+	set = ec_compat_create_wait_set(round->nwaiting + 2);
+	AddWaitEventToSet(set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
+	AddWaitEventToSet(set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
+	for (int i = 0; i < round->nwaiting; i++)
+		AddWaitEventToSet(set, ec_connection_events(round->waiting[i]), round->waiting[i]->fd,
+						  NULL, NULL);
+	n = WaitEventSetWait(set, ms, event, 1, PG_WAIT_EXTENSION);
+	FreeWaitEventSet(set);
+	return n;
+}
+
+/*
+ * Wait until one of the connections can go on, or the deadline is over; then serve
+ * interrupts.
+ */
+static void
+wait_for(Round *round, EcDeadline deadline)
+{
+	WaitEvent	event;
+	int			ms = ec_deadline_left(deadline);
+	int			n = round->nwaiting == 1 ? wait_for_one(round->waiting[0], ms, &event)
+		: wait_for_all(round, ms, &event);
+
+	if (n == 1 && (event.events & WL_LATCH_SET))
+		ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+}
+
+/*
+ * Make an exchange: see ec_exchange() and ec_exchange_meanwhile().  conns has a connection for
+ * each server of the topology.  With last other than 0 the deadline starts anew with every
+ * RENEW_BYTES that arrive, but is never later than last.
+ */
+bool
+ec_round_run(EcConnection *conns, EcRequest *reqs, int nreqs, EcDeadline deadline,
+			 EcDeadline last, int flags, void (*meanwhile) (void *arg), void *arg)
+{
+	Round		round;
+
+	Assert(ec_topology_is_entered());
+	Assert(INTERRUPTS_CAN_BE_PROCESSED());
+	begin(&round, conns, reqs, nreqs, flags);
+	if (meanwhile)
+	{
+		advance(&round, false, false);
+		ec_placement_bar(true);
+		meanwhile(arg);
+		ec_placement_bar(false);
+		deadline = ec_deadline_in(ec_guc_timeout);
+	}
+	for (;;)
+	{
+		/* the answer may be there at once, where the server shares our CPU */
+		advance(&round, true, round.nactive == 1 && ec_deadline_left(deadline) >= EC_LINGER_MS);
+		if (round.nwaiting == 0)
+			break;
+		if (last != 0)
+		{
+			EcExchange *ex = &round.waiting[0]->exchange;
+
+			if (ex->taken - ex->renewed >= RENEW_BYTES)
+			{
+				deadline = Min(ec_deadline_in(ec_guc_timeout), last);
+				ex->renewed = ex->taken;
+			}
+		}
+		if (ec_deadline_left(deadline) == 0)
+		{
+			expire(&round, last != 0 && deadline == last);
+			break;
+		}
+		if (round.more)
+			CHECK_FOR_INTERRUPTS();
+		else
+			wait_for(&round, deadline);
+	}
+	return finish(&round, reqs);
+}
