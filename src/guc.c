@@ -398,15 +398,15 @@ define_times(void)
 							NULL,
 							&ec_guc_marker_ttl, 30, 1, 3600, PGC_SIGHUP, GUC_UNIT_S,
 							NULL, NULL, NULL);
-	DefineCustomIntVariable("echocache.lease",
-							"How long the keys of a prefix stay a cluster's that is gone.",
-							"One value for all clusters that share a memcached server.",
-							&ec_guc_lease, 10 * 1000, 1000, 60 * 1000, PGC_SIGHUP, GUC_UNIT_MS,
-							NULL, NULL, NULL);
 	DefineCustomIntVariable("echocache.timeout",
 							"Deadline of one exchange with the cache, connecting included.",
 							NULL,
 							&ec_guc_timeout, 100, 1, 60 * 1000, PGC_SIGHUP, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("echocache.lease",
+							"How long a cluster that is gone keeps the keys of its prefix.",
+							"One value for all clusters that share a memcached server.",
+							&ec_guc_lease, 10 * 1000, 1000, 60 * 1000, PGC_SIGHUP, GUC_UNIT_MS,
 							NULL, NULL, NULL);
 	DefineCustomIntVariable("echocache.fill_wait",
 							"How long a read waits for somebody else's fill or commit of the "

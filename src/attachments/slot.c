@@ -40,8 +40,8 @@ typedef struct SlotChange
 
 static List *slot_changes = NIL;
 
-static bool wants_prefix(void);
 static EcSlot *find_or_claim(Oid relid, const char *name);
+static bool wants_prefix(void);
 static void note_slot_change(Oid relid, bool attach);
 
 /*
@@ -60,9 +60,7 @@ wants_prefix(void)
 	return owner == NULL || !ec_topology_has_documents(owner);
 }
 
-/*
- * The slot of this table, claimed if need be.  NULL: all slots are taken.
- */
+/* The slot of this table, claimed if need be.  NULL: all slots are taken. */
 static EcSlot *
 find_or_claim(Oid relid, const char *name)
 {
@@ -99,10 +97,7 @@ find_or_claim(Oid relid, const char *name)
 	return slot;
 }
 
-/*
- * The slot of the attachment in this database, claimed if need be.  NULL: all slots are taken,
- * which is logged.
- */
+/* The slot of the attachment in this database, claimed if need be.  NULL: all are taken. */
 EcSlot *
 ec_slot_claim(Oid relid, const char *name)
 {
@@ -123,10 +118,7 @@ ec_slot_try(Oid relid, const char *name)
 	return find_or_claim(relid, name) != NULL;
 }
 
-/*
- * An attach needs a slot for this table.  Throws 54000 when all are taken.  That another
- * database has the keys is no error: see warn_shared_keys().
- */
+/* An attach needs a slot for this table.  Throws 54000 when all are taken. */
 void
 ec_slot_require(Oid relid, const char *name)
 {

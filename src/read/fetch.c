@@ -15,14 +15,12 @@
 
 #include "access/htup_details.h"
 #include "access/xact.h"
-#include "catalog/pg_operator.h"
 #include "storage/proc.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
-#include "utils/syscache.h"
 #include "utils/typcache.h"
 
 #include "attachments/attachment.h"
@@ -59,7 +57,6 @@ make_plan(EcAttachment *att, bool many)
 	Oid			argtype = many ? get_array_type(att->key.type) : att->key.type;
 	const char *key = quote_identifier(NameStr(att->key.name));
 	const char *table = ec_attachment_table(att);
-	HeapTuple	operator;
 	SPIPlanPtr	plan;
 
 	initStringInfo(&sql);
@@ -86,16 +83,8 @@ make_plan(EcAttachment *att, bool many)
 		appendStringInfo(&sql, "t.%s", quote_identifier(NameStr(att->owner.name)));
 	else
 		appendStringInfoString(&sql, "NULL");
-	operator = SearchSysCache1(OPEROID, ObjectIdGetDatum(type->eq_opr));
-	if (!HeapTupleIsValid(operator))
-		elog(ERROR, "cache lookup failed for operator %u", type->eq_opr);
-	appendStringInfo(&sql, " FROM %s%s AS t WHERE t.%s OPERATOR(%s.%s) ",
-					 att->partitioned ? "" : "ONLY ", table, key,
-					 quote_identifier(get_namespace_name(
-										  ((Form_pg_operator) GETSTRUCT(operator))->oprnamespace)),
-					 NameStr(((Form_pg_operator) GETSTRUCT(operator))->oprname));
-	ReleaseSysCache(operator);
-	appendStringInfoString(&sql, many ? "ANY ($1)" : "$1");
+	appendStringInfo(&sql, " FROM %s%s AS t WHERE %s", att->partitioned ? "" : "ONLY ", table,
+					 ec_column_comparison(psprintf("t.%s", key), type->eq_opr, "$1", many));
 	if (att->filter)
 		appendStringInfo(&sql, " AND (%s)", att->filter);
 

@@ -3,9 +3,9 @@
  * state.c
  *	  States of servers, for each database: UP, DOWN, RECOVERING or UNOWNED.
  *
- * A state is one word with an epoch (shmem.h).  Any process makes a server DOWN when an
- * exchange fails; only the database's worker makes it anything else, by compare-and-swap on
- * the word that it has seen.
+ * A state is one word with an epoch (shmem.h).  Any process makes a server DOWN when an exchange
+ * fails; only the database's worker makes it anything else, by compare-and-swap on the word that
+ * it has seen.
  *
  * Copyright (c) 2026, echocache developers
  *

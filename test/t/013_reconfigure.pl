@@ -34,13 +34,13 @@ plan(skip_all => 'built without wait points')
 
 sub hosts { return join ',', map { ref $_ ? $_->address : $_ } @_; }
 
-# Are all of these, and no others, what echocache_servers shows?
+# Are all of these with their weights, and no others, what echocache_servers shows?
 sub listed
 {
 	my (@hosts) = @_;
-	my @names = map { ref $_ ? $_->address : s/^([^:]+:\d+):\d+$/$1/r } @hosts;
+	my @names = map { ref $_ ? $_->address . ':1' : $_ } @hosts;
 
-	return $s->run('SELECT server FROM echocache_servers') eq join "\n", @names;
+	return $s->run(q{SELECT server || ':' || weight FROM echocache_servers}) eq join "\n", @names;
 }
 
 # Test: no server of the new list is used while somebody works with the old one.

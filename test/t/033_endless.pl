@@ -18,7 +18,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(sleep time);
 
-# echocache.timeout here, and what a busy machine may add to any time measured.
+# echocache.timeout here, and what else a statement takes at most on a machine that is not busy.
 my $timeout = 0.3;
 my $slack = 2;
 
@@ -157,13 +157,18 @@ sub cancelled
 	for (1 .. 5)
 	{
 		$s->send($sql);
+		wait_for('the statement to begin', sub { return $judge->run('SELECT state FROM pg_stat_activity WHERE pid = ' . $s->pid) eq 'active' });
 		sleep 0.3;
 		my $took = EchoCache::seconds(sub {
 			$judge->run('SELECT pg_cancel_backend(' . $s->pid . ')');
 			wait_for('the cancel', sub { return $judge->run('SELECT state FROM pg_stat_activity WHERE pid = ' . $s->pid) ne 'active' });
 		});
 		$s->finish;
-		return "not cancelled: $s->{messages}" if $s->{messages} !~ /57014/;
+		if ($s->{messages} !~ /57014/)
+		{
+			diag("not cancelled: $s->{messages}");
+			return 'inf';
+		}
 		$best = $took if !defined $best || $took < $best;
 	}
 	return $best;
@@ -178,7 +183,7 @@ all_well();
 #
 $endless->talk(3, 'lru_crawler');
 my $took = EchoCache::seconds(sub { $s->run('TRUNCATE session') });
-cmp_ok($took, '<', 5, 'TRUNCATE: a server that lists keys for ever is cut off');
+in_time($judge, $took, 5, 'TRUNCATE: a server that lists keys for ever is cut off');
 like($s->run($reason), qr/^an answer without end: more than \d+ MB$/, 'and says so');
 isnt($s->run($state), 'UP', 'it is not UP');
 is($s->run("SELECT state FROM echocache_servers WHERE server = '" . $sound->address . "'"), 'UP', 'the sound one is');
@@ -187,8 +192,8 @@ $s->run(q{INSERT INTO session SELECT g, 'second' FROM generate_series(1, 1000) g
 # It says that it has a great many.
 all_well();
 $endless->talk('999999999999999999', 'lru_crawler');
-cmp_ok(cancelled('TRUNCATE session'), '<', 0.1, 'TRUNCATE is cancelled while the server talks');
-cmp_ok(cancelled(q{SELECT * FROM echocache_verify('session')}), '<', 0.1, 'so is echocache_verify()');
+in_time($judge, cancelled('TRUNCATE session'), 0.1, 'TRUNCATE is cancelled while the server talks');
+in_time($judge, cancelled(q{SELECT * FROM echocache_verify('session')}), 0.1, 'so is echocache_verify()');
 is($s->run('SELECT count(*) FROM session'), 1000, 'nothing was truncated');
 
 #
@@ -204,7 +209,7 @@ for my $case ([ 'a value', 'mg', 'SELECT count(*) FROM echocache_get_sessions(AR
 	$endless->talk(3, $verb);
 	my $from = -s $node->logfile;
 	my $took = EchoCache::seconds(sub { $s->attempt($sql) });
-	cmp_ok($took, '<', $timeout + $slack, "$what without end: nobody waits beyond the deadline");
+	in_time($judge, $took, $timeout + $slack, "$what without end: nobody waits beyond the deadline");
 	like(substr(slurp_file($node->logfile), $from), qr/is down: no answer within 300 ms/, 'which the server has not met');
 }
 
@@ -218,34 +223,62 @@ $s->run('SELECT pg_reload_conf()');
 eventually('the worker asks for keys', sub {
 	return $s->run(q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'echocache worker' AND query LIKE 'recovering%'}) > 0;
 });
+my $machine = machine_adds($judge);
 $_->quit for $s, $judge;
 $took = EchoCache::seconds(sub { $node->stop('fast') });
-cmp_ok($took, '<', $slack + 1, 'a fast shutdown does not wait for it');
+cmp_ok($took, '<', $slack + 1 + $machine, 'a fast shutdown does not wait for it');
 $endless->stop;
 
 #
 # A list of ids without end, by somebody who may only read.
 #
 $node->adjust_conf('postgresql.auto.conf', 'echocache.hosts', "'" . $sound->address . "'");
-$node->append_conf('postgresql.conf', "echocache.timeout = '500ms'\n");
 $node->start;
 $s = session($node, user => 'reader');
 $judge = session($node);
-wait_state($judge, 'UP');
-my $from = -s $node->logfile;
-is($s->run('SELECT count(document), count(*) FROM echocache_get_many(\'session\', ARRAY(SELECT generate_series(1, 1000000)::bigint))'),
-	'1000|1000', 'get_many of a million ids');
-is($s->run('SELECT count(document) FROM echocache_get_many(\'session\', ARRAY(SELECT generate_series(1, 1000000)::bigint))'), 1000, 'and again');
+
+# Run this until the server is not found DOWN meanwhile, with this timeout, and with
+# three times as much and as long lists if the busy machine is too slow for that.
+sub unhurried
+{
+	my ($code) = @_;
+	my $log;
+
+	for my $times (1, 3)
+	{
+		setting($judge, 'echocache.timeout' => 500 * $times . 'ms');
+		wait_state($judge, 'UP');
+		my $from = -s $node->logfile;
+		$code->($times);
+		$log = substr(slurp_file($node->logfile), $from);
+		last if $log !~ /is down/;
+	}
+	return $log;
+}
+
+my @read;
+my $log = unhurried(sub {
+	my $ids = 'ARRAY(SELECT generate_series(1, ' . 1_000_000 * $_[0] . ')::bigint)';
+
+	@read = map { $s->run("SELECT count(document), count(*) FROM echocache_get_many('session', $ids)") } 1 .. 2;
+});
+is_deeply(\@read, [ '1000|1000', '1000|1000' ], 'get_many of a million ids, twice');
 is($judge->run('SELECT state FROM echocache_servers'), 'UP', 'the server is UP');
-unlike(substr(slurp_file($node->logfile), $from), qr/is down/, 'and has been all the time');
-cmp_ok(cancelled(q{SELECT count(*) FROM echocache_get_many('session', ARRAY(SELECT generate_series(1, 3000000)::bigint))}), '<', 0.1,
+unlike($log, qr/is down/, 'and has been all the time');
+setting($judge, 'echocache.timeout' => '500ms');
+wait_state($judge, 'UP');
+in_time($judge, cancelled(q{SELECT count(*) FROM echocache_get_many('session', ARRAY(SELECT generate_series(1, 3000000)::bigint))}), 0.1,
 	'such a read is cancelled at once');
 
 # Large documents: a piece is no larger than what arrives in time.
 $judge->run(q{UPDATE session SET title = repeat('x', 300000) WHERE id <= 400});
-is($judge->run(q{SELECT count(*) FROM echocache_get_many('session', ARRAY(SELECT generate_series(1, 400)::bigint)) WHERE length(document::text) > 300000}), 400,
-	'many large documents') for 1 .. 2;
-unlike(substr(slurp_file($node->logfile), $from), qr/is down/, 'and the server is UP all the time');
+$log = unhurried(sub {
+	my $many = "ARRAY(SELECT n FROM generate_series(1, $_[0]), generate_series(1, 400) n)::bigint[]";
+
+	@read = map { $judge->run("SELECT count(*) FROM echocache_get_many('session', $many) WHERE length(document::text) > 300000") / $_[0] } 1 .. 2;
+});
+is_deeply(\@read, [ 400, 400 ], 'many large documents, twice');
+unlike($log, qr/is down/, 'and the server is UP all the time');
 $_->quit for $s, $judge;
 $node->stop;
 
@@ -254,10 +287,14 @@ $node->stop;
 #
 my @many = map { memcached(host => "127.0.0.$_", args => [ '-t', '1' ]) } 2 .. 13;
 $node->adjust_conf('postgresql.auto.conf', 'echocache.hosts', "'" . join(',', map { $_->address } @many) . "'");
-$node->append_conf('postgresql.conf', "max_files_per_process = 64\nechocache.timeout = '5s'\n");
+$node->adjust_conf('postgresql.auto.conf', 'echocache.timeout', "'5s'");
+# PostgreSQL inherits what whoever started us has left open.
+my $inherited = grep { my ($flags) = (eval { slurp_file($_) } // '') =~ /^flags:\s+(\d+)/m; defined $flags && !(oct($flags) & 02000000) }
+  grep { !m{/[012]\z} } glob '/proc/self/fdinfo/*';
+$node->append_conf('postgresql.conf', 'max_files_per_process = ' . (62 + $inherited) . "\n");
 $node->start;
 $s = session($node);
-$from = -s $node->logfile;
+my $from = -s $node->logfile;
 is($s->run(q{SELECT count(document) FROM echocache_get_many('session', ARRAY(SELECT generate_series(1, 1000)::bigint))}), 1000,
 	'a read from more servers than there are descriptors for');
 unlike(substr(slurp_file($node->logfile), $from), qr/is down: too many open files/, 'makes no server DOWN');
