@@ -105,7 +105,8 @@ warn_shared_keys(const char *name)
 			continue;
 		ereport(WARNING,
 				(errmsg("another database uses cache keys with the same prefix"),
-				 errdetail("If it has a document \"%s\" too, only one of the two is cached.", name),
+				 errdetail("Of one of them only the documents are cached: \"%s\" may not be.",
+						   name),
 				 errhint("Use ALTER DATABASE ... SET echocache.key_prefix, then "
 						 "SELECT pg_reload_conf().")));
 		return;

@@ -166,6 +166,8 @@ list_keys(int server, int patience_ms, EcDeadline last, EcLineCallback callback,
 		if (req.result == EC_FAILED || ec_deadline_left(patience) == 0)
 			return false;
 		ec_deadline_nap(CRAWLER_NAP_MS);
+		if (after_batch)
+			after_batch();
 	}
 }
 

@@ -171,7 +171,7 @@ for my $mode ('fast', 'immediate')
 	up_within($s, 0.9 * $lease, "restarted after a stop, $mode");
 }
 kill 'KILL', $s->run('SELECT pg_backend_pid()');
-wait_for('the server to be back', sub { return $node->psql('postgres', 'SELECT 1') == 0 });
+$node->poll_query_until('postgres', 'SELECT 1', '1');
 $s = session($node);
 up_within($s, 0.9 * $lease, 'after a crash');
 kill 'TERM', $s->run(q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'echocache worker'});

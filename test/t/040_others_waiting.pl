@@ -91,6 +91,7 @@ my $reader = session($node);
 my $second = memcached();
 
 $s->run('CREATE DATABASE other');
+$s->run(q{ALTER DATABASE other SET echocache.key_prefix = 'other/'});
 $other = session($node, dbname => 'other');
 $other->run(q{CREATE EXTENSION echocache});
 $s->run(q{SELECT echocache_invalidate('slow', 1)});
