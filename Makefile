@@ -12,17 +12,23 @@ OBJS = \
 	src/attachments/attach.o \
 	src/attachments/attachment.o \
 	src/attachments/catalog.o \
+	src/attachments/changed.o \
 	src/attachments/check.o \
 	src/attachments/column.o \
+	src/attachments/command.o \
 	src/attachments/configuration.o \
 	src/attachments/ddl.o \
 	src/attachments/dependent.o \
 	src/attachments/detach.o \
 	src/attachments/filter.o \
+	src/attachments/firing.o \
+	src/attachments/inherit.o \
 	src/attachments/object.o \
 	src/attachments/rename.o \
 	src/attachments/slot.o \
+	src/attachments/storage.o \
 	src/attachments/triggers.o \
+	src/attachments/vacate.o \
 	src/commit/commit.o \
 	src/commit/invalidate.o \
 	src/commit/locks.o \
@@ -43,6 +49,7 @@ OBJS = \
 	src/password.o \
 	src/protocol/jsonscan.o \
 	src/protocol/key.o \
+	src/protocol/leaseline.o \
 	src/protocol/reply.o \
 	src/protocol/wire.o \
 	src/read/act.o \
@@ -56,7 +63,9 @@ OBJS = \
 	src/read/permission.o \
 	src/read/read.o \
 	src/read/render.o \
+	src/read/usercode.o \
 	src/servers/exchange.o \
+	src/servers/lease.o \
 	src/servers/outbox.o \
 	src/servers/placement.o \
 	src/servers/purge.o \

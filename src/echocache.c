@@ -19,6 +19,7 @@
 #include "commit/xact.h"
 #include "echocache.h"
 #include "guc.h"
+#include "read/act.h"
 #include "servers/exchange.h"
 #include "servers/topology.h"
 #include "shmem.h"
@@ -44,5 +45,6 @@ _PG_init(void)
 	ec_running_init();
 	ec_ddl_init();
 	ec_object_init();
+	ec_act_init();
 	ec_launcher_init();
 }

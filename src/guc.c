@@ -37,6 +37,7 @@ int			ec_guc_pool_size = 100;
 int			ec_guc_timeout = 100;
 int			ec_guc_retry_interval = 1000;
 int			ec_guc_marker_ttl = 30;
+int			ec_guc_lease = 10000;
 int			ec_guc_fill_wait = 1000;
 int			ec_guc_max_write_through = 64;
 char	   *ec_guc_key_prefix = NULL;
@@ -401,6 +402,11 @@ define_times(void)
 							"Deadline of one exchange with the cache, connecting included.",
 							NULL,
 							&ec_guc_timeout, 100, 1, 60 * 1000, PGC_SIGHUP, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("echocache.lease",
+							"How long a cluster that is gone keeps the keys of its prefix.",
+							"One value for all clusters that share a memcached server.",
+							&ec_guc_lease, 10 * 1000, 1000, 60 * 1000, PGC_SIGHUP, GUC_UNIT_MS,
 							NULL, NULL, NULL);
 	DefineCustomIntVariable("echocache.fill_wait",
 							"How long a read waits for somebody else's fill or commit of the "

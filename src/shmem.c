@@ -9,7 +9,8 @@
  */
 #include "postgres.h"
 
-#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "miscadmin.h"
 #include "port/atomics.h"
@@ -17,6 +18,7 @@
 #include "storage/lwlock.h"
 #include "storage/procarray.h"
 #include "storage/shmem.h"
+#include "utils/builtins.h"
 #include "utils/timestamp.h"
 
 #include "compat.h"
@@ -33,6 +35,7 @@ static shmem_request_hook_type prev_shmem_request_hook = NULL;
 static Size shmem_size(void);
 static void shmem_request(void);
 static void init_states(EcDatabase *db);
+static void init_identity(EcIdentity *identity);
 static void shmem_startup(void);
 
 static Size
@@ -60,7 +63,43 @@ init_states(EcDatabase *db)
 		pg_atomic_init_u64(&db->state[i], EC_STATE_WORD(1, true, EC_RECOVERING));
 		pg_atomic_init_u64(&db->whole_noted[i], 0);
 		pg_atomic_init_u64(&db->may_flush[i], 0);
+		pg_atomic_init_u64(&db->lease_until[i], 0);
 	}
+}
+
+/*
+ * Which cluster this is: the data directory, on the kernel that runs, in this life.  Where the
+ * kernel has no boot id the cluster is not told from itself before a restart.
+ */
+static void
+init_identity(EcIdentity *identity)
+{
+	static const char boot_id_file[] = "/proc/sys/kernel/random/boot_id";
+	struct stat st;
+	uint8		random[EC_LEASE_RANDOM / 2];
+	FILE	   *file = fopen(boot_id_file, "r");
+
+	if (!pg_strong_random(random, sizeof(random)))
+		ereport(FATAL,
+				(errcode(ERRCODE_INTERNAL_ERROR),
+				 errmsg("could not generate a random number")));
+	(void) hex_encode((char *) random, sizeof(random), identity->life);
+	if (file != NULL)
+	{
+		size_t		len = fread(identity->boot_id, 1, EC_LEASE_ID_MAX, file);
+
+		identity->boot_id[len] = '\0';
+		identity->boot_id[strspn(identity->boot_id, "0123456789abcdef-")] = '\0';
+		(void) fclose(file);
+	}
+	if (stat(DataDir, &st) == 0)
+	{
+		identity->device = (uint64) st.st_dev;
+		identity->inode = (uint64) st.st_ino;
+	}
+	else
+		identity->boot_id[0] = '\0';
+	identity->was_standby = access("standby.signal", F_OK) == 0;
 }
 
 static void
@@ -78,6 +117,7 @@ shmem_startup(void)
 	{
 		memset(ec_shmem, 0, size);
 		ec_shmem->lock = &GetNamedLWLockTranche("echocache")->lock;
+		init_identity(&ec_shmem->identity);
 		for (int d = 0; d < EC_MAX_DATABASES; d++)
 			init_states(&ec_shmem->database[d]);
 		init_states(&ec_shmem->unclaimed);

@@ -12,9 +12,13 @@
  * enters as well: the cache may be on before it ends.
  *
  * A server's state is one 64-bit word for each database: an epoch, which grows with every
- * change, and UP, DOWN or RECOVERING.  Any backend's failed exchange makes the server DOWN;
- * only the database's worker brings it back, by compare-and-swap on the word that the worker
- * began with.
+ * change, and UP, DOWN, RECOVERING or UNOWNED.  Any backend's failed exchange makes the server
+ * DOWN; only the database's worker brings it back, by compare-and-swap on the word that the
+ * worker began with.  UNOWNED is a server that answers, but on which another cluster or
+ * database uses the keys: nothing is sent, as if it were DOWN.
+ *
+ * lease_until says until when the keys are this database's (servers/lease.c).  The worker
+ * writes it.  A backend believes a hit, and stores a document, before that time only.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -31,6 +35,7 @@
 #include "storage/lwlock.h"
 
 #include "protocol/key.h"
+#include "protocol/leaseline.h"
 
 #define EC_MAX_SERVERS		64
 #define EC_MAX_DATABASES	64
@@ -43,8 +48,9 @@
 typedef enum EcState
 {
 	EC_DOWN = 0,
-	EC_RECOVERING = 1,
-	EC_UP = 2
+	EC_RECOVERING = 1,			/* markers are sent, nobody reads */
+	EC_UP = 2,
+	EC_UNOWNED = 3				/* the keys are somebody else's: as DOWN */
 } EcState;
 
 /* A state word: an epoch, whether the server must be purged before it is UP, and its state. */
@@ -94,6 +100,8 @@ typedef struct EcDatabase
 	char		old_prefix[EC_PREFIX_MAX + 1];	/* whose keys are still to be purged, */
 	bool		has_old_prefix; /* cleared by the worker */
 	uint64		old_prefix_generation;	/* in which it was still in use */
+	/* whoever holds the lock exclusively decides: database.c, topology.c, slot.c */
+	bool		owns_prefix;	/* no other database of this cluster uses the prefix */
 	/* atomics: see the banner */
 	pg_atomic_uint64 state[EC_MAX_SERVERS];
 	/*
@@ -106,6 +114,18 @@ typedef struct EcDatabase
 	 * which the worker may flush the server, should that refuse to be purged.
 	 */
 	pg_atomic_uint64 may_flush[EC_MAX_SERVERS];
+	/*
+	 * Until when the keys on the server are ours, by ec_state_clock(); 0: they are not.
+	 * By the worker, with the lock held in share mode; 0 by whoever publishes.
+	 */
+	pg_atomic_uint64 lease_until[EC_MAX_SERVERS];
+	/* likewise: the keys have been ours in this generation, and not been lost that we know */
+	bool		lease_held[EC_MAX_SERVERS];
+	bool		lease_looked[EC_MAX_SERVERS];	/* the worker knows whose they are, in this life */
+	bool		lease_once[EC_MAX_SERVERS]; /* they have been ours in this life */
+	bool		lease_forced[EC_MAX_SERVERS];	/* a claim was put over a lease in this life */
+	char		lease_error[EC_ERROR_MAX];	/* why they are not, on some server */
+	TimestampTz lease_error_at;
 	/* by whoever changed the state, without a lock: shown in the view only */
 	TimestampTz since[EC_MAX_SERVERS];
 	bool		reloading;		/* by the worker, as it ends: start another at once */
@@ -156,12 +176,25 @@ typedef struct EcSlot
 	pg_atomic_uint64 warm_stored;	/* documents stored */
 } EcSlot;
 
+/* Which cluster this is, beside its system identifier.  By the postmaster, at its start. */
+typedef struct EcIdentity
+{
+	char		life[EC_LEASE_RANDOM + 1];	/* a random number for each start */
+	char		boot_id[EC_LEASE_ID_MAX + 1];	/* of the kernel that runs; empty: not known */
+	uint64		device;			/* of the data directory */
+	uint64		inode;
+	bool		was_standby;	/* it was started as a standby, and not to recover an archive */
+} EcIdentity;
+
 /* The generation that there is from the start, by the postmaster. */
 #define EC_FIRST_GENERATION	1
 
 typedef struct EcShared
 {
 	LWLock	   *lock;			/* topology, slots, errors; held for memory copies only */
+	EcIdentity	identity;
+	int64		started_at;		/* by ec_state_clock(), by the postmaster */
+	bool		promoted;		/* by the launcher: it was started as a standby */
 
 	/* by the launcher, under the lock; read without it, then verified */
 	pg_atomic_uint64 generation;

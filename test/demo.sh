@@ -461,7 +461,7 @@ prepare()
 
 	ec_pg_start main "fsync = on" "timezone = 'UTC'" \
 		"hba_file = '$folder/hba.conf'" "ident_file = '$folder/ident.conf'" \
-		"echocache.hosts = '127.0.0.1:$mc_port'" "echocache.enabled = on"
+		"echocache.hosts = '127.0.0.1:$mc_port'" "echocache.enabled = on" "echocache.lease = '1s'"
 	ec_pg_env main
 	version=$("$PG_CONFIG" --version)
 	version=${version#PostgreSQL }

@@ -223,6 +223,7 @@ temp_config()
 		echo "echocache.enabled = on"
 		echo "echocache.hosts = '127.0.0.1:$(ec_memcached_port "$1")'"
 		echo "echocache.retry_interval = '100ms'"
+		echo "echocache.lease = '1s'"
 		echo "echocache.timeout = '5s'"	# nobody here is to be slow, but the machine may be
 		echo "fsync = off"
 	} >"$EC_TMP/$1.conf"

@@ -19,53 +19,87 @@
 #include "access/htup_details.h"
 #include "catalog/partition.h"
 #include "catalog/pg_attribute.h"
-#include "catalog/pg_inherits.h"
 #include "catalog/pg_type.h"
+#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
-#include "utils/typcache.h"
 
 #include "attachments/affected.h"
 #include "attachments/attachment.h"
 #include "attachments/configuration.h"
+#include "attachments/inherit.h"
 
-static bool type_contains(Oid type, Oid rowtype);
-static bool shows_type(Oid relid, Oid rowtype);
-static bool depends_on_type(EcAttachment *att, Oid rowtype);
-static bool is_part(Oid relid, Oid whole);
+static bool is_name_type(Oid type);
+static bool type_contains(Oid type, Oid other);
+static bool shows_type(Oid relid, Oid type);
+static bool depends_on_type(EcAttachment *att, Oid type);
 static bool is_family(Oid relid, Oid other);
 
-/* Does a value of this type contain one of the row type? */
+/* Is the text of such a value the name of an object of the database? */
 static bool
-type_contains(Oid type, Oid rowtype)
+is_name_type(Oid type)
 {
-	Oid			element;
-	bool		contains = false;
-
-	type = getBaseType(type);
-	if (type == rowtype)
-		return true;
-	if (OidIsValid(element = get_element_type(type)) ||
-		OidIsValid(element = get_multirange_range(type)) ||
-		OidIsValid(element = get_range_subtype(type)))
-		return type_contains(element, rowtype);
-	if (get_typtype(type) == TYPTYPE_COMPOSITE)
+	switch (type)
 	{
-		TupleDesc	desc = lookup_rowtype_tupdesc(type, -1);
-
-		for (int i = 0; i < desc->natts && !contains; i++)
-			contains = !TupleDescAttr(desc, i)->attisdropped &&
-				type_contains(TupleDescAttr(desc, i)->atttypid, rowtype);
-		ReleaseTupleDesc(desc);
+		case REGCLASSOID:
+		case REGPROCOID:
+		case REGPROCEDUREOID:
+		case REGOPEROID:
+		case REGOPERATOROID:
+		case REGTYPEOID:
+		case REGROLEOID:
+		case REGNAMESPACEOID:
+		case REGCONFIGOID:
+		case REGDICTIONARYOID:
+		case REGCOLLATIONOID:
+			return true;
+		default:
+			return false;
 	}
-	return contains;
 }
 
-/* Has the table a column that contains such a row?  InvalidOid for the type: no. */
+/*
+ * Does a value of this type contain one of the other type, or with InvalidOid the name of
+ * an object?  A type that is gone by now contains nothing.  Takes no lock.
+ */
 static bool
-shows_type(Oid relid, Oid rowtype)
+type_contains(Oid type, Oid other)
 {
-	for (AttrNumber attno = 1; OidIsValid(rowtype); attno++)
+	HeapTuple	tuple;
+	Form_pg_type form;
+	Oid			element = InvalidOid;
+	Oid			relid = InvalidOid;
+
+	if (OidIsValid(other) ? type == other : is_name_type(type))
+		return true;
+	tuple = SearchSysCache1(TYPEOID, ObjectIdGetDatum(type));
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	form = (Form_pg_type) GETSTRUCT(tuple);
+	if (form->typtype == TYPTYPE_DOMAIN)
+		element = form->typbasetype;
+	else if (form->typtype == TYPTYPE_COMPOSITE)
+		relid = form->typrelid;
+	else if (form->typtype == TYPTYPE_RANGE)
+		element = get_range_subtype(type);
+	else if (form->typtype == TYPTYPE_MULTIRANGE)
+		element = get_multirange_range(type);
+	else if (IsTrueArrayType(form))
+		element = form->typelem;
+	ReleaseSysCache(tuple);
+	if (OidIsValid(element))
+		return type_contains(element, other);
+	return OidIsValid(relid) && shows_type(relid, other);
+}
+
+/*
+ * Has the table, or composite type, a column that contains a value of this type, or with
+ * InvalidOid the name of an object?
+ */
+static bool
+shows_type(Oid relid, Oid type)
+{
+	for (AttrNumber attno = 1;; attno++)
 	{
 		HeapTuple	tuple = SearchSysCache2(ATTNUM, ObjectIdGetDatum(relid),
 											Int16GetDatum(attno));
@@ -75,29 +109,31 @@ shows_type(Oid relid, Oid rowtype)
 		if (!HeapTupleIsValid(tuple))
 			return false;
 		attr = (Form_pg_attribute) GETSTRUCT(tuple);
-		shows = !attr->attisdropped && type_contains(attr->atttypid, rowtype);
+		shows = !attr->attisdropped && type_contains(attr->atttypid, type);
 		ReleaseSysCache(tuple);
 		if (shows)
 			return true;
 	}
-	return false;
 }
 
 /* Has the attached table, or a dependent table of the attachment, such a column? */
 static bool
-depends_on_type(EcAttachment *att, Oid rowtype)
+depends_on_type(EcAttachment *att, Oid type)
 {
-	bool		depends = shows_type(att->relid, rowtype);
+	bool		depends = shows_type(att->relid, type);
 	ListCell   *lc;
 
 	foreach(lc, att->dependents)
-		depends |= shows_type(((EcDependent *) lfirst(lc))->relid, rowtype);
+		depends |= shows_type(((EcDependent *) lfirst(lc))->relid, type);
 	return depends;
 }
 
-/* Is the table the whole one, or its partition at some level? */
-static bool
-is_part(Oid relid, Oid whole)
+/*
+ * Is the table the whole one, or its partition at some level?  One whose DETACH CONCURRENTLY
+ * is under way is none any more.
+ */
+bool
+ec_affected_is_part(Oid relid, Oid whole)
 {
 	return relid == whole ||
 		(get_rel_relispartition(relid) && list_member_oid(get_partition_ancestors(relid), whole));
@@ -107,8 +143,8 @@ is_part(Oid relid, Oid whole)
 static bool
 is_family(Oid relid, Oid other)
 {
-	return is_part(relid, other) ||
-		list_member_oid(find_all_inheritors(relid, NoLock, NULL), other);
+	return ec_affected_is_part(relid, other) ||
+		list_member_oid(ec_inherit_tree(relid), other);
 }
 
 /*
@@ -140,13 +176,15 @@ List *
 ec_affected_by_table(Oid relid)
 {
 	List	   *found = NIL;
+	Oid			type = get_rel_type_id(relid);
 	ListCell   *lc;
 
 	foreach(lc, ec_attachment_all())
 	{
 		EcAttachment *att = lfirst(lc);
 
-		if (ec_affected_role(att, relid) != 0 || depends_on_type(att, get_rel_type_id(relid)))
+		if (ec_affected_role(att, relid) != 0 ||
+			(OidIsValid(type) && depends_on_type(att, type)))
 			found = lappend(found, att);
 	}
 	return found;
@@ -173,6 +211,44 @@ ec_affected_with_function(void)
 
 	foreach(lc, ec_attachment_all())
 		if (((EcAttachment *) lfirst(lc))->function_name)
+			found = lappend(found, lfirst(lc));
+	return found;
+}
+
+/*
+ * The attachments whose documents show names of objects, in the attached table's columns or
+ * in a dependent table's.  They may be unresolved.
+ */
+List *
+ec_affected_by_names(void)
+{
+	List	   *found = NIL;
+	ListCell   *lc;
+
+	foreach(lc, ec_attachment_all())
+	{
+		EcAttachment *att = lfirst(lc);
+
+		if (!att->names_known)
+		{
+			att->shows_names = depends_on_type(att, InvalidOid);
+			att->names_known = true;
+		}
+		if (att->shows_names)
+			found = lappend(found, att);
+	}
+	return found;
+}
+
+/* The attachments whose builder this function is; they may be unresolved. */
+List *
+ec_affected_by_function(Oid function)
+{
+	List	   *found = NIL;
+	ListCell   *lc;
+
+	foreach(lc, ec_affected_with_function())
+		if (ec_configuration_function(lfirst(lc)) == function)
 			found = lappend(found, lfirst(lc));
 	return found;
 }
@@ -213,7 +289,7 @@ ec_affected_own_map(Relation rel, const char *name)
 				return lfirst(lc);
 
 	att = ec_attachment_by_name(name);
-	if (att == NULL || !is_part(relid, att->relid))
+	if (att == NULL || !ec_affected_is_part(relid, att->relid))
 		return NULL;
 	old = MemoryContextSwitchTo(att->context);
 	mine = palloc0(sizeof(EcOwnMap));

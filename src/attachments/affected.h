@@ -19,11 +19,14 @@
 #define EC_ROLE_OWN			1	/* the attached table, an ancestor or a descendant */
 #define EC_ROLE_DEPENDENT	2	/* a dependent table, an ancestor or a descendant */
 
+extern bool ec_affected_is_part(Oid relid, Oid whole);
 extern int	ec_affected_role(EcAttachment *att, Oid relid);
 extern List *ec_affected_by_table(Oid relid);
 extern bool ec_affected_any_suspended(void);
 extern List *ec_affected_with_function(void);
+extern List *ec_affected_by_function(Oid function);
 extern List *ec_affected_by_type(Oid type);
+extern List *ec_affected_by_names(void);
 extern EcOwnMap *ec_affected_own_map(Relation rel, const char *name);
 extern EcDependentMap *ec_affected_dependent_map(Relation rel, const char *name);
 

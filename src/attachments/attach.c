@@ -59,7 +59,7 @@ static void check_options(EcAttaching *a, FunctionCallInfo fcinfo);
 static void
 insert_configuration(EcAttaching *a)
 {
-	Relation	rel = table_open(ec_catalog_document(false), RowExclusiveLock);
+	Relation	rel = ec_catalog_open(EC_CATALOG_DOCUMENT, RowExclusiveLock);
 	Datum		values[Natts_ec_document] = {0};
 	bool		nulls[Natts_ec_document] = {0};
 	HeapTuple	tuple;
@@ -215,6 +215,9 @@ echocache_attach(PG_FUNCTION_ARGS)
 	/* the triggers first: a warning that they do not fire yet would be of no use */
 	ec_triggers_create(a.relid, a.name, a.schema, false);
 	ec_slot_note_attach(a.relid);
+	if (!ec_slot_try(a.relid, a.name))
+		ec_attachment_free_slots();
+	ec_slot_require(a.relid, a.name);
 	insert_configuration(&a);
 	ec_pending_whole(a.relid);
 	if (a.function)

@@ -35,7 +35,6 @@
 #include "protocol/key.h"
 #include "read/encoding.h"
 #include "servers/placement.h"
-#include "servers/topology.h"
 #include "shmem.h"
 
 /* The loaded configuration; NULL: not loaded, or dropped. */
@@ -57,6 +56,7 @@ static List *dropped_list = NIL;
 
 static void invalidate(Datum arg, Oid relid);
 static void free_plans(EcAttachment *att);
+static void drop(void);
 static void load(void);
 static bool is_attached_now(Oid relid);
 
@@ -64,6 +64,7 @@ static bool is_attached_now(Oid relid);
 void
 ec_attachment_init(void)
 {
+	ec_catalog_init();
 	CacheRegisterRelcacheCallback(invalidate, (Datum) 0);
 }
 
@@ -142,6 +143,22 @@ free_plans(EcAttachment *att)
 			SPI_freeplan(plans[i]);
 }
 
+/* What is loaded is stale.  It is kept to the end of the transaction, for those who hold it. */
+static void
+drop(void)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+	Dropped    *dropped = palloc(sizeof(Dropped));
+
+	dropped->context = cache_context;
+	dropped->attachments = attachments;
+	dropped_list = lappend(dropped_list, dropped);
+	MemoryContextSwitchTo(old);
+	cache_context = NULL;
+	attachments = NIL;
+	row_maps = NULL;
+}
+
 /*
  * Have the configuration in memory, as of now.  It is empty in a database without the
  * extension, and while the extension is being dropped.  Throws what reading it throws,
@@ -154,23 +171,15 @@ load(void)
 	MemoryContext old;
 	HASHCTL		ctl = {.keysize = sizeof(Oid), .entrysize = sizeof(EcRowMap)};
 
+	Assert(IsTransactionState());
 	AcceptInvalidationMessages();
 	if (cache_context != NULL && !cache_stale)
 		return;
-
 	if (cache_context != NULL)
-	{
-		Dropped    *dropped;
-
-		old = MemoryContextSwitchTo(TopMemoryContext);
-		dropped = palloc(sizeof(Dropped));
-		dropped->context = cache_context;
-		dropped->attachments = attachments;
-		dropped_list = lappend(dropped_list, dropped);
-		MemoryContextSwitchTo(old);
-		cache_context = NULL;
-	}
+		drop();
 	catalog_oid = ec_catalog_document(true);
+	if (!OidIsValid(catalog_oid))
+		return;
 
 	context = AllocSetContextCreate(CurrentMemoryContext, "echocache attachments",
 									ALLOCSET_SMALL_SIZES);
@@ -181,10 +190,7 @@ load(void)
 
 	/* an invalidation from here on makes it stale again; an error leaves nothing loaded */
 	cache_stale = false;
-	if (OidIsValid(catalog_oid))
-		attachments = ec_configuration_read(catalog_oid);
-	else
-		cache_stale = true;		/* which OID to look out for is not known yet */
+	attachments = ec_configuration_read();
 	MemoryContextSwitchTo(old);
 	MemoryContextSetParent(context, CacheMemoryContext);
 	cache_context = context;
@@ -206,7 +212,7 @@ EcRowMap *
 ec_attachment_row_map(Oid relid)
 {
 	load();
-	return hash_search(row_maps, &relid, HASH_FIND, NULL);
+	return row_maps ? hash_search(row_maps, &relid, HASH_FIND, NULL) : NULL;
 }
 
 /* The entry of this table among the loaded row maps, made if need be.  Loads nothing. */
@@ -324,6 +330,19 @@ ec_attachment_names(void)
 	return names;
 }
 
+/* The OIDs of all attached tables, in a list of its own. */
+List *
+ec_attachment_relids(void)
+{
+	List	   *relids = NIL;
+	ListCell   *lc;
+
+	load();
+	foreach(lc, attachments)
+		relids = lappend_oid(relids, ((EcAttachment *) lfirst(lc))->relid);
+	return relids;
+}
+
 /* Is the table attached, as the configuration has it at this moment?  Loads it anew. */
 static bool
 is_attached_now(Oid relid)
@@ -342,15 +361,10 @@ is_attached_now(Oid relid)
  * The database's worker calls this as it starts, in a transaction: every attachment gets
  * its slot, if one is free, so that all databases know its keys (kv_keys.c) before a
  * backend has used the attachment.
- *
- * The worker may claim a slot just after the commit of a detach has given it up.  So it
- * looks again and gives such a slot up itself.  But an attach that is under way owns the
- * slot of its table: it holds ShareRowExclusiveLock there, which the worker must get first.
  */
 void
 ec_attachment_claim_slots(void)
 {
-	List	   *relids = NIL;
 	ListCell   *lc;
 
 	load();
@@ -358,15 +372,34 @@ ec_attachment_claim_slots(void)
 	{
 		EcAttachment *att = lfirst(lc);
 
-		if (ec_slot_claim(att->relid, att->name) != NULL)
-			relids = lappend_oid(relids, att->relid);
+		(void) ec_slot_claim(att->relid, att->name);
 	}
-	foreach(lc, relids)
+	ec_attachment_free_slots();
+}
+
+/*
+ * Give up slots of this database whose table is not attached any more.  The commit of a
+ * detach gives its slot up itself, but not when it was prepared, and a backend that looked
+ * before the commit may claim it again afterwards.  A prepared attach that is rolled back
+ * leaves one, too.
+ *
+ * An attach that is under way owns the slot of its table, and a detach needs it until its
+ * commit: both lock the table, prepared or not, against the lock that is taken here for a
+ * moment, without waiting.
+ */
+void
+ec_attachment_free_slots(void)
+{
+	List	   *candidates;
+	ListCell   *lc;
+
+	cache_stale = true;			/* its invalidation may be yet to come */
+	candidates = list_difference_oid(ec_slot_relids(), ec_attachment_relids());
+	foreach(lc, candidates)
 	{
 		Oid			relid = lfirst_oid(lc);
 
-		if (is_attached_now(relid) ||
-			!ConditionalLockRelationOid(relid, ShareRowExclusiveLock))
+		if (!ConditionalLockRelationOid(relid, ShareRowExclusiveLock))
 			continue;
 		if (!is_attached_now(relid))
 			ec_slot_free(relid);
@@ -390,14 +423,14 @@ ec_attachment_table(EcAttachment *att)
 /*
  * The cache key of the document with this id (the key column's text, in the server
  * encoding).  dst holds EC_KEY_MAX bytes; returns the key's length.  0: the document has no
- * key, and is never cached.  The caller has entered the topology, which has the prefix.
+ * key, and is never cached.  Whoever places the key has entered the topology, whose prefix
+ * it begins with; verify_keys.c merely compares it.
  */
 int
 ec_attachment_key(EcAttachment *att, const char *id, char *dst)
 {
 	size_t		len = strlen(id);
 
-	Assert(ec_topology_is_entered());
 	for (const char *p = id; *p; p++)
 	{
 		if (!IS_HIGHBIT_SET(*p))

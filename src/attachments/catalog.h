@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * catalog.h
- *	  The extension's own tables: found, and their rows written.
+ *	  The extension's own tables: found, opened, and their rows written.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -11,6 +11,8 @@
 #define ECHOCACHE_ATTACHMENTS_CATALOG_H
 
 #include "nodes/pg_list.h"
+#include "storage/lockdefs.h"
+#include "utils/relcache.h"
 
 #define Anum_ec_document_name			1
 #define Anum_ec_document_relation		2
@@ -30,8 +32,34 @@
 #define Anum_ec_dependent_key_column	3
 #define Natts_ec_dependent				3
 
-extern Oid	ec_catalog_relation(const char *name);
+/* Tables of the extension's own. */
+typedef enum EcCatalogTable
+{
+	EC_CATALOG_DOCUMENT,
+	EC_CATALOG_DEPENDENT,
+	EC_CATALOG_OUTBOX,
+	EC_CATALOG_NTABLES
+} EcCatalogTable;
+
+/* Its functions for triggers on users' tables. */
+typedef enum EcCatalogFunction
+{
+	EC_CATALOG_ROW_TRIGGER,
+	EC_CATALOG_TRUNCATE_TRIGGER,
+	EC_CATALOG_DEPENDENT_TRIGGER,
+	EC_CATALOG_NFUNCTIONS
+} EcCatalogFunction;
+
+extern void ec_catalog_init(void);
+extern void ec_catalog_look_again(void);
+extern void ec_catalog_at_end(void);
+extern bool ec_catalog_is_present(void);
 extern Oid	ec_catalog_document(bool missing_ok);
+extern bool ec_catalog_is_own(Oid relid);
+extern Oid	ec_catalog_function(EcCatalogFunction which);
+extern bool ec_catalog_is_trigger_function(Oid function);
+extern Relation ec_catalog_try_open(EcCatalogTable which, LOCKMODE lockmode);
+extern Relation ec_catalog_open(EcCatalogTable which, LOCKMODE lockmode);
 extern List *ec_catalog_names(Datum array);
 extern Datum ec_catalog_names_datum(List *names);
 extern void ec_catalog_forget(const char *name);

@@ -14,13 +14,20 @@
 
 #include "access/htup_details.h"
 #include "access/transam.h"
+#include "catalog/pg_operator.h"
+#include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/syscache.h"
 
 #include "attachments/column.h"
 #include "attachments/configuration.h"
 #include "read/act.h"
+
+static void canonical_by_code(void *arg);
+static char *cast(const char *operand, Oid type, const char *suffix);
 
 /* The column's value of this text.  Throws what the type's input function throws. */
 Datum
@@ -30,25 +37,49 @@ ec_column_datum(EcColumn *column, const char *text)
 							 column->typmod);
 }
 
+/* What canonical_by_code() is asked for, and its answer. */
+typedef struct Canonical
+{
+	EcAttachment *att;
+	EcColumn   *column;
+	const char *input;
+	char	   *text;
+} Canonical;
+
+/* The column's own text, where a domain's check may be a user's code. */
+static void
+canonical_by_code(void *arg)
+{
+	Canonical  *canonical = arg;
+	EcColumn   *column = canonical->column;
+	EcActing	before;
+
+	ec_act_begin(canonical->att, true, &before);
+	canonical->text = OutputFunctionCall(&column->out, ec_column_datum(column, canonical->input));
+	ec_act_end(&before);
+}
+
 /*
  * The text that the column's own type makes of this input, under the settings that
- * documents are rendered with.  Throws what the type's input function throws.
+ * documents are rendered with.  Throws what the type's input function throws.  A type that is
+ * not built in may be a domain, whose checks are the table owner's code; it leaves nothing
+ * behind.
  */
 char *
 ec_column_canonical(EcAttachment *att, EcColumn *column, const char *input)
 {
-	bool		built_in = column->type < FirstNormalObjectId;
-	int			nestlevel = built_in && !column->plain ? ec_act_begin_output(att) : 0;
-	EcActing	before;
-	char	   *text;
+	Canonical	canonical = {att, column, input, NULL};
+	int			nestlevel;
 
-	if (!built_in)
-		ec_act_begin(att, true, &before);
-	text = OutputFunctionCall(&column->out, ec_column_datum(column, input));
-	if (!built_in)
-		ec_act_end(&before);
+	if (column->type >= FirstNormalObjectId)
+	{
+		ec_act_contained(canonical_by_code, &canonical);
+		return canonical.text;
+	}
+	nestlevel = column->plain ? 0 : ec_act_begin_output(att);
+	canonical.text = OutputFunctionCall(&column->out, ec_column_datum(column, input));
 	ec_act_end_output(nestlevel);
-	return text;
+	return canonical.text;
 }
 
 /*
@@ -75,4 +106,50 @@ ec_column_member(EcColumn *column, Datum value, bool isnull, int *len, int *name
 			(*namelen)++;
 	*namelen += 2;
 	return member;
+}
+
+/* The operand as a value of this type; as it is for a pseudo-type, which anything fits. */
+static char *
+cast(const char *operand, Oid type, const char *suffix)
+{
+	HeapTuple	tuple;
+	Form_pg_type form;
+	char	   *sql;
+
+	if (get_typtype(type) == TYPTYPE_PSEUDO)
+		return psprintf("(%s)", operand);
+	tuple = SearchSysCache1(TYPEOID, ObjectIdGetDatum(type));
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for type %u", type);
+	form = (Form_pg_type) GETSTRUCT(tuple);
+	/* not by format_type_be(): "character" would be one character */
+	sql = psprintf("(%s::%s%s)", operand,
+				   quote_qualified_identifier(get_namespace_name(form->typnamespace),
+											  NameStr(form->typname)), suffix);
+	ReleaseSysCache(tuple);
+	return sql;
+}
+
+/*
+ * SQL that compares two operands by this operator and no other: any says that the right one is
+ * an array of which one element will do.  The operands are cast to what the operator takes.
+ * Else whoever may create operators in the operator's schema could plant one of its name that
+ * fits the column's type better, such as one for a domain.
+ */
+char *
+ec_column_comparison(const char *left, Oid operator, const char *right, bool any)
+{
+	HeapTuple	tuple = SearchSysCache1(OPEROID, ObjectIdGetDatum(operator));
+	Form_pg_operator form;
+	char	   *sql;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for operator %u", operator);
+	form = (Form_pg_operator) GETSTRUCT(tuple);
+	sql = psprintf("%s OPERATOR(%s.%s) %s%s", cast(left, form->oprleft, ""),
+				   quote_identifier(get_namespace_name(form->oprnamespace)),
+				   NameStr(form->oprname), any ? "ANY " : "",
+				   cast(right, form->oprright, any ? "[]" : ""));
+	ReleaseSysCache(tuple);
+	return sql;
 }

@@ -16,5 +16,6 @@ extern Datum ec_column_datum(EcColumn *column, const char *text);
 extern char *ec_column_canonical(EcAttachment *att, EcColumn *column, const char *input);
 extern char *ec_column_member(EcColumn *column, Datum value, bool isnull, int *len,
 							  int *namelen);
+extern char *ec_column_comparison(const char *left, Oid operator, const char *right, bool any);
 
 #endif							/* ECHOCACHE_ATTACHMENTS_COLUMN_H */

@@ -19,14 +19,10 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_attribute.h"
 #include "catalog/pg_class.h"
-#include "catalog/pg_inherits.h"
 #include "catalog/pg_proc.h"
-#include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
-#include "commands/trigger.h"
 #include "fmgr.h"
 #include "utils/builtins.h"
-#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
@@ -34,26 +30,32 @@
 
 #include "attachments/catalog.h"
 #include "attachments/configuration.h"
+#include "attachments/firing.h"
 #include "attachments/slot.h"
 #include "compat.h"
 
 static EcAttachment *read_attachment(HeapTuple tuple, TupleDesc desc);
 static void read_dependents(List *attachments);
 static bool type_is_plain(Oid type);
-static bool triggers_fire(Oid relid, const char *name, const char *row, const char *truncate);
 static bool all_triggers_fire(EcAttachment *att);
 static void resolve_column(EcAttachment *att, EcColumn *column);
 static bool key_is_exact(const EcColumn *key);
 
-/* The rows of echocache.document as attachments, in the current memory context. */
+/*
+ * The rows of echocache.document as attachments, in the current memory context.  NIL, too,
+ * if the extension has just gone.
+ */
 List *
-ec_configuration_read(Oid catalog)
+ec_configuration_read(void)
 {
 	List	   *attachments = NIL;
-	Relation	rel = table_open(catalog, AccessShareLock);
-	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+	Relation	rel = ec_catalog_try_open(EC_CATALOG_DOCUMENT, AccessShareLock);
+	SysScanDesc scan;
 	HeapTuple	tuple;
 
+	if (rel == NULL)
+		return NIL;
+	scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 		attachments = lappend(attachments, read_attachment(tuple, RelationGetDescr(rel)));
 	systable_endscan(scan);
@@ -97,14 +99,12 @@ read_attachment(HeapTuple tuple, TupleDesc desc)
 static void
 read_dependents(List *attachments)
 {
-	Oid			oid = ec_catalog_relation("dependent");
-	Relation	rel;
+	Relation	rel = ec_catalog_try_open(EC_CATALOG_DEPENDENT, AccessShareLock);
 	SysScanDesc scan;
 	HeapTuple	tuple;
 
-	if (!OidIsValid(oid))
-		return;					/* the extension is being dropped */
-	rel = table_open(oid, AccessShareLock);
+	if (rel == NULL)
+		return;					/* the extension has just gone */
 	scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
@@ -273,63 +273,18 @@ ec_configuration_function(EcAttachment *att)
 						   ObjectIdGetDatum(get_namespace_oid(schema, true)));
 }
 
-/* Are both triggers of ours for the attachment of this name there, and enabled ALWAYS? */
-static bool
-triggers_fire(Oid relid, const char *name, const char *row, const char *truncate)
-{
-	Relation	rel = table_open(TriggerRelationId, AccessShareLock);
-	ScanKeyData key;
-	SysScanDesc scan;
-	HeapTuple	tuple;
-	bool		has_row = false;
-	bool		has_truncate = false;
-
-	ScanKeyInit(&key, Anum_pg_trigger_tgrelid, BTEqualStrategyNumber, F_OIDEQ,
-				ObjectIdGetDatum(relid));
-	scan = systable_beginscan(rel, TriggerRelidNameIndexId, true, NULL, 1, &key);
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
-	{
-		Form_pg_trigger trigger = (Form_pg_trigger) GETSTRUCT(tuple);
-		char	   *function;
-		bool		isnull;
-		bytea	   *args;
-
-		if (trigger->tgenabled != TRIGGER_FIRES_ALWAYS || trigger->tgnargs != 1)
-			continue;
-		function = get_func_name(trigger->tgfoid);
-		args = DatumGetByteaPP(heap_getattr(tuple, Anum_pg_trigger_tgargs,
-											RelationGetDescr(rel), &isnull));
-		if (function == NULL || strcmp(VARDATA_ANY(args), name) != 0)
-			continue;
-		has_row |= strcmp(function, row) == 0;
-		has_truncate |= strcmp(function, truncate) == 0;
-	}
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
-	return has_row && has_truncate;
-}
-
-/*
- * Do our triggers see every change?  A builder also sees rows of tables that inherit from a
- * dependent table, which our trigger on the dependent table does not see.
- */
+/* Is every change of the attached table and the dependent ones seen? */
 static bool
 all_triggers_fire(EcAttachment *att)
 {
-	bool		fire = triggers_fire(att->relid, att->name, "echocache_row_trigger",
-									 "echocache_truncate_trigger");
 	ListCell   *lc;
 
+	if (!ec_firing_on(att->relid, att->name, false))
+		return false;
 	foreach(lc, att->dependents)
-	{
-		EcDependent *dependent = lfirst(lc);
-
-		fire = fire && triggers_fire(dependent->relid, att->name, "echocache_dependent_trigger",
-									 "echocache_truncate_trigger") &&
-			(get_rel_relkind(dependent->relid) == RELKIND_PARTITIONED_TABLE ||
-			 find_inheritance_children(dependent->relid, NoLock) == NIL);
-	}
-	return fire;
+		if (!ec_firing_on(((EcDependent *) lfirst(lc))->relid, att->name, true))
+			return false;
+	return true;
 }
 
 /* Look up a column that ids or owners are compared with.  Throws 42703 when it is gone. */

@@ -94,13 +94,17 @@ typedef struct EcAttachment
 	TupleDesc	shape;			/* of the document as a record; made at first use */
 	Expr	   *filter_expr;	/* the filter; made at first use */
 	bool		key_unique;		/* an index says that ids are unique; made at first use */
+	bool		code_known;		/* runs_code was looked up; by read/usercode.c, at first use */
+	bool		runs_code;		/* making a document may run code of a user's */
 	bool		suspended;		/* not cached: a trigger of ours does not fire, or there is no
-								 * slot or no builder */
+								 * slot, or no builder */
+	bool		names_known;	/* the next one is known */
+	bool		shows_names;	/* a column contains names of objects; see ec_affected_by_names() */
 	bool		resolved;		/* the fields that are not in the configuration are set */
 	MemoryContext context;
 } EcAttachment;
 
-extern List *ec_configuration_read(Oid catalog);
+extern List *ec_configuration_read(void);
 extern void ec_configuration_resolve(EcAttachment *att);
 extern Oid	ec_configuration_function(EcAttachment *att);
 

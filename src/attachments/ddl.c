@@ -1,16 +1,22 @@
 /*-------------------------------------------------------------------------
  *
  * ddl.c
- *	  What DDL does to attached tables, and to the workers.
+ *	  What DDL statements do to attached tables.
  *
- * A change of an attached table's definition changes all of its documents: they are invalidated
- * at that commit, by the fence, as by TRUNCATE.  DDL holds the table exclusively, and the
- * fence the class, so nobody stores one of the old shape meanwhile.  What would leave an
- * attachment without what it needs is refused before the command; what is dropped is
- * object.c's, what gets another name rename.c's. Where a trigger of ours is disabled or dropped
- * the document is not cached for as long as that lasts (EcAttachment.suspended).
+ * A change of an attached table's definition changes all of its documents: they are
+ * invalidated at that commit, as by TRUNCATE.  DDL holds the table exclusively, and the
+ * commit the attachment lock, so nobody stores a document of the old shape meanwhile.
  *
- * Commands that need a database for themselves ask its worker to leave first.
+ * What would leave an attachment without what it needs is refused before the command.  Of
+ * what the command has done object.c is told by PostgreSQL, object by object; rename.c
+ * follows names, vacate.c is about databases.  Where a trigger of ours does not fire the
+ * attachment is not cached for as long as that lasts (EcAttachment.suspended).
+ *
+ * A statement's table is found and locked once, before the command, in the way in which
+ * PostgreSQL does: it checks permission first.  From then on only its OID is used, and the
+ * command is given the table's schema, so that it cannot find another one of that name.
+ *
+ * Nothing here does anything in a database without the extension, but for vacate.c.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -18,54 +24,69 @@
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "catalog/namespace.h"
-#include "catalog/pg_authid.h"
-#include "commands/dbcommands.h"
-#include "commands/defrem.h"
 #include "commands/extension.h"
+#include "commands/tablecmds.h"
 #include "miscadmin.h"
-#include "nodes/makefuncs.h"
 #include "nodes/parsenodes.h"
-#include "parser/parse_type.h"
+#include "nodes/value.h"
 #include "tcop/utility.h"
-#include "utils/acl.h"
 #include "utils/lsyscache.h"
-#include "utils/syscache.h"
 
 #include "attachments/affected.h"
 #include "attachments/attachment.h"
 #include "attachments/catalog.h"
+#include "attachments/changed.h"
+#include "attachments/command.h"
 #include "attachments/configuration.h"
 #include "attachments/ddl.h"
 #include "attachments/dependent.h"
+#include "attachments/inherit.h"
 #include "attachments/object.h"
 #include "attachments/rename.h"
+#include "attachments/storage.h"
+#include "attachments/vacate.h"
 #include "commit/pending.h"
-#include "compat.h"
-#include "worker/database.h"
+
+/* What is known of a statement before its command is carried out. */
+typedef struct Before
+{
+	PlannedStmt *pstmt;			/* the statement, or a copy of it with more in it */
+	bool		present;		/* the extension was there */
+	Oid			relid;			/* the table that it alters, locked; InvalidOid: none of interest */
+	List	   *renames;		/* see rename.h */
+	List	   *builders;
+	Oid			altered;		/* the table of any ALTER TABLE, locked */
+	List	   *parents;		/* OIDs: the tables that it inherits from */
+} Before;
 
 static ProcessUtility_hook_type prev_process_utility_hook = NULL;
 
 static void process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 							ProcessUtilityContext context, ParamListInfo params,
 							QueryEnvironment *queryEnv, DestReceiver *dest, QueryCompletion *qc);
-static char *suspended(Oid relid);
-static void warn_suspended(Oid relid);
-static void inherited(Node *stmt);
-static void enum_value_renamed(AlterEnumStmt *stmt);
-static bool may_have_database(Oid dboid, bool copy);
-static bool leave_database(Node *stmt);
-static Oid	altered_table(Node *stmt);
+static void carry_out(Before *before, const char *queryString, bool readOnlyTree,
+					  ProcessUtilityContext context, ParamListInfo params,
+					  QueryEnvironment *queryEnv, DestReceiver *dest, QueryCompletion *qc);
+static void before_command(Before *before);
+static void after_command(const Before *before, const EcCommand *command, Node *stmt);
+static void after_alter(const Before *before, Node *stmt);
+static PlannedStmt *qualified(PlannedStmt *pstmt, Oid relid);
 static void check_own_names(Node *stmt);
+static void check_own(void);
 static void check_alter(AlterTableStmt *stmt, Oid relid);
 static void check_keys(Oid relid);
+static bool detaches_concurrently(AlterTableStmt *stmt);
+static void inherited(const Before *before, const EcCommand *command, Node *stmt);
+static void warn_suspended(List *relids);
 
 /* Once, from _PG_init. */
 void
 ec_ddl_init(void)
 {
+	ec_storage_init();
 	prev_process_utility_hook = ProcessUtility_hook;
 	ProcessUtility_hook = process_utility;
 }
@@ -76,222 +97,151 @@ process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 				QueryEnvironment *queryEnv, DestReceiver *dest, QueryCompletion *qc)
 {
 	Node	   *stmt = pstmt->utilityStmt;
-	List	   *renames = NIL;
-	List	   *made;
-	Oid			relid;
-	bool		left;
+	Before		before = {pstmt};
+	EcCommand	command;
 
-	check_own_names(stmt);
-	left = leave_database(stmt);
-	relid = altered_table(stmt);
-	if (OidIsValid(relid) && IsA(stmt, AlterTableStmt) &&
-		ec_compat_owns_relation(relid, GetUserId()))
-		check_alter((AlterTableStmt *) stmt, relid);
-	else if (OidIsValid(relid) && IsA(stmt, RenameStmt))
-		renames = ec_rename_begin((RenameStmt *) stmt, relid);
-	if (IsA(stmt, DropStmt))
-		ec_object_check_drop_function((DropStmt *) stmt);
-	made = ec_rename_functions(stmt);
-
-	if (prev_process_utility_hook)
-		prev_process_utility_hook(pstmt, queryString, readOnlyTree, context, params, queryEnv,
-								  dest, qc);
-	else
-		standard_ProcessUtility(pstmt, queryString, readOnlyTree, context, params, queryEnv,
-								dest, qc);
-
-	if (left)
-		ec_database_unban();
-	if (IsA(stmt, AlterEnumStmt) && ((AlterEnumStmt *) stmt)->oldVal != NULL)
-		enum_value_renamed((AlterEnumStmt *) stmt);
-	ec_rename_follow_functions(made);
-	inherited(stmt);
-	ec_object_drop_leftovers();
-	if (!OidIsValid(relid))
-		return;
-	if (renames)
-		ec_rename_follow(renames, (RenameStmt *) stmt);
-	if (IsA(stmt, AlterTableStmt))
-		check_keys(relid);
-	if (!IsA(stmt, DropStmt) || suspended(relid) != NULL)
-		ec_object_relation_changed(relid);
-	warn_suspended(relid);
+	ec_command_begin(&command);
+	PG_TRY();
+	{
+		carry_out(&before, queryString, readOnlyTree, context, params, queryEnv, dest, qc);
+	}
+	PG_FINALLY();
+	{
+		ec_command_end(&command);
+		if (command.vacated)
+			ec_vacate_end();
+	}
+	PG_END_TRY();
+	if (command.own)
+		CommandCounterIncrement();
+	if (ec_catalog_is_present())
+		after_command(&before, &command, stmt);
+	else if (before.present)
+		check_own();
 }
 
-static void
-warn_suspended(Oid relid)
+/* What process_utility() does between the beginning of the command and its end. */
+static pg_noinline void
+carry_out(Before *before, const char *queryString, bool readOnlyTree,
+		  ProcessUtilityContext context, ParamListInfo params, QueryEnvironment *queryEnv,
+		  DestReceiver *dest, QueryCompletion *qc)
 {
-	char	   *name = suspended(relid);
-
-	if (name != NULL)
-		ereport(WARNING,
-				(errmsg("document \"%s\" is not cached while its triggers do not fire", name),
-				 errhint("Enable them with ALTER TABLE ... ENABLE ALWAYS TRIGGER, or detach "
-						 "the table and attach it again.")));
+	ec_vacate_for_statement(before->pstmt->utilityStmt, context == PROCESS_UTILITY_TOPLEVEL);
+	/* what is read-only the command will say; nor does a standby lock as DDL does */
+	before->present = ec_catalog_is_present();
+	if (before->present && !XactReadOnly && !RecoveryInProgress())
+		before_command(before);
+	if (prev_process_utility_hook)
+		prev_process_utility_hook(before->pstmt, queryString, readOnlyTree, context, params,
+								  queryEnv, dest, qc);
+	else
+		standard_ProcessUtility(before->pstmt, queryString, readOnlyTree, context, params,
+								queryEnv, dest, qc);
 }
 
 /*
- * A table inherits from others: rows of what is part of a document, which our trigger
- * there does not see.
+ * Refuse what must not be, and find out what is not to be found out afterwards.  May replace
+ * the statement by a copy of it.
  */
 static void
-inherited(Node *stmt)
+before_command(Before *before)
 {
-	List	   *parents = NIL;
-	ListCell   *lc;
+	Node	   *stmt = before->pstmt->utilityStmt;
 
-	if (IsA(stmt, CreateStmt) && ((CreateStmt *) stmt)->partbound == NULL)
-		parents = ((CreateStmt *) stmt)->inhRelations;
-	else if (IsA(stmt, AlterTableStmt))
-		foreach(lc, ((AlterTableStmt *) stmt)->cmds)
-		{
-			AlterTableCmd *cmd = lfirst_node(AlterTableCmd, lc);
-
-			if (cmd->subtype == AT_AddInherit || cmd->subtype == AT_DropInherit)
-				parents = lappend(parents, cmd->def);
-		}
-	if (parents == NIL || !OidIsValid(ec_catalog_document(true)))
+	if (!IsA(stmt, AlterTableStmt) && !IsA(stmt, RenameStmt) && !IsA(stmt, DropStmt) &&
+		!IsA(stmt, AlterObjectSchemaStmt))
 		return;
-	CommandCounterIncrement();
-	foreach(lc, parents)
+	check_own_names(stmt);
+	if (ec_attachment_all() == NIL)
+		return;
+	if (IsA(stmt, AlterTableStmt))
 	{
-		Oid			relid = RangeVarGetRelid(lfirst_node(RangeVar, lc), NoLock, true);
-		bool		dependent = false;
-		ListCell   *ld;
+		AlterTableStmt *alter = (AlterTableStmt *) stmt;
+		Oid			relid = AlterTableLookupRelation(alter, AlterTableGetLockLevel(alter->cmds));
 
 		if (!OidIsValid(relid))
-			continue;
-		foreach(ld, ec_affected_by_table(relid))
-			dependent |= (ec_affected_role(lfirst(ld), relid) & EC_ROLE_DEPENDENT) != 0;
-		if (!dependent)
-			continue;
-		ec_object_relation_changed(relid);
-		warn_suspended(relid);
-	}
-}
-
-/* A document that the table is part of, but one of its triggers does not fire any more. */
-static char *
-suspended(Oid relid)
-{
-	ListCell   *lc;
-
-	foreach(lc, ec_affected_by_table(relid))
-	{
-		EcAttachment *att = lfirst(lc);
-
-		if (att->relid != relid && ec_affected_role(att, relid) != EC_ROLE_DEPENDENT)
-			continue;
-		att = ec_attachment_by_name(att->name);
-		if (att != NULL && att->slot != NULL && att->suspended)
-			return pstrdup(att->name);
-	}
-	return NULL;
-}
-
-/* A value has another name, in every document that shows the type. */
-static void
-enum_value_renamed(AlterEnumStmt *stmt)
-{
-	ListCell   *lc;
-
-	if (!OidIsValid(ec_catalog_document(true)))
-		return;
-	foreach(lc, ec_affected_by_type(typenameTypeId(NULL,
-													makeTypeNameFromNameList(stmt->typeName))))
-		ec_pending_whole(((EcAttachment *) lfirst(lc))->relid);
-}
-
-/* May the current role have this database for itself, to copy it or for anything else? */
-static bool
-may_have_database(Oid dboid, bool copy)
-{
-	HeapTuple	tuple;
-	bool		createdb;
-
-	if (ec_compat_owns_database(dboid, GetUserId()))
-		return true;
-	if (!copy)
-		return false;
-	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(GetUserId()));
-	if (!HeapTupleIsValid(tuple))
-		return false;
-	createdb = ((Form_pg_authid) GETSTRUCT(tuple))->rolcreatedb;
-	ReleaseSysCache(tuple);
-	return createdb;
-}
-
-/*
- * A command that wants a database for itself, and may be permitted to?  Then its worker
- * must not be in the way.
- */
-static bool
-leave_database(Node *stmt)
-{
-	const char *name = NULL;
-	ListCell   *lc;
-	Oid			dboid;
-
-	switch (nodeTag(stmt))
-	{
-		case T_DropdbStmt:
-			name = ((DropdbStmt *) stmt)->dbname;
-			break;
-		case T_RenameStmt:
-			if (((RenameStmt *) stmt)->renameType == OBJECT_DATABASE)
-				name = ((RenameStmt *) stmt)->subname;
-			break;
-		case T_AlterDatabaseStmt:
-			foreach(lc, ((AlterDatabaseStmt *) stmt)->options)
-				if (strcmp(lfirst_node(DefElem, lc)->defname, "tablespace") == 0)
-					name = ((AlterDatabaseStmt *) stmt)->dbname;
-			break;
-		case T_CreatedbStmt:
-			foreach(lc, ((CreatedbStmt *) stmt)->options)
-			{
-				DefElem    *option = lfirst_node(DefElem, lc);
-
-				if (strcmp(option->defname, "template") == 0 && option->arg)
-					name = defGetString(option);
-			}
-			break;
-		default:
-			break;
-	}
-	if (name == NULL || !IsTransactionState())
-		return false;
-	dboid = get_database_oid(name, true);
-	if (!OidIsValid(dboid) || !may_have_database(dboid, IsA(stmt, CreatedbStmt)))
-		return false;
-	ec_database_ban(dboid);
-	return true;
-}
-
-/* The table that the statement alters, if documents depend on it, else InvalidOid. */
-static Oid
-altered_table(Node *stmt)
-{
-	RangeVar   *relation = NULL;
-	Oid			relid;
-
-	if (IsA(stmt, AlterTableStmt))
-		relation = ((AlterTableStmt *) stmt)->relation;
-	else if (IsA(stmt, DropStmt) && ((DropStmt *) stmt)->removeType == OBJECT_TRIGGER)
-	{
-		/* the table's name, then the trigger's */
-		List	   *names = list_copy(linitial_node(List, ((DropStmt *) stmt)->objects));
-
-		relation = makeRangeVarFromNameList(list_truncate(names, list_length(names) - 1));
+			return;
+		before->pstmt = qualified(before->pstmt, relid);
+		before->altered = relid;
+		before->parents = ec_inherit_parents(relid);
+		if (ec_affected_by_table(relid) == NIL)
+			return;
+		before->relid = relid;
+		check_alter(alter, relid);
+		/* the command commits on the way: that transaction hides the partition's rows */
+		if (detaches_concurrently(alter))
+			ec_changed_relation(relid);
 	}
 	else if (IsA(stmt, RenameStmt) && (((RenameStmt *) stmt)->renameType == OBJECT_COLUMN ||
-									  ((RenameStmt *) stmt)->renameType == OBJECT_ATTRIBUTE))
-		relation = ((RenameStmt *) stmt)->relation;
-	if (relation == NULL || !OidIsValid(ec_catalog_document(true)))
-		return InvalidOid;
-	relid = RangeVarGetRelid(relation, NoLock, true);
-	if (!OidIsValid(relid) || ec_affected_by_table(relid) == NIL)
-		return InvalidOid;
-	return relid;
+									   ((RenameStmt *) stmt)->renameType == OBJECT_ATTRIBUTE))
+	{
+		Oid			relid = ec_rename_lock((RenameStmt *) stmt);
+
+		if (!OidIsValid(relid))
+			return;
+		before->pstmt = qualified(before->pstmt, relid);
+		before->renames = ec_rename_begin(relid);
+		if (ec_affected_by_table(relid) != NIL)
+			before->relid = relid;
+	}
+	else if (IsA(stmt, DropStmt))
+		ec_object_check_drop_function((DropStmt *) stmt);
+	before->builders = ec_rename_functions(stmt);
+}
+
+/* The command has been carried out.  The extension is there, and perhaps was not before. */
+static void
+after_command(const Before *before, const EcCommand *command, Node *stmt)
+{
+	ListCell   *lc;
+
+	if (IsA(stmt, AlterEnumStmt) && ((AlterEnumStmt *) stmt)->oldVal != NULL)
+		foreach(lc, command->types)
+			ec_changed_type(lfirst_oid(lc));
+	if (IsA(stmt, RenameStmt) || IsA(stmt, AlterObjectSchemaStmt))
+		ec_changed_names();
+	ec_rename_follow_functions(before->builders);
+	inherited(before, command, stmt);
+	ec_object_drop_leftovers();
+	if (OidIsValid(before->relid))
+		after_alter(before, stmt);
+	if (command->triggered != NIL)
+	{
+		CommandCounterIncrement();
+		warn_suspended(list_difference_oid(command->triggered, list_make1_oid(before->relid)));
+	}
+	if (IsA(stmt, TransactionStmt) &&
+		(((TransactionStmt *) stmt)->kind == TRANS_STMT_COMMIT_PREPARED ||
+		 ((TransactionStmt *) stmt)->kind == TRANS_STMT_ROLLBACK_PREPARED))
+		ec_attachment_free_slots();
+}
+
+/* The table has been altered: its documents change, and its columns must still do. */
+static void
+after_alter(const Before *before, Node *stmt)
+{
+	if (before->renames)
+		ec_rename_follow(before->renames, (RenameStmt *) stmt);
+	if (IsA(stmt, AlterTableStmt))
+		check_keys(before->relid);
+	ec_changed_relation(before->relid);
+	warn_suspended(list_make1_oid(before->relid));
+}
+
+/* A copy of the statement that names the schema of its table, unless it does so already. */
+static PlannedStmt *
+qualified(PlannedStmt *pstmt, Oid relid)
+{
+	RangeVar   *relation;
+	char	   *schema = get_namespace_name(get_rel_namespace(relid));
+
+	pstmt = copyObject(pstmt);
+	relation = IsA(pstmt->utilityStmt, RenameStmt) ?
+		((RenameStmt *) pstmt->utilityStmt)->relation :
+		((AlterTableStmt *) pstmt->utilityStmt)->relation;
+	if (relation->schemaname == NULL)
+		relation->schemaname = schema;
+	return pstmt;
 }
 
 /* The extension's schema, and what is in it, is found by name, and keeps it. */
@@ -300,9 +250,12 @@ check_own_names(Node *stmt)
 {
 	RangeVar   *relation = NULL;
 	bool		own = false;
+	Oid			schema = get_rel_namespace(ec_catalog_document(false));
 
+	if (creating_extension)
+		return;
 	if (IsA(stmt, RenameStmt) && ((RenameStmt *) stmt)->renameType == OBJECT_SCHEMA)
-		own = strcmp(((RenameStmt *) stmt)->subname, "echocache") == 0;
+		own = get_namespace_oid(((RenameStmt *) stmt)->subname, true) == schema;
 	else if (IsA(stmt, RenameStmt))
 		relation = ((RenameStmt *) stmt)->relation;
 	else if (IsA(stmt, AlterObjectSchemaStmt))
@@ -311,14 +264,29 @@ check_own_names(Node *stmt)
 	{
 		Oid			relid = RangeVarGetRelid(relation, NoLock, true);
 
-		own = OidIsValid(relid) && OidIsValid(get_rel_namespace(relid)) &&
-			get_rel_namespace(relid) == get_namespace_oid("echocache", true);
+		own = OidIsValid(relid) && get_rel_namespace(relid) == schema;
 	}
-	if (own && !creating_extension && OidIsValid(ec_catalog_document(true)))
+	if (own)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE),
 				 errmsg("cannot rename or move what belongs to schema \"echocache\""),
 				 errdetail("The extension finds its configuration by these names.")));
+}
+
+/*
+ * The command has made the extension's tables other than the code knows them, or taken them
+ * out of the extension?  Then it fails: without them no change would be seen any more.  But
+ * they may go together with the extension.
+ */
+static void
+check_own(void)
+{
+	if (IsTransactionState() && !creating_extension &&
+		OidIsValid(get_extension_oid("echocache", true)))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("cannot change the tables and functions of extension \"echocache\""),
+				 errhint("Use DROP EXTENSION or ALTER EXTENSION UPDATE.")));
 }
 
 /* Refuse what would leave an attachment without what it needs. */
@@ -359,29 +327,6 @@ check_alter(AlterTableStmt *stmt, Oid relid)
 									   "being told.", att->name),
 							 errhint("Run SELECT echocache_detach('%s') first.", att->name)));
 					break;
-				case AT_DisableTrig:
-				case AT_DisableTrigAll:
-				case AT_DisableTrigUser:
-				case AT_EnableTrig:
-				case AT_EnableReplicaTrig:
-				case AT_EnableTrigAll:
-				case AT_EnableTrigUser:
-					if (list_member_oid(ec_attachment_tables(att->name), relid))
-						break;	/* EcAttachment.suspended */
-					if (cmd->subtype == AT_DisableTrig || cmd->subtype == AT_EnableTrig ||
-						cmd->subtype == AT_EnableReplicaTrig)
-					{
-						/* one that is not ours may be disabled */
-						if (strncmp(cmd->name, "echocache_", 10) != 0)
-							break;
-					}
-					ereport(ERROR,
-							(errcode(ERRCODE_OBJECT_IN_USE),
-							 errmsg("cannot change the triggers of partition \"%s\"",
-									get_rel_name(relid)),
-							 errdetail("Document \"%s\" follows it by a trigger.", att->name),
-							 errhint("Change those of the partitioned table.")));
-					break;
 				default:
 					break;
 			}
@@ -389,7 +334,7 @@ check_alter(AlterTableStmt *stmt, Oid relid)
 	}
 }
 
-/* Do the tables that are part of a document still have its keys, in columns of such a type? */
+/* Do the dependent tables still have the attachments' keys, in columns of such a type? */
 static void
 check_keys(Oid relid)
 {
@@ -403,7 +348,93 @@ check_keys(Oid relid)
 	{
 		EcAttachment *att = ec_attachment_by_name(lfirst(lc));
 
+		/* an attachment that is gone by now needs nothing */
 		if (att != NULL)
 			ec_dependent_check_keys(att);
+	}
+}
+
+/* ALTER TABLE ... DETACH PARTITION ... CONCURRENTLY? */
+static bool
+detaches_concurrently(AlterTableStmt *stmt)
+{
+	ListCell   *lc;
+
+	foreach(lc, stmt->cmds)
+	{
+		AlterTableCmd *cmd = lfirst_node(AlterTableCmd, lc);
+
+		if (cmd->subtype == AT_DetachPartition &&
+			castNode(PartitionCmd, cmd->def)->concurrent)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * A table begins or ceases to inherit from a dependent table: a builder sees its rows, the
+ * trigger on the dependent table does not.
+ */
+static void
+inherited(const Before *before, const EcCommand *command, Node *stmt)
+{
+	List	   *parents = NIL;
+	List	   *concerned = NIL;
+	ListCell   *lc;
+
+	if (!(IsA(stmt, CreateStmt) && ((CreateStmt *) stmt)->inhRelations != NIL &&
+		  ((CreateStmt *) stmt)->partbound == NULL) && !IsA(stmt, AlterTableStmt))
+		return;
+	CommandCounterIncrement();
+	foreach(lc, command->created)
+		parents = list_concat_unique_oid(parents, ec_inherit_parents(lfirst_oid(lc)));
+	if (OidIsValid(before->altered))
+	{
+		List	   *now = ec_inherit_parents(before->altered);
+
+		parents = list_concat_unique_oid(parents, list_difference_oid(now, before->parents));
+		parents = list_concat_unique_oid(parents, list_difference_oid(before->parents, now));
+	}
+	foreach(lc, parents)
+	{
+		Oid			relid = lfirst_oid(lc);
+		bool		dependent = false;
+		ListCell   *ld;
+
+		foreach(ld, ec_affected_by_table(relid))
+			dependent |= (ec_affected_role(lfirst(ld), relid) & EC_ROLE_DEPENDENT) != 0;
+		if (!dependent)
+			continue;
+		ec_changed_relation(relid);
+		concerned = lappend_oid(concerned, relid);
+	}
+	warn_suspended(concerned);
+}
+
+/* Warn of each attachment that is not cached since a trigger on one of these does not fire. */
+static void
+warn_suspended(List *relids)
+{
+	List	   *names = NIL;
+	ListCell   *lc;
+
+	foreach(lc, relids)
+	{
+		ListCell   *la;
+
+		foreach(la, ec_affected_by_table(lfirst_oid(lc)))
+			if (ec_affected_role(lfirst(la), lfirst_oid(lc)) != 0)
+				names = lappend(names, makeString(pstrdup(((EcAttachment *) lfirst(la))->name)));
+	}
+	foreach(lc, list_union(NIL, names))
+	{
+		EcAttachment *att = ec_attachment_by_name(strVal(lfirst(lc)));
+
+		if (att != NULL && att->slot != NULL && att->suspended)
+			ereport(WARNING,
+					(errmsg("document \"%s\" is not cached while its triggers do not fire",
+							att->name),
+					 errhint("Enable them with ALTER TABLE ... ENABLE ALWAYS TRIGGER, or detach "
+							 "the table and attach it again.")));
 	}
 }

@@ -252,7 +252,7 @@ echocache_attach_dependent(PG_FUNCTION_ARGS)
 	}
 
 	/* the caller's rights on echocache.dependent do not matter */
-	catalog = table_open(ec_catalog_relation("dependent"), RowExclusiveLock);
+	catalog = ec_catalog_open(EC_CATALOG_DEPENDENT, RowExclusiveLock);
 	values[Anum_ec_dependent_document - 1] = CStringGetTextDatum(name);
 	values[Anum_ec_dependent_relation - 1] = ObjectIdGetDatum(relid);
 	values[Anum_ec_dependent_key_column - 1] = DirectFunctionCall1(namein, CStringGetDatum(key));

@@ -89,9 +89,8 @@ echocache_detach(PG_FUNCTION_ARGS)
 	/* while this waits for the locks the name may become that of another role's table */
 	do
 	{
-		tables = ec_attachment_tables(name);
-		if (tables == NIL)
-			(void) ec_attachment_require(name);	/* throws */
+		while ((tables = ec_attachment_tables(name)) == NIL)
+			(void) ec_attachment_require(name);	/* throws, unless it has come just now */
 		relid = linitial_oid(tables);
 		if (!superuser() && !ec_compat_owns_relation(relid, GetUserId()))
 			aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE, get_rel_name(relid));

@@ -17,25 +17,35 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/xact.h"
+#include "catalog/namespace.h"
 #include "catalog/objectaccess.h"
+#include "catalog/pg_cast.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_database.h"
 #include "catalog/pg_extension.h"
 #include "catalog/pg_proc.h"
+#include "catalog/pg_trigger.h"
+#include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "parser/parse_func.h"
 #include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/lsyscache.h"
 #include "utils/regproc.h"
+#include "utils/syscache.h"
 
 #include "attachments/affected.h"
 #include "attachments/attachment.h"
 #include "attachments/catalog.h"
+#include "attachments/changed.h"
+#include "attachments/command.h"
 #include "attachments/configuration.h"
 #include "attachments/detach.h"
 #include "attachments/object.h"
 #include "attachments/triggers.h"
+#include "attachments/vacate.h"
 #include "commit/pending.h"
 #include "compat.h"
 #include "worker/database.h"
@@ -51,16 +61,19 @@ static List *leftovers = NIL;
 
 static object_access_hook_type prev_object_access_hook = NULL;
 
-static List *made_by(Oid function);
 static const char *needed_for(EcAttachment *att, Oid relid, const char *column);
 static void object_access(ObjectAccessType access, Oid classId, Oid objectId, int subId,
 						  void *arg);
+static bool is_temporary(Oid classId, Oid objectId);
+static void object_dropped(Oid classId, Oid objectId, int subId);
+static void own_changed(Oid objectId);
+static void object_changed(Oid classId, Oid objectId, int subId, bool created);
 static void detach(const char *name, Oid relid, bool extension);
 static void detach_now(EcAttachment *att);
 static void leave_triggers(const char *name, List *tables);
 static void leave_dependent(const char *name, Oid relid);
-static void function_changed(Oid function);
 static void function_dropped(Oid function);
+static void extension_dropped(void);
 static void relation_dropped(Oid relid);
 static void column_dropped(Oid relid, AttrNumber attno);
 
@@ -74,34 +87,22 @@ ec_object_init(void)
 
 /* ---------------------------------------------------------------- before the command */
 
-/* The attachments whose builder this function is; they may be unresolved. */
-static List *
-made_by(Oid function)
-{
-	List	   *found = NIL;
-	ListCell   *lc;
-
-	foreach(lc, ec_affected_with_function())
-		if (ec_configuration_function(lfirst(lc)) == function)
-			found = lappend(found, lfirst(lc));
-	return found;
-}
-
 void
 ec_object_check_drop_function(DropStmt *stmt)
 {
 	ListCell   *lc;
 
 	if ((stmt->removeType != OBJECT_FUNCTION && stmt->removeType != OBJECT_ROUTINE) ||
-		stmt->behavior == DROP_CASCADE || !OidIsValid(ec_catalog_document(true)))
+		stmt->behavior == DROP_CASCADE || ec_affected_with_function() == NIL)
 		return;
 	foreach(lc, stmt->objects)
 	{
 		Oid			function = LookupFuncWithArgs(stmt->removeType,
 												  lfirst_node(ObjectWithArgs, lc), true);
-		List	   *atts = OidIsValid(function) ? made_by(function) : NIL;
+		List	   *atts = OidIsValid(function) ? ec_affected_by_function(function) : NIL;
 
-		if (atts != NIL)
+		/* whoever may not drop it is told that by the command */
+		if (atts != NIL && ec_compat_owns_function(function, GetUserId()))
 			ereport(ERROR,
 					(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
 					 errmsg("cannot drop function %s because document \"%s\" depends on it",
@@ -165,9 +166,10 @@ ec_object_check_drop_column(EcAttachment *att, Oid relid, AlterTableCmd *cmd)
 /* ---------------------------------------------------------------- objects */
 
 /*
- * An object is created, dropped, truncated.  DROP TABLE of an attached table detaches
- * it; DROP EXTENSION, which drops the configuration table, detaches all.  TRUNCATE
- * reaches partitions that have no trigger of ours.
+ * An object is created, altered, dropped or truncated.  PostgreSQL calls this after its
+ * check of permission; but TRUNCATE calls it before, and then the error takes back what is
+ * noted here.  In a database without the extension nothing happens, except that DROP
+ * DATABASE may be about one that has it.
  */
 static void
 object_access(ObjectAccessType access, Oid classId, Oid objectId, int subId, void *arg)
@@ -175,36 +177,136 @@ object_access(ObjectAccessType access, Oid classId, Oid objectId, int subId, voi
 	if (prev_object_access_hook)
 		prev_object_access_hook(access, classId, objectId, subId, arg);
 
-	if (access == OAT_DROP && classId == RelationRelationId && subId == 0)
-		relation_dropped(objectId);
-	else if (access == OAT_DROP && classId == RelationRelationId && subId > 0)
-		column_dropped(objectId, subId);
-	else if (access == OAT_DROP && classId == ProcedureRelationId)
-		function_dropped(objectId);
-	else if ((access == OAT_POST_CREATE || access == OAT_POST_ALTER) &&
-			 classId == ProcedureRelationId)
-		function_changed(objectId);
-	else if (access == OAT_TRUNCATE && OidIsValid(ec_catalog_document(true)))
-		ec_object_relation_changed(objectId);
-	else if (access == OAT_POST_CREATE && classId == ExtensionRelationId)
+	if (access == OAT_DROP && classId == DatabaseRelationId)
+		ec_vacate_for_drop(objectId);
+	if (access == OAT_POST_CREATE && classId == ExtensionRelationId)
 		ec_database_rescan_at_commit();
+	if ((access != OAT_DROP && access != OAT_POST_CREATE && access != OAT_POST_ALTER &&
+		 access != OAT_TRUNCATE) || !ec_catalog_is_present())
+		return;
+	if (access == OAT_DROP)
+		object_dropped(classId, objectId, subId);
+	else if (access == OAT_TRUNCATE)
+		ec_changed_relation(objectId);
+	else
+		object_changed(classId, objectId, subId, access == OAT_POST_CREATE);
+}
+
+/* Is it a temporary relation, or the row type of one? */
+static bool
+is_temporary(Oid classId, Oid objectId)
+{
+	HeapTuple	tuple;
+	Oid			schema = InvalidOid;
+
+	if (classId == RelationRelationId)
+		schema = get_rel_namespace(objectId);
+	else if (classId == TypeRelationId)
+	{
+		tuple = SearchSysCache1(TYPEOID, ObjectIdGetDatum(objectId));
+		if (HeapTupleIsValid(tuple))
+		{
+			schema = ((Form_pg_type) GETSTRUCT(tuple))->typnamespace;
+			ReleaseSysCache(tuple);
+		}
+	}
+	return OidIsValid(schema) && isAnyTempNamespace(schema);
+}
+
+/* An object is about to be dropped; the catalogs still have it. */
+static void
+object_dropped(Oid classId, Oid objectId, int subId)
+{
+	if ((classId == RelationRelationId && subId == 0 && ec_catalog_is_own(objectId)) ||
+		(classId == ProcedureRelationId && ec_catalog_is_trigger_function(objectId)))
+	{
+		extension_dropped();
+		return;
+	}
+	switch (classId)
+	{
+		case RelationRelationId:
+			if (subId > 0)
+				column_dropped(objectId, subId);
+			else
+				relation_dropped(objectId);
+			break;
+		case ProcedureRelationId:
+			function_dropped(objectId);
+			break;
+		case TriggerRelationId:
+			ec_changed_trigger(objectId, false);
+			break;
+		case CastRelationId:
+			ec_changed_cast(objectId, false);
+			break;
+		default:
+			break;
+	}
+	/* what shows the object's name shows its number from now on */
+	if (subId == 0 && ec_changed_has_name(classId) && !is_temporary(classId, objectId))
+		ec_changed_names();
+}
+
+/* An object of the extension's, or the extension, is other than it was: see check_own(). */
+static void
+own_changed(Oid objectId)
+{
+	ec_catalog_look_again();
+	ec_command_note(EC_COMMAND_OWN, objectId);
+}
+
+/* An object has been created or altered; the catalogs show that after the command. */
+static void
+object_changed(Oid classId, Oid objectId, int subId, bool created)
+{
+	switch (classId)
+	{
+		case RelationRelationId:
+			/* a column, also of a view whose rows are in a column of a table */
+			if (subId > 0)
+				ec_changed_relation(objectId);
+			else if (created)
+				ec_command_note(EC_COMMAND_CREATED, objectId);
+			break;
+		case ProcedureRelationId:
+			if (ec_catalog_is_trigger_function(objectId))
+				own_changed(objectId);
+			ec_changed_function(objectId);
+			break;
+		case TriggerRelationId:
+			ec_changed_trigger(objectId, created);
+			break;
+		case CastRelationId:
+			ec_changed_cast(objectId, created);
+			break;
+		case TypeRelationId:
+			if (!created)
+				ec_command_note(EC_COMMAND_TYPE, objectId);
+			break;
+		case ExtensionRelationId:
+			own_changed(objectId);
+			break;
+		default:
+			break;
+	}
 }
 
 /* Detach, and say so.  The triggers are gone or about to go. */
 static void
 detach(const char *name, Oid relid, bool extension)
 {
-	char	   *document = pstrdup(name);
+	char	   *copy = pstrdup(name);
 	char	   *table = get_rel_name(relid);
-	int64		removed = ec_detach_invalidate(document, relid, extension);
+	int64		removed = ec_detach_invalidate(copy, relid, extension);
 
 	ereport(NOTICE,
-			(errmsg("document \"%s\" of table \"%s\" is detached", document, table ? table : "?"),
+			(errmsg("document \"%s\" of table \"%s\" is detached", copy, table ? table : "?"),
 			 errdetail_plural("%lld cached document was invalidated.",
 							  "%lld cached documents were invalidated.", removed,
 							  (long long) removed)));
 	if (!extension)
-		ec_catalog_forget(document);
+		ec_catalog_forget(copy);
 }
 
 /* Detach a table that stays.  An attachment that is gone meanwhile needs nothing. */
@@ -276,30 +378,51 @@ ec_object_forget_leftovers(void)
 static void
 leave_dependent(const char *name, Oid relid)
 {
+	List	   *tables = ec_attachment_tables(name);
+
+	if (tables == NIL)
+		return;
 	ereport(NOTICE,
 			(errmsg("table \"%s\" is not part of document \"%s\" any more",
 					get_rel_name(relid), name)));
-	ec_pending_whole(linitial_oid(ec_attachment_tables(name)));
+	ec_pending_whole(linitial_oid(tables));
 	ec_catalog_forget_dependent(name, relid);
+}
+
+/*
+ * The first of the extension's objects that the code needs goes, by DROP EXTENSION: all
+ * attachments go with it.  From then on the extension counts as absent.
+ */
+static void
+extension_dropped(void)
+{
+	ListCell   *lc;
+
+	foreach(lc, ec_attachment_names())
+	{
+		List	   *tables = ec_attachment_tables(lfirst(lc));
+
+		if (tables != NIL)
+			detach(lfirst(lc), linitial_oid(tables), true);
+	}
+	ec_database_rescan_at_commit();
+	ec_catalog_look_again();	/* at the next object that goes: this one is still there */
 }
 
 /* A table goes, and its attachment with it. */
 static void
 relation_dropped(Oid relid)
 {
-	Oid			catalog = ec_catalog_document(true);
 	ListCell   *lc;
 
-	if (!OidIsValid(catalog))
-		return;
 	foreach(lc, ec_attachment_names())
 	{
 		const char *name = lfirst(lc);
 		List	   *tables = ec_attachment_tables(name);
 
-		if (relid == catalog)
-			detach(name, linitial_oid(tables), true);
-		else if (linitial_oid(tables) == relid)
+		if (tables == NIL)
+			continue;			/* it has been detached just now */
+		if (linitial_oid(tables) == relid)
 		{
 			detach(name, relid, false);
 			leave_triggers(name, list_delete_first(tables));
@@ -307,15 +430,10 @@ relation_dropped(Oid relid)
 		else if (list_member_oid(tables, relid))
 			leave_dependent(name, relid);
 	}
-	if (relid == catalog)
-		ec_database_rescan_at_commit();
-	else
-	{
-		ec_object_relation_changed(relid);	/* a partition, perhaps */
-		/* or one that inherits from what is part of a document */
-		if (ec_affected_any_suspended())
-			ec_attachment_reload();
-	}
+	ec_changed_relation(relid); /* a partition, perhaps */
+	/* or one that inherits from a dependent table */
+	if (ec_affected_any_suspended())
+		ec_attachment_reload();
 }
 
 /*
@@ -326,10 +444,11 @@ static void
 column_dropped(Oid relid, AttrNumber attno)
 {
 	List	   *needing = NIL;
+	List	   *changed = NIL;
 	char	   *column = get_attname(relid, attno, true);
 	ListCell   *lc;
 
-	if (column == NULL || !OidIsValid(ec_catalog_document(true)))
+	if (column == NULL)
 		return;
 	foreach(lc, ec_affected_by_table(relid))
 	{
@@ -338,41 +457,12 @@ column_dropped(Oid relid, AttrNumber attno)
 		if (needed_for(att, relid, column))
 			needing = lappend(needing, att);
 		else
-			ec_pending_whole(att->relid);
+			changed = lappend_oid(changed, att->relid);
 	}
+	foreach(lc, changed)
+		ec_pending_whole(lfirst_oid(lc));
 	foreach(lc, needing)
 		detach_now(lfirst(lc));
-}
-
-void
-ec_object_relation_changed(Oid relid)
-{
-	List	   *relids = NIL;
-	ListCell   *lc;
-
-	foreach(lc, ec_affected_by_table(relid))
-		relids = lappend_oid(relids, ((EcAttachment *) lfirst(lc))->relid);
-	foreach(lc, relids)
-		ec_pending_whole(lfirst_oid(lc));
-	if (relids != NIL)
-		ec_attachment_reload();
-}
-
-/*
- * A function is created, replaced or altered.  Perhaps it is a builder, or one that was
- * missing.
- */
-static void
-function_changed(Oid function)
-{
-	ListCell   *lc;
-
-	if (!OidIsValid(ec_catalog_document(true)))
-		return;
-	if (made_by(InvalidOid) != NIL)
-		ec_attachment_reload();
-	foreach(lc, made_by(function))
-		ec_pending_whole(((EcAttachment *) lfirst(lc))->relid);
 }
 
 /* A function goes, and the attachments whose builder it is. */
@@ -381,8 +471,6 @@ function_dropped(Oid function)
 {
 	ListCell   *lc;
 
-	if (!OidIsValid(ec_catalog_document(true)))
-		return;
-	foreach(lc, made_by(function))
+	foreach(lc, ec_affected_by_function(function))
 		detach_now(lfirst(lc));
 }

@@ -34,15 +34,6 @@ extern void ec_object_check_drop_function(DropStmt *stmt);
 extern void ec_object_check_drop_column(EcAttachment *att, Oid relid, AlterTableCmd *cmd);
 
 /*
- * All documents that depend on this table, or composite type, are invalidated when this
- * transaction commits, and every backend looks anew whether the triggers see every change.
- * Does nothing if there are none.  Throws what reading the extension's tables throws, and
- * 25000 once the commit has begun.  Takes no lock on the table: whoever changes the table
- * has one that lasts as long as the transaction.
- */
-extern void ec_object_relation_changed(Oid relid);
-
-/*
  * After each command: drop the triggers that attachments detached by it have left behind,
  * where the current role owns the table.  On another role's table they stay and do nothing
  * until they go with the extension.  They also stay where an event trigger has attached

@@ -21,9 +21,9 @@
 #include "access/xact.h"
 #include "catalog/indexing.h"
 #include "catalog/namespace.h"
+#include "catalog/objectaddress.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
-#include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -53,6 +53,7 @@ typedef struct Maker
 	Oid			function;
 } Maker;
 
+static void check_owner(const RangeVar *relation, Oid relid, Oid oldRelId, void *arg);
 static void update_configuration(List *renames, RenameStmt *stmt, List *makers);
 static void rename_keys(RenameStmt *stmt, List *renames);
 static Datum renamed(Datum name, RenameStmt *stmt);
@@ -64,8 +65,7 @@ ec_rename_functions(Node *stmt)
 	List	   *list = NIL;
 	ListCell   *lc;
 
-	if (!(IsA(stmt, RenameStmt) || IsA(stmt, AlterObjectSchemaStmt)) ||
-		!OidIsValid(ec_catalog_document(true)))
+	if (!IsA(stmt, RenameStmt) && !IsA(stmt, AlterObjectSchemaStmt))
 		return NIL;
 	foreach(lc, ec_affected_with_function())
 	{
@@ -86,20 +86,29 @@ ec_rename_follow_functions(List *makers)
 		update_configuration(NIL, NULL, makers);
 }
 
+/* As PostgreSQL checks it before it locks a table whose column is to be renamed. */
+static void
+check_owner(const RangeVar *relation, Oid relid, Oid oldRelId, void *arg)
+{
+	if (OidIsValid(relid) && get_rel_relkind(relid) != '\0' &&
+		!ec_compat_owns_relation(relid, GetUserId()))
+		aclcheck_error(ACLCHECK_NOT_OWNER, get_relkind_objtype(get_rel_relkind(relid)),
+					   relation->relname);
+}
+
+Oid
+ec_rename_lock(RenameStmt *stmt)
+{
+	return RangeVarGetRelidExtended(stmt->relation, AccessExclusiveLock, RVR_MISSING_OK,
+									check_owner, NULL);
+}
+
 List *
-ec_rename_begin(RenameStmt *stmt, Oid relid)
+ec_rename_begin(Oid relid)
 {
 	List	   *renames = NIL;
 	ListCell   *lc;
 
-	if (!ec_compat_owns_relation(relid, GetUserId()))
-		return NIL;				/* the command says so */
-	LockRelationOid(relid, AccessExclusiveLock);
-	if (RangeVarGetRelid(stmt->relation, NoLock, true) != relid)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_IN_USE),
-				 errmsg("table \"%s\" was renamed or dropped meanwhile", stmt->relation->relname),
-				 errhint("Run the command again.")));
 	foreach(lc, ec_affected_by_table(relid))
 	{
 		EcAttachment *att = lfirst(lc);
@@ -159,7 +168,7 @@ renamed_array(Datum names, RenameStmt *stmt)
 static void
 update_configuration(List *renames, RenameStmt *stmt, List *makers)
 {
-	Relation	rel = table_open(ec_catalog_document(false), RowExclusiveLock);
+	Relation	rel = ec_catalog_open(EC_CATALOG_DOCUMENT, RowExclusiveLock);
 	SysScanDesc scan;
 	HeapTuple	tuple;
 
@@ -225,7 +234,7 @@ update_configuration(List *renames, RenameStmt *stmt, List *makers)
 static void
 rename_keys(RenameStmt *stmt, List *renames)
 {
-	Relation	rel = table_open(ec_catalog_relation("dependent"), RowExclusiveLock);
+	Relation	rel = ec_catalog_open(EC_CATALOG_DEPENDENT, RowExclusiveLock);
 	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
 	HeapTuple	tuple;
 

@@ -28,15 +28,20 @@ extern List *ec_rename_functions(Node *stmt);
 extern void ec_rename_follow_functions(List *makers);
 
 /*
- * Before the rename of a column of this table: what is needed after it, NIL for nothing.
- * NIL, too, if the current role does not own the table, which the command then says.  Locks
- * the table in AccessExclusiveLock, as the command will, and the attached tables in
- * AccessShareLock for their filters, all to the end of the transaction, waiting.  Throws
- * what opening them and parsing a filter throw.
+ * Before the rename of a column: find and lock its table in AccessExclusiveLock, as the
+ * command will, waiting.  InvalidOid: there is no such table.  Throws, before it locks,
+ * unless the current role owns the table.
+ */
+extern Oid	ec_rename_lock(RenameStmt *stmt);
+
+/*
+ * What is needed after the rename of a column of this table, which is locked; NIL for
+ * nothing.  Locks the attached tables in AccessShareLock for their filters, to the end of
+ * the transaction, waiting.  Throws what opening them and parsing a filter throw.
  *
  * ec_rename_follow() writes the configuration after the command, under these locks.
  */
-extern List *ec_rename_begin(RenameStmt *stmt, Oid relid);
+extern List *ec_rename_begin(Oid relid);
 extern void ec_rename_follow(List *renames, RenameStmt *stmt);
 
 #endif							/* ECHOCACHE_ATTACHMENTS_RENAME_H */

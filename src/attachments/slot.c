@@ -25,7 +25,8 @@
 #include "utils/memutils.h"
 
 #include "attachments/slot.h"
-#include "guc.h"
+#include "servers/state.h"
+#include "servers/topology.h"
 #include "shmem.h"
 
 /* A table that is attached or detached here, at this nesting level; in order. */
@@ -39,29 +40,33 @@ typedef struct SlotChange
 
 static List *slot_changes = NIL;
 
-static const char *prefix_of(Oid dboid);
+static EcSlot *find_or_claim(Oid relid, const char *name);
+static bool wants_prefix(void);
 static void note_slot_change(Oid relid, bool attach);
 
-/* The prefix of a database's keys, as far as it is known. */
-static const char *
-prefix_of(Oid dboid)
+/*
+ * Does this database have documents, while the keys of its prefix are another database's that
+ * has none?  Then the next generation gives them to this one.  The lock is held.
+ */
+static bool
+wants_prefix(void)
 {
-	for (int i = 0; i < EC_MAX_DATABASES; i++)
-		if (ec_shmem->database[i].dboid == dboid)
-			return ec_shmem->database[i].prefix;
-	return dboid == MyDatabaseId ? ec_guc_key_prefix : NULL;
+	EcDatabase *db = ec_state_database();
+	EcDatabase *owner;
+
+	if (db == NULL || db->owns_prefix)
+		return false;
+	owner = ec_topology_prefix_owner(db);
+	return owner == NULL || !ec_topology_has_documents(owner);
 }
 
-/*
- * The slot of the attachment in this database, claimed if need be.  NULL: all slots are
- * taken, or another database has an attachment with the same keys; the log says which.
- */
-EcSlot *
-ec_slot_claim(Oid relid, const char *name)
+/* The slot of this table, claimed if need be.  NULL: all slots are taken. */
+static EcSlot *
+find_or_claim(Oid relid, const char *name)
 {
 	EcSlot	   *slot = NULL;
 	EcSlot	   *free_slot = NULL;
-	bool		taken = false;
+	bool		republish;
 
 	LWLockAcquire(ec_shmem->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < EC_MAX_ATTACHMENTS; i++)
@@ -72,16 +77,7 @@ ec_slot_claim(Oid relid, const char *name)
 			free_slot = free_slot ? free_slot : s;
 		else if (s->dboid == MyDatabaseId && s->relid == relid)
 			slot = s;
-		else if (s->dboid != MyDatabaseId && strcmp(s->name, name) == 0)
-		{
-			const char *mine = prefix_of(MyDatabaseId);
-			const char *other = prefix_of(s->dboid);
-
-			taken |= other != NULL && strcmp(mine, other) == 0;
-		}
 	}
-	if (taken && slot == NULL)
-		free_slot = NULL;
 	if (slot == NULL && free_slot != NULL)
 	{
 		slot = free_slot;
@@ -93,21 +89,64 @@ ec_slot_claim(Oid relid, const char *name)
 	}
 	if (slot != NULL)
 		strlcpy(slot->name, name, sizeof(slot->name));
+	republish = slot != NULL && wants_prefix();
+	ec_shmem->republish |= republish;
 	LWLockRelease(ec_shmem->lock);
+	if (republish)
+		ec_shmem_wake(ec_shmem->launcher_pid);
+	return slot;
+}
 
-	if (slot == NULL && taken)
-		ereport(LOG,
-				(errmsg("echocache: document \"%s\" is not cached in this database", name),
-				 errdetail("Another database has a document of that name and the same "
-						   "echocache.key_prefix."),
-				 errhint("Use ALTER DATABASE ... SET echocache.key_prefix, then "
-						 "SELECT pg_reload_conf().")));
-	else if (slot == NULL)
+/* The slot of the attachment in this database, claimed if need be.  NULL: all are taken. */
+EcSlot *
+ec_slot_claim(Oid relid, const char *name)
+{
+	EcSlot	   *slot = find_or_claim(relid, name);
+
+	if (slot == NULL)
 		ereport(LOG,
 				(errmsg("echocache: document \"%s\" is not cached", name),
 				 errdetail("More than %d tables are attached in this cluster.",
 						   EC_MAX_ATTACHMENTS)));
 	return slot;
+}
+
+/* Claim a slot for this table, if need be.  false: all are taken. */
+bool
+ec_slot_try(Oid relid, const char *name)
+{
+	return find_or_claim(relid, name) != NULL;
+}
+
+/* An attach needs a slot for this table.  Throws 54000 when all are taken. */
+void
+ec_slot_require(Oid relid, const char *name)
+{
+	if (!ec_slot_try(relid, name))
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("too many tables are attached"),
+				 errdetail("All databases of the cluster together can have %d.",
+						   EC_MAX_ATTACHMENTS),
+				 errhint("Detach another table first.")));
+}
+
+/* The tables of this database that have a slot. */
+List *
+ec_slot_relids(void)
+{
+	Oid			relids[EC_MAX_ATTACHMENTS];
+	int			n = 0;
+	List	   *list = NIL;
+
+	LWLockAcquire(ec_shmem->lock, LW_SHARED);
+	for (int i = 0; i < EC_MAX_ATTACHMENTS; i++)
+		if (ec_shmem->slot[i].dboid == MyDatabaseId)
+			relids[n++] = ec_shmem->slot[i].relid;
+	LWLockRelease(ec_shmem->lock);
+	for (int i = 0; i < n; i++)
+		list = lappend_oid(list, relids[i]);
+	return list;
 }
 
 /* Has a table of this database a slot? */

@@ -3,6 +3,9 @@
  * triggers.c
  *	  The triggers on attached tables: created and dropped.
  *
+ * A trigger is one of ours if it calls a function of the extension's and has the
+ * attachment's name as its argument.  It is created with the current role's rights.
+ *
  * Copyright (c) 2026, echocache developers
  *
  *-------------------------------------------------------------------------
@@ -17,11 +20,13 @@
 #include "utils/rel.h"
 
 #include "attachments/attachment.h"
+#include "attachments/catalog.h"
 #include "attachments/triggers.h"
 
+static bool is_attached_as(Oid relid, const char *name);
 static void run(const char *fmt,...) pg_attribute_printf(1, 2);
 
-/* Run a utility command through SPI, which is connected. */
+/* Run a utility command through SPI, which is connected.  Throws what the command throws. */
 static void
 run(const char *fmt,...)
 {
@@ -45,10 +50,19 @@ run(const char *fmt,...)
 	pfree(sql.data);
 }
 
+/* Is this the attached table of that name, rather than a dependent one? */
+static bool
+is_attached_as(Oid relid, const char *name)
+{
+	List	   *tables = ec_attachment_tables(name);
+
+	return tables != NIL && linitial_oid(tables) == relid;
+}
+
 /*
- * The triggers for the document of this name: its own table's, or those of a
- * dependent one.  They belong to the extension, as far as DROP goes: DROP EXTENSION takes
- * them along.
+ * Create the triggers for the attachment of this name, on the attached table or on a
+ * dependent one, with the current role's rights.  DROP EXTENSION takes them along.  The
+ * caller has the table locked and closed.
  */
 void
 ec_triggers_create(Oid relid, const char *name, const char *schema, bool dependent)
@@ -71,7 +85,7 @@ ec_triggers_create(Oid relid, const char *name, const char *schema, bool depende
 	run("CREATE TRIGGER %s AFTER INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW "
 		"EXECUTE FUNCTION %s.echocache_%s_trigger('%s')", trigger[n++], rel, functions, kind, name);
 	/* a table that is its own dependent has one already */
-	if (!dependent || linitial_oid(ec_attachment_tables(name)) != relid)
+	if (!dependent || !is_attached_as(relid, name))
 	{
 		snprintf(trigger[n], NAMEDATALEN, "echocache_truncate_%s%s",
 				 dependent ? "dependent_" : "", suffix);
@@ -81,7 +95,7 @@ ec_triggers_create(Oid relid, const char *name, const char *schema, bool depende
 	}
 	for (int i = 0; i < n; i++)
 	{
-		/* ONLY: early releases of 14 fail for partitions, which do not have the second trigger */
+		/* ONLY: partitions do not have the second trigger */
 		run("ALTER TABLE ONLY %s ENABLE ALWAYS TRIGGER %s", rel, trigger[i]);
 		run("ALTER TRIGGER %s ON %s DEPENDS ON EXTENSION echocache", trigger[i], rel);
 	}
@@ -90,8 +104,9 @@ ec_triggers_create(Oid relid, const char *name, const char *schema, bool depende
 }
 
 /*
- * Drop the triggers for the document of this name, whatever they are called; of a table that is
- * its own dependent, with dependent only those that make it one.
+ * Drop the triggers for the attachment of this name on this table, whatever they are called.
+ * With dependent only those that make it a dependent table, if it is the attached one, too.
+ * The caller has it locked.
  */
 void
 ec_triggers_drop(Oid relid, const char *name, bool dependent)
@@ -99,19 +114,17 @@ ec_triggers_drop(Oid relid, const char *name, bool dependent)
 	Relation	rel = table_open(relid, AccessShareLock);
 	char	   *schema = get_namespace_name(RelationGetNamespace(rel));
 	const char *qualified = quote_qualified_identifier(schema, RelationGetRelationName(rel));
-	bool		own = dependent && linitial_oid(ec_attachment_tables(name)) == relid;
+	bool		own = dependent && is_attached_as(relid, name);
 	List	   *found = NIL;
 	ListCell   *lc;
 
 	for (int i = 0; rel->trigdesc && i < rel->trigdesc->numtriggers; i++)
 	{
 		Trigger    *t = &rel->trigdesc->triggers[i];
-		char	   *function = get_func_name(t->tgfoid);
 
 		if (t->tgnargs == 1 && strcmp(t->tgargs[0], name) == 0 && !t->tgisclone &&
-			(strcmp(function, "echocache_dependent_trigger") == 0 ||
-			 (!own && (strcmp(function, "echocache_row_trigger") == 0 ||
-					   strcmp(function, "echocache_truncate_trigger") == 0))))
+			(own ? t->tgfoid == ec_catalog_function(EC_CATALOG_DEPENDENT_TRIGGER) :
+			 ec_catalog_is_trigger_function(t->tgfoid)))
 			found = lappend(found, pstrdup(t->tgname));
 	}
 	table_close(rel, NoLock);

@@ -47,7 +47,6 @@
 #include "storage/lmgr.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
-#include "utils/snapmgr.h"
 
 #include "attachments/attachment.h"
 #include "attachments/configuration.h"
@@ -355,14 +354,14 @@ render(void *arg)
 		{
 			FenceKey   *key = &list->keys[i];
 
-			if (key->touched != d || !key->store || ec_state_of(key->server) == EC_DOWN)
+			if (key->touched != d || !key->store || ec_state_is_away(key->server))
 				continue;
 			key->row = &rows[used];
 			rows[used].place = key->pending->place;
 			rows[used++].id = key->id;
 		}
 		if (!att->function_name)
-			ec_render_written(att, rows + first, used - first, GetLatestSnapshot());
+			ec_render_written(att, rows + first, used - first);
 		else if (used > first &&
 				 ec_fetch_guarded(att, rows + first, used - first, true) != EC_FETCH_DONE)
 		{
@@ -540,7 +539,6 @@ ec_commit_pre(bool prepare)
 			pre_commit_keys(prepare);
 		ec_waitpoint("before-commit");
 	}
-	ec_pending_close();
 	CurrentResourceOwner = owner;
 	MemoryContextSwitchTo(old);
 }
@@ -564,6 +562,9 @@ ec_commit_post(void)
 	{
 		Assert(ec_topology_is_entered());
 		ec_waitpoint("before-store");
+		for (int i = 0; i < step_c.n; i++)
+			step_c.reqs[i].skip = !ec_state_is_owned(ec_placement_generation(),
+													 step_c.reqs[i].server);
 		ec_exchange_send(step_c.reqs, step_c.n, ec_deadline_in(ec_guc_timeout));
 		for (int i = 0; i < step_c.n; i++)
 			if (step_c.reqs[i].kind == EC_REQUEST_STORE && step_c.reqs[i].result == EC_DONE)

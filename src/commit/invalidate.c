@@ -117,7 +117,8 @@ ec_invalidate_mark(EcCommit *commit, EcRequest *reqs, int n, void (*meanwhile) (
 	Assert(ec_topology_is_entered());
 	for (int i = 0; i < n; i++)
 	{
-		reqs[i].skip = ec_state_of(reqs[i].server) == EC_DOWN;
+		ec_state_await_look(reqs[i].server);
+		reqs[i].skip = ec_state_is_away(reqs[i].server);
 		reqs[i].result = EC_FAILED;
 	}
 	(void) ec_exchange_marks(reqs, n, deadline, meanwhile, arg);
@@ -135,7 +136,7 @@ ec_invalidate_mark(EcCommit *commit, EcRequest *reqs, int n, void (*meanwhile) (
 		if (!unconfirmed[server])
 			continue;
 		lock_outbox(server);
-		if (ec_state_of(server) != EC_DOWN)
+		if (!ec_state_is_away(server))
 		{
 			/* it is DOWN no longer: then markers as usual, and the outbox lock is kept */
 			for (int i = 0; i < n; i++)
@@ -193,9 +194,10 @@ ec_invalidate_all(const char *name, int64 *removed, bool note)
 		bool		locked = false;
 		bool		give_up = false;
 
+		ec_state_await_look(i);
 		for (;;)
 		{
-			if (ec_state_of(i) != EC_DOWN)
+			if (!ec_state_is_away(i))
 			{
 				if (ec_purge(i, heads, removed, &failure))
 					break;

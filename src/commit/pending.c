@@ -85,10 +85,11 @@ typedef struct Level
 static Level *levels;
 static int	nlevels;
 
-/* The markers are set: it is too late to note anything. */
+/* The fence has set its markers, if any were needed: it is too late to note anything. */
 static bool closed = false;
 
 static void check_open(void);
+static bool is_whole(Oid relid);
 static void pending_begin(int level);
 static EcPendingTable *pending_table(Oid relid);
 
@@ -105,6 +106,22 @@ check_open(void)
 				 errmsg("cached documents were changed after their markers had been set"),
 				 errdetail("Another extension writes to an attached table while the "
 						   "transaction commits.")));
+}
+
+/* Is it noted that every document of the attached table changes? */
+static bool
+is_whole(Oid relid)
+{
+	ListCell   *lc;
+
+	foreach(lc, ec_pending_tables())
+	{
+		EcPendingTable *table = lfirst(lc);
+
+		if (table->relid == relid && table->whole_level > 0)
+			return true;
+	}
+	return false;
 }
 
 /* Make room for the transaction's first entry, and for entries of this level. */
@@ -222,7 +239,9 @@ ec_pending_key(Oid relid, const char *id, const EcPlace *place)
 
 /*
  * Note that every document of the attached table changes, at the current nesting level.
- * Throws out of memory, and 25000 once the markers are set.
+ * Throws out of memory, and 25000 once the markers are set, unless that was noted before: then
+ * nobody stores a document of it until the transaction ends.  (ON COMMIT DROP drops a child of
+ * an attached table after our part of the commit, in the transaction that has created it.)
  */
 void
 ec_pending_whole(Oid relid)
@@ -230,6 +249,8 @@ ec_pending_whole(Oid relid)
 	int			level = GetCurrentTransactionNestLevel();
 	EcPendingTable *table;
 
+	if (closed && is_whole(relid))
+		return;
 	check_open();
 	pending_begin(level);
 	table = pending_table(relid);
@@ -277,17 +298,11 @@ ec_pending_has(Oid relid, const char *id, int idlen)
 	}			probe;
 	EcPendingKey *key = &probe.key;
 	bool		found;
-	ListCell   *lc;
 
 	if (context == NULL)
 		return false;
-	foreach(lc, tables)
-	{
-		EcPendingTable *table = lfirst(lc);
-
-		if (table->relid == relid && table->whole_level > 0)
-			return true;
-	}
+	if (is_whole(relid))
+		return true;
 	if (idlen > 512)
 		key = palloc(offsetof(EcPendingKey, id) + idlen);
 	key->relid = relid;

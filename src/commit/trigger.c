@@ -205,7 +205,7 @@ echocache_document_trigger(PG_FUNCTION_ARGS)
 	ec_shmem_require();
 	CacheInvalidateRelcacheByRelid(ec_catalog_document(false));
 	CommandCounterIncrement();
-	foreach(lc, ec_attachment_names())
-		ec_pending_whole(linitial_oid(ec_attachment_tables(lfirst(lc))));
+	foreach(lc, ec_attachment_relids())
+		ec_pending_whole(lfirst_oid(lc));
 	return PointerGetDatum(NULL);
 }

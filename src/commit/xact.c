@@ -5,7 +5,9 @@
  *
  *	PRE_COMMIT, PRE_PREPARE
  *				commit.c sets the markers and renders the documents.  It may throw, which
- *				aborts the transaction.
+ *				aborts the transaction.  From then on noting a change is an error, even if
+ *				there was none before: callbacks run in the reverse order of their
+ *				registration, so another extension's may run after ours.
  *	COMMIT		commit.c stores the documents, under the locks that it holds.  Slots of
  *				detached tables are given up, and the launcher is told of a new extension.
  *				An ERROR here would be a PANIC: nothing throws or allocates.
@@ -28,8 +30,10 @@
 #include "access/xact.h"
 
 #include "attachments/attachment.h"
+#include "attachments/catalog.h"
 #include "attachments/object.h"
 #include "attachments/slot.h"
+#include "attachments/storage.h"
 #include "commit/commit.h"
 #include "commit/pending.h"
 #include "commit/xact.h"
@@ -63,9 +67,11 @@ at_end(XactEvent event)
 	ec_warm_at_end(1);
 	ec_exchange_at_xact_end();
 	ec_attachment_at_xact_end();
+	ec_catalog_at_end();
 	ec_database_at_xact_end(event);
 	ec_object_forget_leftovers();
 	ec_slot_at_end();
+	ec_storage_at_end();
 	ec_pending_end();
 	ec_commit_at_end();
 	Assert(!ec_pending_any());
@@ -77,12 +83,16 @@ xact_callback(XactEvent event, void *arg)
 	switch (event)
 	{
 		case XACT_EVENT_PRE_COMMIT:
+			ec_storage_at_pre_commit();
 			if (ec_pending_any())
 				ec_commit_pre(false);
+			ec_pending_close();
 			break;
 		case XACT_EVENT_PRE_PREPARE:
+			ec_storage_at_pre_commit();
 			if (ec_pending_any())
 				ec_commit_pre(true);
+			ec_pending_close();
 			break;
 		case XACT_EVENT_COMMIT:
 			if (ec_pending_any())
@@ -124,6 +134,7 @@ subxact_callback(SubXactEvent event, SubTransactionId mySubid,
 			ec_topology_at_end(level);
 			ec_warm_at_end(level);
 			ec_object_forget_leftovers();
+			ec_catalog_at_end();
 			break;
 		case SUBXACT_EVENT_START_SUB:
 		case SUBXACT_EVENT_PRE_COMMIT_SUB:

@@ -5,7 +5,10 @@
  *
  * Code of the owner's runs between ec_act_begin() and ec_act_end() only.  Nothing that it
  * does to the session outlives the call, and nothing that the session has set or planted
- * changes what the code means.
+ * changes what the code means.  Four things together see to that: PostgreSQL's
+ * security-restricted operation; a level of settings that is undone; a subtransaction that is
+ * rolled back, for what belongs to one (cursors, locks, notifications); and a hook that refuses
+ * what belongs to the session.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -14,11 +17,15 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "catalog/objectaccess.h"
+#include "catalog/pg_proc.h"
 #include "miscadmin.h"
 #include "pgtime.h"
 #include "utils/bytea.h"
 #include "utils/float.h"
+#include "utils/fmgroids.h"
 #include "utils/guc.h"
+#include "utils/regproc.h"
 #include "utils/resowner.h"
 #include "utils/rls.h"
 
@@ -39,7 +46,115 @@ static const char *const act_settings[][2] = {
 	{"xmloption", "content"},
 };
 
+/*
+ * A bit of our own in the security context, beside PostgreSQL's: code of an owner's runs.
+ * PostgreSQL hands the bits that it does not know on, to functions within functions and to
+ * parallel workers, and restores all of them after an error.
+ */
+#define EC_SECURITY_ACTING	0x4000
+
+static object_access_hook_type prev_object_access_hook = NULL;
+
+static void object_access(ObjectAccessType access, Oid classId, Oid objectId, int subId,
+						  void *arg);
+static bool belongs_to_session(Oid function);
 static void set_rendering(EcAttachment *att);
+
+/* Install the hook: once, from _PG_init. */
+void
+ec_act_init(void)
+{
+	prev_object_access_hook = object_access_hook;
+	object_access_hook = object_access;
+}
+
+/*
+ * Does the function change what belongs to the session, and neither to a transaction nor to a
+ * level of settings?  Session-level advisory locks: those that are taken would stay, and the
+ * session's own could be released.  The seed of random().
+ */
+static bool
+belongs_to_session(Oid function)
+{
+	switch (function)
+	{
+		case F_PG_ADVISORY_LOCK_INT8:
+		case F_PG_ADVISORY_LOCK_SHARED_INT8:
+		case F_PG_TRY_ADVISORY_LOCK_INT8:
+		case F_PG_TRY_ADVISORY_LOCK_SHARED_INT8:
+		case F_PG_ADVISORY_UNLOCK_INT8:
+		case F_PG_ADVISORY_UNLOCK_SHARED_INT8:
+		case F_PG_ADVISORY_LOCK_INT4_INT4:
+		case F_PG_ADVISORY_LOCK_SHARED_INT4_INT4:
+		case F_PG_TRY_ADVISORY_LOCK_INT4_INT4:
+		case F_PG_TRY_ADVISORY_LOCK_SHARED_INT4_INT4:
+		case F_PG_ADVISORY_UNLOCK_INT4_INT4:
+		case F_PG_ADVISORY_UNLOCK_SHARED_INT4_INT4:
+		case F_PG_ADVISORY_UNLOCK_ALL:
+		case F_SETSEED:
+			return true;
+		default:
+			return false;
+	}
+}
+
+/* Before a function is called: throws 0A000 if an owner's code may not call it. */
+static void
+object_access(ObjectAccessType access, Oid classId, Oid objectId, int subId, void *arg)
+{
+	Oid			user;
+	int			sec_context;
+
+	if (prev_object_access_hook)
+		prev_object_access_hook(access, classId, objectId, subId, arg);
+	if (access != OAT_FUNCTION_EXECUTE || !belongs_to_session(objectId))
+		return;
+	GetUserIdAndSecContext(&user, &sec_context);
+	if (sec_context & EC_SECURITY_ACTING)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("function %s cannot be called where documents are made",
+						format_procedure(objectId)),
+				 errdetail("It would act on the session of whoever uses the document.")));
+}
+
+/*
+ * Do some work that only reads, in a subtransaction that is rolled back: cursors, locks and
+ * notifications of an owner's code are gone afterwards.  What the work allocates in the current
+ * memory context stays.  Throws what the work throws.  In a parallel query there are no
+ * subtransactions; there it is the end of the transaction that takes these things back.
+ */
+void
+ec_act_contained(void (*work) (void *arg), void *arg)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	ErrorData  *volatile error = NULL;
+
+	if (IsInParallelMode())
+	{
+		work(arg);
+		return;
+	}
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		work(arg);
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+	}
+	PG_END_TRY();
+	RollbackAndReleaseCurrentSubTransaction();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	if (error)
+		ReThrowError(error);
+}
 
 /* Set a setting for the present GUC nest level.  Throws what the setting's hooks throw. */
 void
@@ -124,7 +239,8 @@ ec_act_begin(EcAttachment *att, bool as_owner, EcActing *before)
 	GetUserIdAndSecContext(&before->user, &before->sec_context);
 	SetUserIdAndSecContext(as_owner ? att->relowner : before->user,
 						   before->sec_context | SECURITY_LOCAL_USERID_CHANGE |
-						   SECURITY_RESTRICTED_OPERATION | (as_owner ? SECURITY_NOFORCE_RLS : 0));
+						   SECURITY_RESTRICTED_OPERATION | EC_SECURITY_ACTING |
+						   (as_owner ? SECURITY_NOFORCE_RLS : 0));
 	before->nestlevel = NewGUCNestLevel();
 	before->read_only = XactReadOnly;
 	set_rendering(att);
@@ -159,44 +275,43 @@ ec_act_end(const EcActing *before)
  * Do some work that may throw because of what a stranger has put into the cache.  Returns
  * whether it did not.  The work runs in a subtransaction and must not write.  An error that
  * is no fault of the input (a cancel, no memory, an internal error) is thrown all the same.
+ * The subtransaction is rolled back in any case, as ec_act_contained() does.
  */
 bool
 ec_act_guarded(void (*work) (void *arg), void *arg)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
-	volatile bool ok = true;
+	ErrorData  *volatile error = NULL;
 
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
 		work(arg);
-		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error;
-
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
-		switch (ERRCODE_TO_CATEGORY(error->sqlerrcode))
-		{
-			case ERRCODE_TRANSACTION_ROLLBACK:
-			case ERRCODE_INSUFFICIENT_RESOURCES:
-			case ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE:
-			case ERRCODE_OPERATOR_INTERVENTION:
-			case ERRCODE_SYSTEM_ERROR:
-			case ERRCODE_INTERNAL_ERROR:
-				PG_RE_THROW();
-		}
 		FlushErrorState();
-		FreeErrorData(error);
-		RollbackAndReleaseCurrentSubTransaction();
-		ok = false;
 	}
 	PG_END_TRY();
+	RollbackAndReleaseCurrentSubTransaction();
 	MemoryContextSwitchTo(context);
 	CurrentResourceOwner = owner;
-	return ok;
+	if (error == NULL)
+		return true;
+	switch (ERRCODE_TO_CATEGORY(error->sqlerrcode))
+	{
+		case ERRCODE_TRANSACTION_ROLLBACK:
+		case ERRCODE_INSUFFICIENT_RESOURCES:
+		case ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE:
+		case ERRCODE_OPERATOR_INTERVENTION:
+		case ERRCODE_SYSTEM_ERROR:
+		case ERRCODE_INTERNAL_ERROR:
+			ReThrowError(error);
+	}
+	FreeErrorData(error);
+	return false;
 }

@@ -24,11 +24,13 @@ typedef struct EcActing
 	bool		read_only;
 } EcActing;
 
+extern void ec_act_init(void);
 extern void ec_act_set(const char *name, const char *value);
 extern int	ec_act_begin_output(EcAttachment *att);
 extern void ec_act_end_output(int nestlevel);
 extern void ec_act_begin(EcAttachment *att, bool as_owner, EcActing *before);
 extern void ec_act_end(const EcActing *before);
+extern void ec_act_contained(void (*work) (void *arg), void *arg);
 extern bool ec_act_guarded(void (*work) (void *arg), void *arg);
 
 #endif							/* ECHOCACHE_READ_ACT_H */

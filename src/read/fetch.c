@@ -15,15 +15,12 @@
 
 #include "access/htup_details.h"
 #include "access/xact.h"
-#include "catalog/pg_operator.h"
 #include "storage/proc.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
-#include "utils/resowner.h"
 #include "utils/snapmgr.h"
-#include "utils/syscache.h"
 #include "utils/typcache.h"
 
 #include "attachments/attachment.h"
@@ -33,6 +30,7 @@
 #include "read/build.h"
 #include "read/fetch.h"
 #include "read/render.h"
+#include "read/usercode.h"
 
 /* How long a function waits for a lock while we hold locks of the fence; build.c says why. */
 #define EC_BUILD_LOCK_TIMEOUT	20	/* ms */
@@ -42,7 +40,8 @@ static int	compare_rows(const void *a, const void *b);
 static void take_results(EcAttachment *att, EcRow **sorted, int n, MemoryContext context);
 static void fetch_by_query(EcAttachment *att, EcRow **rows, int n, bool as_owner,
 						   MemoryContext context);
-static char *any_id(EcAttachment *att);
+static void fetch_now(void *arg);
+static void any_id(void *arg);
 
 /*
  * The query for rows by id: key, JSON (or the row, if a function makes the document of it),
@@ -58,7 +57,6 @@ make_plan(EcAttachment *att, bool many)
 	Oid			argtype = many ? get_array_type(att->key.type) : att->key.type;
 	const char *key = quote_identifier(NameStr(att->key.name));
 	const char *table = ec_attachment_table(att);
-	HeapTuple	operator;
 	SPIPlanPtr	plan;
 
 	initStringInfo(&sql);
@@ -85,16 +83,8 @@ make_plan(EcAttachment *att, bool many)
 		appendStringInfo(&sql, "t.%s", quote_identifier(NameStr(att->owner.name)));
 	else
 		appendStringInfoString(&sql, "NULL");
-	operator = SearchSysCache1(OPEROID, ObjectIdGetDatum(type->eq_opr));
-	if (!HeapTupleIsValid(operator))
-		elog(ERROR, "cache lookup failed for operator %u", type->eq_opr);
-	appendStringInfo(&sql, " FROM %s%s AS t WHERE t.%s OPERATOR(%s.%s) ",
-					 att->partitioned ? "" : "ONLY ", table, key,
-					 quote_identifier(get_namespace_name(
-										  ((Form_pg_operator) GETSTRUCT(operator))->oprnamespace)),
-					 NameStr(((Form_pg_operator) GETSTRUCT(operator))->oprname));
-	ReleaseSysCache(operator);
-	appendStringInfoString(&sql, many ? "ANY ($1)" : "$1");
+	appendStringInfo(&sql, " FROM %s%s AS t WHERE %s", att->partitioned ? "" : "ONLY ", table,
+					 ec_column_comparison(psprintf("t.%s", key), type->eq_opr, "$1", many));
 	if (att->filter)
 		appendStringInfo(&sql, " AND (%s)", att->filter);
 
@@ -202,37 +192,66 @@ fetch_by_query(EcAttachment *att, EcRow **rows, int n, bool as_owner, MemoryCont
 	SPI_finish();
 }
 
+/* What ec_fetch() is asked for. */
+typedef struct Fetch
+{
+	EcAttachment *att;
+	EcRow	   *rows;
+	int			n;
+	Snapshot	snapshot;		/* NULL: a new one */
+	bool		as_owner;
+	int			lock_timeout;	/* ms; -1: the session's */
+} Fetch;
+
+/* Fetch the rows now, and leave what the owner's code leaves. */
+static void
+fetch_now(void *arg)
+{
+	Fetch	   *fetch = arg;
+	EcRow	  **asked = palloc(fetch->n * sizeof(EcRow *));
+	int			nestlevel = NewGUCNestLevel();
+	EcActing	before;
+	char		timeout[16];
+
+	if (fetch->lock_timeout >= 0)
+	{
+		snprintf(timeout, sizeof(timeout), "%d", fetch->lock_timeout);
+		ec_act_set("lock_timeout", timeout);
+	}
+	ec_act_begin(fetch->att, fetch->as_owner, &before);
+	PushActiveSnapshot(fetch->snapshot ? fetch->snapshot : GetLatestSnapshot());
+	for (int i = 0; i < fetch->n; i++)
+	{
+		asked[i] = &fetch->rows[i];
+		asked[i]->matches = 0;
+		asked[i]->same_id = false;
+		asked[i]->json = NULL;
+		asked[i]->owner = NULL;
+	}
+	fetch_by_query(fetch->att, asked, fetch->n, fetch->as_owner, CurrentMemoryContext);
+	PopActiveSnapshot();
+	ec_act_end(&before);
+	AtEOXact_GUC(true, nestlevel);
+	pfree(asked);
+}
+
 /*
  * Read the rows with these distinct ids, as the snapshot shows them, and make their
  * documents.  A row that is not there, or does not pass the filter, has no matches.  With
- * as_owner the table's owner reads, so the caller has checked the permission.  Throws what the
- * query and the function throw.
+ * as_owner the table's owner reads, so the caller has checked the permission.  If code of a
+ * user's runs, it leaves nothing behind.  Throws what the query and the function throw.
  */
 void
 ec_fetch(EcAttachment *att, EcRow *rows, int n, Snapshot snapshot, bool as_owner)
 {
-	EcRow	  **asked;
-	EcActing	before;
+	Fetch		fetch = {att, rows, n, snapshot, as_owner, -1};
 
 	if (n == 0)
 		return;
-	ec_act_begin(att, as_owner, &before);
-	PushActiveSnapshot(snapshot);
-
-	asked = palloc(n * sizeof(EcRow *));
-	for (int i = 0; i < n; i++)
-	{
-		asked[i] = &rows[i];
-		rows[i].matches = 0;
-		rows[i].same_id = false;
-		rows[i].json = NULL;
-		rows[i].owner = NULL;
-	}
-	fetch_by_query(att, asked, n, as_owner, CurrentMemoryContext);
-	pfree(asked);
-
-	PopActiveSnapshot();
-	ec_act_end(&before);
+	if (ec_usercode_runs(att))
+		ec_act_contained(fetch_now, &fetch);
+	else
+		fetch_now(&fetch);
 }
 
 /*
@@ -246,34 +265,22 @@ EcFetched
 ec_fetch_guarded(EcAttachment *att, EcRow *rows, int n, bool demote)
 {
 	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
 	ErrorData  *volatile error = NULL;
-	char		timeout[16];
+	Fetch		fetch = {att, rows, n, NULL, true, EC_BUILD_LOCK_TIMEOUT};
 
-	snprintf(timeout, sizeof(timeout), "%d",
-			 LockTimeout > 0 ? Min(LockTimeout, EC_BUILD_LOCK_TIMEOUT) : EC_BUILD_LOCK_TIMEOUT);
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
+	if (LockTimeout > 0)
+		fetch.lock_timeout = Min(LockTimeout, EC_BUILD_LOCK_TIMEOUT);
 	PG_TRY();
 	{
-		int			nestlevel = NewGUCNestLevel();
-
-		(void) set_config_option("lock_timeout", timeout, PGC_USERSET, PGC_S_SESSION,
-								 GUC_ACTION_SAVE, true, 0, false);
-		ec_fetch(att, rows, n, GetLatestSnapshot(), true);
-		AtEOXact_GUC(true, nestlevel);
-		ReleaseCurrentSubTransaction();
+		ec_act_contained(fetch_now, &fetch);
 	}
 	PG_CATCH();
 	{
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
 		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
 	}
 	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
 
 	if (error == NULL)
 		return EC_FETCH_DONE;
@@ -288,13 +295,21 @@ ec_fetch_guarded(EcAttachment *att, EcRow *rows, int n, bool demote)
 	return EC_FETCH_FAILED;
 }
 
-/* The id of some row that has a document; NULL: there is none. */
-static char *
-any_id(EcAttachment *att)
+/* What any_id() is asked for, and its answer. */
+typedef struct AnyId
 {
-	MemoryContext context = CurrentMemoryContext;
+	EcAttachment *att;
+	MemoryContext context;
+	char	   *id;
+} AnyId;
+
+/* The id of some row that has a document; NULL: there is none. */
+static void
+any_id(void *arg)
+{
+	AnyId	   *any = arg;
+	EcAttachment *att = any->att;
 	const char *key = quote_identifier(NameStr(att->key.name));
-	char	   *id = NULL;
 	EcActing	before;
 
 	ec_act_begin(att, true, &before);
@@ -305,13 +320,11 @@ any_id(EcAttachment *att)
 							 att->filter ? att->filter : "true"), true, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not read a row of \"%s\"", att->name);
 	if (SPI_processed > 0)
-	{
-		id = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
-		id = MemoryContextStrdup(context, id);
-	}
+		any->id = MemoryContextStrdup(any->context,
+									  SPI_getvalue(SPI_tuptable->vals[0],
+												   SPI_tuptable->tupdesc, 1));
 	SPI_finish();
 	ec_act_end(&before);
-	return id;
 }
 
 /*
@@ -322,8 +335,10 @@ void
 ec_fetch_try(EcAttachment *att)
 {
 	EcRow		row = {0};
+	AnyId		any = {att, CurrentMemoryContext, NULL};
 
-	row.id = any_id(att);
+	ec_act_contained(any_id, &any);
+	row.id = any.id;
 	if (row.id != NULL)
 		ec_fetch(att, &row, 1, GetLatestSnapshot(), true);
 }

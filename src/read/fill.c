@@ -46,6 +46,7 @@
 #include "read/render.h"
 #include "servers/exchange.h"
 #include "servers/placement.h"
+#include "servers/state.h"
 #include "servers/topology.h"
 #include "shmem.h"
 #include "waitpoint.h"
@@ -346,13 +347,17 @@ take_row(EcAttachment *att, EcItem *item, const EcRow *row, const char *owner)
 		item->json = row->json;
 }
 
-/* The request that replaces a fill's marker: by the document, or by nothing. */
+/*
+ * The request that replaces a fill's marker, whose token is known: by the document, or by nothing.
+ * A document is stored while the keys are ours only.
+ */
 static void
 prepare_store(EcAttachment *att, EcItem *item, const EcRow *row, EcRequest *req)
 {
 	const char *value = NULL;
 	size_t		len = 0;
-	bool		store = ec_render_cacheable(row, &value, &len) &&
+	bool		store = ec_state_is_owned(ec_placement_generation(), item->server) &&
+		ec_render_cacheable(row, &value, &len) &&
 		ec_placement_fits(item->server, item->keylen, len);
 
 	ec_hit_request(req, store ? EC_REQUEST_STORE : EC_REQUEST_REMOVE, item);

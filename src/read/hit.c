@@ -123,7 +123,8 @@ ec_hit_classify(EcAttachment *att, EcItem *items, int n)
 		{
 			item->hash = ec_locks_hash(att->relid, item->id, idlen);
 			item->server = ec_placement_of(item->key, item->keylen);
-			if (ec_state_of(item->server) == EC_UP && !has_noted_keys(item->server, noted))
+			item->word = ec_state_seen(item->server);
+			if (EC_STATE(item->word) == EC_UP && !has_noted_keys(item->server, noted))
 				item->state = EC_ITEM_ASK;
 			else
 				ec_slot_count(att->slot, EC_BYPASS_SERVER, 1);
@@ -281,6 +282,12 @@ ec_hit_ask(EcAttachment *att, EcItem *items, int n, const EcOwner *owner,
 			continue;
 		if (req->result == EC_FAILED)
 			item->state = EC_ITEM_TABLE;
+		else if (req->result == EC_DONE && !ec_state_is_still(item->server, item->word))
+		{
+			/* the keys may have been somebody else's when the server answered */
+			item->state = EC_ITEM_TABLE;
+			ec_slot_count(att->slot, EC_BYPASS_SERVER, 1);
+		}
 		else if (req->result == EC_DONE)
 			taken = take_hit(att, item, req, owner);
 		bad += taken == TAKEN_BAD;

@@ -41,6 +41,7 @@ typedef struct EcItem
 	}			state;
 	uint64		hash;
 	uint64		token;
+	uint64		word;			/* the server's state, before it was asked */
 	int			server;
 	int			keylen;
 	char		key[EC_KEY_MAX];

@@ -28,6 +28,7 @@
 
 static EcJsonKind kind_of(Oid type);
 static void make_name(EcAttachment *att, EcColumn *column);
+static void make_with_code(void *arg);
 static void make_slowly(EcAttachment *att, EcColumn *column, const char *value, EcShown *shown);
 
 /*
@@ -78,30 +79,48 @@ make_name(EcAttachment *att, EcColumn *column)
 	MemoryContextSwitchTo(old);
 }
 
-/*
- * The member by row_to_json, under the settings that documents are rendered with.  If the type
- * is not built in, then a domain's check, or a cast to json, may be code of the table owner's.
- */
+/* What make_slowly() is asked for. */
+typedef struct Slowly
+{
+	EcAttachment *att;
+	EcColumn   *column;
+	const char *value;
+	EcShown    *shown;
+} Slowly;
+
+/* The member by row_to_json, where a domain's check or a cast to json may be a user's code. */
+static void
+make_with_code(void *arg)
+{
+	Slowly	   *slowly = arg;
+	EcActing	before;
+
+	ec_act_begin(slowly->att, true, &before);
+	slowly->shown->text = ec_column_member(slowly->column,
+										   ec_column_datum(slowly->column, slowly->value),
+										   false, &slowly->shown->len, &slowly->shown->namelen);
+	ec_act_end(&before);
+}
+
+/* The member by row_to_json, under the settings that documents are rendered with. */
 static void
 make_slowly(EcAttachment *att, EcColumn *column, const char *value, EcShown *shown)
 {
-	bool		built_in = column->type < FirstNormalObjectId;
-	int			nestlevel = built_in ? ec_act_begin_output(att) : 0;
-	EcActing	before;
-	char	   *member;
-	const char *converted;
+	Slowly		slowly = {att, column, value, shown};
 	size_t		size;
 
-	if (!built_in)
-		ec_act_begin(att, true, &before);
-	member = ec_column_member(column, ec_column_datum(column, value), false,
-							  &shown->len, &shown->namelen);
-	if (!built_in)
-		ec_act_end(&before);
-	ec_act_end_output(nestlevel);
+	if (column->type >= FirstNormalObjectId)
+		ec_act_contained(make_with_code, &slowly);
+	else
+	{
+		int			nestlevel = ec_act_begin_output(att);
+
+		shown->text = ec_column_member(column, ec_column_datum(column, value), false,
+									   &shown->len, &shown->namelen);
+		ec_act_end_output(nestlevel);
+	}
 	size = shown->len;
-	converted = ec_encoding_to_utf8(member, &size);
-	shown->text = converted;
+	shown->text = ec_encoding_to_utf8(shown->text, &size);
 	shown->len = (int) size;
 	shown->namelen = column->json_namelen;
 }

@@ -24,6 +24,7 @@
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 
+#include "attachments/affected.h"
 #include "attachments/configuration.h"
 #include "attachments/filter.h"
 #include "commit/pending.h"
@@ -31,6 +32,7 @@
 #include "read/act.h"
 #include "read/encoding.h"
 #include "read/render.h"
+#include "read/usercode.h"
 
 static bool is_unique(Relation rel, AttrNumber attno);
 static void make_shape(EcAttachment *att, Relation rel);
@@ -38,6 +40,9 @@ static bool fetch_version(Relation rel, EcPlace *place, Snapshot snapshot,
 						  TupleTableSlot *slot);
 static void render_row(EcAttachment *att, EcRow *row, TupleTableSlot *slot, ExprState *filter,
 					   ExprContext *econtext);
+static void render_version(EcAttachment *att, EcRow *row, Relation root, ExprState *filter,
+						   EState *estate);
+static void render_now(void *arg);
 
 /* Is there a unique index on just this column? */
 static bool
@@ -135,76 +140,104 @@ render_row(EcAttachment *att, EcRow *row, TupleTableSlot *slot, ExprState *filte
 						toast_build_flattened_tuple(att->shape, values, nulls))));
 }
 
-/*
- * Render rows that this transaction has written, from where it has written them.  No lock is
- * taken: the caller has locked the attached table, and its DML the one that it wrote to.  A
- * row that is not found has no matches, which may mean that it is deleted, or that it would
- * take a query.  Throws what the filter and the types' output functions throw.
- */
-void
-ec_render_written(EcAttachment *att, EcRow *rows, int n, Snapshot snapshot)
+/* What ec_render_written() is asked for. */
+typedef struct Render
 {
+	EcAttachment *att;
+	EcRow	   *rows;
+	int			n;
+} Render;
+
+/* Fetch the version of a row that was written last, and render it, if there is one. */
+static void
+render_version(EcAttachment *att, EcRow *row, Relation root, ExprState *filter, EState *estate)
+{
+	Relation	rel = table_open(row->place.table, NoLock);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	TupleTableSlot *mine = slot;
+
+	if (fetch_version(rel, &row->place, GetActiveSnapshot(), slot))
+	{
+		TupleConversionMap *map = NULL;
+
+		if (rel->rd_id != root->rd_id)
+			map = convert_tuples_by_name(RelationGetDescr(rel), RelationGetDescr(root));
+		if (map)
+			mine = execute_attr_map_slot(map->attrMap, slot,
+										 MakeSingleTupleTableSlot(RelationGetDescr(root),
+																  &TTSOpsVirtual));
+		render_row(att, row, mine, filter, filter ? GetPerTupleExprContext(estate) : NULL);
+		if (mine != slot)
+			ExecDropSingleTupleTableSlot(mine);
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	table_close(rel, NoLock);
+}
+
+/* Render the rows now, and leave what the owner's code leaves. */
+static void
+render_now(void *arg)
+{
+	Render	   *render = arg;
+	EcAttachment *att = render->att;
 	Relation	root;
+	Oid			part = att->relid;	/* known to be the table or a partition of it */
 	EState	   *estate = NULL;
 	ExprState  *filter = NULL;
 	EcActing	before;
 
-	if (n == 0)
-		return;
 	ec_act_begin(att, true, &before);
-	PushActiveSnapshot(snapshot);
+	PushActiveSnapshot(GetLatestSnapshot());
 	root = table_open(att->relid, NoLock);
 	if (att->shape == NULL)
 		make_shape(att, root);
-	if (!att->key_unique)
-	{
-		/* perhaps another row has the id, too: that takes a query */
-		for (int i = 0; i < n; i++)
-			rows[i].matches = 0;
-		n = 0;
-	}
 	if (att->filter_expr)
 	{
 		estate = CreateExecutorState();
 		filter = ExecPrepareQual(list_make1(att->filter_expr), estate);
 	}
-	for (int i = 0; i < n; i++)
+	for (int i = 0; i < render->n; i++)
 	{
-		EcRow	   *row = &rows[i];
-		Relation	rel;
-		TupleTableSlot *slot;
+		EcRow	   *row = &render->rows[i];
 
 		row->matches = 0;
 		row->same_id = false;
 		row->json = NULL;
-		/* a virtual column would take a query */
-		if (!OidIsValid(row->place.table) || att->has_virtual)
+		/* another row may have the id, too, or a column be virtual: that takes a query */
+		if (!att->key_unique || !OidIsValid(row->place.table) || att->has_virtual)
 			continue;
-		rel = table_open(row->place.table, NoLock);
-		slot = table_slot_create(rel, NULL);
-		if (fetch_version(rel, &row->place, GetActiveSnapshot(), slot))
-		{
-			TupleTableSlot *mine = slot;
-			TupleConversionMap *map = NULL;
-
-			if (rel->rd_id != root->rd_id)
-				map = convert_tuples_by_name(RelationGetDescr(rel), RelationGetDescr(root));
-			if (map)
-				mine = execute_attr_map_slot(map->attrMap, slot,
-											 MakeSingleTupleTableSlot(RelationGetDescr(root),
-																	  &TTSOpsVirtual));
-			render_row(att, row, mine, filter, filter ? GetPerTupleExprContext(estate) : NULL);
-			if (mine != slot)
-				ExecDropSingleTupleTableSlot(mine);
-		}
-		ExecDropSingleTupleTableSlot(slot);
-		table_close(rel, NoLock);
+		/* nor has a table its row that was detached, CONCURRENTLY, since the row was written */
+		if (row->place.table != part && !ec_affected_is_part(row->place.table, att->relid))
+			continue;
+		part = row->place.table;
+		render_version(att, row, root, filter, estate);
 	}
 	if (estate)
 		FreeExecutorState(estate);
 	table_close(root, NoLock);
 	PopActiveSnapshot();
 	ec_act_end(&before);
+}
+
+/*
+ * Render rows that this transaction has written, from where it has written them, as the newest
+ * snapshot and the transaction's own changes show them.  No lock is taken: the
+ * caller has locked the attached table, and its DML the one that it wrote to.  A row that is
+ * not found has no matches, which may mean that it is deleted, or that it would take a query.
+ * If code of a user's runs, it leaves nothing behind.  Throws what the filter and the types'
+ * output functions throw.
+ */
+void
+ec_render_written(EcAttachment *att, EcRow *rows, int n)
+{
+	Render		render = {att, rows, n};
+
+	if (n == 0)
+		return;
+	if (ec_usercode_runs(att))
+		ec_act_contained(render_now, &render);
+	else
+		render_now(&render);
 }
 
 /*

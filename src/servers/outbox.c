@@ -131,7 +131,7 @@ ec_outbox_is_free(const char *server, EcOutboxHolder *holder)
 void
 ec_outbox_add(const char *server, const char *document, const char *key, int keylen)
 {
-	Relation	rel = table_open(ec_catalog_relation("outbox"), RowExclusiveLock);
+	Relation	rel = ec_catalog_open(EC_CATALOG_OUTBOX, RowExclusiveLock);
 	Datum		values[Natts_outbox];
 	bool		nulls[Natts_outbox] = {false};
 	int64		id;
@@ -161,7 +161,7 @@ ec_outbox_add(const char *server, const char *document, const char *key, int key
 List *
 ec_outbox_read(const char *server, int limit)
 {
-	Relation	rel = table_open(ec_catalog_relation("outbox"), AccessShareLock);
+	Relation	rel = ec_catalog_open(EC_CATALOG_OUTBOX, AccessShareLock);
 	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
 	HeapTuple	tuple;
 	List	   *rows = NIL;
@@ -201,7 +201,7 @@ compare_ids(const ListCell *a, const ListCell *b)
 void
 ec_outbox_delete(List *rows)
 {
-	Relation	rel = table_open(ec_catalog_relation("outbox"), RowExclusiveLock);
+	Relation	rel = ec_catalog_open(EC_CATALOG_OUTBOX, RowExclusiveLock);
 	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
 	HeapTuple	tuple;
 

@@ -57,12 +57,22 @@ typedef struct Collected
 	bool		full;			/* there were more */
 } Collected;
 
+/* What ec_purge_on_batch() was told: a purge may take long, and other things must go on. */
+static void (*after_batch) (void) = NULL;
+
 static bool collect(const EcReply *line, void *arg);
 static bool take_count(const EcReply *line, void *arg);
 static bool list_keys(int server, int patience_ms, EcDeadline last, EcLineCallback callback,
 					  void *arg, EcFailure *failure);
 static bool delete_keys(int server, const Collected *found, int64 *removed,
 						EcFailure *failure);
+
+/* Have this called between the batches of each purge of this process. */
+void
+ec_purge_on_batch(void (*callback) (void))
+{
+	after_batch = callback;
+}
 
 /* A line of the dump: keep the key if it has one of the heads.  Throws out of memory. */
 static bool
@@ -192,6 +202,8 @@ delete_keys(int server, const Collected *found, int64 *removed, EcFailure *failu
 			if (reqs[i].failure)
 				*failure = *reqs[i].failure;
 		}
+		if (after_batch)
+			after_batch();
 	}
 	pfree(reqs);
 	return ok;

@@ -1,11 +1,11 @@
 /*-------------------------------------------------------------------------
  *
  * state.c
- *	  States of servers: UP, DOWN or RECOVERING, for each database.
+ *	  States of servers, for each database: UP, DOWN, RECOVERING or UNOWNED.
  *
- * A state is one word with an epoch (shmem.h).  Any process makes a server DOWN when an
- * exchange fails; only the database's worker makes it RECOVERING and UP, by compare-and-swap on
- * the word that it has seen.
+ * A state is one word with an epoch (shmem.h).  Any process makes a server DOWN when an exchange
+ * fails; only the database's worker makes it anything else, by compare-and-swap on the word that
+ * it has seen.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -13,7 +13,7 @@
  */
 #include "postgres.h"
 
-#include <sys/socket.h>
+#include <time.h>
 
 #include "access/xlog.h"
 #include "miscadmin.h"
@@ -21,8 +21,13 @@
 #include "storage/lwlock.h"
 #include "utils/timestamp.h"
 
+#include "deadline.h"
 #include "servers/state.h"
 #include "shmem.h"
+
+/* See ec_state_await_look(). */
+#define START_MS	2000
+#define LOOK_NAP_MS	5
 
 static bool make_down(EcDatabase *db, int server);
 
@@ -50,19 +55,100 @@ ec_state_database(void)
 }
 
 /*
- * A server's state for this database.  Without a slot nobody makes it UP: what an
- * earlier life left in the cache must be invalidated, and nothing be read.
+ * A server's state word for this database, to be looked at.  Without a slot nobody makes it UP:
+ * what an earlier life left in the cache must be invalidated, and nothing be read.
  */
-EcState
-ec_state_of(int server)
+uint64
+ec_state_seen(int server)
 {
 	EcDatabase *db = ec_state_database();
 
 	if (db == NULL)
 		db = &ec_shmem->unclaimed;
 	if (db->standby && !RecoveryInProgress())
-		return EC_RECOVERING;	/* just promoted: the launcher has not seen it yet */
-	return EC_STATE(pg_atomic_read_u64(&db->state[server]));
+		return EC_STATE_WORD(0, true, EC_RECOVERING);	/* just promoted */
+	return pg_atomic_read_u64(&db->state[server]);
+}
+
+/* Is nothing to be sent to the server, so that changes go to its outbox? */
+bool
+ec_state_is_away(int server)
+{
+	EcState		state = ec_state_of(server);
+
+	return state == EC_DOWN || state == EC_UNOWNED;
+}
+
+/*
+ * A commit right after a start: wait until the worker has looked whose the keys on this server are,
+ * but no longer than START_MS after the start.  So a clone's first TRUNCATE does not empty the
+ * cache of its origin.  Afterwards, and where there is no worker, a commit that sends markers
+ * costs an owner misses at most.  Throws for interrupts.
+ */
+void
+ec_state_await_look(int server)
+{
+	for (;;)
+	{
+		EcDatabase *db = ec_state_database();
+
+		if ((db != NULL && db->lease_looked[server]) || ec_state_of(server) == EC_DOWN ||
+			ec_state_clock() - ec_shmem->started_at > START_MS * INT64CONST(1000))
+			return;
+		ec_deadline_nap(LOOK_NAP_MS);
+	}
+}
+
+/*
+ * The clock of leases, in microseconds.  It is read without a system call, never set, and
+ * goes on while the machine sleeps, where there is such a one.
+ */
+int64
+ec_state_clock(void)
+{
+	struct timespec ts;
+
+#ifdef CLOCK_BOOTTIME
+	clock_gettime(CLOCK_BOOTTIME, &ts);
+#else
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+#endif
+	return (int64) ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
+}
+
+/*
+ * Are the keys on this server ours, in the generation that the caller has entered?  Asked
+ * before a document is stored, when the marker's token is known.  The store itself may come as
+ * late as it likes: whoever has the keys after us purges, and takes the marker away.  Never
+ * throws.
+ *
+ * The generation is looked at last: lease_until is of a newer one only after that was published.
+ */
+bool
+ec_state_is_owned(uint64 generation, int server)
+{
+	EcDatabase *db = ec_state_database();
+	uint64		until;
+
+	if (db == NULL)
+		return false;
+	until = pg_atomic_read_u64(&db->lease_until[server]);
+	pg_read_barrier();
+	return (uint64) ec_state_clock() < until && ec_shmem_is_current(generation);
+}
+
+/*
+ * Asked after an answer: has the server been UP since the caller saw that word, and are the
+ * keys still ours?  Then what was answered was ours.
+ */
+bool
+ec_state_is_still(int server, uint64 word)
+{
+	EcDatabase *db = ec_state_database();
+
+	return db != NULL && EC_STATE(word) == EC_UP &&
+		(uint64) ec_state_clock() < pg_atomic_read_u64(&db->lease_until[server]) &&
+		ec_state_seen(server) == word;
 }
 
 /* A server's state word.  To change it, see ec_state_read(). */
@@ -106,22 +192,35 @@ ec_state_swap(EcDatabase *db, int server, uint64 *word, EcState to, bool purge)
 	return true;
 }
 
-/* A new start: every server of this database is RECOVERING, and must be purged. */
+/*
+ * A new start: every server of this database must be purged, and is not ours before its lease
+ * has been looked at.  It is RECOVERING, so that commits send markers meanwhile; but where the
+ * keys were somebody else's, they probably are still, and nothing is sent.  The lock is held
+ * exclusively.
+ */
 void
 ec_state_reset(EcDatabase *db)
 {
+	EcState		to = EC_RECOVERING;
+
+	db->lease_error[0] = '\0';
+	for (int i = 0; i < EC_MAX_SERVERS; i++)
+		if (EC_STATE(ec_state_word(db, i)) == EC_UNOWNED)
+			to = EC_UNOWNED;
 	for (int i = 0; i < EC_MAX_SERVERS; i++)
 	{
 		uint64		word;
 
 		do
 			word = ec_state_word(db, i);
-		while (!ec_state_swap(db, i, &word, EC_RECOVERING, true));
+		while (!ec_state_swap(db, i, &word, to, true));
+		pg_atomic_write_u64(&db->lease_until[i], 0);
+		db->lease_held[i] = false;
 	}
 }
 
 /*
- * Has the outbox a row for every attachment as a whole, for as long as this server stays DOWN?
+ * Has the outbox a row for every attachment as a whole, for as long as this server stays away?
  * The caller holds the server's outbox lock: the worker takes the rows up only when the state
  * has changed and the caller's transaction has ended.
  */
@@ -134,7 +233,8 @@ ec_state_all_noted(int server)
 	if (db == NULL)
 		return false;
 	word = ec_state_word(db, server);
-	return EC_STATE(word) == EC_DOWN && pg_atomic_read_u64(&db->whole_noted[server]) == word;
+	return (EC_STATE(word) == EC_DOWN || EC_STATE(word) == EC_UNOWNED) &&
+		pg_atomic_read_u64(&db->whole_noted[server]) == word;
 }
 
 /* Make a server DOWN for this database, unless it is.  Returns whether it was not. */
@@ -207,11 +307,33 @@ char *
 ec_state_error(int server)
 {
 	char		reason[EC_ERROR_MAX];
+	TimestampTz at;
 
+	if (ec_state_lease_error(server, reason, &at))
+		return pstrdup(reason);
 	LWLockAcquire(ec_shmem->lock, LW_SHARED);
 	strlcpy(reason, ec_shmem->server[server].last_error, sizeof(reason));
 	LWLockRelease(ec_shmem->lock);
 	return pstrdup(reason);
+}
+
+/*
+ * Is this server not UP because its keys are not ours, for this database?  Then *reason says
+ * why, and *at since when that is known.
+ */
+bool
+ec_state_lease_error(int server, char *reason, TimestampTz *at)
+{
+	EcDatabase *db = ec_state_database();
+	EcState		state = ec_state_of(server);
+
+	if (db == NULL || (state != EC_UNOWNED && state != EC_RECOVERING))
+		return false;
+	LWLockAcquire(ec_shmem->lock, LW_SHARED);
+	strlcpy(reason, db->lease_held[server] ? "" : db->lease_error, EC_ERROR_MAX);
+	*at = db->lease_error_at;
+	LWLockRelease(ec_shmem->lock);
+	return reason[0] != '\0';
 }
 
 /* What users call a state. */
@@ -223,6 +345,7 @@ ec_state_name(EcState state)
 		case EC_DOWN:
 			return "DOWN";
 		case EC_RECOVERING:
+		case EC_UNOWNED:
 			return "RECOVERING";
 		case EC_UP:
 			return "UP";

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * state.h
- *	  States of servers: UP, DOWN or RECOVERING, for each database.
+ *	  States of servers, for each database: UP, DOWN, RECOVERING or UNOWNED.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -13,7 +13,9 @@
 #include "shmem.h"
 
 extern EcDatabase *ec_state_database(void);
-extern EcState ec_state_of(int server);
+extern uint64 ec_state_seen(int server);
+extern bool ec_state_is_away(int server);
+extern void ec_state_await_look(int server);
 extern uint64 ec_state_word(EcDatabase *db, int server);
 extern bool ec_state_read(EcDatabase *db, int server, uint64 generation, uint64 *word);
 extern bool ec_state_swap(EcDatabase *db, int server, uint64 *word, EcState to, bool purge);
@@ -23,6 +25,19 @@ extern void ec_state_retry_unclaimed(int server);
 extern void ec_state_down(uint64 generation, int server, const char *reason);
 extern void ec_state_set_error(int server, const char *reason);
 extern char *ec_state_error(int server);
+extern bool ec_state_lease_error(int server, char *reason, TimestampTz *at);
 extern const char *ec_state_name(EcState state);
+
+/* Does a lease count?  See servers/lease.c. */
+extern int64 ec_state_clock(void);
+extern bool ec_state_is_owned(uint64 generation, int server);
+extern bool ec_state_is_still(int server, uint64 word);
+
+/* A server's state for this database. */
+static inline EcState
+ec_state_of(int server)
+{
+	return EC_STATE(ec_state_seen(server));
+}
 
 #endif							/* ECHOCACHE_SERVERS_STATE_H */

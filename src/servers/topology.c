@@ -47,6 +47,8 @@ static int	max_entries = 0;
 static void resolve_server(EcServer *s, bool numeric);
 static int	make_servers(EcServer *servers);
 static void shmem_startup(void);
+static void choose_owners(void);
+static bool is_better_owner(const EcDatabase *a, const EcDatabase *b);
 
 /* ---------------------------------------------------------------- publishing */
 
@@ -137,6 +139,7 @@ shmem_startup(void)
 		return;
 	ec_shmem->nservers = make_servers(ec_shmem->server);
 	ec_shmem->enabled = ec_guc_enabled && !IsBinaryUpgrade;	/* pg_upgrade changes no row */
+	ec_shmem->started_at = ec_state_clock();
 	pg_atomic_write_u64(&ec_shmem->generation, EC_FIRST_GENERATION);
 }
 
@@ -148,10 +151,80 @@ ec_topology_init(void)
 	shmem_startup_hook = shmem_startup;
 }
 
+/* Has the database any attachments, as far as shared memory knows?  The lock is held. */
+bool
+ec_topology_has_documents(const EcDatabase *db)
+{
+	for (int i = 0; i < EC_MAX_ATTACHMENTS; i++)
+		if (OidIsValid(db->dboid) && ec_shmem->slot[i].dboid == db->dboid)
+			return true;
+	return false;
+}
+
+/* Which other database of this cluster has the keys of this one's prefix?  The lock is held. */
+EcDatabase *
+ec_topology_prefix_owner(const EcDatabase *db)
+{
+	for (int d = 0; d < EC_MAX_DATABASES; d++)
+	{
+		EcDatabase *other = &ec_shmem->database[d];
+
+		if (other != db && OidIsValid(other->dboid) && other->owns_prefix &&
+			strcmp(other->prefix, db->prefix) == 0)
+			return other;
+	}
+	return NULL;
+}
+
 /*
- * Publish what the settings say as a new generation.  Every server begins as RECOVERING: keys
- * may have moved, and what was left in their old places is purged before anybody reads.  Names
- * keep the addresses that are known.  By the launcher only; throws out of memory.
+ * Of two databases with one prefix, should a have the keys?  The one that has documents; else
+ * the one that has had them; else the older one.
+ */
+static bool
+is_better_owner(const EcDatabase *a, const EcDatabase *b)
+{
+	bool		a_has = ec_topology_has_documents(a);
+	bool		b_has = ec_topology_has_documents(b);
+
+	if (a_has != b_has)
+		return a_has;
+	if (a->owns_prefix != b->owns_prefix)
+		return a->owns_prefix;
+	return a->dboid < b->dboid;
+}
+
+/*
+ * Which database has which prefix in the generation that is about to be published, one for each
+ * prefix.  owns_prefix is of the generation before, and false for a prefix that is new to the
+ * database.  The lock is held exclusively.
+ */
+static void
+choose_owners(void)
+{
+	bool		owns[EC_MAX_DATABASES];
+
+	for (int d = 0; d < EC_MAX_DATABASES; d++)
+	{
+		EcDatabase *db = &ec_shmem->database[d];
+
+		owns[d] = OidIsValid(db->dboid);
+		for (int o = 0; o < EC_MAX_DATABASES && owns[d]; o++)
+		{
+			EcDatabase *other = &ec_shmem->database[o];
+
+			if (o != d && OidIsValid(other->dboid) && strcmp(other->prefix, db->prefix) == 0)
+				owns[d] = is_better_owner(db, other);
+		}
+	}
+	for (int d = 0; d < EC_MAX_DATABASES; d++)
+		ec_shmem->database[d].owns_prefix = owns[d];
+}
+
+/*
+ * Publish what the settings say as a new generation, and say which database has which prefix.
+ * No server begins as UP: keys may have moved, and what was left in their old places is purged
+ * before anybody reads.  Names keep the addresses that are known.  By the launcher only; throws
+ * out of memory.
  */
 void
 ec_topology_publish(void)
@@ -178,16 +251,27 @@ ec_topology_publish(void)
 	{
 		EcDatabase *db = &ec_shmem->database[d];
 
+		bool		held = false;
+
+		for (int i = 0; i < EC_MAX_SERVERS; i++)
+			held |= db->lease_held[i];
 		ec_state_reset(db);
 		db->standby = false;
 		if (!db->has_next_prefix)
 			continue;
+		db->has_next_prefix = db->owns_prefix = false;
+		if (!held)
+		{
+			/* the keys of the old prefix are somebody else's, and not for us to purge */
+			strlcpy(db->prefix, db->next_prefix, sizeof(db->prefix));
+			continue;
+		}
 		strlcpy(db->old_prefix, db->prefix, sizeof(db->old_prefix));
 		strlcpy(db->prefix, db->next_prefix, sizeof(db->prefix));
 		db->old_prefix_generation = pg_atomic_read_u64(&ec_shmem->generation);
 		db->has_old_prefix = true;
-		db->has_next_prefix = false;
 	}
+	choose_owners();
 	memcpy(ec_shmem->server, servers, n * sizeof(EcServer));
 	ec_shmem->nservers = n;
 	ec_shmem->enabled = ec_guc_enabled;

@@ -10,12 +10,16 @@
 #ifndef ECHOCACHE_TOPOLOGY_H
 #define ECHOCACHE_TOPOLOGY_H
 
-
+#include "shmem.h"
 
 /* By the postmaster, then by the launcher. */
 extern void ec_topology_init(void);
 extern void ec_topology_publish(void);
 extern void ec_topology_resolve_names(void);
+
+/* With the lock held. */
+extern EcDatabase *ec_topology_prefix_owner(const EcDatabase *db);
+extern bool ec_topology_has_documents(const EcDatabase *db);
 
 /* By everybody who places keys. */
 extern uint64 ec_topology_enter(void);

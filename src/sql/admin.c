@@ -185,9 +185,8 @@ echocache_purge(PG_FUNCTION_ARGS)
 	int64		removed = 0;
 
 	ec_shmem_require();
-	tables = ec_attachment_tables(name);
-	if (tables == NIL)
-		(void) ec_attachment_require(name);	/* throws */
+	while ((tables = ec_attachment_tables(name)) == NIL)
+		(void) ec_attachment_require(name);	/* throws, unless it has come just now */
 	relid = linitial_oid(tables);
 	PreventCommandDuringRecovery(function);
 	(void) ec_locks_attachment(relid, EC_LOCK_ATTACHMENT_INVALIDATE, true);

@@ -196,7 +196,7 @@ ec_batch_exchange(EcRequest *reqs, int n)
 			if (req->skip)
 				continue;
 			bytes += req->valuelen;
-			req->skip = ec_state_of(req->server) == EC_DOWN;
+			req->skip = ec_state_is_away(req->server);
 			if (req->skip)
 				req->result = EC_FAILED;
 		}

@@ -39,6 +39,8 @@
 static void kv_lock_tag(LOCKTAG *tag);
 static bool find_key(const EcRequest *reqs, int n, const char *prefix, const char *name,
 					 const EcRequest **found, char *head);
+static const EcRequest *find_lease(const EcRequest *reqs, int n, const char *prefix,
+								   const EcRequest *before);
 static void refuse_documents(const EcRequest *reqs, int n);
 
 /* One for the whole cluster. */
@@ -117,6 +119,20 @@ find_key(const EcRequest *reqs, int n, const char *prefix, const char *name,
 	return false;
 }
 
+/* The request, if any, whose key is that of the lease of this prefix; else the one found before. */
+static const EcRequest *
+find_lease(const EcRequest *reqs, int n, const char *prefix, const EcRequest *before)
+{
+	size_t		len = strlen(prefix);
+
+	for (int i = 0; i < n && before == NULL; i++)
+		if (!reqs[i].skip && (size_t) reqs[i].keylen == len + strlen(EC_LEASE_KEY_END) &&
+			memcmp(reqs[i].key, prefix, len) == 0 &&
+			memcmp(reqs[i].key + len, EC_LEASE_KEY_END, strlen(EC_LEASE_KEY_END)) == 0)
+			before = &reqs[i];
+	return before;
+}
+
 /*
  * Throws 42501 if one of the keys is a document's: of this database, as its
  * configuration is now, or of any other that has made it known in shared memory.
@@ -131,6 +147,7 @@ refuse_documents(const EcRequest *reqs, int n)
 	char		name[EC_NAME_MAX + 1];
 	Oid			dboid = MyDatabaseId;
 	bool		found = false;
+	const EcRequest *lease = NULL;
 	ListCell   *lc;
 
 	foreach(lc, ec_attachment_names())
@@ -159,8 +176,17 @@ refuse_documents(const EcRequest *reqs, int n)
 				(db->has_old_prefix && find_key(reqs, n, db->old_prefix, name, &req, head));
 		}
 	}
+	for (int d = 0; d < EC_MAX_DATABASES && !found; d++)
+		if (OidIsValid(ec_shmem->database[d].dboid))
+			lease = find_lease(reqs, n, ec_shmem->database[d].prefix, lease);
+	lease = find_lease(reqs, n, ec_placement_prefix(), lease);
 	LWLockRelease(ec_shmem->lock);
 
+	if (lease)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("cache key \"%.*s\" is reserved", lease->keylen, lease->key),
+				 errdetail("It says which cluster uses the keys of a prefix.")));
 	if (!found)
 		return;
 	ereport(ERROR,

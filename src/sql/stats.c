@@ -51,6 +51,8 @@ echocache_servers_internal(PG_FUNCTION_ARGS)
 		Datum		values[8] = {0};
 		bool		nulls[8] = {0};
 		EcServer   *s = &servers[i];
+		char		lease_error[EC_ERROR_MAX];
+		TimestampTz lease_error_at;
 
 		values[0] = CStringGetTextDatum(s->name);
 		values[1] = Int32GetDatum(s->weight);
@@ -59,6 +61,11 @@ echocache_servers_internal(PG_FUNCTION_ARGS)
 		values[3] = TimestampTzGetDatum(nulls[3] ? 0 : db->since[i]);
 		values[4] = Int32GetDatum(pg_atomic_read_u32(&s->connections));
 		values[5] = Int32GetDatum(pg_atomic_read_u32(&s->kept));
+		if (enabled && ec_state_lease_error(i, lease_error, &lease_error_at))
+		{
+			strlcpy(s->last_error, lease_error, sizeof(s->last_error));
+			s->last_error_at = lease_error_at;
+		}
 		nulls[6] = nulls[7] = s->last_error[0] == '\0';
 		if (!nulls[6])
 		{

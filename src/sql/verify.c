@@ -185,7 +185,8 @@ lock_keys(EcVerify *verify, EcVerifyKey *keys, EcRequest *reqs, int n)
 		 * server DOWN before it committed, and the server is UP again only when the worker has
 		 * made up for that.
 		 */
-		if (ec_state_of(key->server) != EC_UP)
+		key->word = ec_state_seen(key->server);
+		if (EC_STATE(key->word) != EC_UP)
 		{
 			req->skip = true;
 			verify->left_out++;
@@ -218,6 +219,11 @@ find_rows(EcVerify *verify, EcVerifyKey *keys, EcRequest *reqs, int n)
 			(req->found_len == EC_MARKER_LEN &&
 			 memcmp(VARDATA(req->found), EC_MARKER, EC_MARKER_LEN) == 0))
 			continue;
+		if (!ec_state_is_still(key->server, key->word))
+		{
+			verify->left_out++;	/* it may be somebody else's document */
+			continue;
+		}
 		key->wrong = true;
 		if (key->id != NULL)
 		{

@@ -28,6 +28,7 @@ typedef struct EcVerifyKey
 	char	   *key;
 	const char *id;				/* NULL: it is no key that we would make, or not there */
 	uint64		hash;			/* of its lock, if it has an id */
+	uint64		word;			/* the server's state, under the lock and before it was asked */
 	size_t		size;			/* of what the server holds */
 	bool		locked;			/* in store mode */
 	bool		done;

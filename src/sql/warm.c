@@ -19,7 +19,6 @@
 #include "access/xlog.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
-#include "catalog/pg_operator.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "funcapi.h"
@@ -33,6 +32,7 @@
 #include "utils/typcache.h"
 
 #include "attachments/attachment.h"
+#include "attachments/column.h"
 #include "attachments/configuration.h"
 #include "attachments/slot.h"
 #include "commit/locks.h"
@@ -201,7 +201,6 @@ make_plan(EcBatch *batch)
 	TypeCacheEntry *type = lookup_type_cache(att->key.type, TYPECACHE_LT_OPR | TYPECACHE_GT_OPR);
 	const char *key = quote_identifier(NameStr(att->key.name));
 	Oid			argtypes[3] = {att->key.type, BOOLOID, INT4OID};
-	HeapTuple	operator;
 	char	   *sql;
 
 	if (!OidIsValid(type->lt_opr) || !OidIsValid(type->gt_opr))
@@ -211,15 +210,9 @@ make_plan(EcBatch *batch)
 						format_type_be(att->key.type), NameStr(att->key.name)),
 				 errdetail("%s goes over the table in the order of its keys.", batch->function),
 				 errhint("Create a default operator class for btree.")));
-	operator = SearchSysCache1(OPEROID, ObjectIdGetDatum(type->gt_opr));
-	if (!HeapTupleIsValid(operator))
-		elog(ERROR, "cache lookup failed for operator %u", type->gt_opr);
-	sql = psprintf("SELECT t.%s %s AND ($2 OR t.%s OPERATOR(%s.%s) $1) ORDER BY t.%s LIMIT $3",
-				   key, ec_batch_from(att), key,
-				   quote_identifier(get_namespace_name(
-										((Form_pg_operator) GETSTRUCT(operator))->oprnamespace)),
-				   NameStr(((Form_pg_operator) GETSTRUCT(operator))->oprname), key);
-	ReleaseSysCache(operator);
+	sql = psprintf("SELECT t.%s %s AND ($2 OR %s) ORDER BY t.%s LIMIT $3", key,
+				   ec_batch_from(att),
+				   ec_column_comparison(psprintf("t.%s", key), type->gt_opr, "$1", false), key);
 	return ec_batch_prepare(batch, sql, 3, argtypes);
 }
 
@@ -379,7 +372,8 @@ fill(Warm *warm, WarmKey *keys, int n)
 		if (ec_render_cacheable(&rows[r], &value, &len))
 		{
 			bytes += len;
-			if (ec_placement_fits(key->server, key->keylen, len))
+			if (ec_placement_fits(key->server, key->keylen, len) &&
+				ec_state_is_owned(ec_placement_generation(), key->server))
 			{
 				req->kind = EC_REQUEST_STORE;
 				req->value = value;

@@ -16,12 +16,14 @@
 
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "commands/dbcommands.h"
 #include "miscadmin.h"
 #include "storage/procarray.h"
 #include "utils/timestamp.h"
 
 #include "guc.h"
 #include "servers/state.h"
+#include "servers/topology.h"
 #include "shmem.h"
 #include "worker/database.h"
 
@@ -133,7 +135,7 @@ ec_database_free(Oid dboid)
 		if (db->dboid != dboid)
 			continue;
 		db->dboid = InvalidOid;
-		db->has_next_prefix = db->has_old_prefix = false;
+		db->has_next_prefix = db->has_old_prefix = db->owns_prefix = false;
 		/* the next to claim it may have another prefix, and backends still use this one's */
 		ec_shmem->republish = true;
 		ec_shmem->rescans++;	/* that may be one that has found no slot */
@@ -197,7 +199,11 @@ ec_database_claim(void)
 		db = free_db;
 		strlcpy(db->prefix, ec_guc_key_prefix, sizeof(db->prefix));
 		ec_state_reset(db);
+		memset(db->lease_looked, 0, sizeof(db->lease_looked));
+		memset(db->lease_once, 0, sizeof(db->lease_once));
+		memset(db->lease_forced, 0, sizeof(db->lease_forced));
 		db->dboid = MyDatabaseId;
+		db->owns_prefix = ec_topology_prefix_owner(db) == NULL;
 	}
 	else if (db != NULL)
 	{
@@ -219,4 +225,32 @@ ec_database_claim(void)
 				(errmsg("echocache: " EC_DATABASE_NO_ROOM, EC_MAX_DATABASES),
 				 errdetail("The documents of database %u are not cached.", MyDatabaseId)));
 	return db;
+}
+
+/*
+ * Why this database may not use the keys of its prefix: the database that does.  In no
+ * transaction.
+ */
+const char *
+ec_database_owner_reason(EcDatabase *db)
+{
+	static char reason[EC_ERROR_MAX];
+	MemoryContext context = CurrentMemoryContext;
+	EcDatabase *owner;
+	Oid			dboid = InvalidOid;
+	char	   *name = NULL;
+
+	LWLockAcquire(ec_shmem->lock, LW_SHARED);
+	owner = ec_topology_prefix_owner(db);
+	if (owner != NULL)
+		dboid = owner->dboid;
+	LWLockRelease(ec_shmem->lock);
+	StartTransactionCommand();
+	if (OidIsValid(dboid))
+		name = get_database_name(dboid);
+	snprintf(reason, sizeof(reason), "database \"%s\" of this cluster uses the keys that begin "
+			 "with \"%s\"", name ? name : "?", db->prefix);
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(context);
+	return reason;
 }

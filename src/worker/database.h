@@ -28,5 +28,6 @@ extern void ec_database_free(Oid dboid);
 extern void ec_database_worker_gone(void);
 extern bool ec_database_has_other_worker(void);
 extern EcDatabase *ec_database_claim(void);
+extern const char *ec_database_owner_reason(EcDatabase *db);
 
 #endif							/* ECHOCACHE_WORKER_DATABASE_H */

@@ -80,6 +80,7 @@ static bool any_down(void);
 static void scan_databases(HTAB *known);
 static bool start_worker(Known *k);
 static bool note_ended(HTAB *known, TimestampTz now);
+static int	compare_known(const ListCell *a, const ListCell *b);
 static void start_missing(Launcher *launcher, bool looking, TimestampTz now);
 static void complain(Launcher *launcher, const char *waiting, TimestampTz now);
 static void launcher_exit(int code, Datum arg);
@@ -224,25 +225,42 @@ note_ended(HTAB *known, TimestampTz now)
 	return looking;
 }
 
+static int
+compare_known(const ListCell *a, const ListCell *b)
+{
+	Oid			x = ((Known *) lfirst(a))->dboid;
+	Oid			y = ((Known *) lfirst(b))->dboid;
+
+	return x < y ? -1 : x > y;
+}
+
 /*
  * Start the workers that are missing; of the databases that have not been looked at yet,
- * one at a time.
+ * one at a time, in the order of their OIDs.  So after each start the same one of several databases
+ * with one prefix comes first, and has its keys.
  */
 static void
 start_missing(Launcher *launcher, bool looking, TimestampTz now)
 {
 	HASH_SEQ_STATUS status;
 	Known	   *k;
+	List	   *all = NIL;
+	ListCell   *lc;
 	StringInfoData waiting;
 
 	initStringInfo(&waiting);
 	hash_seq_init(&status, launcher->known);
 	while ((k = hash_seq_search(&status)) != NULL)
+		all = lappend(all, k);
+	list_sort(all, compare_known);
+	foreach(lc, all)
 	{
-		bool		has_slot = ec_database_find(k->dboid) != NULL;
+		bool		has_slot;
 
+		k = lfirst(lc);
 		if (k->handle != NULL || k->absent || now < k->retry_at || ec_database_is_banned(k->dboid))
 			continue;
+		has_slot = ec_database_find(k->dboid) != NULL;
 		if (!has_slot && looking)
 			continue;
 		if (start_worker(k))
@@ -253,6 +271,7 @@ start_missing(Launcher *launcher, bool looking, TimestampTz now)
 	if (waiting.len > 0)
 		complain(launcher, waiting.data, now);
 	pfree(waiting.data);
+	list_free(all);
 }
 
 /* There is no slot for the workers of these databases: say so, but not all the time. */
@@ -325,6 +344,7 @@ follow_settings(Launcher *launcher)
 	{
 		/* promoted: the cache may hold what this timeline does not have */
 		launcher->standby = false;
+		ec_shmem->promoted = ec_shmem->identity.was_standby;
 		publish = true;
 	}
 	if (publish)

@@ -5,7 +5,8 @@
  *
  * A server goes from DOWN to UP in these steps:
  *
- *	1. A probe answers: RECOVERING.  Writers send markers again, readers still stay away.
+ *	1. The keys on the server are this database's: it has the lease (servers/lease.c).
+ *	   RECOVERING: writers send markers again, readers still stay away.
  *	2. Everybody has left older generations of the topology, and nobody holds the outbox lock.
  *	3. A new snapshot of the outbox; its keys are invalidated, confirmed; just these rows are
  *	   deleted; again, until there are none.  Where more may have changed than the outbox
@@ -38,18 +39,21 @@
 #include "protocol/reply.h"
 #include "protocol/wire.h"
 #include "servers/exchange.h"
+#include "servers/lease.h"
 #include "servers/outbox.h"
 #include "servers/placement.h"
 #include "servers/purge.h"
 #include "servers/state.h"
 #include "servers/topology.h"
 #include "shmem.h"
+#include "worker/database.h"
 #include "worker/recovery.h"
 #include "worker/waiting.h"
 
 /* Rows of a server that is DOWN, above which whole documents are noted instead. */
 #define COLLAPSE_ROWS		10000
 
+static List *attachment_names(void);
 static List *add_head(List *heads, const char *prefix, const char *name);
 static List *key_heads(EcDatabase *db, List *rows);
 static List *read_rows(const char *server, int limit);
@@ -59,6 +63,23 @@ static bool invalidate(EcDatabase *db, int server, List *rows, bool purge, int64
 		   EcFailure *failure);
 static bool take_setting(const EcReply *line, void *arg);
 static void collapse(EcDatabase *db, int server);
+static void purge_old_prefix(EcDatabase *db, int server);
+static bool own(EcDatabase *db, int server, int *retry_ms);
+
+/* The names of this database's attachments, in a transaction of its own. */
+static List *
+attachment_names(void)
+{
+	MemoryContext context = CurrentMemoryContext;
+	List	   *names;
+
+	StartTransactionCommand();
+	MemoryContextSwitchTo(context);
+	names = ec_attachment_names();
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(context);
+	return names;
+}
 
 /* Add the head of the keys with this prefix and name, unless it is there. */
 static List *
@@ -78,16 +99,10 @@ add_head(List *heads, const char *prefix, const char *name)
 static List *
 key_heads(EcDatabase *db, List *rows)
 {
-	MemoryContext context = CurrentMemoryContext;
-	List	   *names;
+	List	   *names = attachment_names();
 	List	   *heads = NIL;
 	ListCell   *lc;
 
-	StartTransactionCommand();
-	MemoryContextSwitchTo(context);
-	names = ec_attachment_names();
-	CommitTransactionCommand();
-	MemoryContextSwitchTo(context);
 	foreach(lc, rows)
 		names = lappend(names, ((EcOutboxRow *) lfirst(lc))->document);
 	foreach(lc, names)
@@ -151,7 +166,7 @@ flush_instead(EcDatabase *db, int server)
 }
 
 /*
- * Invalidate on the server what the rows say, or with purge all keys of this database. true:
+ * Invalidate on the server what the rows say, or with purge all keys of this database.  true:
  * confirmed.  false: the server has failed, or does not tell its keys and *failure has what it
  * said.  *removed grows by how many keys there were.
  */
@@ -188,6 +203,7 @@ invalidate(EcDatabase *db, int server, List *rows, bool purge, int64 *removed,
 			ok = ok && ec_exchange_marks(reqs, n, ec_deadline_in(ec_guc_timeout), NULL, NULL);
 			*removed += n;
 			n = 0;
+			ec_lease_renew(db);
 		}
 	}
 	ok = ok && ec_exchange_marks(reqs, n, ec_deadline_in(ec_guc_timeout), NULL, NULL);
@@ -213,10 +229,10 @@ take_setting(const EcReply *line, void *arg)
 }
 
 /*
- * The server is still DOWN.  So that the outbox does not grow without end, one row for each
- * attachment takes the place of many.  Writers need add no more for as long as the state is
- * this very word: the worker takes the rows up only after the word has changed, and after all
- * transactions that hold the outbox lock have ended.
+ * The server is still DOWN, or UNOWNED.  So that the outbox does not grow without end, one row
+ * for each attachment takes the place of many.  Writers need add no more for as long as the
+ * state is this very word: the worker takes the rows up only after the word has changed, and
+ * after all transactions that hold the outbox lock have ended.
  */
 static void
 collapse(EcDatabase *db, int server)
@@ -229,7 +245,8 @@ collapse(EcDatabase *db, int server)
 	ListCell   *lc;
 
 	if (!ec_state_read(db, server, ec_placement_generation(), &word) ||
-		EC_STATE(word) != EC_DOWN || pg_atomic_read_u64(&db->whole_noted[server]) == word)
+		(EC_STATE(word) != EC_DOWN && EC_STATE(word) != EC_UNOWNED) ||
+		pg_atomic_read_u64(&db->whole_noted[server]) == word)
 		return;
 	rows = read_rows(name, EC_OUTBOX_BATCH);
 	if (list_length(rows) < COLLAPSE_ROWS)
@@ -257,6 +274,59 @@ collapse(EcDatabase *db, int server)
 }
 
 /*
+ * The keys of another prefix, in use until this generation, were ours.  While those of the present
+ * prefix are somebody else's they are purged here, since the recovery does not come to that.
+ */
+static void
+purge_old_prefix(EcDatabase *db, int server)
+{
+	static uint64 purged[EC_MAX_SERVERS];	/* in which generation */
+	uint64		generation = ec_placement_generation();
+	List	   *heads = NIL;
+	List	   *names;
+	ListCell   *lc;
+	int64		removed = 0;
+	EcFailure	failure;
+
+	if (!db->has_old_prefix || purged[server] == generation || ec_waiting_is_needed(server))
+		return;
+	names = attachment_names();
+	foreach(lc, names)
+		heads = add_head(heads, db->old_prefix, lfirst(lc));
+	if (ec_purge(server, heads, &removed, &failure))
+		purged[server] = generation;
+}
+
+/*
+ * Have the lease.  false: the server is as far as it goes for now, and *retry_ms is when to try
+ * again.
+ */
+static bool
+own(EcDatabase *db, int server, int *retry_ms)
+{
+	if (db->lease_held[server] && ec_state_is_owned(ec_placement_generation(), server) &&
+		EC_STATE(ec_state_word(db, server)) == EC_RECOVERING)
+		return true;
+	if (!db->owns_prefix)
+		ec_lease_refuse(db, server, ec_database_owner_reason(db));
+	else
+		switch (ec_lease_step(db, server))
+		{
+			case EC_LEASE_OURS:
+				return true;
+			case EC_LEASE_FAILED:
+				collapse(db, server);
+				return false;
+			case EC_LEASE_NOT_OURS:
+				break;
+		}
+	*retry_ms = Min(*retry_ms, ec_guc_lease / 3);
+	purge_old_prefix(db, server);
+	collapse(db, server);
+	return false;
+}
+
+/*
  * Take a server that is not UP as far as it goes.  Returns whether it is UP now; if not,
  * *retry_ms is when to try again.  The topology is entered, no transaction is open.  Throws
  * what the extension's tables throw, and for interrupts; then the process exits.
@@ -269,6 +339,7 @@ ec_recovery_run(EcDatabase *db, int server, int *retry_ms)
 	const char *name = ec_placement_name(server);
 	uint64		word;
 	int64		removed = 0;
+	bool		ours;
 	bool		purge;
 	List	   *rows;
 	EcFailure	failure = {0};
@@ -276,21 +347,19 @@ ec_recovery_run(EcDatabase *db, int server, int *retry_ms)
 	*retry_ms = ec_guc_retry_interval;
 	if (!ec_state_read(db, server, ec_placement_generation(), &word))
 		return false;			/* the word is another server's by now */
+	if (EC_STATE(word) == EC_UP)
+		return true;
+	snprintf(activity, sizeof(activity), "recovering server %s", name);
+	pgstat_report_activity(STATE_RUNNING, activity);
+	ours = own(db, server, retry_ms);
+	pgstat_report_activity(STATE_IDLE, NULL);
+	if (!ours)
+		return false;
+	if (!ec_state_read(db, server, ec_placement_generation(), &word))
+		return false;
 	purge = EC_MUST_PURGE(word);
-	if (EC_STATE(word) == EC_DOWN)
-	{
-		size_t		len = ec_wire_barrier(request);
-
-		if (ec_exchange_command(server, request, len, NULL, NULL, NULL) != EC_DONE)
-		{
-			collapse(db, server);
-			return false;
-		}
-		if (!ec_state_swap(db, server, &word, EC_RECOVERING, purge))
-			return false;
-	}
-	if (EC_STATE(word) != EC_RECOVERING)
-		return EC_STATE(word) == EC_UP;
+	if (EC_STATE(word) != EC_RECOVERING && !ec_state_swap(db, server, &word, EC_RECOVERING, purge))
+		return false;
 
 	/* from here on nobody begins to write rows, or to use an older topology */
 	if (ec_waiting_is_needed(server))
@@ -298,7 +367,6 @@ ec_recovery_run(EcDatabase *db, int server, int *retry_ms)
 		*retry_ms = EC_WAIT_FOR_LOCK_MS;
 		return false;
 	}
-	snprintf(activity, sizeof(activity), "recovering server %s", name);
 	pgstat_report_activity(STATE_RUNNING, activity);
 	/* a server that does not tell its settings is just not asked first */
 	if (ec_exchange_command(server, request, ec_wire_stats(request, "settings"), take_setting,
@@ -327,6 +395,7 @@ ec_recovery_run(EcDatabase *db, int server, int *retry_ms)
 	pgstat_report_activity(STATE_IDLE, NULL);
 	if (!ec_state_swap(db, server, &word, EC_UP, false))
 		return false;
+	ec_lease_renew_soon(server);	/* for standbys, which wait for this */
 	ec_state_retry_unclaimed(server);
 	ereport(LOG,
 			(errmsg_plural("echocache: server \"%s\" is up, %lld old key was invalidated",
@@ -374,14 +443,12 @@ ec_recovery_clear_late_rows(EcDatabase *db)
 void
 ec_recovery_watch(EcDatabase *db, int server)
 {
-	char		request[EC_REQUEST_MAX];
-	size_t		len = ec_wire_barrier(request);
 	uint64		word;
 	bool		up;
 
 	if (!ec_state_read(db, server, ec_placement_generation(), &word))
 		return;
-	up = ec_exchange_command(server, request, len, NULL, NULL, NULL) == EC_DONE &&
+	up = ec_lease_watch(db, server) == EC_LEASE_OURS &&
 		read_rows(ec_placement_name(server), 1) == NIL;
 	if (up != (EC_STATE(word) == EC_UP))
 		(void) ec_state_swap(db, server, &word, up ? EC_UP : EC_RECOVERING, true);

@@ -36,7 +36,9 @@
 #include "compat.h"
 #include "deadline.h"
 #include "guc.h"
+#include "servers/lease.h"
 #include "servers/placement.h"
+#include "servers/purge.h"
 #include "servers/state.h"
 #include "servers/topology.h"
 #include "shmem.h"
@@ -61,6 +63,7 @@ static void worker_exit(int code, Datum arg);
 static EcDatabase *begin(void);
 static void end_if_told(EcDatabase *db);
 static int	see_to_servers(EcDatabase *db, Schedule *schedule);
+static void renew_leases(void);
 
 /* Is the extension in this database? */
 static bool
@@ -176,8 +179,11 @@ see_to_servers(EcDatabase *db, Schedule *schedule)
 	schedule->generation = ec_placement_generation();
 	for (int i = 0; i < ec_placement_size(); i++)
 	{
-		int			retry_ms = ec_guc_retry_interval;
+		int			retry_ms = standby ? Min(ec_guc_retry_interval, ec_guc_lease / 3)
+			: ec_guc_retry_interval;
 
+		if (!standby)
+			ec_lease_renew(db);
 		if (!standby && EC_STATE(ec_state_word(db, i)) == EC_UP)
 			continue;
 		if (ec_deadline_left(schedule->retry_at[i]) == 0)
@@ -194,9 +200,19 @@ see_to_servers(EcDatabase *db, Schedule *schedule)
 	if (all_up && schedule->generation > db->old_prefix_generation)
 		db->has_old_prefix = false; /* purged everywhere, and used by nobody */
 	if (!standby)
+	{
 		ec_recovery_clear_late_rows(db);
+		nap = Min(nap, ec_lease_nap(db));
+	}
 	ec_topology_leave();
 	return nap;
+}
+
+/* Between the batches of a purge: the leases of all servers go on. */
+static void
+renew_leases(void)
+{
+	ec_lease_renew(ec_state_database());
 }
 
 void
@@ -207,6 +223,7 @@ echocache_worker_main(Datum arg)
 	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "echocache worker",
 												  ALLOCSET_DEFAULT_SIZES);
 
+	ec_purge_on_batch(renew_leases);
 	for (;;)
 	{
 		int			nap;

@@ -27,6 +27,8 @@ our @EXPORT = qw(
   new_node
   session
   setting
+  long_lease
+  short_lease
   wait_state
   wait_for
   eventually
@@ -82,6 +84,8 @@ shared_preload_libraries = 'echocache'
 echocache.enabled = on
 echocache.hosts = '$hosts'
 echocache.retry_interval = '50ms'
+# A new cluster waits so long before it uses a memcached.
+echocache.lease = '1s'
 # A busy machine's memcached may take longer than the default; tests of waiting set their own.
 echocache.timeout = '5s'
 CONF
@@ -207,6 +211,29 @@ sub setting
 	wait_for('the configuration to be read', sub {
 		return $session->run('SELECT pg_conf_load_time()') ne $before;
 	});
+	return;
+}
+
+# From here to short_lease() the worker does not renew its lease, as a rule: what is counted at
+# these servers is of the test's doing.  They are not to go away meanwhile.
+sub long_lease
+{
+	my ($session, @servers) = @_;
+
+	setting($session, 'echocache.lease' => '60s');
+	for my $server (@servers)
+	{
+		# the second renewal says that the server is UP, and is the last one for long
+		wait_for('a long lease', sub { return ($server->get('_echocache') // '') =~ / 60000 1 / });
+	}
+	return;
+}
+
+sub short_lease
+{
+	my ($session) = @_;
+
+	setting($session, 'echocache.lease' => '1s');
 	return;
 }
 
@@ -682,7 +709,7 @@ sub keys
 		$answer = $self->exchange("lru_crawler metadump hash\r\n", qr/^(?:END|BUSY.*)\r\n/m);
 		return $answer !~ /^BUSY/;
 	});
-	@keys = $answer =~ /^key=(\S+)/mg;
+	@keys = grep { !/_echocache\z/ } $answer =~ /^key=(\S+)/mg;
 
 	s/%([0-9A-Fa-f]{2})/chr hex $1/ge for @keys;
 	return sort @keys;

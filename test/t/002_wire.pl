@@ -167,6 +167,7 @@ $s->run(q{
 my $document = '{"id":1,"v":"a","owner":7,"gone":false}';
 holds($memcached, 'quiet:1', $document, 'an excluded column is left out');
 wait_state($s, 'UP');
+long_lease($s, $memcached);
 for my $sql (
 	q{UPDATE quiet SET seen = now()},
 	q{UPDATE quiet SET v = v, id = id},

@@ -106,7 +106,7 @@ in_time($s, $took, 2 + $slack, 'a server that is cut off while a transaction com
 is(waiting(), 2, 'both keys are noted');
 holds($b, "session:$on_b", row($on_b, 'down'), 'what the server holds is old now');
 $proxy->tell('reset');
-$proxy->tell('hold up ^ms ');
+$proxy->tell('hold up ^ms session:');
 $proxy->holding('up');
 like($s->run("SELECT state, waiting FROM echocache_servers WHERE server = '@{[ $proxy->address ]}'"), qr/^(?:RECOVERING|DOWN)\|2$/,
 	'reachable again, it is not used while keys wait');
@@ -252,7 +252,7 @@ for my $order ('before the server is back', 'after it is back')
 # The worker's own markers.
 $b->freeze;
 $s->run(qq{UPDATE session SET title = 'late worker' WHERE id = $on_b});
-$proxy->tell('hold up ^ms ');
+$proxy->tell('hold up ^ms session:');
 $b->thaw;
 $proxy->holding('up');
 $proxy->tell('keep up');

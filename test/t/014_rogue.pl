@@ -106,10 +106,12 @@ my %honest = (
 	ms => sub { my ($opaque, $quiet) = @_; return $quiet ? '' : "HD c1 O$opaque\r\n" },
 	md => sub { my ($opaque, $quiet) = @_; return $quiet ? '' : "HD O$opaque\r\n" });
 
-# A server that is honest but for these verbs.
+# A server that is honest but for these verbs, and about the key by which the worker knows whose
+# the keys are: else it would not be used at all.
 sub impostor
 {
 	my %answer = (%honest, @_);
+	my ($lease, $token) = (undef, 0);
 
 	return rogue(answer => sub {
 		my ($request) = @_;
@@ -119,8 +121,21 @@ sub impostor
 		{
 			my ($verb, $rest) = ($1, $2);
 
-			substr $request, 0, $1 + 2, '' if $verb eq 'ms' && $rest =~ /\A \S+ (\d+)/;
+			my $value = $verb eq 'ms' && $rest =~ /\A \S+ (\d+)/ ? substr $request, 0, $1 + 2, '' : '';
 			my ($opaque) = $rest =~ / O(\d+)/;
+			if ($rest =~ /\A _echocache /)
+			{
+				my $may = $rest =~ / ME\b/ ? !defined $lease : $rest =~ / C(\d+)/ && $1 == $token;
+
+				if ($verb eq 'mg')
+				{
+					$answer .= defined $lease ? 'VA ' . (length($lease) - 2) . " c$token O$opaque\r\n$lease" : "EN\r\n";
+					next;
+				}
+				($lease, $token) = ($value, $token + 1) if $may;
+				$answer .= $may ? "HD c$token O$opaque\r\n" : "NS O$opaque\r\n";
+				next;
+			}
 			$answer .= $answer{$verb} ? $answer{$verb}->($opaque, $rest =~ / q\b/) : "ERROR\r\n";
 		}
 		return $answer;

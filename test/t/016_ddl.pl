@@ -334,7 +334,9 @@ refused('DROP COLUMN of the key of a partitioned table', 'ALTER TABLE part DROP 
 my ($row_trigger) = split /\n/, $s->run(q{SELECT quote_ident(tgname) FROM pg_trigger WHERE tgrelid = 'part_z'::regclass AND tgname LIKE 'echocache%' LIMIT 1});
 for my $sql ("DISABLE TRIGGER ALL", "DISABLE TRIGGER USER", "DISABLE TRIGGER $row_trigger", "ENABLE REPLICA TRIGGER $row_trigger")
 {
-	like($s->error("ALTER TABLE part_z $sql"), qr/^55006: .*\n(?s:.*)HINT:  /, "$sql of a partition is refused");
+	ddl("$sql of a partition", "ALTER TABLE part_z $sql", uncached => 1, says => $suspended);
+	$s->run("ALTER TABLE part_z ENABLE ALWAYS TRIGGER $row_trigger");
+	cached("$sql of a partition, undone");
 }
 $s->run('UPDATE part SET n = n + 1');
 nothing_old('after all that', 1, 2, 21, 22, 31);

@@ -83,9 +83,12 @@ sub nothing_old
 # All is well: strict or not, the same bytes are sent.
 #
 my %sent;
+long_lease($s, $b);
 for my $fallback ('on', 'off')
 {
+	my $lease = $b->get('_echocache');
 	setting($s, 'echocache.fallback' => $fallback);
+	wait_for('another worker', sub { return $b->get('_echocache') ne $lease; });
 	$s->run("UPDATE session SET v = 0 WHERE id = $on_b; SELECT echocache_get_session($on_b)");
 	holds($b, "session:$on_b", row($on_b, 0), "fallback = $fallback: cached");
 	my $before = $b->traffic;
@@ -96,6 +99,7 @@ for my $fallback ('on', 'off')
 }
 cmp_ok($sent{on}, '>', 0, 'fallback = on: something is sent');
 is($sent{off}, $sent{on}, 'fallback = off: as many bytes');
+short_lease($s);
 
 #
 # Every way to change a document, while one server is killed and while it is frozen,

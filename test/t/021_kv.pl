@@ -232,7 +232,7 @@ eventually('of a database that is dropped, nothing is left', sub { return $s->er
 # Text is in UTF-8 whatever the database's encoding is.
 $s->run(q{CREATE DATABASE latin ENCODING LATIN1 LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0});
 my $latin = session($node, dbname => 'latin', sql => q{SET client_encoding = 'UTF8'; CREATE EXTENSION echocache});
-wait_state($latin, 'UP');
+wait_for('its prefix to be another database\'s', sub { return $latin->run('SELECT last_error FROM echocache_servers') =~ /of this cluster uses/; });
 $latin->run(q{SELECT echocache_kv_set('latin', 'Zürich')});
 is($s->run(q{SELECT echocache_kv_get('latin') = 'Zürich', echocache_kv_get_bytea('latin')}), 't|\x5ac3bc72696368', 'text from a LATIN1 database');
 $s->run(q{SELECT echocache_kv_set('latin', 'Genève'), echocache_kv_set('tokyo', '東京')});

@@ -112,6 +112,7 @@ for ([ '0', -1 ], [ '45 d', 45 * $day ], [ '70 s', 70 ])
 	lives('session:1', $_->[1], "echocache.ttl = $_->[0]");
 }
 setting($s, 'echocache.ttl' => '1800 s');
+long_lease($s, $memcached);
 
 #
 # touch_on_read.

@@ -156,7 +156,7 @@ sub run_ini
 	{
 		$block =~ s/'localhost:11211'/"'" . $memcached->address . "'"/e or die 'no server in README';
 		local $ENV{DESTDIR} = $stage;
-		$node = new_node('main', preload => 0, conf => "$block\nechocache.retry_interval = '50ms'\nechocache.timeout = '5s'");
+		$node = new_node('main', preload => 0, conf => "$block\nechocache.retry_interval = '50ms'\nechocache.timeout = '5s'\nechocache.lease = '1s'");
 		pass("$page: the server is configured");
 		return;
 	}

@@ -85,11 +85,26 @@ my @readers = (
 
 # Who can set a setting, and is it hidden from those who are not members of pg_read_all_settings?
 my %settings = (
-	(map { ("echocache.$_" => 'sighup') } qw(enabled hosts ttl fallback pool_size timeout retry_interval marker_ttl
+	(map { ("echocache.$_" => 'sighup') } qw(enabled hosts ttl fallback pool_size timeout retry_interval marker_ttl lease
 		fill_wait max_write_through tls tls_ca_file tls_cert_file tls_key_file tls_verify)),
 	(map { ("echocache.$_" => 'sighup, hidden') } qw(username password password_file)),
 	'echocache.key_prefix' => 'superuser',
 	'echocache.wait_point' => 'user');	# test builds only
+
+# Every kind of attacker, by what it has.  It may call what all may ('all', 'reads', 'owner' and
+# 'trigger', which look themselves), and the functions of this kind besides; see the secret
+# settings, or not; and owns a database.
+my @attackers = (
+	{ role => 'bare', has => 'nothing', with => '' },
+	{ role => 'creator', has => 'CREATE on a schema', with => '', sql => 'GRANT CREATE, USAGE ON SCHEMA planted TO creator' },
+	{ role => 'landlord', has => 'a database without the extension', with => '', database => 'vacant' },
+	{ role => 'owning', has => 'a database with it', with => '', database => 'owned' },
+	{ role => 'createdb', has => 'CREATEDB', with => 'CREATEDB' },
+	{ role => 'createrole', has => 'CREATEROLE', with => 'CREATEROLE' },
+	{ role => 'replicator', has => 'REPLICATION', with => 'REPLICATION' },
+	{ role => 'signaller', has => 'pg_signal_backend', with => 'IN ROLE pg_signal_backend' },
+	{ role => 'watcher', has => 'pg_monitor', with => 'IN ROLE pg_monitor', calls => 'monitor', settings => 1 },
+	{ role => 'auditor', has => 'pg_read_all_settings', with => 'IN ROLE pg_read_all_settings', settings => 1 });
 
 my $password = 'correct-horse-battery';
 my $memcached = memcached();
@@ -691,6 +706,124 @@ all_like('granted', $kv_calls->($_), qr/^(?:\(|no row)|^22P02: the value of cach
   for q{'SESSION:1'}, q{'Session:1'}, q{'sessions:1'}, q{'p2/session:1'}, q{'far:1'}, q{'session'};
 is($memcached->settled('session:1'), $document{'session:1'}, 'and no document\'s');
 $elsewhere->quit;
+
+#
+# Every kind of attacker.
+#
+$s->run(q{CREATE DATABASE vacant; CREATE DATABASE owned});
+for my $attacker (@attackers)
+{
+	my $role = $attacker->{role};
+
+	$s->run("CREATE ROLE $role LOGIN $attacker->{with}; " . ($attacker->{sql} // ''));
+	$s->run("ALTER DATABASE $attacker->{database} OWNER TO $role; ALTER DATABASE $attacker->{database} SET echocache.key_prefix = '$attacker->{database}/'")
+	  if $attacker->{database};
+	$as{$role} = session($node, user => $role);
+}
+my $owned = session($node, dbname => 'owned', sql => 'CREATE EXTENSION echocache');
+wait_state($owned, 'UP');
+my $vacant = session($node, dbname => 'vacant');
+my @workers = split /\n/, $s->run(q{SELECT pid FROM pg_stat_activity WHERE backend_type LIKE 'echocache%' ORDER BY 1});
+is(scalar @workers, 4, 'a launcher and three workers');
+my %contents = map { $_ => $s->run("TABLE echocache.$_") } 'document', 'dependent', 'outbox';
+
+# What does not stand in the table of objects: all of it is refused, with 42501 unless it says otherwise.
+my @attempts = (
+	'ALTER EXTENSION echocache UPDATE', 'ALTER EXTENSION echocache SET SCHEMA planted', 'ALTER EXTENSION echocache DROP FUNCTION echocache_flush_all()',
+	'DROP EXTENSION echocache', 'DROP EXTENSION echocache CASCADE', q{COMMENT ON EXTENSION echocache IS 'mine'}, 'DROP SCHEMA echocache CASCADE',
+	'CREATE TABLE echocache.x (x int)', q{CREATE FUNCTION echocache.x() RETURNS int LANGUAGE sql AS 'SELECT 1'},
+	'GRANT EXECUTE ON FUNCTION echocache_kv_get(text) TO PUBLIC', 'GRANT SELECT ON echocache.outbox TO PUBLIC', 'ALTER FUNCTION echocache_kv_get(text) SECURITY DEFINER', 'DROP FUNCTION echocache_kv_get(text) CASCADE',
+	'CREATE OR REPLACE FUNCTION public.echocache_is_available() RETURNS boolean LANGUAGE sql AS $$SELECT true$$',
+	'CREATE OR REPLACE VIEW public.echocache_stats AS SELECT 1 AS x', q{CREATE FUNCTION planted.x(text) RETURNS text AS '$libdir/echocache', 'echocache_kv_get' LANGUAGE c},
+	q{CREATE FUNCTION planted.x(text) RETURNS text AS 'echocache_kv_get' LANGUAGE internal}, q{LOAD 'echocache'}, q{LOAD '$libdir/echocache'},
+	(map { ("INSERT INTO echocache.$_ DEFAULT VALUES", "DELETE FROM echocache.$_", "TRUNCATE echocache.$_", "DO 'BEGIN LOCK TABLE echocache.$_ IN ACCESS SHARE MODE; END'",
+		"ALTER TABLE echocache.$_ DISABLE TRIGGER ALL", "COPY echocache.$_ TO STDOUT", "CREATE INDEX ON echocache.$_ ((1))",
+		"CREATE TRIGGER x AFTER INSERT ON echocache.$_ FOR EACH STATEMENT EXECUTE FUNCTION echocache_row_trigger('x')",
+		"CREATE RULE x AS ON INSERT TO echocache.$_ DO INSTEAD NOTHING", "ALTER TABLE echocache.$_ ENABLE ROW LEVEL SECURITY") } sort keys %contents),
+	'CREATE PUBLICATION x FOR TABLE echocache.document', 'REASSIGN OWNED BY postgres TO CURRENT_USER', 'DROP OWNED BY postgres', 'SET ROLE postgres',
+	'SET SESSION AUTHORIZATION postgres', 'GRANT postgres TO CURRENT_USER', 'SELECT pg_reload_conf()',
+	(map { ("SELECT pg_terminate_backend($_)", "SELECT pg_cancel_backend($_)") } @workers),
+	'DROP DATABASE postgres', q{ALTER DATABASE postgres SET echocache.key_prefix = 'x'}, 'ALTER DATABASE postgres SET TABLESPACE pg_default',
+	q{ALTER DATABASE owned SET echocache.key_prefix = 'x'}, q{ALTER DATABASE vacant SET echocache.key_prefix = 'x'}, q{ALTER ROLE reader SET echocache.key_prefix = 'x'},
+	q{ALTER ROLE ALL SET echocache.key_prefix = 'x'}, 'ALTER DATABASE owned SET session_replication_role = replica', 'GRANT SET ON PARAMETER echocache.key_prefix TO CURRENT_USER',
+	'GRANT ALTER SYSTEM ON PARAMETER echocache.hosts TO CURRENT_USER', 'SELECT * FROM pg_file_settings');
+# Of the owner of a database, there.
+my @attempts_at_home = ('CREATE EXTENSION echocache', @attempts[ grep { $attempts[$_] !~ /planted/ } 0 .. $#attempts ]);
+
+sub all_refused
+{
+	my ($session, $statements, $name) = @_;
+	my @wrong = grep { $_->[1] !~ /^42501: |^55006: cannot drop the currently open database|^2BP01: .* because extension echocache requires it/ } map { [ $_, $session->error($_) ] } @$statements;
+
+	$session->error('RESET ROLE; RESET SESSION AUTHORIZATION') if @wrong;
+	return ok(!@wrong, "$name (" . @$statements . ')') || diag(join "\n", map { "$_->[0]: $_->[1]" } @wrong);
+}
+
+# A grant by one who may use a thing but not pass it on is a warning.
+my @grants = ('GRANT USAGE ON SCHEMA echocache TO PUBLIC', 'GRANT SELECT ON echocache_servers TO PUBLIC', 'GRANT EXECUTE ON FUNCTION echocache_health() TO PUBLIC');
+
+for my $attacker (@attackers)
+{
+	my ($role, $has) = @{$attacker}{ 'role', 'has' };
+	my $may = join '|', 'all', 'reads', 'owner', 'trigger', $attacker->{calls} // ();
+
+	for my $session ($s, $owned)
+	{
+		my %executes = map { s/^public\.//r => 1 } split /\n/, $session->run(qq{
+			SELECT DISTINCT pronamespace::regnamespace || '.' || proname FROM pg_depend d JOIN pg_proc p ON d.classid = 'pg_proc'::regclass AND p.oid = d.objid
+			WHERE d.refclassid = 'pg_extension'::regclass AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'echocache') AND d.deptype = 'e' AND
+				has_function_privilege('$role', p.oid, 'EXECUTE') AND has_schema_privilege('$role', pronamespace, 'USAGE')});
+
+		is_deeply([ sort keys %executes ], [ sort grep { $objects{"function $_"} =~ /^(?:$may)$/ } keys %functions ],
+			"who has $has may execute what is for " . ($attacker->{calls} // 'all') . ' in ' . $session->run('SELECT current_database()'));
+	}
+	for my $kind ('all', 'reads', 'owner', 'trigger', 'monitor', 'granted', 'superuser', 'nobody')
+	{
+		my @calls = map { @{ calls($_, 'made') } } sort grep { $objects{"function $_"} eq $kind } keys %functions;
+		my $pattern = $kind eq 'all' || $kind eq ($attacker->{calls} // '') ? qr/^(?:\(|no row)/
+		  : $kind eq 'trigger' ? qr/^39P01: this function is for triggers/
+		  : $kind eq 'owner' ? qr/^42501: must be owner of table|^42501: permission denied for schema app/
+		  : $kind eq 'reads' ? qr/^42501: permission denied for (?:table|schema|function)/
+		  : qr/^42501: permission denied for (?:function|schema echocache)/;
+
+		all_like($role, \@calls, $pattern, "who has $has: what is for $kind");
+	}
+	all_refused($as{$role}, \@attempts, "who has $has: nothing else");
+	$as{$role}->error($_) for @grants;
+	for my $name (sort grep { $settings{$_} =~ /hidden/ } keys %settings)
+	{
+		if ($attacker->{settings})
+		{
+			unlike($as{$role}->run("SHOW $name"), qr/\Q$password\E/, "who has $has: SHOW $name");
+			unlike($as{$role}->run(qq{SELECT s FROM pg_settings s WHERE name = '$name'}), qr/\Q$password\E/, 'pg_settings');
+		}
+		else
+		{
+			like($as{$role}->error("SHOW $name"), qr/^42501: /, "who has $has: SHOW $name");
+			is($as{$role}->run(qq{SELECT count(*) FROM pg_settings WHERE name = '$name'}), 0, 'pg_settings');
+		}
+	}
+}
+is($as{watcher}->run('SHOW echocache.password'), '********', 'a password is not shown to monitors');
+for my $home ('vacant', 'owned')
+{
+	my ($attacker) = grep { ($_->{database} // '') eq $home } @attackers;
+	my $there = session($node, dbname => $home, user => $attacker->{role});
+	my @there = $home eq 'owned' ? @attempts_at_home[ 1 .. $#attempts_at_home ]
+	  : ('CREATE EXTENSION echocache', 'CREATE EXTENSION echocache SCHEMA public', grep { !/echocache_|EXTENSION|SCHEMA echocache|echocache\.(?!key_prefix|hosts)/ } @attempts_at_home);
+
+	all_refused($there, \@there, "who has $attacker->{has}: nothing more there");
+	$there->quit;
+}
+is($s->run(q{SELECT concat_ws(' ', has_schema_privilege('bare', 'echocache', 'USAGE'), has_table_privilege('bare', 'echocache_servers', 'SELECT'),
+	has_function_privilege('bare', 'echocache_health()', 'EXECUTE'))}), 'f f f', 'who may use what is for monitors cannot pass it on');
+is($s->run("TABLE echocache.$_"), $contents{$_}, "echocache.$_ is what it was") for sort keys %contents;
+is($s->run(q{SELECT pid FROM pg_stat_activity WHERE backend_type LIKE 'echocache%' ORDER BY 1}), join("\n", @workers), 'the launcher and the workers are who they were');
+is($s->run(q{SELECT string_agg(rolname, ' ') FROM pg_roles WHERE rolsuper AND rolname <> 'postgres'}), '', 'and nobody has become superuser');
+wait_state($_, 'UP') for $s, $owned;
+$_->quit for $owned, $vacant, map { delete $as{ $_->{role} } } @attackers;
+$s->run('DROP DATABASE owned; DROP DATABASE vacant');
+wait_state($s, 'UP');
 
 #
 # Attaching, and who owns what.

@@ -189,4 +189,79 @@ hits('1 1', q{BEGIN;; UPDATE plain SET title = title || 'z' WHERE id = 2;; SELEC
 hits('1 0', q{UPDATE plain SET title = 1 / 0 WHERE id = 2;; SELECT echocache_get('plain', 2)}, 'and after one that failed');
 hits('1 0', q{SELECT echocache_get('plain', 2) FROM plain WHERE id = 2 FOR UPDATE}, 'a row that is only locked is not changed');
 
+# A child of an attached table that goes at the commit itself.
+is($s->attempt(q{BEGIN; CREATE TEMP TABLE child () INHERITS (session) ON COMMIT DROP; INSERT INTO child VALUES (99); COMMIT}) // $s->messages, '',
+	'ON COMMIT DROP of a child of an attached table is no error');
+
+#
+# Another extension's PRE_COMMIT callback.
+#
+my $module = PostgreSQL::Test::Utils::tempdir();
+system_or_bail('cp', glob("$FindBin::RealBin/../modules/precommit/*"), $module);
+system_or_bail('make', '-s', '-C', $module, 'with_llvm=no', 'PG_CONFIG=' . ($ENV{PG_CONFIG} // 'pg_config'));
+
+for my $order ('before', 'after')
+{
+	my $libraries = $order eq 'before' ? "echocache,$module/precommit" : "$module/precommit,echocache";
+	$s->quit;
+	$node->append_conf('postgresql.conf', "shared_preload_libraries = '$libraries'");
+	$node->restart;
+	$s = session($node, sql => q{DROP TABLE IF EXISTS late, late_part CASCADE; CREATE TABLE late (id int PRIMARY KEY, v text); CREATE TABLE late_part (late_id int);
+		CREATE TABLE IF NOT EXISTS elsewhere (id int);
+		CREATE OR REPLACE FUNCTION late_made(l late) RETURNS json STABLE LANGUAGE sql AS $$ SELECT json_build_object('id', l.id, 'v', l.v) $$;
+		SELECT echocache_attach('late', 'late', document => 'late_made'), echocache_attach_dependent('late_part', 'late_id', 'late');
+		INSERT INTO late SELECT g, 'old' FROM generate_series(1, 3) g});
+	wait_state($s, 'UP');
+	my $document = sub { return qq({"id" : $_[0], "v" : "$_[1]"}) };
+	my $cached = sub {
+		wait_for('the documents to be cached', sub {
+			$s->run(q{SELECT count(*) FROM echocache_get_many('late', ARRAY[1, 2, 3])});
+			return !grep { ($memcached->get("late:$_") // 'null') eq 'null' } 1 .. 3;
+		});
+	};
+
+	for my $case (
+		[ 'a transaction that has changed nothing', 'SELECT 1' ],
+		[ 'one that has changed something else', 'INSERT INTO elsewhere VALUES (1)' ],
+		[ 'one that has changed a document', q{UPDATE late SET v = 'by the user' WHERE id = 2} ],
+		[ 'one that has changed this document', q{UPDATE late SET v = 'by the user' WHERE id = 1} ])
+	{
+		my ($what, $sql) = @$case;
+
+		for my $late (q{UPDATE late SET v = 'late' WHERE id = 1}, 'INSERT INTO late_part VALUES (1)', 'TRUNCATE late_part')
+		{
+			for my $end ('COMMIT', q{PREPARE TRANSACTION 'p'})
+			{
+				my $name = "$late $order us, in $what, $end";
+
+				$cached->();
+				$s->run(q{SET precommit.sql = ''});
+				$s->run("BEGIN; $sql");
+				$s->run("SET LOCAL precommit.sql = '" . $late =~ s/'/''/gr . "'");
+				my $done = $s->attempt($end);
+				my $messages = $s->messages;
+				$s->run('ROLLBACK') if !defined $done;
+				if ($order eq 'before')
+				{
+					is($messages, '', "$name: is done");
+					$s->run(q{COMMIT PREPARED 'p'}) if $end ne 'COMMIT';
+				}
+				else
+				{
+					like($messages, qr/^25000: cached documents were changed after their markers had been set\n/, "$name: is refused");
+				}
+				my $row = $s->run('SELECT v FROM late WHERE id = 1');
+				is($s->run(q{SELECT echocache_get('late', 1)}), $document->(1, $row), 'and what is read is what the table has');
+				is($s->run(q{SELECT count(*) FROM pg_prepared_xacts}), 0, 'nothing is left');
+				$s->run(q{UPDATE late SET v = 'old'; DELETE FROM late_part});
+			}
+		}
+	}
+	# What others do to other tables then is nobody's business.
+	$s->run(q{SET precommit.sql = 'INSERT INTO elsewhere VALUES (2)'});
+	is($s->attempt(q{UPDATE late SET v = 'new' WHERE id = 3}) // $s->messages, '', "a write to another table $order us");
+	is($s->run(q{SELECT echocache_get('late', 3)}), $document->(3, 'new'), 'does no harm');
+	$s->run('RESET precommit.sql');
+}
+
 done_testing();

@@ -22,6 +22,7 @@ static const struct
 	void		(*run) (void);
 }			tests[] = {
 	{"key", test_key},
+	{"leaseline", test_leaseline},
 	{"wire", test_wire},
 };
 

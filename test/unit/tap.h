@@ -22,6 +22,7 @@ extern void tap_diag(const char *message, ...)
 
 /* One for each file under test. */
 extern void test_key(void);
+extern void test_leaseline(void);
 extern void test_wire(void);
 
 #endif							/* ECHOCACHE_TAP_H */
