@@ -44,7 +44,8 @@
 /* A row of pg_trigger. */
 typedef struct TriggerRow
 {
-	FormData_pg_trigger form;
+	Oid			relid;
+	Oid			function;
 	bool		ours;			/* this transaction has written it */
 } TriggerRow;
 
@@ -160,7 +161,8 @@ read_trigger(HeapTuple tuple, void *arg)
 {
 	TriggerRow *row = arg;
 
-	row->form = *(Form_pg_trigger) GETSTRUCT(tuple);
+	row->relid = ((Form_pg_trigger) GETSTRUCT(tuple))->tgrelid;
+	row->function = ((Form_pg_trigger) GETSTRUCT(tuple))->tgfoid;
 	row->ours = TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetXmin(tuple->t_data));
 }
 
@@ -185,10 +187,10 @@ ec_changed_trigger(Oid trigger, bool created)
 
 	if (read_object(TriggerRelationId, TriggerOidIndexId, Anum_pg_trigger_oid, trigger, NULL,
 					read_trigger, &row) &&
-		ec_catalog_is_trigger_function(row.form.tgfoid) && !(created && row.ours))
+		ec_catalog_is_trigger_function(row.function) && !(created && row.ours))
 	{
-		ec_changed_relation(row.form.tgrelid);
-		ec_command_note(EC_COMMAND_TRIGGERED, row.form.tgrelid);
+		ec_changed_relation(row.relid);
+		ec_command_note(EC_COMMAND_TRIGGERED, row.relid);
 	}
 	else if (created && ec_affected_any_suspended())
 		ec_attachment_reload();
