@@ -282,9 +282,9 @@ check_username(char **newval, void **extra, GucSource source)
 }
 
 /*
- * A setting by which connections are opened is assigned; every reload assigns what the
- * configuration files have, changed or not.  Changed: connections opened before are out of
- * date.  In any case the files may be others by now.
+ * A setting by which connections are opened is assigned.  If its value has changed, connections
+ * that were opened before are out of date.  Every reload assigns what the configuration files
+ * have, changed or not, so the files that settings name may be others by now in any case.
  */
 static void
 transport_assigned(const char *oldval, const char *newval)
@@ -404,7 +404,8 @@ define_times(void)
 							&ec_guc_timeout, 100, 1, 60 * 1000, PGC_SIGHUP, GUC_UNIT_MS,
 							NULL, NULL, NULL);
 	DefineCustomIntVariable("echocache.lease",
-							"How long a cluster that is gone keeps the keys of its prefix.",
+							"How long a cluster that is gone keeps the keys of its prefix "
+							"to itself.",
 							"One value for all clusters that share a memcached server.",
 							&ec_guc_lease, 10 * 1000, 1000, 60 * 1000, PGC_SIGHUP, GUC_UNIT_MS,
 							NULL, NULL, NULL);

@@ -20,6 +20,7 @@
 #include "catalog/partition.h"
 #include "catalog/pg_attribute.h"
 #include "catalog/pg_type.h"
+#include "storage/lmgr.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
@@ -283,6 +284,7 @@ ec_affected_own_map(Relation rel, const char *name)
 	int			attno = -1;
 	ListCell   *lc;
 
+	Assert(CheckRelationLockedByMe(rel, AccessShareLock, true));
 	if (map != NULL)
 		foreach(lc, map->own)
 			if (strcmp(((EcOwnMap *) lfirst(lc))->att->name, name) == 0)
@@ -327,6 +329,7 @@ ec_affected_dependent_map(Relation rel, const char *name)
 	MemoryContext old;
 	ListCell   *lc;
 
+	Assert(CheckRelationLockedByMe(rel, AccessShareLock, true));
 	if (map != NULL)
 		foreach(lc, map->dependents)
 			if (strcmp(((EcDependentMap *) lfirst(lc))->att->name, name) == 0)

@@ -114,7 +114,7 @@ static bool find_extension(Oid *oid, Oid *schema);
 static Oid	find_table(EcCatalogTable which, Oid schema, Oid extension);
 static Oid	find_function(EcCatalogFunction which, Oid schema, Oid extension);
 static void look(void);
-static void throw_absent(void) pg_attribute_noreturn();
+static void throw_absent(void);
 
 /* Once, before any backend looks. */
 void
@@ -290,6 +290,7 @@ ec_catalog_is_present(void)
 	return present;
 }
 
+/* Never returns. */
 static void
 throw_absent(void)
 {
@@ -345,6 +346,7 @@ ec_catalog_try_open(EcCatalogTable which, LOCKMODE lockmode)
 {
 	Relation	rel;
 
+	Assert(lockmode != NoLock);
 	if (!ec_catalog_is_present())
 		return NULL;
 	rel = try_table_open(table_oid[which], lockmode);

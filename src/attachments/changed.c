@@ -44,8 +44,8 @@
 /* A row of pg_trigger. */
 typedef struct TriggerRow
 {
-	FormData_pg_trigger form;
 	bool		ours;			/* this transaction has written it */
+	FormData_pg_trigger form;
 } TriggerRow;
 
 static void whole(List *atts);

@@ -19,6 +19,7 @@
 #include "catalog/pg_type.h"
 #include "nodes/nodes.h"
 #include "optimizer/optimizer.h"
+#include "storage/lmgr.h"
 #include "utils/lsyscache.h"
 #include "utils/partcache.h"
 #include "utils/rel.h"
@@ -81,6 +82,7 @@ ec_check_relation(Relation rel)
 {
 	ListCell   *lc;
 
+	Assert(CheckRelationLockedByMe(rel, ShareRowExclusiveLock, true));
 	check_kind(rel);
 	if (rel->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
 		return;

@@ -185,6 +185,7 @@ ec_configuration_resolve(EcAttachment *att)
 	Bitmapset  *all = NULL;
 	int			natts;
 
+	Assert(!att->resolved && att->context != NULL);
 	if (!HeapTupleIsValid(tuple))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),

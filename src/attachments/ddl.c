@@ -47,6 +47,7 @@
 #include "attachments/object.h"
 #include "attachments/rename.h"
 #include "attachments/storage.h"
+#include "attachments/triggers.h"
 #include "attachments/vacate.h"
 #include "commit/pending.h"
 
@@ -79,6 +80,7 @@ static void check_own(void);
 static void check_alter(AlterTableStmt *stmt, Oid relid);
 static void check_keys(Oid relid);
 static bool detaches_concurrently(AlterTableStmt *stmt);
+static bool enables_triggers(AlterTableStmt *stmt);
 static void inherited(const Before *before, const EcCommand *command, Node *stmt);
 static void warn_suspended(List *relids);
 
@@ -223,7 +225,11 @@ after_alter(const Before *before, Node *stmt)
 	if (before->renames)
 		ec_rename_follow(before->renames, (RenameStmt *) stmt);
 	if (IsA(stmt, AlterTableStmt))
-		check_keys(before->relid);
+	{
+		check_keys(before->relid);	/* makes visible what the command did */
+		if (enables_triggers((AlterTableStmt *) stmt))
+			ec_triggers_enable(before->relid);
+	}
 	ec_changed_relation(before->relid);
 	warn_suspended(list_make1_oid(before->relid));
 }
@@ -295,6 +301,7 @@ check_alter(AlterTableStmt *stmt, Oid relid)
 {
 	ListCell   *lc;
 
+	Assert(ec_catalog_is_present());
 	foreach(lc, stmt->cmds)
 	{
 		AlterTableCmd *cmd = lfirst_node(AlterTableCmd, lc);
@@ -366,6 +373,22 @@ detaches_concurrently(AlterTableStmt *stmt)
 
 		if (cmd->subtype == AT_DetachPartition &&
 			castNode(PartitionCmd, cmd->def)->concurrent)
+			return true;
+	}
+	return false;
+}
+
+/* ALTER TABLE ... ENABLE TRIGGER ALL or USER? */
+static bool
+enables_triggers(AlterTableStmt *stmt)
+{
+	ListCell   *lc;
+
+	foreach(lc, stmt->cmds)
+	{
+		AlterTableCmd *cmd = lfirst_node(AlterTableCmd, lc);
+
+		if (cmd->subtype == AT_EnableTrigAll || cmd->subtype == AT_EnableTrigUser)
 			return true;
 	}
 	return false;

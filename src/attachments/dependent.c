@@ -147,6 +147,7 @@ ec_dependent_check_keys(EcAttachment *att)
 {
 	ListCell   *lc;
 
+	Assert(att->resolved);
 	foreach(lc, att->dependents)
 	{
 		EcDependent *dependent = lfirst(lc);

@@ -12,6 +12,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/acl.h"
@@ -48,6 +49,7 @@ ec_detach_invalidate(const char *name, Oid relid, bool extension)
 {
 	int64		removed = 0;
 
+	Assert(IsTransactionState());
 	ec_slot_note_detach(relid);
 	(void) ec_locks_attachment(relid, EC_LOCK_ATTACHMENT_INVALIDATE, true);
 	if (!ec_placement_enter_always())

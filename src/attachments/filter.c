@@ -17,6 +17,7 @@
 #include "parser/parse_node.h"
 #include "parser/parse_relation.h"
 #include "parser/parser.h"
+#include "storage/lmgr.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/ruleutils.h"
@@ -76,6 +77,7 @@ ec_filter_parse(Relation rel, const char *filter, bool canonical)
 	ResTarget  *target;
 	Node	   *expr;
 
+	Assert(CheckRelationLockedByMe(rel, AccessShareLock, true));
 	error_context_stack = &context;
 	parsed = raw_parser(psprintf(FILTER_QUERY "%s", filter), RAW_PARSE_DEFAULT);
 	if (list_length(parsed) == 1)

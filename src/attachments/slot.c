@@ -196,6 +196,7 @@ ec_slot_publish_async(EcSlot *slot, XLogRecPtr lsn)
 {
 	uint64		old;
 
+	Assert(InterruptHoldoffCount > 0);
 	if (slot == NULL)
 		return;
 	old = pg_atomic_read_u64(&slot->async_lsn);
@@ -250,6 +251,7 @@ ec_slot_at_subend(int level, bool commit)
 {
 	ListCell   *lc;
 
+	Assert(level >= 1);
 	foreach(lc, slot_changes)
 	{
 		SlotChange *change = lfirst(lc);
@@ -274,6 +276,7 @@ ec_slot_at_subend(int level, bool commit)
 void
 ec_slot_at_commit(void)
 {
+	Assert(InterruptHoldoffCount > 0);
 	for (int i = 0; i < list_length(slot_changes); i++)
 	{
 		SlotChange *change = list_nth(slot_changes, i);

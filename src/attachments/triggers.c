@@ -13,6 +13,8 @@
 #include "postgres.h"
 
 #include "access/table.h"
+#include "access/xact.h"
+#include "commands/trigger.h"
 #include "common/hashfn.h"
 #include "executor/spi.h"
 #include "utils/builtins.h"
@@ -101,6 +103,38 @@ ec_triggers_create(Oid relid, const char *name, const char *schema, bool depende
 	}
 	run("ALTER TABLE %s ENABLE ALWAYS TRIGGER %s", rel, trigger[0]);
 	SPI_finish();
+}
+
+/*
+ * ENABLE TRIGGER ALL or USER, as a restore or a fixture ends with, has enabled the triggers
+ * of this table, but ours not in the way in which they were made: mend that, with the
+ * current role's rights.  The caller has the table locked and closed.
+ */
+void
+ec_triggers_enable(Oid relid)
+{
+	Relation	rel = table_open(relid, NoLock);
+	char	   *schema = get_namespace_name(RelationGetNamespace(rel));
+	const char *qualified = quote_qualified_identifier(schema, RelationGetRelationName(rel));
+	StringInfoData actions;
+
+	initStringInfo(&actions);
+	for (int i = 0; rel->trigdesc && i < rel->trigdesc->numtriggers; i++)
+	{
+		Trigger    *t = &rel->trigdesc->triggers[i];
+
+		if (t->tgenabled == TRIGGER_FIRES_ON_ORIGIN && ec_catalog_is_trigger_function(t->tgfoid))
+			appendStringInfo(&actions, "%s ENABLE ALWAYS TRIGGER %s", actions.len > 0 ? "," : "",
+							 quote_identifier(t->tgname));
+	}
+	table_close(rel, NoLock);
+	if (actions.len == 0)
+		return;
+	SPI_connect();
+	/* at once, or else the first one is warned of the others */
+	run("ALTER TABLE %s%s", qualified, actions.data);
+	SPI_finish();
+	CommandCounterIncrement();	/* whoever looks whether they fire sees it */
 }
 
 /*

@@ -12,6 +12,7 @@
 
 extern void ec_triggers_create(Oid relid, const char *name, const char *schema,
 							   bool dependent);
+extern void ec_triggers_enable(Oid relid);
 extern void ec_triggers_drop(Oid relid, const char *name, bool dependent);
 
 #endif							/* ECHOCACHE_ATTACHMENTS_TRIGGERS_H */

@@ -21,6 +21,7 @@
 
 #include "attachments/configuration.h"
 #include "attachments/filter.h"
+#include "read/act.h"
 #include "read/usercode.h"
 
 static bool is_users(Oid function, void *arg);
@@ -53,12 +54,15 @@ bool
 ec_usercode_runs(EcAttachment *att)
 {
 	Relation	rel;
+	EcActing	before;
 	int			attno = -1;
 
 	if (att->function_name)
 		return true;
 	if (att->code_known)
 		return att->runs_code;
+	/* the filter may name what is in a schema that the caller may not use, but the owner may */
+	ec_act_begin(att, true, &before);
 	rel = table_open(att->relid, AccessShareLock);
 	att->runs_code = att->filter &&
 		contains_code(ec_filter_parse(rel, att->filter, true), NULL);
@@ -66,5 +70,6 @@ ec_usercode_runs(EcAttachment *att)
 		att->runs_code = get_atttype(att->relid, attno) >= FirstNormalObjectId;
 	att->code_known = true;
 	table_close(rel, NoLock);
+	ec_act_end(&before);
 	return att->runs_code;
 }

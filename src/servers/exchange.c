@@ -27,7 +27,6 @@
 #include "protocol/wire.h"
 #include "servers/exchange.h"
 #include "servers/placement.h"
-#include "servers/round.h"
 #include "servers/state.h"
 #include "servers/topology.h"
 
@@ -351,7 +350,7 @@ ec_exchange_command(int server, const char *request, size_t len, EcLineCallback 
 	req.keylen = (int) len;
 	req.callback = callback;
 	req.arg = arg;
-	ec_exchange_list(&req, ec_deadline_in(COMMAND_MS), failure);
+	ec_exchange_list(&req, ec_deadline_in(COMMAND_MS), 0, failure);
 	return req.result;
 }
 
@@ -360,11 +359,12 @@ ec_exchange_command(int server, const char *request, size_t len, EcLineCallback 
  * own.  The deadline starts anew as long as the answer does not trickle, up to last.
  */
 void
-ec_exchange_list(EcRequest *req, EcDeadline last, EcFailure *failure)
+ec_exchange_list(EcRequest *req, EcDeadline last, int flags, EcFailure *failure)
 {
+	EcDeadline	deadline = Min(ec_deadline_in(ec_round_ms(flags)), last);
+
 	Assert(req->kind == EC_REQUEST_COMMAND);
-	(void) ec_round_run(conns, req, 1, Min(ec_deadline_in(ec_guc_timeout), last), last, 0, NULL,
-						NULL);
+	(void) ec_round_run(conns, req, 1, deadline, last, flags, NULL, NULL);
 	if (failure && req->failure)
 		*failure = *req->failure;
 }

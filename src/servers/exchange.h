@@ -12,6 +12,7 @@
 
 #include "deadline.h"
 #include "net/request.h"
+#include "servers/round.h"
 
 extern void ec_exchange_init(void);
 extern int	ec_exchange_disconnect(void);
@@ -27,7 +28,7 @@ extern void ec_exchange_once(EcRequest *req);
 extern void ec_exchange_send(EcRequest *reqs, int nreqs, EcDeadline deadline);
 extern EcResult ec_exchange_command(int server, const char *request, size_t len,
 									EcLineCallback callback, void *arg, EcFailure *failure);
-extern void ec_exchange_list(EcRequest *req, EcDeadline last, EcFailure *failure);
+extern void ec_exchange_list(EcRequest *req, EcDeadline last, int flags, EcFailure *failure);
 extern EcResult ec_exchange_flush(int server);
 
 #endif							/* ECHOCACHE_SERVERS_EXCHANGE_H */

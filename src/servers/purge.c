@@ -134,10 +134,11 @@ take_count(const EcReply *line, void *arg)
 }
 
 /*
- * Ask the server for its keys, until last: a line EC_REPLY_DUMP for each.  The crawler serves
- * one client at a time; while it is busy for another one, ask again, for as long as
- * patience_ms.  false: the server failed or does not tell, *failure says why.  Throws what the
- * callback throws, and for interrupts.
+ * Ask the server for its keys, until last: a line EC_REPLY_DUMP for each.  A server that does
+ * not answer at all is noticed first, by a question that any server answers at once.  The
+ * crawler serves one client at a time; while it is busy for another one, ask again, for as long
+ * as patience_ms.  false: the server failed or does not tell, *failure says why.  Throws what
+ * the callback throws, and for interrupts.
  */
 static bool
 list_keys(int server, int patience_ms, EcDeadline last, EcLineCallback callback, void *arg,
@@ -159,7 +160,7 @@ list_keys(int server, int patience_ms, EcDeadline last, EcLineCallback callback,
 		req.callback = callback;
 		req.arg = arg;
 		req.limit = SPARE_BYTES + 2 * count * LINE_BYTES;
-		ec_exchange_list(&req, last, failure);
+		ec_exchange_list(&req, last, EC_PATIENT, failure);
 		if (req.result == EC_DONE)
 			return true;
 		if (req.result == EC_FAILED || ec_deadline_left(patience) == 0)
@@ -197,7 +198,7 @@ delete_keys(int server, const Collected *found, int64 *removed, EcFailure *failu
 			ec_request_init(&reqs[n++], EC_REQUEST_DELETE, server, p, len);
 			p += len;
 		}
-		ok = ec_exchange(reqs, n, ec_deadline_in(ec_guc_timeout), 0);
+		ok = ec_exchange(reqs, n, ec_deadline_in(ec_round_ms(EC_PATIENT)), EC_PATIENT);
 		for (int i = 0; i < n; i++)
 		{
 			*removed += ok && reqs[i].result == EC_DONE;

@@ -7,7 +7,7 @@
  *
  * Invariant: nobody waits beyond the deadline, whatever a server does.  The deadline and
  * interrupts are looked at between two pieces of a stream, too, and what one exchange takes in
- * from a server is bounded.
+ * from a server is bounded, after the deadline as well as in all.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -21,7 +21,6 @@
 #include "storage/latch.h"
 
 #include "compat.h"
-#include "guc.h"
 #include "net/connection.h"
 #include "servers/placement.h"
 #include "servers/round.h"
@@ -29,6 +28,13 @@
 
 /* A long answer has a deadline for each so many bytes; a trickle is a dead server. */
 #define RENEW_BYTES		(16 * 1024)
+
+/*
+ * What has arrived by the deadline is taken, though it is not all read by then: this backend may
+ * not have had a CPU.  The kernel's buffer for a socket holds some megabytes; so many steps of
+ * ec_connection_step() take that much.
+ */
+#define LATE_STEPS		32
 
 /* While there is no descriptor for a set of all connections, one is waited for, this long. */
 #define ONE_OF_MANY_MS	5
@@ -45,7 +51,7 @@ typedef struct Round
 
 static void begin(Round *round, EcConnection *conns, EcRequest *reqs, int nreqs, int flags);
 static void advance(Round *round, bool look, bool linger);
-static void expire(Round *round, bool endless);
+static void expire(Round *round, int ms, bool endless);
 static bool finish(Round *round, EcRequest *reqs);
 static int	wait_for_one(EcConnection *c, int ms, WaitEvent *event);
 static int	wait_for_all(Round *round, int ms, WaitEvent *event);
@@ -111,11 +117,11 @@ advance(Round *round, bool look, bool linger)
 }
 
 /*
- * The deadline is over: what is still waited for has failed.  endless: it is the deadline of an
- * answer that came as fast as it should.
+ * The deadline is over: what is still waited for has failed, after so many milliseconds, or,
+ * endless, since its answer came as fast as it should and had no end.
  */
 static void
-expire(Round *round, bool endless)
+expire(Round *round, int ms, bool endless)
 {
 	for (int w = 0; w < round->nwaiting; w++)
 	{
@@ -125,13 +131,15 @@ expire(Round *round, bool endless)
 			ec_socket_fail(c, "an answer without end");
 		else
 			ec_socket_fail(c, c->state == EC_CONNECTION_HANDSHAKE ?
-						   "no TLS handshake within %d ms" : "no answer within %d ms",
-						   ec_guc_timeout);
+						   "no TLS handshake within %d ms" : "no answer within %d ms", ms);
 		c->failure.timed_out = true;
 	}
 }
 
-/* The exchange is over.  Returns whether every request was answered. */
+/*
+ * The exchange is over.  Returns whether every request was answered; if not, those that were not
+ * say why.
+ */
 static bool
 finish(Round *round, EcRequest *reqs)
 {
@@ -147,7 +155,9 @@ finish(Round *round, EcRequest *reqs)
 			reqs[i].result = EC_FAILED;
 			reqs[i].failure = failure;
 		}
-		ok &= ec_connection_end(c);
+		/* one that has said more than it was asked is DOWN, but all is answered */
+		ok &= c->exchange.recv < 0;
+		(void) ec_connection_end(c);
 	}
 	return ok;
 }
@@ -213,6 +223,7 @@ ec_round_run(EcConnection *conns, EcRequest *reqs, int nreqs, EcDeadline deadlin
 			 EcDeadline last, int flags, void (*meanwhile) (void *arg), void *arg)
 {
 	Round		round;
+	int			late = 0;
 
 	Assert(ec_topology_is_entered());
 	Assert(INTERRUPTS_CAN_BE_PROCESSED());
@@ -237,13 +248,13 @@ ec_round_run(EcConnection *conns, EcRequest *reqs, int nreqs, EcDeadline deadlin
 
 			if (ex->taken - ex->renewed >= RENEW_BYTES)
 			{
-				deadline = Min(ec_deadline_in(ec_guc_timeout), last);
+				deadline = Min(ec_deadline_in(ec_round_ms(flags)), last);
 				ex->renewed = ex->taken;
 			}
 		}
-		if (ec_deadline_left(deadline) == 0)
+		if (ec_deadline_left(deadline) == 0 && (!round.more || late++ >= LATE_STEPS))
 		{
-			expire(&round, last != 0 && deadline == last);
+			expire(&round, ec_round_ms(flags), last != 0 && deadline == last);
 			break;
 		}
 		if (round.more)

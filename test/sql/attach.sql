@@ -496,7 +496,6 @@ SELECT echocache_get_session(1), echocache_get_session(1);
 UPDATE hiding SET number = 4;
 SELECT echocache_get_session(1);
 ALTER TABLE hiding ENABLE TRIGGER ALL;
-ALTER TABLE hiding ENABLE ALWAYS TRIGGER echocache_row_session, ENABLE ALWAYS TRIGGER echocache_truncate_session;
 SELECT echocache_stats_reset();
 SELECT echocache_get_session(1), echocache_get_session(1);
 SELECT misses, hits, fills, bypass_disabled FROM echocache_stats;

@@ -203,7 +203,8 @@ for my $case (
 hosts($proxy->address);
 wait_state($s, 'UP');
 $s->run('SELECT count(*) FROM echocache_get_sessions(ARRAY(SELECT id FROM session))');
-my ($id) = map { /^session:(\d+)/ } $real->keys;
+# Not 13, which is not there after the TRUNCATE below.
+my ($id) = grep { $_ <= 12 } map { /^session:(\d+)/ } $real->keys;
 ok(defined $id, 'there is a document on the server behind the proxy');
 for my $case ([ 'down', 80 ], [ 'up', 120 ])
 {

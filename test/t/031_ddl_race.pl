@@ -135,5 +135,34 @@ for my $name (split /\n/, $s->run('SELECT name FROM echocache.document ORDER BY 
 
 	is($stale, '0', "no cached document of $name is stale") if defined $stale;
 }
+# As fast as can be: tables go while others are detached and attached.  None of this may fail.
+$a->quit;
+$s->run('SELECT echocache_detach(name) FROM echocache.document');
+$a = session($node, user => 'alice', sql => q{DO $$ BEGIN FOR i IN 1..60 LOOP EXECUTE format('CREATE TABLE x%s(id int PRIMARY KEY)', i); PERFORM echocache_attach(('x' || i)::regclass, 'x' || i); END LOOP; END $$});
+PostgreSQL::Test::Utils::append_to_file("$dir/drop", "CREATE TEMP TABLE t1(a int); CREATE TEMP TABLE t2(a int); CREATE TEMP TABLE t3(a int); DROP TABLE t1, t2, t3;\n");
+PostgreSQL::Test::Utils::append_to_file("$dir/attach", "\\set n random(1, 60)\nSELECT echocache_detach('x' || :n);\nSELECT echocache_attach(('x' || :n)::regclass, 'x' || :n);\n");
+my @status;
+
+for ([ 3, 'drop' ], [ 1, 'attach' ])
+{
+	my ($clients, $script) = @$_;
+	my $pid = fork // die;
+
+	if ($pid == 0)
+	{
+		open STDOUT, '>', "$dir/$script.out";
+		open STDERR, '>&', \*STDOUT;
+		exec $node->installed_command('pgbench'), '-n', '-U', 'alice', '-T', $seconds, '-c', $clients, '-f', "$dir/$script", $node->connstr('postgres');
+	}
+	push @status, [ $pid, $script ];
+}
+for (@status)
+{
+	my ($pid, $script) = @$_;
+
+	waitpid $pid, 0;
+	is($?, 0, "$script beside the other") || diag(PostgreSQL::Test::Utils::slurp_file("$dir/$script.out"));
+}
+unlike(PostgreSQL::Test::Utils::slurp_file($node->logfile), qr/was terminated by signal|TRAP:|PANIC/, 'no process has crashed');
 $node->stop;
 done_testing();

@@ -191,6 +191,10 @@ suspends('plain', 1, 'a truncate trigger disabled', 'ALTER TABLE plain DISABLE T
 	'ALTER TABLE plain ENABLE ALWAYS TRIGGER echocache_truncate_plain');
 suspends('plain', 1, 'a truncate trigger dropped', 'DROP TRIGGER echocache_truncate_plain ON plain', 'TRUNCATE plain; INSERT INTO plain VALUES (1, 21, 0)', '{"id":1,"v":21,"w":0}',
 	q{CREATE TRIGGER echocache_truncate_plain BEFORE TRUNCATE ON plain EXECUTE FUNCTION echocache_truncate_trigger('plain'); ALTER TABLE plain ENABLE ALWAYS TRIGGER echocache_truncate_plain});
+suspends('plain', 1, 'as a restore does it', 'ALTER TABLE plain DISABLE TRIGGER ALL', 'UPDATE plain SET v = 21', '{"id":1,"v":21,"w":0}', 'ALTER TABLE plain ENABLE TRIGGER ALL');
+suspends('part', 11, 'as a restore does it with a partition', 'ALTER TABLE part_b DISABLE TRIGGER USER', 'UPDATE part SET v = 24', '{"id":11,"v":24}', 'ALTER TABLE part_b ENABLE TRIGGER USER');
+suspends('part', 11, 'as a restore does it with a partitioned table', 'ALTER TABLE part DISABLE TRIGGER ALL', 'UPDATE part SET v = 25', '{"id":11,"v":25}', 'ALTER TABLE part ENABLE TRIGGER ALL');
+is($s->run(q{SELECT count(*) FROM pg_trigger WHERE tgfoid::regproc::text LIKE 'echocache%' AND tgenabled <> 'A'}), '0', 'all triggers are as they were made');
 # A trigger that is not ours concerns nobody.
 $s->run('CREATE TRIGGER mine AFTER UPDATE ON plain FOR EACH ROW EXECUTE FUNCTION nothing()');
 $s->run('DROP TRIGGER mine ON plain');

@@ -125,7 +125,8 @@ sub serve
 			}
 			if (!-e "$dir/$verb")
 			{
-				syswrite $socket, $answer{$verb} ? $answer{$verb}->($opaque, $rest =~ / q\b/) : "ERROR\r\n";
+				my $text = $answer{$verb} ? $answer{$verb}->($opaque, $rest =~ / q\b/) : "ERROR\r\n";
+				syswrite $socket, $text x ($verb eq 'mg' && -e "$dir/twice" ? 2 : 1);
 				next;
 			}
 			syswrite $socket, "VA 268435456 c1 O$opaque\r\n" if $verb eq 'mg';
@@ -231,7 +232,18 @@ for my $case ([ 'a value', 'mg', 'SELECT count(*) FROM echocache_get_sessions(AR
 	my $from = -s $node->logfile;
 	my $took = EchoCache::seconds(sub { $s->attempt($sql) });
 	in_time($judge, $took, $timeout + $slack, "$what without end: nobody waits beyond the deadline");
-	like(substr(slurp_file($node->logfile), $from), qr/is down: no answer within 300 ms/, 'which the server has not met');
+	like(substr(slurp_file($node->logfile), $from), qr/is down: (?:no answer within 300 ms|an answer without end)/, 'the server is DOWN');
+}
+
+# Answers that are too many, to the first request that a session makes.
+all_well();
+$endless->talk(3, 'twice');
+for my $id (1 .. 8)
+{
+	wait_state($s, 'UP');
+	my $fresh = session($node);
+	is($fresh->run("SELECT echocache_get_session($id)"), qq({"id":$id,"title":"second"}), "a server that answers twice: a fresh session reads row $id");
+	$fresh->quit;
 }
 
 #
@@ -319,6 +331,11 @@ my $from = -s $node->logfile;
 is($s->run(q{SELECT count(document) FROM echocache_get_many('session', ARRAY(SELECT generate_series(1, 1000)::bigint))}), 1000,
 	'a read from more servers than there are descriptors for');
 unlike(substr(slurp_file($node->logfile), $from), qr/is down: too many open files/, 'makes no server DOWN');
+# A writer must have its markers confirmed, so there a server is DOWN, until its worker has invalidated the keys.
+$s->run(q{UPDATE session SET title = 'third'});
+wait_state($s, 'UP');
+is(join(' ', map { my %held = $_->contents('session:'); grep { $held{$_} ne 'null' && $held{$_} !~ /third/ } sort keys %held } @many), '',
+	'a commit to more servers than there are descriptors for leaves no old document behind');
 $s->quit;
 unlike(slurp_file($node->logfile), qr/PANIC|terminated by signal|server process .* exited with exit code/, 'nothing has crashed');
 $node->stop;
