@@ -183,6 +183,7 @@ found('text', 'a', 'b', 'and as text', before => q{big text DEFAULT repeat('\\"'
 #
 $s->run(q{UPDATE session SET title = 'of ' || id});
 my $answer = $of->(7);
+my ($lease, $token) = (undef, 0);
 my $rogue = rogue(answer => sub {
 	my ($request) = @_;
 	my $bytes = '';
@@ -190,10 +191,24 @@ my $rogue = rogue(answer => sub {
 	while ($request =~ s/\A(\S+)([^\r\n]*)\r\n//)
 	{
 		my ($verb, $rest) = ($1, $2);
-
-		substr $request, 0, $1 + 2, '' if $verb eq 'ms' && $rest =~ /\A \S+ (\d+)/;
+		my $value = $verb eq 'ms' && $rest =~ /\A \S+ (\d+)/ ? substr $request, 0, $1 + 2, '' : '';
 		my ($opaque) = $rest =~ / O(\d+)/;
 		my $quiet = $rest =~ / q\b/;
+
+		if ($rest =~ /\A _echocache /)
+		{
+			# Honest about the key by which the worker knows whose the keys are: else it is not used.
+			my $may = $rest =~ / ME\b/ ? !defined $lease : $rest =~ / C(\d+)/ && $1 == $token;
+
+			if ($verb eq 'mg')
+			{
+				$bytes .= defined $lease ? 'VA ' . (length($lease) - 2) . " c$token O$opaque\r\n$lease" : "EN\r\n";
+				next;
+			}
+			($lease, $token) = ($value, $token + 1) if $may;
+			$bytes .= $may ? "HD c$token O$opaque\r\n" : "NS O$opaque\r\n";
+			next;
+		}
 		$bytes .= $verb eq 'mg' ? 'VA ' . length($answer) . " c1 O$opaque\r\n$answer\r\n"
 		  : $verb eq 'ms' ? ($quiet ? '' : "HD c1 O$opaque\r\n")
 		  : $verb eq 'md' ? ($quiet ? '' : "HD O$opaque\r\n")
