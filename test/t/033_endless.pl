@@ -105,22 +105,12 @@ sub serve
 			# The key by which a worker knows whose the keys are is kept: else it would wait for ever.
 			if ($rest =~ /\A _echocache / && ($verb eq 'ms' || !-e "$dir/$verb"))
 			{
-				my ($token, $lease) = -e "$dir/.lease" ? split(/ /, PostgreSQL::Test::Utils::slurp_file("$dir/.lease"), 2) : (0, undef);
-				my $may = $rest =~ / ME\b/ ? !defined $lease : $rest =~ / C(\d+)/ && $1 == $token;
+				my %kept;
 
-				if ($verb eq 'mg')
-				{
-					syswrite $socket, defined $lease ? 'VA ' . (length($lease) - 2) . " c$token O$opaque\r\n$lease" : "EN\r\n";
-					next;
-				}
-				$token++;
-				if ($may)
-				{
-					open my $file, '>', "$dir/.lease" or die;
-					print $file "$token $value";
-					close $file;
-				}
-				syswrite $socket, $may ? "HD c$token O$opaque\r\n" : "NS O$opaque\r\n";
+				@kept{qw(token lease)} = split / /, PostgreSQL::Test::Utils::slurp_file("$dir/.lease"), 2 if -e "$dir/.lease";
+				syswrite $socket, EchoCache::keep_lease(\%kept, $verb, $rest, $value);
+				PostgreSQL::Test::Utils::append_to_file("$dir/.lease.new", "$kept{token} $kept{lease}") if %kept;
+				rename "$dir/.lease.new", "$dir/.lease" if %kept;
 				next;
 			}
 			if (!-e "$dir/$verb")

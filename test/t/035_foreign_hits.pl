@@ -184,7 +184,7 @@ found('text', 'a', 'b', 'and as text', before => q{big text DEFAULT repeat('\\"'
 #
 $s->run(q{UPDATE session SET title = 'of ' || id});
 my $answer = $of->(7);
-my ($lease, $token) = (undef, 0);
+my %kept;
 my $rogue = rogue(answer => sub {
 	my ($request) = @_;
 	my $bytes = '';
@@ -197,11 +197,7 @@ my $rogue = rogue(answer => sub {
 		my ($opaque) = $rest =~ / O(\d+)/;
 		if ($rest =~ /\A _echocache /)
 		{
-			my $may = $rest =~ / ME\b/ ? !defined $lease : $rest =~ / C(\d+)/ && $1 == $token;
-
-			($lease, $token) = ($value, $token + 1) if $verb eq 'ms' && $may;
-			$bytes .= $verb eq 'mg' ? (defined $lease ? 'VA ' . (length($lease) - 2) . " c$token O$opaque\r\n$lease" : "EN\r\n")
-			  : $may ? "HD c$token O$opaque\r\n" : "NS O$opaque\r\n";
+			$bytes .= EchoCache::keep_lease(\%kept, $verb, $rest, $value);
 			next;
 		}
 		my $quiet = $rest =~ / q\b/;
