@@ -39,6 +39,7 @@
 
 #define EC_MAX_SERVERS		64
 #define EC_MAX_DATABASES	64
+#define EC_MAX_BANS			16
 #define EC_MAX_ATTACHMENTS	512
 #define EC_MAX_ADDRESSES	4
 #define EC_HOST_MAX			256
@@ -189,6 +190,14 @@ typedef struct EcIdentity
 /* The generation that there is from the start, by the postmaster. */
 #define EC_FIRST_GENERATION	1
 
+/* As long as this process carries out its command, the database gets no worker. */
+typedef struct EcBan
+{
+	Oid			dboid;
+	int			pid;
+	TimestampTz until;
+} EcBan;
+
 typedef struct EcShared
 {
 	LWLock	   *lock;			/* topology, slots, errors; held for memory copies only */
@@ -213,8 +222,7 @@ typedef struct EcShared
 	int			launcher_pid;
 	bool		republish;		/* somebody wants a new generation */
 	uint64		rescans;		/* grows when a database may have got the extension */
-	Oid			banned;			/* no worker here until ... */
-	TimestampTz banned_until;
+	EcBan		bans[EC_MAX_BANS];
 	TimestampTz stats_reset;
 
 	/* each process writes its own: the generation it is in, 0 for none */

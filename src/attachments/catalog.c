@@ -323,6 +323,14 @@ ec_catalog_is_own(Oid relid)
 	return false;
 }
 
+/* Is this the schema of the extension's own tables? */
+bool
+ec_catalog_is_own_schema(Oid schema)
+{
+	return ec_catalog_is_present() &&
+		get_rel_namespace(table_oid[EC_CATALOG_DOCUMENT]) == schema;
+}
+
 /* A function of the extension's for triggers; InvalidOid without the extension. */
 Oid
 ec_catalog_function(EcCatalogFunction which)

@@ -56,6 +56,7 @@ extern void ec_catalog_at_end(void);
 extern bool ec_catalog_is_present(void);
 extern Oid	ec_catalog_document(bool missing_ok);
 extern bool ec_catalog_is_own(Oid relid);
+extern bool ec_catalog_is_own_schema(Oid schema);
 extern Oid	ec_catalog_function(EcCatalogFunction which);
 extern bool ec_catalog_is_trigger_function(Oid function);
 extern Relation ec_catalog_try_open(EcCatalogTable which, LOCKMODE lockmode);

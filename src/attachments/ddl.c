@@ -75,7 +75,6 @@ static void before_command(Before *before);
 static void after_command(const Before *before, const EcCommand *command, Node *stmt);
 static void after_alter(const Before *before, Node *stmt);
 static PlannedStmt *qualified(PlannedStmt *pstmt, Oid relid);
-static void check_own_names(Node *stmt);
 static void check_own(void);
 static void check_alter(AlterTableStmt *stmt, Oid relid);
 static void check_keys(Oid relid);
@@ -153,7 +152,6 @@ before_command(Before *before)
 	if (!IsA(stmt, AlterTableStmt) && !IsA(stmt, RenameStmt) && !IsA(stmt, DropStmt) &&
 		!IsA(stmt, AlterObjectSchemaStmt))
 		return;
-	check_own_names(stmt);
 	if (ec_attachment_all() == NIL)
 		return;
 	if (IsA(stmt, AlterTableStmt))
@@ -250,35 +248,6 @@ qualified(PlannedStmt *pstmt, Oid relid)
 	return pstmt;
 }
 
-/* The extension's schema, and what is in it, is found by name, and keeps it. */
-static void
-check_own_names(Node *stmt)
-{
-	RangeVar   *relation = NULL;
-	bool		own = false;
-	Oid			schema = get_rel_namespace(ec_catalog_document(false));
-
-	if (creating_extension)
-		return;
-	if (IsA(stmt, RenameStmt) && ((RenameStmt *) stmt)->renameType == OBJECT_SCHEMA)
-		own = get_namespace_oid(((RenameStmt *) stmt)->subname, true) == schema;
-	else if (IsA(stmt, RenameStmt))
-		relation = ((RenameStmt *) stmt)->relation;
-	else if (IsA(stmt, AlterObjectSchemaStmt))
-		relation = ((AlterObjectSchemaStmt *) stmt)->relation;
-	if (relation != NULL)
-	{
-		Oid			relid = RangeVarGetRelid(relation, NoLock, true);
-
-		own = OidIsValid(relid) && get_rel_namespace(relid) == schema;
-	}
-	if (own)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_IN_USE),
-				 errmsg("cannot rename or move what belongs to schema \"echocache\""),
-				 errdetail("The extension finds its configuration by these names.")));
-}
-
 /*
  * The command has made the extension's tables other than the code knows them, or taken them
  * out of the extension?  Then it fails: without them no change would be seen any more.  But
@@ -291,7 +260,7 @@ check_own(void)
 		OidIsValid(get_extension_oid("echocache", true)))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE),
-				 errmsg("cannot change the tables and functions of extension \"echocache\""),
+				 errmsg("cannot change or rename the tables and functions of extension \"echocache\""),
 				 errhint("Use DROP EXTENSION or ALTER EXTENSION UPDATE.")));
 }
 

@@ -25,6 +25,7 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_extension.h"
+#include "catalog/pg_namespace.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
@@ -268,6 +269,12 @@ object_changed(Oid classId, Oid objectId, int subId, bool created)
 				ec_changed_relation(objectId);
 			else if (created)
 				ec_command_note(EC_COMMAND_CREATED, objectId);
+			else if (ec_catalog_is_own(objectId))
+				own_changed(objectId);
+			break;
+		case NamespaceRelationId:
+			if (!created && ec_catalog_is_own_schema(objectId))
+				own_changed(objectId);
 			break;
 		case ProcedureRelationId:
 			if (ec_catalog_is_trigger_function(objectId))

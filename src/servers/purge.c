@@ -20,7 +20,6 @@
  */
 #include "postgres.h"
 
-
 #include "deadline.h"
 #include "guc.h"
 #include "net/request.h"

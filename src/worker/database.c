@@ -62,27 +62,36 @@ ec_database_at_xact_end(XactEvent event)
 }
 
 /*
- * Somebody needs the database for himself, to drop it perhaps: its worker ends, and no other
- * is started before ec_database_unban(), or BAN_MS.  One database at a time.
+ * This backend needs the database for itself, to drop it perhaps: its worker ends, and no
+ * other is started before ec_database_unban(), or BAN_MS.  A backend needs one at a time.
+ * If too many do so at once, the oldest ban is lifted early.
  */
 void
 ec_database_ban(Oid dboid)
 {
+	EcBan	   *ban = &ec_shmem->bans[0];
+
 	LWLockAcquire(ec_shmem->lock, LW_EXCLUSIVE);
-	ec_shmem->banned = dboid;
-	ec_shmem->banned_until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BAN_MS);
+	for (int i = 1; i < EC_MAX_BANS; i++)
+		if (ec_shmem->bans[i].until < ban->until)
+			ban = &ec_shmem->bans[i];
+	ban->dboid = dboid;
+	ban->pid = MyProcPid;
+	ban->until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BAN_MS);
 	LWLockRelease(ec_shmem->lock);
 	for (int i = 0; i < EC_MAX_DATABASES; i++)
 		if (ec_shmem->database[i].dboid == dboid && ec_shmem->database[i].worker_pid != 0)
 			(void) kill(ec_shmem->database[i].worker_pid, SIGTERM);
 }
 
-/* The database may have a worker again. */
+/* For this backend's part the database may have a worker again. */
 void
 ec_database_unban(void)
 {
 	LWLockAcquire(ec_shmem->lock, LW_EXCLUSIVE);
-	ec_shmem->banned_until = 0;
+	for (int i = 0; i < EC_MAX_BANS; i++)
+		if (ec_shmem->bans[i].pid == MyProcPid)
+			ec_shmem->bans[i] = (EcBan) {0};
 	LWLockRelease(ec_shmem->lock);
 	ec_shmem_wake(ec_shmem->launcher_pid);
 }
@@ -91,10 +100,12 @@ ec_database_unban(void)
 bool
 ec_database_is_banned(Oid dboid)
 {
-	bool		banned;
+	TimestampTz now = GetCurrentTimestamp();
+	bool		banned = false;
 
 	LWLockAcquire(ec_shmem->lock, LW_SHARED);
-	banned = ec_shmem->banned == dboid && GetCurrentTimestamp() < ec_shmem->banned_until;
+	for (int i = 0; i < EC_MAX_BANS; i++)
+		banned |= ec_shmem->bans[i].dboid == dboid && now < ec_shmem->bans[i].until;
 	LWLockRelease(ec_shmem->lock);
 	return banned;
 }
