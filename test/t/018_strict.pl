@@ -99,7 +99,7 @@ for my $fallback ('on', 'off')
 }
 cmp_ok($sent{on}, '>', 0, 'fallback = on: something is sent');
 is($sent{off}, $sent{on}, 'fallback = off: as many bytes');
-short_lease($s);
+setting($s, 'echocache.lease' => '10s');
 
 #
 # Every way to change a document, while one server is killed and while it is frozen,
