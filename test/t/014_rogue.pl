@@ -25,7 +25,7 @@ my $slack = 1.5;
 my ($sound, $real) = map { memcached() } 1 .. 2;
 my $proxy = proxy($real);
 my $node = new_node('main', hosts => [$sound],
-	conf => "echocache.timeout = '1s'\nechocache.retry_interval = '10ms'\nechocache.max_write_through = 12\nlog_statement = none\n");
+	conf => "echocache.timeout = '1s'\nechocache.lease = '3s'\nechocache.retry_interval = '10ms'\nechocache.max_write_through = 12\nlog_statement = none\n");
 my $s = session($node, sql => q{
 	CREATE EXTENSION echocache;
 	CREATE TABLE session (id bigint PRIMARY KEY, title text);

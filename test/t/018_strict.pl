@@ -23,7 +23,7 @@ my $timeout = 1;
 
 my ($a, $b) = (memcached(), memcached());
 my $node = new_node('main', hosts => [ $a, $b ],
-	conf => "echocache.fallback = off\nechocache.timeout = '1s'\nmax_prepared_transactions = 5\nlog_statement = none\n");
+	conf => "echocache.fallback = off\nechocache.timeout = '1s'\nechocache.lease = '10s'\nmax_prepared_transactions = 5\nlog_statement = none\n");
 my $s = session($node, sql => q{
 	CREATE EXTENSION echocache;
 	CREATE TABLE owner (id bigint PRIMARY KEY);
@@ -99,7 +99,7 @@ for my $fallback ('on', 'off')
 }
 cmp_ok($sent{on}, '>', 0, 'fallback = on: something is sent');
 is($sent{off}, $sent{on}, 'fallback = off: as many bytes');
-short_lease($s);
+setting($s, 'echocache.lease' => '10s');
 
 #
 # Every way to change a document, while one server is killed and while it is frozen,

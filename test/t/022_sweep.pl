@@ -20,6 +20,8 @@ my ($one, $two) = (memcached(args => [ '-I', '2m' ]), memcached(args => [ '-I', 
 my $node = new_node('main', hosts => [ $one, $two ], conf => <<'CONF');
 log_statement = none
 shared_buffers = 8MB
+# outlasts the worker's wait for a server that is frozen
+echocache.lease = 10s
 max_prepared_transactions = 5
 # asynchronous commits are not flushed by themselves while this test runs
 wal_writer_delay = 10s
