@@ -26,6 +26,7 @@
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/syscache.h"
 
 #include "attachments/attachment.h"
 #include "attachments/catalog.h"
@@ -45,6 +46,21 @@ static Oid	catalog_oid = InvalidOid;	/* echocache.document */
 static bool cache_stale = false;
 static bool stale_at_end = false;	/* it becomes stale when the transaction is over */
 
+/*
+ * Syscache callback: some function has changed, its name perhaps.  A filter has functions by
+ * name, so it is parsed anew, and its functions checked, before a plan is made of it.
+ */
+static void
+invalidate_filters(Datum arg, int cacheid, uint32 hash)
+{
+	ListCell   *lc;
+
+	if (cache_context == NULL || cache_stale)
+		return;
+	foreach(lc, attachments)
+		cache_stale |= ((EcAttachment *) lfirst(lc))->filter != NULL;
+}
+
 /* What was dropped in this transaction: lists of EcAttachment, each with its context. */
 typedef struct Dropped
 {
@@ -55,6 +71,7 @@ typedef struct Dropped
 static List *dropped_list = NIL;
 
 static void invalidate(Datum arg, Oid relid);
+static void invalidate_filters(Datum arg, int cacheid, uint32 hash);
 static void free_plans(EcAttachment *att);
 static void drop(void);
 static void load(void);
@@ -66,6 +83,7 @@ ec_attachment_init(void)
 {
 	ec_catalog_init();
 	CacheRegisterRelcacheCallback(invalidate, (Datum) 0);
+	CacheRegisterSyscacheCallback(PROCOID, invalidate_filters, (Datum) 0);
 }
 
 /*

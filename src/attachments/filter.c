@@ -12,15 +12,22 @@
  */
 #include "postgres.h"
 
+#include "access/transam.h"
+#include "catalog/pg_proc.h"
+#include "miscadmin.h"
+#include "nodes/nodeFuncs.h"
 #include "parser/parse_clause.h"
 #include "parser/parse_collate.h"
 #include "parser/parse_node.h"
 #include "parser/parse_relation.h"
 #include "parser/parser.h"
 #include "storage/lmgr.h"
+#include "utils/acl.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
+#include "utils/regproc.h"
 #include "utils/ruleutils.h"
+#include "utils/syscache.h"
 
 #include "attachments/filter.h"
 #include "read/act.h"
@@ -29,6 +36,8 @@
 
 static int	begin_canonical(void);
 static void filter_error(void *arg);
+static bool check_function(Oid function, void *relowner);
+static bool check_functions(Node *node, void *relowner);
 
 /*
  * Set what the text of a stored filter depends on.  Returns the level for AtEOXact_GUC(),
@@ -61,9 +70,47 @@ filter_error(void *arg)
 }
 
 /*
- * The filter as an expression over the row.  Throws unless it is one boolean expression.
- * canonical: ec_filter_deparse() has made the text; else names in it are found by the
- * caller's search_path.  The relation is open and locked.
+ * Throws 42501 if the function belongs to a role that may not act as the table's owner.  The
+ * filter runs as that owner, and its text has functions by name: if one is renamed or dropped,
+ * somebody else may put a function of that name in its place.
+ */
+static bool
+check_function(Oid function, void *relowner)
+{
+	HeapTuple	tuple;
+	Oid			owner;
+
+	if (function < FirstNormalObjectId)
+		return false;
+	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for function %u", function);
+	owner = ((Form_pg_proc) GETSTRUCT(tuple))->proowner;
+	ReleaseSysCache(tuple);
+	if (!has_privs_of_role(owner, *(Oid *) relowner))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("function %s cannot be used in the filter", format_procedure(function)),
+				 errdetail("It belongs to role \"%s\", and would run as the table's owner.",
+						   GetUserNameFromId(owner, true)),
+				 errhint("Functions in a filter belong to the table's owner or to a superuser.")));
+	return false;
+}
+
+/* Check all functions in the expression, those of operators and casts too. */
+static bool
+check_functions(Node *node, void *relowner)
+{
+	if (node == NULL)
+		return false;
+	(void) check_functions_in_node(node, check_function, relowner);
+	return expression_tree_walker(node, check_functions, relowner);
+}
+
+/*
+ * The filter as an expression over the row.  Throws unless it is one boolean expression whose
+ * functions may run as the table's owner.  canonical: ec_filter_deparse() has made the text;
+ * else names in it are found by the caller's search_path.  The relation is open and locked.
  */
 Node *
 ec_filter_parse(Relation rel, const char *filter, bool canonical)
@@ -101,6 +148,7 @@ ec_filter_parse(Relation rel, const char *filter, bool canonical)
 	pstate->p_sourcetext = filter;
 	expr = transformWhereClause(pstate, target->val, EXPR_KIND_CHECK_CONSTRAINT, "filter");
 	assign_expr_collations(pstate, expr);
+	(void) check_functions(expr, &rel->rd_rel->relowner);
 	free_parsestate(pstate);
 	error_context_stack = context.previous;
 	if (nestlevel > 0)

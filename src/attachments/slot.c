@@ -14,8 +14,6 @@
  */
 #include "postgres.h"
 
-#include <sys/socket.h>
-
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "access/xlogdefs.h"

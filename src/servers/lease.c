@@ -303,6 +303,10 @@ begin_to_wait(Lease *lease, const Item *item)
 {
 	int			ms = Max(ec_guc_lease, item->line.lease_ms);
 
+	/* whoever has given way does not compete with the one that was promoted */
+	if (item->line.kind == EC_LEASE_PROMOTED &&
+		strcmp(item->line.life, ec_shmem->identity.life) != 0)
+		ms *= 2;
 	if (item->len > EC_LEASE_LINE_MAX)
 	{
 		lease->seen = false;	/* nothing of ours, and too long to be compared */

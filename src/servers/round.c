@@ -49,6 +49,7 @@ typedef struct Round
 	bool		more;			/* one of these can go on at once */
 } Round;
 
+static void make_room(EcConnection *conns);
 static void begin(Round *round, EcConnection *conns, EcRequest *reqs, int nreqs, int flags);
 static void advance(Round *round, bool look, bool linger);
 static void expire(Round *round, int ms, bool endless);
@@ -56,6 +57,26 @@ static bool finish(Round *round, EcRequest *reqs);
 static int	wait_for_one(EcConnection *c, int ms, WaitEvent *event);
 static int	wait_for_all(Round *round, int ms, WaitEvent *event);
 static void wait_for(Round *round, EcDeadline deadline);
+
+/*
+ * A connection is about to be opened, which takes two descriptors.  Where this process has no
+ * more, its idle connections give theirs up: else a worker that has connections to some servers
+ * could never bring another one back.
+ */
+static void
+make_room(EcConnection *conns)
+{
+	bool		one = AcquireExternalFD();
+	bool		two = one && AcquireExternalFD();
+
+	if (one)
+		ReleaseExternalFD();
+	if (two)
+		ReleaseExternalFD();
+	for (int i = 0; i < ec_placement.nservers && !two; i++)
+		if (conns[i].state == EC_CONNECTION_IDLE)
+			ec_socket_close(&conns[i]);
+}
 
 /* Chain up the requests on their connections, which are opened where they are not. */
 static void
@@ -81,6 +102,8 @@ begin(Round *round, EcConnection *conns, EcRequest *reqs, int nreqs, int flags)
 			ec_connection_add(c, i);
 		else
 		{
+			if (!ec_connection_is_ready(c))
+				make_room(conns);
 			ec_connection_begin(c, req->server, reqs, i, EC_ASK_USUAL,
 								flags & EC_NO_RETRY ? EC_RETRY_NEVER : EC_RETRY_IF_UNCLEAR);
 			round->active[round->nactive++] = c;

@@ -36,6 +36,7 @@
 #include "read/fetch.h"
 #include "read/fill.h"
 #include "read/render.h"
+#include "read/usercode.h"
 #include "servers/exchange.h"
 #include "servers/placement.h"
 #include "servers/state.h"
@@ -106,6 +107,7 @@ ec_batch_attachment(EcBatch *batch)
 					 errmsg("document \"%s\" was attached to another table meanwhile",
 							batch->name)));
 		ec_fill_lock_tables(att);
+		(void) ec_usercode_runs(att);	/* checks the functions of the filter */
 		batch->att = att;
 	}
 	if (att->suspended)

@@ -116,6 +116,25 @@ sub rogue
 	return $server;
 }
 
+# What an honest server answers about the key by which a worker knows whose the keys are: a rogue
+# that does not keep it is never used.  $kept is its memory, a hash that starts empty.
+sub keep_lease
+{
+	my ($kept, $verb, $rest, $value) = @_;
+	my ($opaque) = $rest =~ / O(\d+)/;
+	my $token = $kept->{token} // 0;
+
+	if ($verb eq 'mg')
+	{
+		return "EN\r\n" if !defined $kept->{lease};
+		return 'VA ' . (length($kept->{lease}) - 2) . " c$token O$opaque\r\n$kept->{lease}";
+	}
+	return "NS O$opaque\r\n" if $rest =~ / ME\b/ ? defined $kept->{lease} : $rest !~ / C$token\b/;
+	$kept->{token} = $token + 1;
+	$kept->{lease} = $value;
+	return "HD c$kept->{token} O$opaque\r\n";
+}
+
 # Start a proxy before a server; see EchoCache::Proxy.
 sub proxy
 {

@@ -111,7 +111,7 @@ my %honest = (
 sub impostor
 {
 	my %answer = (%honest, @_);
-	my ($lease, $token) = (undef, 0);
+	my %kept;
 
 	return rogue(answer => sub {
 		my ($request) = @_;
@@ -125,15 +125,7 @@ sub impostor
 			my ($opaque) = $rest =~ / O(\d+)/;
 			if ($rest =~ /\A _echocache /)
 			{
-				my $may = $rest =~ / ME\b/ ? !defined $lease : $rest =~ / C(\d+)/ && $1 == $token;
-
-				if ($verb eq 'mg')
-				{
-					$answer .= defined $lease ? 'VA ' . (length($lease) - 2) . " c$token O$opaque\r\n$lease" : "EN\r\n";
-					next;
-				}
-				($lease, $token) = ($value, $token + 1) if $may;
-				$answer .= $may ? "HD c$token O$opaque\r\n" : "NS O$opaque\r\n";
+				$answer .= EchoCache::keep_lease(\%kept, $verb, $rest, $value);
 				next;
 			}
 			$answer .= $answer{$verb} ? $answer{$verb}->($opaque, $rest =~ / q\b/) : "ERROR\r\n";

@@ -179,10 +179,12 @@ found('int', 1, 2, 'between two large columns', before => q~big text DEFAULT rep
 found('text', 'a', 'b', 'and as text', before => q{big text DEFAULT repeat('\\"', 20000),}, after => ", large text DEFAULT repeat('x', 50000)");
 
 #
-# A server that answers every get with one and the same document, of another key.
+# A server that answers every get with one and the same document, of another key; but for the
+# key by which a worker knows whose the keys are.
 #
 $s->run(q{UPDATE session SET title = 'of ' || id});
 my $answer = $of->(7);
+my %kept;
 my $rogue = rogue(answer => sub {
 	my ($request) = @_;
 	my $bytes = '';
@@ -191,8 +193,13 @@ my $rogue = rogue(answer => sub {
 	{
 		my ($verb, $rest) = ($1, $2);
 
-		substr $request, 0, $1 + 2, '' if $verb eq 'ms' && $rest =~ /\A \S+ (\d+)/;
+		my $value = $verb eq 'ms' && $rest =~ /\A \S+ (\d+)/ ? substr $request, 0, $1 + 2, '' : '';
 		my ($opaque) = $rest =~ / O(\d+)/;
+		if ($rest =~ /\A _echocache /)
+		{
+			$bytes .= EchoCache::keep_lease(\%kept, $verb, $rest, $value);
+			next;
+		}
 		my $quiet = $rest =~ / q\b/;
 		$bytes .= $verb eq 'mg' ? 'VA ' . length($answer) . " c1 O$opaque\r\n$answer\r\n"
 		  : $verb eq 'ms' ? ($quiet ? '' : "HD c1 O$opaque\r\n")
