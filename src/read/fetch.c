@@ -15,6 +15,7 @@
 
 #include "access/htup_details.h"
 #include "access/xact.h"
+#include "miscadmin.h"
 #include "storage/proc.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -121,6 +122,7 @@ take_results(EcAttachment *att, EcRow **sorted, int n, MemoryContext context)
 		Datum		value;
 		MemoryContext old;
 
+		CHECK_FOR_INTERRUPTS();
 		if (isnull)
 			continue;
 		probe.id = OutputFunctionCall(&att->key.out, key);
@@ -168,7 +170,10 @@ fetch_by_query(EcAttachment *att, EcRow **rows, int n, bool as_owner, MemoryCont
 			att->plan_many[as_owner] = make_plan(att, true);
 		qsort(rows, n, sizeof(EcRow *), compare_rows);
 		for (int i = 0; i < n; i++)
+		{
+			CHECK_FOR_INTERRUPTS();
 			ids[i] = ec_column_datum(&att->key, rows[i]->id);
+		}
 		get_typlenbyvalalign(att->key.type, &len, &byval, &align);
 		array = PointerGetDatum(construct_array(ids, n, att->key.type, len, byval, align));
 		if (SPI_execute_plan(att->plan_many[as_owner], &array, NULL, true, 0) != SPI_OK_SELECT)

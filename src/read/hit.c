@@ -15,6 +15,7 @@
 
 #include "access/xlog.h"
 #include "utils/builtins.h"
+#include "miscadmin.h"
 #include "utils/memutils.h"
 
 #include "attachments/attachment.h"
@@ -112,6 +113,7 @@ ec_hit_classify(EcAttachment *att, EcItem *items, int n)
 		EcItem	   *item = &items[i];
 		int			idlen = (int) strlen(item->id);
 
+		CHECK_FOR_INTERRUPTS();
 		item->state = EC_ITEM_TABLE;
 		item->json = NULL;
 		item->keylen = ec_attachment_key(att, item->id, item->key);
@@ -278,6 +280,7 @@ ec_hit_ask(EcAttachment *att, EcItem *items, int n, const EcOwner *owner,
 		EcRequest  *req = &reqs[i];
 		Taken		taken = TAKEN_WELL;
 
+		CHECK_FOR_INTERRUPTS();
 		if (req->skip)
 			continue;
 		if (req->result == EC_FAILED)

@@ -196,12 +196,13 @@ read_many(FunctionCallInfo fcinfo, const char *name, int arg, const char *owner)
 	sorted = palloc((many->n + 1) * sizeof(int));
 	for (int i = 0; i < many->n; i++)
 	{
+		CHECK_FOR_INTERRUPTS();
 		if (nulls[i])
 			continue;
 		many->ids[i] = ec_column_canonical(att, &att->key, id_text(type, elems[i]));
 		sorted[nids++] = i;
 	}
-	qsort_arg(sorted, nids, sizeof(int), compare_ids, many->ids);
+	qsort_interruptible(sorted, nids, sizeof(int), compare_ids, many->ids);
 	for (int i = 0; i < nids; i++)
 	{
 		const char *id = many->ids[sorted[i]];
@@ -236,6 +237,7 @@ get_many(FunctionCallInfo fcinfo, const char *name, int arg)
 		Datum		values[2] = {0};
 		bool		nulls[2] = {id == NULL, json == NULL};
 
+		CHECK_FOR_INTERRUPTS();
 		if (id != NULL && json == NULL)
 			continue;
 		if (id != NULL)

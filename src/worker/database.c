@@ -84,14 +84,14 @@ ec_database_ban(Oid dboid)
 			(void) kill(ec_shmem->database[i].worker_pid, SIGTERM);
 }
 
-/* For this backend's part the database may have a worker again. */
+/* For this backend's part the database may have a worker again: the launcher sees to it. */
 void
 ec_database_unban(void)
 {
 	LWLockAcquire(ec_shmem->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < EC_MAX_BANS; i++)
 		if (ec_shmem->bans[i].pid == MyProcPid)
-			ec_shmem->bans[i] = (EcBan) {0};
+			ec_shmem->bans[i].until = 0;
 	LWLockRelease(ec_shmem->lock);
 	ec_shmem_wake(ec_shmem->launcher_pid);
 }

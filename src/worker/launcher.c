@@ -365,11 +365,12 @@ take_rescan(Launcher *launcher, TimestampTz now)
 	LWLockAcquire(ec_shmem->lock, LW_EXCLUSIVE);
 	rescan = ec_shmem->rescans != launcher->rescans;
 	launcher->rescans = ec_shmem->rescans;
-	if (ec_shmem->banned != InvalidOid && now >= ec_shmem->banned_until)
-	{
-		ec_shmem->banned = InvalidOid;
-		rescan = true;
-	}
+	for (int i = 0; i < EC_MAX_BANS; i++)
+		if (ec_shmem->bans[i].dboid != InvalidOid && now >= ec_shmem->bans[i].until)
+		{
+			ec_shmem->bans[i] = (EcBan) {0};
+			rescan = true;
+		}
 	LWLockRelease(ec_shmem->lock);
 	if (!rescan)
 		return false;
