@@ -260,7 +260,7 @@ check_own(void)
 		OidIsValid(get_extension_oid("echocache", true)))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE),
-				 errmsg("cannot change or rename the tables and functions of extension \"echocache\""),
+				 errmsg("cannot change or rename what belongs to extension \"echocache\""),
 				 errhint("Use DROP EXTENSION or ALTER EXTENSION UPDATE.")));
 }
 

@@ -14,8 +14,8 @@
 #include "postgres.h"
 
 #include "access/xlog.h"
-#include "utils/builtins.h"
 #include "miscadmin.h"
+#include "utils/builtins.h"
 #include "utils/memutils.h"
 
 #include "attachments/attachment.h"
