@@ -177,9 +177,10 @@ my %programs = ('README.md' => qr/^python$/, 'doc/clients.md' => qr/^(?:c|go|js|
 my %conditions = (
 	'memcached is stopped' => sub { $memcached->stop; return sub { $memcached->start; wait_state($s, 'UP') } },
 	'memcached is stopped, and echocache.fallback is off' => sub {
+		long_lease($s, $memcached);	# else its renewal may find out first
 		setting($s, 'echocache.fallback' => 'off');
 		$memcached->stop;
-		return sub { $memcached->start; setting($s, 'echocache.fallback' => 'on'); wait_state($s, 'UP') };
+		return sub { $memcached->start; setting($s, 'echocache.fallback' => 'on'); wait_state($s, 'UP'); short_lease($s) };
 	},
 	'from here on the library is not preloaded' => sub {
 		$node->append_conf('postgresql.conf', "shared_preload_libraries = ''");
