@@ -112,12 +112,14 @@ ec_invalidate_mark(EcCommit *commit, EcRequest *reqs, int n, void (*meanwhile) (
 				   void *arg)
 {
 	bool		unconfirmed[EC_MAX_SERVERS] = {0};
-	EcDeadline	deadline = ec_deadline_in(ec_guc_timeout);
+	EcDeadline	deadline;
 
 	Assert(ec_topology_is_entered());
 	for (int i = 0; i < n; i++)
-	{
 		ec_state_await_look(reqs[i].server);
+	deadline = ec_deadline_in(ec_guc_timeout);
+	for (int i = 0; i < n; i++)
+	{
 		reqs[i].skip = ec_state_is_away(reqs[i].server);
 		reqs[i].result = EC_FAILED;
 	}
