@@ -41,7 +41,7 @@ $s->run(q{
 wait_state($s, 'UP', $memcached);
 
 #
-# A detach in a transaction that stays open, while the server is away (S9).
+# A detach in a transaction that stays open, while the server is away.
 #
 my $detacher = session($node);
 is($s->run(q{SELECT echocache_get('held', 1)}), '{"id":1,"v":"a"}', 'a document is cached');
@@ -85,7 +85,7 @@ $memcached->start;
 wait_state($s, 'UP', $memcached);
 
 #
-# A filter that takes its time in a fill, while the list of servers changes (S8).
+# A filter that takes its time in a fill, while the list of servers changes.
 #
 my $reader = session($node);
 my $second = memcached();
