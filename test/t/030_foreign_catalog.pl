@@ -103,7 +103,7 @@ for my $shape (@shapes)
 {
 	my $m = session($node, dbname => 'noext', user => 'mallory', sql => 'CREATE SCHEMA echocache; CREATE TABLE echocache.document(x int)');
 
-	like($super->error('CREATE EXTENSION echocache'), qr/^42P06: schema "echocache" already exists/, 'CREATE EXTENSION beside a look-alike');
+	like($super->error('CREATE EXTENSION echocache'), qr/^42P06: schema "echocache" exists already/, 'CREATE EXTENSION beside a look-alike');
 	$m->run('DROP SCHEMA echocache CASCADE');
 }
 
@@ -139,7 +139,7 @@ for my $shape (@shapes)
 		'ALTER EXTENSION echocache DROP TABLE echocache.document', 'ALTER EXTENSION echocache DROP FUNCTION echocache_row_trigger()',
 		'ALTER FUNCTION echocache_truncate_trigger() RENAME TO x')
 	{
-		like($super->error($statement), qr/^(55006: cannot (change the tables and functions|rename or move what belongs)|2BP01: cannot drop column ttl)/, $statement);
+		like($super->error($statement), qr/^(55006: cannot change or rename what belongs|2BP01: cannot drop column ttl)/, $statement);
 	}
 	$super->run('CREATE TABLE other(id int PRIMARY KEY); ALTER TABLE echocache.document OWNER TO mallory');
 	is($super->run(q{SELECT echocache_attach('other', 'other'); SELECT count(*) FROM echocache.document}), "\n2", 'the owner does not matter');

@@ -44,6 +44,7 @@ BEGIN
 END\$\$;
 SQL
 $s->run('GRANT ALL ON ALL TABLES IN SCHEMA public TO bob');
+$a->quit;
 
 # What each of them does again and again; %N is a number of a table.
 my %work = (
@@ -136,7 +137,6 @@ for my $name (split /\n/, $s->run('SELECT name FROM echocache.document ORDER BY 
 	is($stale, '0', "no cached document of $name is stale") if defined $stale;
 }
 # As fast as can be: tables go while others are detached and attached.  None of this may fail.
-$a->quit;
 $s->run('SELECT echocache_detach(name) FROM echocache.document');
 $a = session($node, user => 'alice', sql => q{DO $$ BEGIN FOR i IN 1..60 LOOP EXECUTE format('CREATE TABLE x%s(id int PRIMARY KEY)', i); PERFORM echocache_attach(('x' || i)::regclass, 'x' || i); END LOOP; END $$});
 PostgreSQL::Test::Utils::append_to_file("$dir/drop", "CREATE TEMP TABLE t1(a int); CREATE TEMP TABLE t2(a int); CREATE TEMP TABLE t3(a int); DROP TABLE t1, t2, t3;\n");
