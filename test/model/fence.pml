@@ -38,7 +38,7 @@ byte acked;						/* of which COMMIT has returned */
 
 byte store;						/* the key's lock: who holds it in store mode, */
 byte invalidate;					/* and how many in invalidate mode */
-byte share;						/* the class's: storers */
+byte share;						/* the attachment lock: storers, */
 byte bulk;						/* and bulk writers */
 
 #include "memcached.pml"
@@ -80,7 +80,7 @@ proctype Writer(byte t)
 	atomic { doc = db | B(t) };		/* the statement's snapshot */
 #endif
 
-	/* pre_commit_keys(): the class, without waiting; policy "invalidate" never takes it */
+	/* pre_commit_keys(): the attachment lock, without waiting; policy "invalidate" never takes it */
 	atomic {
 		if
 		:: bulk == 0 -> share++; shared = 1
@@ -153,7 +153,7 @@ proctype Writer(byte t)
 	atomic { mark(TXN(t)) };
 #endif
 
-	/* at_commit(): step C, sent and not awaited; or nothing, or our marker is removed */
+	/* ec_commit_post(): step C, sent and not awaited; or nothing, or our marker is removed */
 	atomic {
 		if
 		:: holds_store -> store_late(doc, TXN(t))
@@ -193,10 +193,10 @@ done:
 	atomic { shared = 0; holds_store = 0; holds_invalidate = 0; doc = 0 }
 }
 
-/* pre_commit_bulk(): the class alone, waiting for those who store just now; no step C. */
+/* pre_commit_bulk(): the attachment lock alone, waiting for those who store just now; no step C. */
 proctype Bulk(byte t)
 {
-#ifndef BULK_WITHOUT_CLASS
+#ifndef BULK_WITHOUT_ATTACHMENT_LOCK
 	atomic { share == 0 -> bulk++ };
 #else
 	bulk++;
@@ -270,7 +270,7 @@ proctype Reader(byte r)
 #endif
 		must = acked;
 look:
-		/* ask_cache() */
+		/* ec_hit_ask() */
 		atomic {
 			if
 			:: kind == DOC -> doc = value; goto answer
@@ -279,7 +279,7 @@ look:
 			fi
 		};
 		/* lock_item(): neither lock is waited for */
-#ifndef FILL_WITHOUT_CLASS
+#ifndef FILL_WITHOUT_ATTACHMENT_LOCK
 		atomic {
 			if
 			:: bulk == 0 -> share++
@@ -294,17 +294,17 @@ look:
 				store = READER(r)
 #endif
 			:: else ->
-#ifndef FILL_WITHOUT_CLASS
+#ifndef FILL_WITHOUT_ATTACHMENT_LOCK
 				share--;
 #endif
-				/* lock_for_fill(): a storer is waited for by looking again, others are not */
+				/* ec_fill_lock(): a storer is waited for by looking again, others are not */
 				if
 				:: store != 0 -> goto look
 				:: goto table
 				fi
 			fi
 		};
-		/* read_and_fill(): a marker, whatever is there; a fresh snapshot; the store by CAS */
+		/* ec_fill_read(): a marker, whatever is there; a fresh snapshot; the store by CAS */
 #ifdef SNAPSHOT_BEFORE_MARKER
 		doc = db;
 #endif
@@ -330,7 +330,7 @@ look:
 #ifndef FILL_WITHOUT_LOCK
 			store = 0;
 #endif
-#ifndef FILL_WITHOUT_CLASS
+#ifndef FILL_WITHOUT_ATTACHMENT_LOCK
 			share--;
 #endif
 			goto answer

@@ -75,7 +75,7 @@ proctype Writer(byte t)
 	};
 	db = db | B(t);							/* ProcArrayEndTransaction() */
 
-	/* at_commit() */
+	/* ec_commit_post() */
 	atomic {
 		if
 #ifdef STORE_UNFLUSHED

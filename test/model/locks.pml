@@ -3,19 +3,19 @@
  * locks.pml
  *	  Nobody waits in a circle: two documents with a key each.
  *
- * The order of src/commit/commit.c: first classes, of which only a bulk writer waits for any,
- * then keys by hash, waiting for storers only.  A fill waits for nothing while it holds
- * anything; a prepared transaction waits like a writer and ends when somebody says
- * so.  (Rows and tables are locked before all of these, so they are left out.)  What
- * is looked for is an invalid end state.
+ * The order of src/commit/commit.c: first attachment locks, for which only a bulk writer
+ * waits, then keys by hash, waiting for storers only.  A fill waits for nothing while it
+ * holds anything; a prepared transaction waits like a writer and ends when somebody says so.
+ * (Rows and tables are locked before all of these, so they are left out.)  What is looked for
+ * is an invalid end state.
  *
- * KEYS_UNSORTED, BULK_SHARES_FIRST and FILL_WAITS_FOR_CLASS leave a rule out.
+ * KEYS_UNSORTED, BULK_SHARES_FIRST and FILL_WAITS_FOR_ATTACHMENT_LOCK leave a rule out.
  *
  * Copyright (c) 2026, echocache developers
  *
  *-------------------------------------------------------------------------
  */
-byte share[2], bulk[2];				/* classes */
+byte share[2], bulk[2];				/* attachment locks */
 bit store[2];						/* keys */
 byte invalidate[2];
 
@@ -41,7 +41,7 @@ inline lock_key(k)
 	fi
 }
 
-inline share_class(k)
+inline share_attachment(k)
 {
 	atomic {
 		if
@@ -64,8 +64,8 @@ proctype Writer(bit prepare)
 {
 	bit shared[2], stores[2], invalidates[2];
 
-	share_class(0);
-	share_class(1);
+	share_attachment(0);
+	share_attachment(1);
 #ifdef KEYS_UNSORTED
 	if
 	:: true -> lock_key(0); lock_key(1)
@@ -94,7 +94,7 @@ proctype Bulk()
 /* lock_item() and unlock_item(). */
 proctype Fill(byte k)
 {
-#ifdef FILL_WAITS_FOR_CLASS
+#ifdef FILL_WAITS_FOR_ATTACHMENT_LOCK
 	atomic {
 		if
 		:: store[k] == 0 && invalidate[k] == 0 -> store[k] = 1

@@ -3,11 +3,11 @@
  * recovery.pml
  *	  A server that fails at any time: its state, the outbox, the worker.
  *
- * The model of ec_invalidate_mark() in src/commit/commit.c, of src/worker/recovery.c, src/servers/outbox.c and of the
- * state word in src/servers/state.c: one key, one server, fallback = on.  Any exchange may
- * fail at any time, and any backend of any database may find the server DOWN at any
- * time; what failed may be applied later; the item may vanish; the whole cluster may
- * crash and start again (CRASHES), which leaves prepared transactions with their
+ * The model of ec_invalidate_mark() in src/commit/invalidate.c, of src/worker/recovery.c, of
+ * src/servers/outbox.c and of the state word in src/servers/state.c: one key, one server,
+ * fallback = on.  Any exchange may fail at any time, and any backend of any database may find
+ * the server DOWN at any time; what failed may be applied later; the item may vanish; the whole
+ * cluster may crash and start again (CRASHES), which leaves prepared transactions with their
  * locks, the rows of the outbox, the item, and what is under way to it.
  *
  * A state word is compared in two places only: by the worker with the one that it has
@@ -110,7 +110,7 @@ inline server_down()
 	}
 }
 
-/* send_markers(): what is not confirmed makes the server DOWN; it may be applied later. */
+/* ec_exchange_marks(): what is not confirmed makes the server DOWN; it may be applied later. */
 inline send_marker(t)
 {
 	atomic {
@@ -189,7 +189,7 @@ proctype Writer(byte t)
 			:: goto ended										/* abort */
 			fi
 		};
-		/* at_commit(), whatever the state is */
+		/* ec_commit_post(), whatever the state is */
 		atomic {
 			if
 			:: holds_store && confirmed -> store_late(doc, TXN(t))
@@ -280,7 +280,7 @@ proctype Reader(byte r)
 	:: n == READS -> break
 	:: else ->
 		{
-			/* classify() */
+			/* ec_hit_classify() */
 			atomic {
 				must = acked;
 				BEGIN(PROC(r));
@@ -294,7 +294,7 @@ proctype Reader(byte r)
 				fi
 			};
 look:
-			/* ask_cache() */
+			/* ec_hit_ask() */
 			atomic {
 				if
 				:: kind == DOC -> doc = value; goto answer
@@ -306,7 +306,7 @@ look:
 			:: failed -> server_down(); goto table
 			:: else
 			fi;
-			/* lock_item(), and lock_for_fill() looking again: the state is not */
+			/* lock_item(), and ec_fill_lock() looking again: the state is not */
 			atomic {
 				if
 				:: store == 0 && invalidate == 0 -> store = READER(r)
@@ -314,7 +314,7 @@ look:
 				:: store != 0 || invalidate != 0 -> goto table
 				fi
 			};
-			/* read_and_fill() */
+			/* ec_fill_read() */
 			atomic {
 				if
 				:: put(MARKER, 0, READER(r)); marked = 1
@@ -373,7 +373,7 @@ end:
 			state != UP ->
 			found = 0; all = 0; ok = 0;
 			must_purge = purge;
-			same = 1;					/* recover(): word = ec_state_word() */
+			same = 1;					/* ec_recovery_run(): ec_state_read() */
 			if
 			:: state == DOWN -> goto probe
 			:: state == RECOVERING -> goto recovering
@@ -399,7 +399,7 @@ probe:
 
 recovering:
 #ifndef WITHOUT_OUTBOX_LOCK
-		/* outbox_is_free(), tried again and again; the word is read anew each time */
+		/* ec_outbox_is_free(), tried again and again; the word is read anew each time */
 		atomic {
 			if
 			:: outbox == 0
@@ -457,7 +457,7 @@ bring_up:
 
 collapse:
 		atomic {
-			same = 1;					/* word = ec_state_word() */
+			same = 1;					/* collapse(): ec_state_read() */
 			if
 			:: state != DOWN || noted -> goto round
 			:: else

@@ -42,14 +42,14 @@ fails fence '-DUNLOCK_BEFORE_COMMIT' 'a fill reads the old row after the marker 
 fails fence '-DCOMMIT_BEFORE_CONFIRMED' 'COMMIT returns and the old document is still there'
 fails fence '-DSNAPSHOT_BEFORE_LOCK' 'a fill stores what it read before a commit that has come and gone'
 fails fence '-DFILL_WITHOUT_LOCK' 'a fill whose marker comes after the writer'"'"'s stores the old row'
-fails fence '-DBULK_WITHOUT_CLASS -DWRITERS=1 -DBULKS=1' 'a fill stores while a bulk writer commits'
-fails fence '-DFILL_WITHOUT_CLASS -DWRITERS=1 -DBULKS=1' 'the same, from the other side'
+fails fence '-DBULK_WITHOUT_ATTACHMENT_LOCK -DWRITERS=1 -DBULKS=1' 'a fill stores while a bulk writer commits'
+fails fence '-DFILL_WITHOUT_ATTACHMENT_LOCK -DWRITERS=1 -DBULKS=1' 'the same, from the other side'
 fails fence '-DPREPARE_DROPS_LOCK -DWRITERS=1 -DPREPARED=1' 'a fill stores between PREPARE and COMMIT PREPARED'
 
 holds locks '' '3 writers of 2 documents, one of them prepared, 2 bulk writers, 2 fills'
 fails locks '-DKEYS_UNSORTED' 'two writers wait for each other'
 fails locks '-DBULK_SHARES_FIRST' 'two bulk writers wait for each other'
-fails locks '-DFILL_WAITS_FOR_CLASS' 'a fill, a bulk writer and a writer wait in a circle'
+fails locks '-DFILL_WAITS_FOR_ATTACHMENT_LOCK' 'a fill, a bulk writer and a writer wait in a circle'
 
 holds flush '' '3 writers, synchronous or not, 2 fills'
 fails flush '-DSTORE_UNFLUSHED' 'a writer stores a document that a crash would take back'

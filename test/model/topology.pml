@@ -341,7 +341,7 @@ proctype Reader(byte r)
 		:: else
 		fi;
 
-		/* enter_for_fill(): once more, and nothing may have changed */
+		/* ec_fill_enter(): once more, and nothing may have changed */
 		first = g;
 		enter(PROC(r));
 		if
@@ -394,14 +394,14 @@ answer:
 	atomic { seen = 0; n = 0 }
 }
 
-/* publish() */
+/* ec_topology_publish() */
 proctype Launcher()
 {
 	do
 	:: generation == GENERATIONS -> break
 	:: generation < GENERATIONS ->
 #ifdef PLACE_AT_ONCE
-		prefix = PLACE(generation + 1);				/* claim_slot() */
+		prefix = PLACE(generation + 1);				/* ec_database_claim() */
 #endif
 		atomic { publishing = 1; purge = 1; change(RECOVERING) };
 		is_on = ON(generation + 1);
@@ -437,7 +437,7 @@ end:
 	:: !on -> goto leave
 	fi;
 
-	/* recover(): the word is that of the generation which we have entered */
+	/* ec_recovery_run(): the word is that of the generation which we have entered */
 #ifdef WORD_OF_ANY_GENERATION
 	atomic { same = 1; must_purge = purge };
 #else
@@ -520,7 +520,7 @@ bring_up:
 
 others:
 #ifdef FAILURES
-	/* clear_late_rows(): those of a server that is none of ours */
+	/* ec_recovery_clear_late_rows(): those of a server that is none of ours */
 	rows[1 - place] = 0;
 #endif
 leave:
