@@ -44,6 +44,7 @@
 #include "read/owner.h"
 #include "read/permission.h"
 #include "read/render.h"
+#include "read/usercode.h"
 #include "servers/exchange.h"
 #include "servers/placement.h"
 #include "servers/state.h"
@@ -229,6 +230,16 @@ ec_fill_lock(EcAttachment *att, EcItem *items, int n, const EcOwner *owner,
 	}
 }
 
+/* Is any of the items to be filled? */
+bool
+ec_fill_any(const EcItem *items, int n)
+{
+	for (int i = 0; i < n; i++)
+		if (items[i].state == EC_ITEM_FILL)
+			return true;
+	return false;
+}
+
 /* List the rows that are wanted, and count the fills. */
 static void
 begin_fill(Fill *fill)
@@ -267,8 +278,8 @@ set_markers(Fill *fill)
  * above, where nothing is filled, by the transaction's own; in a parallel worker, by the
  * active one.
  *
- * A function runs under the locks of the fills, so it waits for no lock for long.  If it
- * would have to, somebody has locked what the function reads, and may be waiting for us: then
+ * The owner's code runs under the locks of the fills, so it waits for no lock for long.  If it
+ * would have to, somebody has locked what it reads, and may be waiting for us: then
  * the fills are given up, and the rows are read again without our locks.
  */
 static void
@@ -279,7 +290,7 @@ fetch_rows(Fill *fill, bool as_owner)
 
 	if (!IsInParallelMode())
 		CommandCounterIncrement();
-	if (fill->fills > 0 && att->function_name)
+	if (fill->fills > 0 && ec_usercode_runs(att))
 	{
 		if (ec_fetch_guarded(att, fill->rows, fill->nrows, false) == EC_FETCH_DONE)
 			return;

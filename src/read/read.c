@@ -97,6 +97,12 @@ ec_read(const char *name, EcItem *items, int n, const char *owner_text)
 		entered = ec_fill_enter(&att, items, n);
 		if (entered)
 			ec_fill_lock(att, items, n, &owner, &patience);
+		if (entered && !ec_fill_any(items, n))
+		{
+			/* the owner's code may run now, and nobody is to wait for it */
+			ec_topology_leave();
+			entered = false;
+		}
 	}
 	(void) ec_fill_read(att, items, n, owner.text, as_owner, &patience);
 	if (entered)

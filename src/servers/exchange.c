@@ -211,11 +211,15 @@ delete_refused(EcRequest *reqs, int nreqs)
 	}
 	ok = ec_exchange(deletes, nreqs, ec_deadline_in(ec_guc_timeout), 0);
 	for (int i = 0; i < nreqs; i++)
-		if (!deletes[i].skip && deletes[i].result == EC_FAILED)
-		{
-			reqs[i].result = EC_FAILED;
-			reqs[i].failure = deletes[i].failure;
-		}
+	{
+		if (deletes[i].skip || (deletes[i].result != EC_FAILED && deletes[i].result != EC_REFUSED))
+			continue;
+		ok = false;
+		if (deletes[i].result == EC_REFUSED)
+			ec_state_down(ec_placement.generation, deletes[i].server, deletes[i].failure->reason);
+		reqs[i].result = EC_FAILED;
+		reqs[i].failure = deletes[i].failure;
+	}
 	pfree(deletes);
 	return ok;
 }

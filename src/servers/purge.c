@@ -178,13 +178,14 @@ ec_purge_list_keys(int server, int patience_ms, EcLineCallback callback, void *a
 	return list_keys(server, patience_ms, ec_deadline_in(LIST_MS), callback, arg, failure);
 }
 
-/* Delete the keys that were collected.  false: the server failed, *failure says why. */
+/* Delete the keys that were collected.  false: the server failed or refused, *failure says why. */
 static bool
 delete_keys(int server, const Collected *found, int64 *removed, EcFailure *failure)
 {
 	EcRequest  *reqs = palloc(PURGE_BATCH * sizeof(EcRequest));
 	const char *p = found->keys;
 	bool		ok = true;
+	bool		refused = false;
 
 	while (ok && p < found->keys + found->len)
 	{
@@ -201,9 +202,11 @@ delete_keys(int server, const Collected *found, int64 *removed, EcFailure *failu
 		for (int i = 0; i < n; i++)
 		{
 			*removed += ok && reqs[i].result == EC_DONE;
+			refused |= reqs[i].result == EC_REFUSED;
 			if (reqs[i].failure)
 				*failure = *reqs[i].failure;
 		}
+		ok &= !refused;
 		if (after_batch)
 			after_batch();
 	}

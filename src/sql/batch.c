@@ -220,7 +220,7 @@ ec_batch_fetch(EcBatch *batch, EcRow *rows, int n)
 
 	/* the owner's code may take its time, and everybody waits for who is in an older generation */
 	ec_topology_leave();
-	if (n > 0 && batch->att->function_name)
+	if (n > 0 && ec_usercode_runs(batch->att))
 		read = ec_build_may_store(batch->att) &&
 			ec_fetch_guarded(batch->att, rows, n, false) == EC_FETCH_DONE;
 	else
