@@ -25,7 +25,7 @@
 #include "shmem.h"
 
 /* Backends, autovacuum and background workers, auxiliary processes. */
-#define EC_PROC_SLOTS	(MaxBackends + NUM_AUXILIARY_PROCS)
+#define PROC_SLOTS	(MaxBackends + NUM_AUXILIARY_PROCS)
 
 EcShared   *ec_shmem = NULL;
 
@@ -42,7 +42,7 @@ static Size
 shmem_size(void)
 {
 	return add_size(offsetof(EcShared, entered),
-					mul_size(EC_PROC_SLOTS, sizeof(pg_atomic_uint64)));
+					mul_size(PROC_SLOTS, sizeof(pg_atomic_uint64)));
 }
 
 static void
@@ -132,7 +132,7 @@ shmem_startup(void)
 			pg_atomic_init_u64(&ec_shmem->slot[d].warm_done, 0);
 			pg_atomic_init_u64(&ec_shmem->slot[d].warm_stored, 0);
 		}
-		ec_shmem->nprocs = EC_PROC_SLOTS;
+		ec_shmem->nprocs = PROC_SLOTS;
 		for (int i = 0; i < ec_shmem->nprocs; i++)
 			pg_atomic_init_u64(&ec_shmem->entered[i], 0);
 		ec_shmem->stats_reset = GetCurrentTimestamp();

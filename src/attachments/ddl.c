@@ -49,7 +49,6 @@
 #include "attachments/storage.h"
 #include "attachments/triggers.h"
 #include "attachments/vacate.h"
-#include "commit/pending.h"
 
 /* What is known of a statement before its command is carried out. */
 typedef struct Before

@@ -33,7 +33,7 @@
 #include "shmem.h"
 
 /* Outbox rows of one transaction and server; beyond it, whole attachments are noted. */
-#define EC_OUTBOX_KEYS		1000
+#define OUTBOX_KEYS		1000
 
 static void count_failure(EcCommit *commit, const EcRequest *req);
 static void lock_outbox(int server);
@@ -69,7 +69,7 @@ lock_outbox(int server)
 
 /*
  * Note in the outbox of this server, which is DOWN, those keys of the batch that are not
- * confirmed.  Beyond EC_OUTBOX_KEYS all documents of the attachments are noted instead.  The
+ * confirmed.  Beyond OUTBOX_KEYS all documents of the attachments are noted instead.  The
  * outbox lock is held.  Throws what writing to the outbox throws.
  */
 static void
@@ -86,7 +86,7 @@ note_keys(EcCommit *commit, EcRequest *reqs, int n, int server)
 	{
 		if (reqs[i].server != server || reqs[i].result != EC_FAILED)
 			continue;
-		if (++commit->outbox_keys[server] > EC_OUTBOX_KEYS)
+		if (++commit->outbox_keys[server] > OUTBOX_KEYS)
 		{
 			for (int d = 0; d < commit->n; d++)
 				ec_outbox_add(name, commit->touched[d].att->name, NULL, 0);

@@ -36,7 +36,7 @@ typedef enum EcReplyKind
 	EC_REPLY_OK,				/* OK, RESET */
 	EC_REPLY_STORED,			/* STORED: to ec_wire_auth(), welcome */
 	EC_REPLY_STAT,				/* STAT name value: both in text */
-	EC_REPLY_VERSION,			/* VERSION x: x in text */
+	EC_REPLY_VERSION,			/* VERSION x: x in text; we never ask for it */
 	EC_REPLY_BUSY,				/* BUSY ...: the crawler is at work for somebody else */
 	EC_REPLY_DUMP,				/* key=... of metadump; text is the encoded key */
 	EC_REPLY_ERROR,				/* ERROR [text]: the command is not known, or refused */
@@ -50,12 +50,10 @@ typedef struct EcReply
 	size_t		line_len;		/* bytes of the line, its line end included */
 	bool		has_cas;
 	bool		has_opaque;
-	bool		has_ttl;
 	bool		has_size;
 	bool		has_flags;
 	uint64_t	cas;			/* c: the item's CAS token */
 	uint32_t	opaque;			/* O: decimal, as the request sent it */
-	int64_t		ttl;			/* t: seconds left, -1 for no expiry */
 	uint64_t	size;			/* s: the value's length */
 	uint32_t	client_flags;	/* f */
 	size_t		value_len;		/* of EC_REPLY_VA, at most EC_VALUE_MAX */

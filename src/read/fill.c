@@ -52,7 +52,7 @@
 #include "waitpoint.h"
 
 /* Documents that one call fills: each takes a lock, of which there are not many. */
-#define EC_FILL_MAX		500
+#define FILL_MAX		500
 
 typedef enum FillLock
 {
@@ -218,7 +218,7 @@ ec_fill_lock(EcAttachment *att, EcItem *items, int n, const EcOwner *owner,
 		if (item->state != EC_ITEM_ASK)
 			continue;
 		ec_slot_count(att->slot, EC_MISSES, 1);
-		if (may && fills < EC_FILL_MAX)
+		if (may && fills < FILL_MAX)
 			lock_or_await(att, item, n == 1, owner, patience);
 		else
 		{

@@ -116,18 +116,6 @@ ec_exchange(EcRequest *reqs, int nreqs, EcDeadline deadline, int flags)
 }
 
 /*
- * As ec_exchange(), but between sending and waiting something else is done, which does not
- * need the servers' answers: meanwhile(arg), unless it is NULL.  The deadline starts anew
- * after it.  What meanwhile calls finds the cache disabled.  Throws what meanwhile throws.
- */
-bool
-ec_exchange_meanwhile(EcRequest *reqs, int nreqs, EcDeadline deadline, int flags,
-					  void (*meanwhile) (void *arg), void *arg)
-{
-	return ec_round_run(conns, reqs, nreqs, deadline, 0, flags, meanwhile, arg);
-}
-
-/*
  * As ec_exchange(), for as many requests as the caller likes.  They are asked in pieces, the
  * first one under the given deadline, each of the others under one of its own, so that a long
  * list is not taken for a server's end.  A piece has no more requests than a sound server
@@ -235,9 +223,10 @@ down_for_want(EcRequest *reqs, int nreqs)
 }
 
 /*
- * As ec_exchange_meanwhile(), for requests to set markers by which the caller invalidates
- * documents: keys whose requests are not EC_FAILED afterwards carry a marker, or are gone.
- * Returns whether all do.  Throws out of memory, too.
+ * As ec_exchange(), for requests to set markers by which the caller invalidates documents: keys
+ * whose requests are not EC_FAILED afterwards carry a marker, or are gone.  Returns whether all
+ * do.  meanwhile(arg), unless it is NULL, runs between sending and waiting, as ec_round_run()
+ * says.  Throws what meanwhile throws, and out of memory, too.
  */
 bool
 ec_exchange_marks(EcRequest *reqs, int nreqs, EcDeadline deadline,

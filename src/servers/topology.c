@@ -153,7 +153,7 @@ ec_topology_init(void)
 
 /* Has the database any attachments, as far as shared memory knows?  The lock is held. */
 bool
-ec_topology_has_documents(const EcDatabase *db)
+ec_topology_has_attachments(const EcDatabase *db)
 {
 	for (int i = 0; i < EC_MAX_ATTACHMENTS; i++)
 		if (OidIsValid(db->dboid) && ec_shmem->slot[i].dboid == db->dboid)
@@ -183,8 +183,8 @@ ec_topology_prefix_owner(const EcDatabase *db)
 static bool
 is_better_owner(const EcDatabase *a, const EcDatabase *b)
 {
-	bool		a_has = ec_topology_has_documents(a);
-	bool		b_has = ec_topology_has_documents(b);
+	bool		a_has = ec_topology_has_attachments(a);
+	bool		b_has = ec_topology_has_attachments(b);
 
 	if (a_has != b_has)
 		return a_has;

@@ -41,12 +41,11 @@
 #include "servers/placement.h"
 #include "servers/state.h"
 #include "servers/topology.h"
-#include "shmem.h"
 #include "sql/batch.h"
 
 /* How often, and for how long in all, a batch waits for a bulk writer. */
-#define CLASS_NAP_MS	10
-#define CLASS_TRIES		10
+#define LOCK_NAP_MS	10
+#define LOCK_TRIES		10
 
 /* Values of one exchange: so much arrives in time on any network worth its name. */
 #define PIECE_BYTES		(256 * 1024)
@@ -159,9 +158,9 @@ ec_batch_enter(EcBatch *batch)
 			ec_locks_release_attachment(att->relid, EC_LOCK_ATTACHMENT_SHARE);
 		}
 		ec_topology_leave();
-		if (batch->lock_busy || tries == CLASS_TRIES)
+		if (batch->lock_busy || tries == LOCK_TRIES)
 			break;
-		ec_deadline_nap(CLASS_NAP_MS);
+		ec_deadline_nap(LOCK_NAP_MS);
 	}
 	batch->lock_busy = true;
 	return false;
