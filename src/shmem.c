@@ -38,6 +38,7 @@ static void init_states(EcDatabase *db);
 static void init_identity(EcIdentity *identity);
 static void shmem_startup(void);
 
+/* How much shared memory there is to be.  For after MaxBackends is known. */
 static Size
 shmem_size(void)
 {
@@ -45,6 +46,7 @@ shmem_size(void)
 					mul_size(PROC_SLOTS, sizeof(pg_atomic_uint64)));
 }
 
+/* Hook: ask for the shared memory, and for the one lock in it. */
 static void
 shmem_request(void)
 {
@@ -102,6 +104,10 @@ init_identity(EcIdentity *identity)
 	identity->was_standby = access("standby.signal", F_OK) == 0;
 }
 
+/*
+ * Hook: make what is in the shared memory, as the postmaster starts or begins anew after a
+ * crash.  There is no topology yet: topology.c publishes the first one.
+ */
 static void
 shmem_startup(void)
 {

@@ -91,6 +91,10 @@ ec_ddl_init(void)
 	ProcessUtility_hook = process_utility;
 }
 
+/*
+ * Hook: carry out a utility command, and see to the attachments before and after it.  What has
+ * kept a worker away for the command's sake ends with the command, also after an error.
+ */
 static void
 process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 				ProcessUtilityContext context, ParamListInfo params,

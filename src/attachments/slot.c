@@ -44,8 +44,8 @@ static bool has_slot(Oid relid);
 static void note_slot_change(Oid relid, bool attach);
 
 /*
- * Does this database have documents, while the keys of its prefix are another database's that
- * has none?  Then the next generation gives them to this one.  The lock is held.
+ * Does this database have attachments, while the keys of its prefix are another database's
+ * that has none?  Then the next generation gives them to this one.  ec_shmem->lock is held.
  */
 static bool
 wants_prefix(void)
@@ -130,7 +130,10 @@ ec_slot_require(Oid relid, const char *name)
 				 errhint("Detach another table first.")));
 }
 
-/* The tables of this database that have a slot. */
+/*
+ * The tables of this database that have a slot, as of now.  Takes ec_shmem->lock, and does not
+ * keep it.  Throws out of memory only.
+ */
 List *
 ec_slot_relids(void)
 {

@@ -227,10 +227,15 @@ ec_invalidate_all(const char *name, int64 *removed, bool note)
 }
 
 /*
- * Invalidate what a detach or purge in this transaction could not, and what still cannot be
- * reached goes into the outbox.  The transaction has held these attachment locks since then.
- * It is done here, and not there, because an outbox lock that is held keeps its server from
- * being UP: a transaction may stay open for long, a commit does not.
+ * Invalidate the attachments whose documents a detach or purge in this transaction could not
+ * invalidate on every server (ec_pending_purge).  Where a server still cannot be reached, its
+ * outbox gets a row.  That is done at the commit because an outbox lock that is held keeps its
+ * server from being UP: a transaction may stay open for long, a commit does not.
+ *
+ * on says whether the cache is on in the topology that the caller has entered; if not, every
+ * server gets a row, and none is asked.  The transaction has held the attachment locks since
+ * the detach or purge; outbox locks are taken to its end.  Throws what ec_invalidate_all()
+ * throws, or, while the cache is off, what writing to the outbox throws.
  */
 void
 ec_invalidate_rest(bool on)

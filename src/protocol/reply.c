@@ -3,10 +3,10 @@
  * reply.c
  *	  memcached's answers: from bytes to structures.
  *
- * Invariant: an answer is either wholly understood or EC_REPLY_MALFORMED. Nothing is skipped on
- * the way: every byte of a line is accounted for by the shape of its kind, every number is
+ * Invariant: an answer is either wholly understood or EC_REPLY_MALFORMED.  Nothing is skipped
+ * on the way: every byte of a line is accounted for by the shape of its kind, every number is
  * decimal in the one way memcached writes it and within its type, and whatever reaches the
- * caller in text is printable. What memcached may add in a later version (a flag, a field of
+ * caller in text is printable.  What memcached may add in a later version (a flag, a field of
  * metadump) is tolerated only where its shape says where it ends.
  *
  * Pure: see reply.h.
@@ -59,6 +59,7 @@ static EcReplyKind parse_word(const char *line, const char *end, EcReply *reply)
 static EcReplyKind parse_dump(const char *line, const char *end, EcReply *reply);
 static bool parse_number(const char **p, const char *end, uint64_t max, uint64_t *value);
 
+/* Is it a decimal digit, in any locale? */
 static inline bool
 is_digit(char c)
 {

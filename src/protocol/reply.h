@@ -62,11 +62,11 @@ typedef struct EcReply
 } EcReply;
 
 /*
- * Parse one answer line at the head of buf[0..len).  Never reads past len. With
+ * Parse one answer line at the head of buf[0..len).  Never reads past len.  With
  * EC_REPLY_INCOMPLETE nothing is consumed; a line of EC_LINE_MAX bytes without an end is
  * EC_REPLY_MALFORMED.  Lines end in \r\n, those of metadump in a bare \n.  Text is printable
- * ASCII, so that it can go into a message as it is; STAT's may hold bytes over 0x7f too, but no
- * control characters.
+ * ASCII, so that it can go into a message as it is; STAT's may hold bytes over 0x7f too, but
+ * no control characters.
  */
 extern void ec_reply_parse(const char *buf, size_t len, EcReply *reply);
 

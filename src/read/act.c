@@ -216,9 +216,9 @@ ec_act_end_output(int nestlevel)
 }
 
 /*
- * From here to ec_act_end(), or to an error, code of the table's owner may run: a filter, the
- * function that makes the document, what checks the values of a domain or casts a type.
- * Neither the caller (a superuser, perhaps) nor the owner may come to harm by the other:
+ * From here to ec_act_end(), or to an error, code of the table's owner may run: a filter, a
+ * builder, what checks the values of a domain or casts a type.  Neither the caller (a
+ * superuser, perhaps) nor the owner may come to harm by the other:
  *
  * - The code runs as the owner, in a security-restricted operation, as CREATE INDEX would run
  *   it.  Nothing of it outlives the call: no setting, no trigger that is still to fire, no
@@ -261,7 +261,10 @@ ec_act_begin(EcAttachment *att, bool as_owner, EcActing *before)
 	XactReadOnly = true;
 }
 
-/* The end of that: the caller is itself again, and whatever the code has set is undone. */
+/*
+ * End what ec_act_begin() began: the caller is itself again, and whatever the code has set is
+ * undone.
+ */
 void
 ec_act_end(const EcActing *before)
 {

@@ -33,7 +33,7 @@
 #include "read/render.h"
 #include "read/usercode.h"
 
-/* How long a function waits for a lock while we hold locks of the fence; build.c says why. */
+/* How long a builder waits for a lock while we hold locks of the fence; build.c says why. */
 #define LOCK_TIMEOUT_MS	20
 
 static SPIPlanPtr make_plan(EcAttachment *att, bool many);
@@ -261,10 +261,9 @@ ec_fetch(EcAttachment *att, EcRow *rows, int n, Snapshot snapshot, bool as_owner
 
 /*
  * ec_fetch(), with a new snapshot and as the owner, for a caller that holds locks of the
- * fence.  It runs in a subtransaction, and waits for no lock longer than
- * LOCK_TIMEOUT_MS.  With demote an error of the function's own becomes a WARNING: a
- * commit does not fail for a document's sake.  Throws interrupts and, without demote, what the
- * function throws.
+ * fence.  It runs in a subtransaction, and waits for no lock longer than LOCK_TIMEOUT_MS.
+ * With demote an error of the builder's own becomes a WARNING: a commit does not fail for a
+ * document's sake.  Throws interrupts and, without demote, what the builder throws.
  */
 EcFetched
 ec_fetch_guarded(EcAttachment *att, EcRow *rows, int n, bool demote)

@@ -132,6 +132,7 @@ lock_item(EcAttachment *att, EcItem *item)
 	return result;
 }
 
+/* Release the two locks that lock_item() has taken. */
 static void
 unlock_item(EcAttachment *att, EcItem *item)
 {
@@ -267,9 +268,9 @@ set_markers(Fill *fill)
  * above, where nothing is filled, by the transaction's own; in a parallel worker, by the
  * active one.
  *
- * A function runs under the locks of the fills, so it waits for no lock for long.  If it
- * would have to, somebody has locked what the function reads, and may be waiting for us: then
- * the fills are given up, and the rows are read again without our locks.
+ * A builder runs under the locks of the fills, so it waits for no lock for long.  If it would
+ * have to, somebody has locked what the builder reads, and may be waiting for us: then the
+ * fills are given up, and the rows are read again without our locks.
  */
 static void
 fetch_rows(Fill *fill, bool as_owner)
@@ -296,10 +297,10 @@ fetch_rows(Fill *fill, bool as_owner)
 }
 
 /*
- * Read the rows, and be in the topology again if the fills are to go on.  It is left meanwhile:
- * the owner's code may take its time, and everybody waits for who is in an older generation.
- * In another generation the fills are given up; in the same one it is as if it had
- * not been left.
+ * Read the rows, and be in the topology again if the fills are to go on.  It is left
+ * meanwhile: the owner's code may take its time, and everybody waits for whoever is in an
+ * older generation.  In another generation the fills are given up; in the same one it is as if
+ * it had not been left.
  */
 static void
 read_outside(Fill *fill, bool as_owner)
@@ -348,8 +349,8 @@ take_row(EcAttachment *att, EcItem *item, const EcRow *row, const char *owner)
 }
 
 /*
- * The request that replaces a fill's marker, whose token is known: by the document, or by nothing.
- * A document is stored while the keys are ours only.
+ * The request that replaces a fill's marker, whose token is known: by the document, or by
+ * nothing.  A document is stored while the keys are ours only.
  */
 static void
 prepare_store(EcAttachment *att, EcItem *item, const EcRow *row, EcRequest *req)
@@ -404,8 +405,8 @@ store_fills(Fill *fill)
  * locks.  With as_owner the table's owner reads.  If there are items in state FILL the
  * topology is entered.  Returns how many documents were stored.
  *
- * Throws what a query, the document's function, an exchange and take_row() throw.  The locks
- * then go with the (sub)transaction, and the markers are left for the next fill.
+ * Throws what a query, the builder, an exchange and take_row() throw.  The locks then go with
+ * the (sub)transaction, and the markers are left for the next fill.
  */
 int
 ec_fill_read(EcAttachment *att, EcItem *items, int n, const char *owner, bool as_owner,

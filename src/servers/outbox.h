@@ -18,7 +18,7 @@ typedef struct EcOutboxRow
 	int64		id;
 	char	   *server;
 	char	   *document;
-	char	   *key;			/* the cache key; NULL: every key of the document */
+	char	   *key;			/* the cache key; NULL: every key of the attachment */
 } EcOutboxRow;
 
 /* Who holds a server's outbox lock: a process, or a prepared transaction. */

@@ -40,8 +40,9 @@ static memcached_st *placement = NULL;	/* NULL: a single server */
 static void (*before_change) (void) = NULL;
 
 /*
- * An exchange is under way in which nothing else may be asked.  Set and reset by ec_round_run(),
- * around what runs meanwhile, and reset at the end of the transaction, for after an error.
+ * An exchange is under way in which nothing else may be asked.  Set and reset by
+ * ec_round_run(), around what runs meanwhile, and reset at the end of the transaction, for
+ * after an error.
  */
 static bool barred = false;
 
@@ -78,7 +79,7 @@ ec_placement_bar(bool bar)
 	barred = bar;
 }
 
-/* Copy what this database's keys begin with.  The lock is held. */
+/* Copy what this database's keys begin with.  ec_shmem->lock is held. */
 static void
 load_prefix(void)
 {

@@ -17,7 +17,7 @@ extern void ec_topology_init(void);
 extern void ec_topology_publish(void);
 extern void ec_topology_resolve_names(void);
 
-/* With the lock held. */
+/* With ec_shmem->lock held. */
 extern EcDatabase *ec_topology_prefix_owner(const EcDatabase *db);
 extern bool ec_topology_has_attachments(const EcDatabase *db);
 

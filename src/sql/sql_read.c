@@ -264,7 +264,7 @@ echocache_get_sessions(PG_FUNCTION_ARGS)
 	return get_many(fcinfo, SESSION, 0);
 }
 
-/* The document whose table has the row type of the first argument. */
+/* The attachment whose table has the row type of the first argument. */
 static EcAttachment *
 attachment_of_row(FunctionCallInfo fcinfo)
 {
