@@ -35,7 +35,7 @@
 #define ec_compat_create_wait_set(n)	CreateWaitEventSet(TopMemoryContext, (n))
 #endif
 
-/* This process's index into arrays of EC_PROC_SLOTS. */
+/* This process's index into ec_shmem->entered. */
 #if PG_VERSION_NUM >= 170000
 #define ec_compat_proc_slot()	((int) MyProcNumber)
 #else

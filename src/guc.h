@@ -3,9 +3,10 @@
  * guc.h
  *	  The settings, as every module sees them.
  *
- * What decides where a document lives (enabled, hosts, key_prefix) is never used from here by a
- * backend that reads or writes documents: backends would take up a new value at different
- * moments.  Launcher and worker publish those in shared memory (shmem.h).
+ * What decides where a document lives (enabled, hosts, key_prefix) is never used from here by
+ * a backend that reads or writes documents: backends would take up a new value at different
+ * moments.  The postmaster and then the launcher publish those in shared memory (shmem.h); the
+ * worker of a database hands over the prefix of the database.
  *
  * Copyright (c) 2026, echocache developers
  *

@@ -25,7 +25,7 @@
 #include "shmem.h"
 
 /* Backends, autovacuum and background workers, auxiliary processes. */
-#define EC_PROC_SLOTS	(MaxBackends + NUM_AUXILIARY_PROCS)
+#define PROC_SLOTS	(MaxBackends + NUM_AUXILIARY_PROCS)
 
 EcShared   *ec_shmem = NULL;
 
@@ -38,13 +38,15 @@ static void init_states(EcDatabase *db);
 static void init_identity(EcIdentity *identity);
 static void shmem_startup(void);
 
+/* How much shared memory there is to be.  For after MaxBackends is known. */
 static Size
 shmem_size(void)
 {
 	return add_size(offsetof(EcShared, entered),
-					mul_size(EC_PROC_SLOTS, sizeof(pg_atomic_uint64)));
+					mul_size(PROC_SLOTS, sizeof(pg_atomic_uint64)));
 }
 
+/* Hook: ask for the shared memory, and for the one lock in it. */
 static void
 shmem_request(void)
 {
@@ -102,6 +104,10 @@ init_identity(EcIdentity *identity)
 	identity->was_standby = access("standby.signal", F_OK) == 0;
 }
 
+/*
+ * Hook: make what is in the shared memory, as the postmaster starts or begins anew after a
+ * crash.  There is no topology yet: topology.c publishes the first one.
+ */
 static void
 shmem_startup(void)
 {
@@ -132,7 +138,7 @@ shmem_startup(void)
 			pg_atomic_init_u64(&ec_shmem->slot[d].warm_done, 0);
 			pg_atomic_init_u64(&ec_shmem->slot[d].warm_stored, 0);
 		}
-		ec_shmem->nprocs = EC_PROC_SLOTS;
+		ec_shmem->nprocs = PROC_SLOTS;
 		for (int i = 0; i < ec_shmem->nprocs; i++)
 			pg_atomic_init_u64(&ec_shmem->entered[i], 0);
 		ec_shmem->stats_reset = GetCurrentTimestamp();

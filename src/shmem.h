@@ -107,7 +107,7 @@ typedef struct EcDatabase
 	pg_atomic_uint64 state[EC_MAX_SERVERS];
 	/*
 	 * By the worker: the state word, DOWN, under which the outbox has a row for
-	 * every document as a whole, so that writers need not note single keys.
+	 * every attachment as a whole, so that writers need not note single keys.
 	 */
 	pg_atomic_uint64 whole_noted[EC_MAX_SERVERS];
 	/*
@@ -120,7 +120,10 @@ typedef struct EcDatabase
 	 * By the worker, with the lock held in share mode; 0 by whoever publishes.
 	 */
 	pg_atomic_uint64 lease_until[EC_MAX_SERVERS];
-	/* likewise: the keys have been ours in this generation, and not been lost that we know */
+	/*
+	 * By the worker; whoever publishes clears lease_held and lease_error, too.  lease_held:
+	 * the keys have been ours in this generation, and not been lost that we know.
+	 */
 	bool		lease_held[EC_MAX_SERVERS];
 	bool		lease_looked[EC_MAX_SERVERS];	/* the worker knows whose they are, in this life */
 	bool		lease_once[EC_MAX_SERVERS]; /* they have been ours in this life */
@@ -133,7 +136,7 @@ typedef struct EcDatabase
 	bool		standby;		/* by the worker: the states are those of a hot standby */
 } EcDatabase;
 
-/* What is counted for each document; the order is that of echocache_stats. */
+/* What is counted for each attachment; the order is that of echocache_stats. */
 typedef enum EcCounter
 {
 	EC_HITS,
@@ -156,7 +159,7 @@ typedef enum EcCounter
 	EC_NCOUNTERS
 } EcCounter;
 
-/* Counters of one attached document, and what G4 needs to know of it. */
+/* Counters of one attachment, and what G4 needs to know of it. */
 typedef struct EcSlot
 {
 	/* with the lock held exclusively */
@@ -218,10 +221,19 @@ typedef struct EcShared
 	EcDatabase	unclaimed;		/* its states are those of databases without a slot */
 	EcSlot		slot[EC_MAX_ATTACHMENTS];
 
-	/* under the lock */
-	int			launcher_pid;
-	bool		republish;		/* somebody wants a new generation */
-	uint64		rescans;		/* grows when a database may have got the extension */
+	/*
+	 * With the lock held exclusively.  launcher_pid is the launcher's.  republish says that
+	 * somebody wants a new generation: set by a worker that brings another prefix, by a
+	 * backend whose attachment wants the prefix, and by whoever frees a database's slot; reset
+	 * by the launcher, when publishing.  rescans grows when a database may have got the
+	 * extension: by the backend that has created or dropped it, and by whoever frees a
+	 * database's slot.  Bans are made and lifted by the backend whose command needs the
+	 * database, and cleared by the launcher.  stats_reset is by echocache_stats_reset(), in
+	 * any database.
+	 */
+	int			launcher_pid;	/* 0: there is none */
+	bool		republish;
+	uint64		rescans;
 	EcBan		bans[EC_MAX_BANS];
 	TimestampTz stats_reset;
 

@@ -9,9 +9,9 @@
  * tables the extension counts as absent, also while it is being created or dropped, and
  * no hook does anything.
  *
- * Each backend keeps what it has found until a relcache invalidation says otherwise: of
- * one of our tables, or of any relation as long as the extension is absent.  Who opens one
- * of our tables uses ec_catalog_open(), which looks at the columns again, under the lock.
+ * Each backend keeps what it has found until a relcache invalidation says otherwise: of one of
+ * our tables, or of any relation as long as the extension is absent.  Whoever opens one of our
+ * tables uses ec_catalog_open(), which looks at the columns again, under the lock.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -290,7 +290,7 @@ ec_catalog_is_present(void)
 	return present;
 }
 
-/* Never returns. */
+/* Throws 42704, always: this database has no extension that could be used. */
 static void
 throw_absent(void)
 {
@@ -348,7 +348,11 @@ ec_catalog_is_trigger_function(Oid function)
 	return false;
 }
 
-/* Open one of our tables; NULL if the extension is absent, or has just gone. */
+/*
+ * Open one of our tables; NULL if the extension is absent, or has just gone.  Waits for the
+ * lock, which the caller has with the table, and has not with NULL.  Throws what waiting for a
+ * lock and a look at the system catalogs throw.
+ */
 Relation
 ec_catalog_try_open(EcCatalogTable which, LOCKMODE lockmode)
 {

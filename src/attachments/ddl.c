@@ -49,7 +49,6 @@
 #include "attachments/storage.h"
 #include "attachments/triggers.h"
 #include "attachments/vacate.h"
-#include "commit/pending.h"
 
 /* What is known of a statement before its command is carried out. */
 typedef struct Before
@@ -92,6 +91,10 @@ ec_ddl_init(void)
 	ProcessUtility_hook = process_utility;
 }
 
+/*
+ * Hook: carry out a utility command, and see to the attachments before and after it.  What has
+ * kept a worker away for the command's sake ends with the command, also after an error.
+ */
 static void
 process_utility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
 				ProcessUtilityContext context, ParamListInfo params,

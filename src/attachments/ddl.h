@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * ddl.h
- *	  What DDL does to attached tables, and to the workers.
+ *	  What DDL statements do to attached tables.
  *
  * Copyright (c) 2026, echocache developers
  *

@@ -249,7 +249,10 @@ object_dropped(Oid classId, Oid objectId, int subId)
 		ec_changed_names();
 }
 
-/* An object of the extension's, or the extension, is other than it was: see check_own(). */
+/*
+ * An object of the extension's, or the extension, is other than it was: see check_own() in
+ * ddl.c.
+ */
 static void
 own_changed(Oid objectId)
 {

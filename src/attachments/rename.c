@@ -47,14 +47,14 @@ typedef struct Rename
 } Rename;
 
 /* A builder, which may be about to get another name. */
-typedef struct Maker
+typedef struct Builder
 {
 	char	   *name;			/* the attachment's */
 	Oid			function;
-} Maker;
+} Builder;
 
 static void check_owner(const RangeVar *relation, Oid relid, Oid oldRelId, void *arg);
-static void update_configuration(List *renames, RenameStmt *stmt, List *makers);
+static void update_configuration(List *renames, RenameStmt *stmt, List *builders);
 static void rename_keys(RenameStmt *stmt, List *renames);
 static Datum renamed(Datum name, RenameStmt *stmt);
 static Datum renamed_array(Datum names, RenameStmt *stmt);
@@ -70,20 +70,20 @@ ec_rename_functions(Node *stmt)
 	foreach(lc, ec_affected_with_function())
 	{
 		EcAttachment *att = lfirst(lc);
-		Maker	   *maker = palloc(sizeof(Maker));
+		Builder	   *builder = palloc(sizeof(Builder));
 
-		maker->name = pstrdup(att->name);
-		maker->function = ec_configuration_function(att);
-		list = lappend(list, maker);
+		builder->name = pstrdup(att->name);
+		builder->function = ec_configuration_function(att);
+		list = lappend(list, builder);
 	}
 	return list;
 }
 
 void
-ec_rename_follow_functions(List *makers)
+ec_rename_follow_functions(List *builders)
 {
-	if (makers != NIL)
-		update_configuration(NIL, NULL, makers);
+	if (builders != NIL)
+		update_configuration(NIL, NULL, builders);
 }
 
 /* As PostgreSQL checks it before it locks a table whose column is to be renamed. */
@@ -166,7 +166,7 @@ renamed_array(Datum names, RenameStmt *stmt)
 
 /* Write the new names of columns, or of builders, into echocache.document. */
 static void
-update_configuration(List *renames, RenameStmt *stmt, List *makers)
+update_configuration(List *renames, RenameStmt *stmt, List *builders)
 {
 	Relation	rel = ec_catalog_open(EC_CATALOG_DOCUMENT, RowExclusiveLock);
 	SysScanDesc scan;
@@ -204,16 +204,16 @@ update_configuration(List *renames, RenameStmt *stmt, List *makers)
 					CStringGetTextDatum(ec_filter_deparse(rename->relid, rename->filter));
 			changed = true;
 		}
-		foreach(lc, makers)
+		foreach(lc, builders)
 		{
-			Maker	   *maker = lfirst(lc);
-			Oid			schema = get_func_namespace(maker->function);
+			Builder	   *builder = lfirst(lc);
+			Oid			schema = get_func_namespace(builder->function);
 			char	   *qualified;
 
-			if (strcmp(maker->name, name) != 0 || !OidIsValid(schema))
+			if (strcmp(builder->name, name) != 0 || !OidIsValid(schema))
 				continue;
 			qualified = quote_qualified_identifier(get_namespace_name(schema),
-												   get_func_name(maker->function));
+												   get_func_name(builder->function));
 			changed |= strcmp(qualified,
 							  TextDatumGetCString(values[Anum_ec_document_document - 1])) != 0;
 			values[Anum_ec_document_document - 1] = CStringGetTextDatum(qualified);

@@ -25,7 +25,7 @@ extern List *ec_rename_functions(Node *stmt);
  * on echocache.document; expects no lock.  Throws what writing there throws, and 42704 when
  * the extension is gone; with NIL it does nothing.
  */
-extern void ec_rename_follow_functions(List *makers);
+extern void ec_rename_follow_functions(List *builders);
 
 /*
  * Before the rename of a column: find and lock its table in AccessExclusiveLock, as the

@@ -40,11 +40,12 @@ static List *slot_changes = NIL;
 
 static EcSlot *find_or_claim(Oid relid, const char *name);
 static bool wants_prefix(void);
+static bool has_slot(Oid relid);
 static void note_slot_change(Oid relid, bool attach);
 
 /*
- * Does this database have documents, while the keys of its prefix are another database's that
- * has none?  Then the next generation gives them to this one.  The lock is held.
+ * Does this database have attachments, while the keys of its prefix are another database's
+ * that has none?  Then the next generation gives them to this one.  ec_shmem->lock is held.
  */
 static bool
 wants_prefix(void)
@@ -55,7 +56,7 @@ wants_prefix(void)
 	if (db == NULL || db->owns_prefix)
 		return false;
 	owner = ec_topology_prefix_owner(db);
-	return owner == NULL || !ec_topology_has_documents(owner);
+	return owner == NULL || !ec_topology_has_attachments(owner);
 }
 
 /* The slot of this table, claimed if need be.  NULL: all slots are taken. */
@@ -129,7 +130,10 @@ ec_slot_require(Oid relid, const char *name)
 				 errhint("Detach another table first.")));
 }
 
-/* The tables of this database that have a slot. */
+/*
+ * The tables of this database that have a slot, as of now.  Takes ec_shmem->lock, and does not
+ * keep it.  Throws out of memory only.
+ */
 List *
 ec_slot_relids(void)
 {
@@ -148,8 +152,8 @@ ec_slot_relids(void)
 }
 
 /* Has a table of this database a slot? */
-bool
-ec_slot_exists(Oid relid)
+static bool
+has_slot(Oid relid)
 {
 	bool		has = false;
 
@@ -221,7 +225,7 @@ note_slot_change(Oid relid, bool attach)
 	change->relid = relid;
 	change->level = GetCurrentTransactionNestLevel();
 	change->attach = attach;
-	change->new_slot = attach && !ec_slot_exists(relid);
+	change->new_slot = attach && !has_slot(relid);
 	slot_changes = lappend(slot_changes, change);
 	MemoryContextSwitchTo(old);
 }

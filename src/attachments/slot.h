@@ -18,7 +18,6 @@
 extern EcSlot *ec_slot_claim(Oid relid, const char *name);
 extern bool ec_slot_try(Oid relid, const char *name);
 extern void ec_slot_require(Oid relid, const char *name);
-extern bool ec_slot_exists(Oid relid);
 extern List *ec_slot_relids(void);
 extern void ec_slot_free(Oid relid);
 extern void ec_slot_count(EcSlot *slot, EcCounter what, uint64 by);

@@ -62,9 +62,10 @@ is_attached_as(Oid relid, const char *name)
 }
 
 /*
- * Create the triggers for the attachment of this name, on the attached table or on a
- * dependent one, with the current role's rights.  DROP EXTENSION takes them along.  The
- * caller has the table locked and closed.
+ * Create the triggers for the attachment of this name, on the attached table or on a dependent
+ * one, with the current role's rights.  DROP EXTENSION takes them along.  The caller has the
+ * table locked and closed; the commands lock it as they do, to the end of the transaction.
+ * Throws what CREATE TRIGGER and the commands after it throw.
  */
 void
 ec_triggers_create(Oid relid, const char *name, const char *schema, bool dependent)
@@ -106,9 +107,10 @@ ec_triggers_create(Oid relid, const char *name, const char *schema, bool depende
 }
 
 /*
- * ENABLE TRIGGER ALL or USER, as a restore or a fixture ends with, has enabled the triggers
- * of this table, but ours not in the way in which they were made: mend that, with the
- * current role's rights.  The caller has the table locked and closed.
+ * ENABLE TRIGGER ALL or USER, as a restore or a fixture ends with, has enabled the triggers of
+ * this table, but ours not in the way in which they were made: mend that, with the current
+ * role's rights.  The caller has the table locked and closed; the command locks it as it does,
+ * to the end of the transaction.  Throws what ALTER TABLE throws.
  */
 void
 ec_triggers_enable(Oid relid)
@@ -140,7 +142,9 @@ ec_triggers_enable(Oid relid)
 /*
  * Drop the triggers for the attachment of this name on this table, whatever they are called.
  * With dependent only those that make it a dependent table, if it is the attached one, too.
- * The caller has it locked.
+ * Locks the table in AccessShareLock, and as DROP TRIGGER does if there are any, waiting, to
+ * the end of the transaction.  The caller has it closed.  Throws what DROP TRIGGER throws, by
+ * the current role's rights.
  */
 void
 ec_triggers_drop(Oid relid, const char *name, bool dependent)

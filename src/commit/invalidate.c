@@ -33,7 +33,7 @@
 #include "shmem.h"
 
 /* Outbox rows of one transaction and server; beyond it, whole attachments are noted. */
-#define EC_OUTBOX_KEYS		1000
+#define OUTBOX_KEYS		1000
 
 static void count_failure(EcCommit *commit, const EcRequest *req);
 static void lock_outbox(int server);
@@ -69,7 +69,7 @@ lock_outbox(int server)
 
 /*
  * Note in the outbox of this server, which is DOWN, those keys of the batch that are not
- * confirmed.  Beyond EC_OUTBOX_KEYS all documents of the attachments are noted instead.  The
+ * confirmed.  Beyond OUTBOX_KEYS all documents of the attachments are noted instead.  The
  * outbox lock is held.  Throws what writing to the outbox throws.
  */
 static void
@@ -86,7 +86,7 @@ note_keys(EcCommit *commit, EcRequest *reqs, int n, int server)
 	{
 		if (reqs[i].server != server || reqs[i].result != EC_FAILED)
 			continue;
-		if (++commit->outbox_keys[server] > EC_OUTBOX_KEYS)
+		if (++commit->outbox_keys[server] > OUTBOX_KEYS)
 		{
 			for (int d = 0; d < commit->n; d++)
 				ec_outbox_add(name, commit->touched[d].att->name, NULL, 0);
@@ -227,10 +227,15 @@ ec_invalidate_all(const char *name, int64 *removed, bool note)
 }
 
 /*
- * Invalidate what a detach or purge in this transaction could not, and what still cannot be
- * reached goes into the outbox.  The transaction has held these attachment locks since then.
- * It is done here, and not there, because an outbox lock that is held keeps its server from
- * being UP: a transaction may stay open for long, a commit does not.
+ * Invalidate the attachments whose documents a detach or purge in this transaction could not
+ * invalidate on every server (ec_pending_purge).  Where a server still cannot be reached, its
+ * outbox gets a row.  That is done at the commit because an outbox lock that is held keeps its
+ * server from being UP: a transaction may stay open for long, a commit does not.
+ *
+ * on says whether the cache is on in the topology that the caller has entered; if not, every
+ * server gets a row, and none is asked.  The transaction has held the attachment locks since
+ * the detach or purge; outbox locks are taken to its end.  Throws what ec_invalidate_all()
+ * throws, or, while the cache is off, what writing to the outbox throws.
  */
 void
 ec_invalidate_rest(bool on)

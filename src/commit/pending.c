@@ -258,7 +258,6 @@ ec_pending_whole(Oid relid)
 		table->whole_level = level;
 }
 
-/* Does the transaction change the document with this id? */
 /*
  * Have all documents of this attachment invalidated by the commit, on the servers that could
  * not be reached now.  The caller holds the attachment lock to the end of the transaction, so
@@ -288,6 +287,11 @@ ec_pending_purges(void)
 	return context ? purges : NIL;
 }
 
+/*
+ * Does the transaction change the document with this id, as far as is noted and not rolled
+ * back?  May say so of a document that it does not change, never the other way round.  Throws
+ * out of memory, for an id over 512 bytes.
+ */
 bool
 ec_pending_has(Oid relid, const char *id, int idlen)
 {

@@ -144,8 +144,8 @@ echocache_row_trigger(PG_FUNCTION_ARGS)
 
 /*
  * On a dependent table: AFTER INSERT OR UPDATE OR DELETE, FOR EACH ROW.  A row that moves from
- * one document to another changes both.  Only the document's function knows which columns the
- * document shows, so a change of any column counts.
+ * one document to another changes both.  Only the builder knows which columns the document
+ * shows, so a change of any column counts.
  */
 Datum
 echocache_dependent_trigger(PG_FUNCTION_ARGS)

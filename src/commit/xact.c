@@ -77,6 +77,7 @@ at_end(XactEvent event)
 	Assert(!ec_pending_any());
 }
 
+/* What happens to the transaction, and what has to be done then: see the banner. */
 static void
 xact_callback(XactEvent event, void *arg)
 {
@@ -114,6 +115,10 @@ xact_callback(XactEvent event, void *arg)
 	}
 }
 
+/*
+ * A subtransaction has committed or aborted.  It is still the current one, so that its nesting
+ * level is that of what it has noted.
+ */
 static void
 subxact_callback(SubXactEvent event, SubTransactionId mySubid,
 				 SubTransactionId parentSubid, void *arg)

@@ -511,7 +511,7 @@ ec_connection_add(EcConnection *c, int i)
 	ex->last = i;
 }
 
-/* Nothing sent, nothing received. */
+/* Forget what is in the buffers: nothing of the exchange has been sent or received. */
 static void
 reset(EcConnection *c)
 {

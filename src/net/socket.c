@@ -40,6 +40,7 @@
 
 static void close_socket(EcConnection *c);
 static void count_open(EcConnection *c);
+static void lack(EcConnection *c, const char *fmt,...) pg_attribute_printf(2, 3);
 static bool begin_connect(EcConnection *c, const EcAddress *a);
 static bool try_next_address(EcConnection *c);
 static bool go_on_connecting(EcConnection *c);
@@ -110,8 +111,8 @@ ec_socket_fail(EcConnection *c, const char *fmt,...)
 }
 
 /* The connection has failed, but not by the server: this process is short of something. */
-void
-ec_socket_lack(EcConnection *c, const char *fmt,...)
+static void
+lack(EcConnection *c, const char *fmt,...)
 {
 	va_list		args;
 
@@ -168,7 +169,7 @@ ec_socket_open(EcConnection *c, int server)
 	c->buffers = malloc(EC_OUT_SIZE + EC_IN_SIZE);
 	if (c->buffers == NULL)
 	{
-		ec_socket_lack(c, "out of memory");
+		lack(c, "out of memory");
 		return false;
 	}
 	if (ec_placement.server[server].naddresses == 0)
@@ -187,7 +188,7 @@ begin_connect(EcConnection *c, const EcAddress *a)
 
 	if (!AcquireExternalFD())
 	{
-		ec_socket_lack(c, "too many open files");
+		lack(c, "too many open files");
 		return false;
 	}
 	c->fd = socket(a->addr.ss_family, SOCK_STREAM, 0);
@@ -199,7 +200,7 @@ begin_connect(EcConnection *c, const EcAddress *a)
 		if (error == EAFNOSUPPORT)
 			ec_socket_fail(c, "could not create a socket: %s", strerror(error));
 		else
-			ec_socket_lack(c, "could not create a socket: %s", strerror(error));
+			lack(c, "could not create a socket: %s", strerror(error));
 		return false;
 	}
 	if (!pg_set_noblock(c->fd) || fcntl(c->fd, F_SETFD, FD_CLOEXEC) < 0 ||
@@ -212,7 +213,7 @@ begin_connect(EcConnection *c, const EcAddress *a)
 	if (connect(c->fd, (const struct sockaddr *) &a->addr, a->len) < 0 && errno != EINPROGRESS)
 	{
 		if (errno == EADDRNOTAVAIL || errno == ENOMEM || errno == ENOBUFS)
-			ec_socket_lack(c, "could not connect: %s", strerror(errno));
+			lack(c, "could not connect: %s", strerror(errno));
 		else
 			ec_socket_fail(c, "could not connect: %s", strerror(errno));
 		return false;
@@ -220,7 +221,7 @@ begin_connect(EcConnection *c, const EcAddress *a)
 	/* the set of events needs a descriptor, and is not made without */
 	if (!AcquireExternalFD())
 	{
-		ec_socket_lack(c, "too many open files");
+		lack(c, "too many open files");
 		return false;
 	}
 	ReleaseExternalFD();

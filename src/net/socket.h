@@ -123,7 +123,6 @@ typedef struct EcConnection
 
 extern void ec_socket_close(EcConnection *c);
 extern void ec_socket_fail(EcConnection *c, const char *fmt,...) pg_attribute_printf(2, 3);
-extern void ec_socket_lack(EcConnection *c, const char *fmt,...) pg_attribute_printf(2, 3);
 extern bool ec_socket_open(EcConnection *c, int server);
 extern bool ec_socket_establish(EcConnection *c);
 extern ssize_t ec_socket_send(EcConnection *c, const char *data, size_t len);

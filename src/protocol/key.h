@@ -26,7 +26,7 @@ extern bool ec_key_valid_prefix(const char *prefix);
 
 /*
  * Write <prefix><name>:<id> to dst, which holds EC_KEY_MAX bytes; the id's bytes outside
- * 0x21..0x7e, and '%', percent-encoded with upper-case hex. Returns the length (there is no
+ * 0x21..0x7e, and '%', percent-encoded with upper-case hex.  Returns the length (there is no
  * final NUL), or 0 when the key would be longer than EC_KEY_MAX: the document of such a row is
  * never cached.  The id is in UTF-8.
  */

@@ -3,10 +3,10 @@
  * reply.c
  *	  memcached's answers: from bytes to structures.
  *
- * Invariant: an answer is either wholly understood or EC_REPLY_MALFORMED. Nothing is skipped on
- * the way: every byte of a line is accounted for by the shape of its kind, every number is
+ * Invariant: an answer is either wholly understood or EC_REPLY_MALFORMED.  Nothing is skipped
+ * on the way: every byte of a line is accounted for by the shape of its kind, every number is
  * decimal in the one way memcached writes it and within its type, and whatever reaches the
- * caller in text is printable. What memcached may add in a later version (a flag, a field of
+ * caller in text is printable.  What memcached may add in a later version (a flag, a field of
  * metadump) is tolerated only where its shape says where it ends.
  *
  * Pure: see reply.h.
@@ -21,46 +21,47 @@
 #include "protocol/wire.h"
 
 /* What may follow the first word of an answer. */
-typedef enum EcTail
+typedef enum Tail
 {
-	EC_TAIL_NONE,				/* nothing */
-	EC_TAIL_ANY,				/* nothing, or a space and text */
-	EC_TAIL_TEXT				/* a space and text that does not start with one */
-} EcTail;
+	TAIL_NONE,					/* nothing */
+	TAIL_ANY,					/* nothing, or a space and text */
+	TAIL_TEXT					/* a space and text that does not start with one */
+} Tail;
 
-typedef struct EcWord
+typedef struct Word
 {
 	const char *word;
 	size_t		len;
 	EcReplyKind kind;
-	EcTail		tail;
-} EcWord;
+	Tail		tail;
+} Word;
 
-#define EC_WORD(word, kind, tail)	{word, sizeof(word) - 1, kind, tail}
+#define WORD(word, kind, tail)	{word, sizeof(word) - 1, kind, tail}
 
 /* The answers that are words, not the two letters of the meta commands. */
-static const EcWord ec_words[] = {
-	EC_WORD("STAT", EC_REPLY_STAT, EC_TAIL_TEXT),
-	EC_WORD("END", EC_REPLY_END, EC_TAIL_NONE),
-	EC_WORD("OK", EC_REPLY_OK, EC_TAIL_NONE),
-	EC_WORD("RESET", EC_REPLY_OK, EC_TAIL_NONE),
-	EC_WORD("STORED", EC_REPLY_STORED, EC_TAIL_NONE),
-	EC_WORD("VERSION", EC_REPLY_VERSION, EC_TAIL_TEXT),
-	EC_WORD("BUSY", EC_REPLY_BUSY, EC_TAIL_ANY),
-	EC_WORD("ERROR", EC_REPLY_ERROR, EC_TAIL_ANY),
-	EC_WORD("CLIENT_ERROR", EC_REPLY_CLIENT_ERROR, EC_TAIL_ANY),
-	EC_WORD("SERVER_ERROR", EC_REPLY_SERVER_ERROR, EC_TAIL_ANY),
+static const Word words[] = {
+	WORD("STAT", EC_REPLY_STAT, TAIL_TEXT),
+	WORD("END", EC_REPLY_END, TAIL_NONE),
+	WORD("OK", EC_REPLY_OK, TAIL_NONE),
+	WORD("RESET", EC_REPLY_OK, TAIL_NONE),
+	WORD("STORED", EC_REPLY_STORED, TAIL_NONE),
+	WORD("VERSION", EC_REPLY_VERSION, TAIL_TEXT),
+	WORD("BUSY", EC_REPLY_BUSY, TAIL_ANY),
+	WORD("ERROR", EC_REPLY_ERROR, TAIL_ANY),
+	WORD("CLIENT_ERROR", EC_REPLY_CLIENT_ERROR, TAIL_ANY),
+	WORD("SERVER_ERROR", EC_REPLY_SERVER_ERROR, TAIL_ANY),
 };
 
-static EcReplyKind ec_parse_line(const char *line, const char *nl, EcReply *reply);
-static EcReplyKind ec_parse_meta(const char *line, const char *end, EcReply *reply);
-static bool ec_parse_flags(const char *p, const char *end, EcReply *reply);
-static EcReplyKind ec_parse_word(const char *line, const char *end, EcReply *reply);
-static EcReplyKind ec_parse_dump(const char *line, const char *end, EcReply *reply);
-static bool ec_parse_number(const char **p, const char *end, uint64_t max, uint64_t *value);
+static EcReplyKind parse_line(const char *line, const char *nl, EcReply *reply);
+static EcReplyKind parse_meta(const char *line, const char *end, EcReply *reply);
+static bool parse_flags(const char *p, const char *end, EcReply *reply);
+static EcReplyKind parse_word(const char *line, const char *end, EcReply *reply);
+static EcReplyKind parse_dump(const char *line, const char *end, EcReply *reply);
+static bool parse_number(const char **p, const char *end, uint64_t max, uint64_t *value);
 
+/* Is it a decimal digit, in any locale? */
 static inline bool
-ec_is_digit(char c)
+is_digit(char c)
 {
 	return c >= '0' && c <= '9';
 }
@@ -84,7 +85,7 @@ ec_reply_parse(const char *buf, size_t len, EcReply *reply)
 		return;
 	}
 
-	reply->kind = ec_parse_line(buf, nl, reply);
+	reply->kind = parse_line(buf, nl, reply);
 	if (reply->kind == EC_REPLY_MALFORMED)
 	{
 		/* Leave nothing half understood behind. */
@@ -100,7 +101,7 @@ ec_reply_parse(const char *buf, size_t len, EcReply *reply)
  * reply are of use only if that is not EC_REPLY_MALFORMED.
  */
 static EcReplyKind
-ec_parse_line(const char *line, const char *nl, EcReply *reply)
+parse_line(const char *line, const char *nl, EcReply *reply)
 {
 	const char *end = nl;
 	bool		has_cr = nl > line && nl[-1] == '\r';
@@ -110,19 +111,19 @@ ec_parse_line(const char *line, const char *nl, EcReply *reply)
 
 	/* Of all answers, metadump's lines alone end in a bare \n. */
 	if (end - line > 4 && memcmp(line, "key=", 4) == 0)
-		return ec_parse_dump(line, end, reply);
+		return parse_dump(line, end, reply);
 	if (!has_cr)
 		return EC_REPLY_MALFORMED;
 
 	/* "OK" looks like a meta answer, and is none */
 	if (end - line >= 2 && (end - line == 2 || line[2] == ' ') && line[0] != 'O')
-		return ec_parse_meta(line, end, reply);
-	return ec_parse_word(line, end, reply);
+		return parse_meta(line, end, reply);
+	return parse_word(line, end, reply);
 }
 
 /* Parse the answer of a meta command: two letters, a size if they are VA, flags. */
 static EcReplyKind
-ec_parse_meta(const char *line, const char *end, EcReply *reply)
+parse_meta(const char *line, const char *end, EcReply *reply)
 {
 	const char *p = line + 2;
 	EcReplyKind kind = EC_REPLY_MALFORMED;
@@ -137,7 +138,7 @@ ec_parse_meta(const char *line, const char *end, EcReply *reply)
 				if (p == end)
 					return EC_REPLY_MALFORMED;
 				p++;			/* the space */
-				if (!ec_parse_number(&p, end, EC_VALUE_MAX, &size))
+				if (!parse_number(&p, end, EC_VALUE_MAX, &size))
 					return EC_REPLY_MALFORMED;
 				reply->value_len = (size_t) size;
 				kind = EC_REPLY_VA;
@@ -168,20 +169,21 @@ ec_parse_meta(const char *line, const char *end, EcReply *reply)
 			break;
 	}
 
-	if (kind == EC_REPLY_MALFORMED || !ec_parse_flags(p, end, reply))
+	if (kind == EC_REPLY_MALFORMED || !parse_flags(p, end, reply))
 		return EC_REPLY_MALFORMED;
 	return kind;
 }
 
 /*
  * Parse what follows a meta answer's code: flags, each a space, a letter and what belongs to
- * it.  A flag that we never ask for is skipped if it has this shape; one that we do ask for
- * must be a number of its type and come once.
+ * it.  One whose type is known is a number of that type and comes once; any other is skipped
+ * if it has this shape.
  */
 static bool
-ec_parse_flags(const char *p, const char *end, EcReply *reply)
+parse_flags(const char *p, const char *end, EcReply *reply)
 {
 	uint64_t	value;
+	bool		has_ttl = false;
 
 	while (p < end)
 	{
@@ -194,37 +196,33 @@ ec_parse_flags(const char *p, const char *end, EcReply *reply)
 		switch (flag)
 		{
 			case 'c':
-				if (reply->has_cas || !ec_parse_number(&p, end, UINT64_MAX, &reply->cas))
+				if (reply->has_cas || !parse_number(&p, end, UINT64_MAX, &reply->cas))
 					return false;
 				reply->has_cas = true;
 				break;
 			case 'O':
-				if (reply->has_opaque || !ec_parse_number(&p, end, UINT32_MAX, &value))
+				if (reply->has_opaque || !parse_number(&p, end, UINT32_MAX, &value))
 					return false;
 				reply->opaque = (uint32_t) value;
 				reply->has_opaque = true;
 				break;
 			case 't':
-				if (reply->has_ttl)
+				/* seconds left, -1 for no expiry: of no use to us */
+				if (has_ttl)
 					return false;
 				if (end - p >= 2 && p[0] == '-' && p[1] == '1')
-				{
-					reply->ttl = -1;
 					p += 2;
-				}
-				else if (ec_parse_number(&p, end, UINT32_MAX, &value))
-					reply->ttl = (int64_t) value;
-				else
+				else if (!parse_number(&p, end, UINT32_MAX, &value))
 					return false;
-				reply->has_ttl = true;
+				has_ttl = true;
 				break;
 			case 's':
-				if (reply->has_size || !ec_parse_number(&p, end, UINT64_MAX, &reply->size))
+				if (reply->has_size || !parse_number(&p, end, UINT64_MAX, &reply->size))
 					return false;
 				reply->has_size = true;
 				break;
 			case 'f':
-				if (reply->has_flags || !ec_parse_number(&p, end, UINT32_MAX, &value))
+				if (reply->has_flags || !parse_number(&p, end, UINT32_MAX, &value))
 					return false;
 				reply->client_flags = (uint32_t) value;
 				reply->has_flags = true;
@@ -243,25 +241,25 @@ ec_parse_flags(const char *p, const char *end, EcReply *reply)
 
 /* Parse an answer that is a word, alone or with text, into the kind it stands for. */
 static EcReplyKind
-ec_parse_word(const char *line, const char *end, EcReply *reply)
+parse_word(const char *line, const char *end, EcReply *reply)
 {
 	size_t		len = (size_t) (end - line);
 	size_t		i;
 
-	for (i = 0; i < sizeof(ec_words) / sizeof(ec_words[0]); i++)
+	for (i = 0; i < sizeof(words) / sizeof(words[0]); i++)
 	{
-		const EcWord *w = &ec_words[i];
+		const Word *w = &words[i];
 		const char *p = line + w->len;
 
 		if (len < w->len || memcmp(line, w->word, w->len) != 0)
 			continue;
 
-		if (w->tail == EC_TAIL_NONE)
+		if (w->tail == TAIL_NONE)
 			return p == end ? w->kind : EC_REPLY_MALFORMED;
 
 		if (p < end && *p++ != ' ')
 			return EC_REPLY_MALFORMED;
-		if (w->tail == EC_TAIL_TEXT && (p == end || *p == ' '))
+		if (w->tail == TAIL_TEXT && (p == end || *p == ' '))
 			return EC_REPLY_MALFORMED;
 
 		reply->text = p;
@@ -286,7 +284,7 @@ ec_parse_word(const char *line, const char *end, EcReply *reply)
  * 1.6.39.
  */
 static EcReplyKind
-ec_parse_dump(const char *line, const char *end, EcReply *reply)
+parse_dump(const char *line, const char *end, EcReply *reply)
 {
 	const char *key = line + 4;
 	const char *p = key;
@@ -304,7 +302,7 @@ ec_parse_dump(const char *line, const char *end, EcReply *reply)
 	p += 5;
 	if (p < end && *p == '-')
 		p++;
-	if (!ec_parse_number(&p, end, INT64_MAX, &expiry))
+	if (!parse_number(&p, end, INT64_MAX, &expiry))
 		return EC_REPLY_MALFORMED;
 	if (p < end && *p != ' ')
 		return EC_REPLY_MALFORMED;
@@ -323,17 +321,17 @@ ec_parse_dump(const char *line, const char *end, EcReply *reply)
  * way, and echoes our opaque as we wrote it.
  */
 static bool
-ec_parse_number(const char **p, const char *end, uint64_t max, uint64_t *value)
+parse_number(const char **p, const char *end, uint64_t max, uint64_t *value)
 {
 	const char *s = *p;
 	uint64_t	v = 0;
 
-	if (s == end || !ec_is_digit(*s))
+	if (s == end || !is_digit(*s))
 		return false;
-	if (*s == '0' && end - s > 1 && ec_is_digit(s[1]))
+	if (*s == '0' && end - s > 1 && is_digit(s[1]))
 		return false;
 
-	for (; s < end && ec_is_digit(*s); s++)
+	for (; s < end && is_digit(*s); s++)
 	{
 		uint64_t	digit = (uint64_t) (*s - '0');
 

@@ -36,7 +36,7 @@ typedef enum EcReplyKind
 	EC_REPLY_OK,				/* OK, RESET */
 	EC_REPLY_STORED,			/* STORED: to ec_wire_auth(), welcome */
 	EC_REPLY_STAT,				/* STAT name value: both in text */
-	EC_REPLY_VERSION,			/* VERSION x: x in text */
+	EC_REPLY_VERSION,			/* VERSION x: x in text; we never ask for it */
 	EC_REPLY_BUSY,				/* BUSY ...: the crawler is at work for somebody else */
 	EC_REPLY_DUMP,				/* key=... of metadump; text is the encoded key */
 	EC_REPLY_ERROR,				/* ERROR [text]: the command is not known, or refused */
@@ -50,12 +50,10 @@ typedef struct EcReply
 	size_t		line_len;		/* bytes of the line, its line end included */
 	bool		has_cas;
 	bool		has_opaque;
-	bool		has_ttl;
 	bool		has_size;
 	bool		has_flags;
 	uint64_t	cas;			/* c: the item's CAS token */
 	uint32_t	opaque;			/* O: decimal, as the request sent it */
-	int64_t		ttl;			/* t: seconds left, -1 for no expiry */
 	uint64_t	size;			/* s: the value's length */
 	uint32_t	client_flags;	/* f */
 	size_t		value_len;		/* of EC_REPLY_VA, at most EC_VALUE_MAX */
@@ -64,11 +62,11 @@ typedef struct EcReply
 } EcReply;
 
 /*
- * Parse one answer line at the head of buf[0..len).  Never reads past len. With
+ * Parse one answer line at the head of buf[0..len).  Never reads past len.  With
  * EC_REPLY_INCOMPLETE nothing is consumed; a line of EC_LINE_MAX bytes without an end is
  * EC_REPLY_MALFORMED.  Lines end in \r\n, those of metadump in a bare \n.  Text is printable
- * ASCII, so that it can go into a message as it is; STAT's may hold bytes over 0x7f too, but no
- * control characters.
+ * ASCII, so that it can go into a message as it is; STAT's may hold bytes over 0x7f too, but
+ * no control characters.
  */
 extern void ec_reply_parse(const char *buf, size_t len, EcReply *reply);
 

@@ -16,16 +16,16 @@
 
 #include "protocol/wire.h"
 
-#define ec_put_literal(p, s)	ec_put(p, s, sizeof(s) - 1)
+#define put_literal(p, s)	put(p, s, sizeof(s) - 1)
 
-static char *ec_put_number(char *p, uint64_t value);
-static char *ec_put_command(char *p, const char *command, const char *key, size_t keylen);
-static char *ec_put_ttl(char *p, int64_t ttl);
-static size_t ec_put_opaque(char *dst, char *p, uint32_t opaque);
+static char *put_number(char *p, uint64_t value);
+static char *put_command(char *p, const char *command, const char *key, size_t keylen);
+static char *put_ttl(char *p, int64_t ttl);
+static size_t put_opaque(char *dst, char *p, uint32_t opaque);
 
 /* Append len bytes; returns the new end. */
 static inline char *
-ec_put(char *p, const char *src, size_t len)
+put(char *p, const char *src, size_t len)
 {
 	memcpy(p, src, len);
 	return p + len;
@@ -33,7 +33,7 @@ ec_put(char *p, const char *src, size_t len)
 
 /* Append a number in decimal; returns the new end. */
 static char *
-ec_put_number(char *p, uint64_t value)
+put_number(char *p, uint64_t value)
 {
 	char		digits[20];		/* as many as UINT64_MAX has */
 	char	   *first = digits + sizeof(digits);
@@ -43,7 +43,7 @@ ec_put_number(char *p, uint64_t value)
 		*--first = (char) ('0' + value % 10);
 		value /= 10;
 	} while (value > 0);
-	return ec_put(p, first, (size_t) (digits + sizeof(digits) - first));
+	return put(p, first, (size_t) (digits + sizeof(digits) - first));
 }
 
 /*
@@ -51,13 +51,13 @@ ec_put_number(char *p, uint64_t value)
  * NULL if the length is not a key's, since the request would not fit.
  */
 static char *
-ec_put_command(char *p, const char *command, const char *key, size_t keylen)
+put_command(char *p, const char *command, const char *key, size_t keylen)
 {
 	if (keylen == 0 || keylen > EC_KEY_MAX)
 		return NULL;
-	p = ec_put(p, command, 2);
+	p = put(p, command, 2);
 	*p++ = ' ';
-	return ec_put(p, key, keylen);
+	return put(p, key, keylen);
 }
 
 /*
@@ -66,21 +66,21 @@ ec_put_command(char *p, const char *command, const char *key, size_t keylen)
  * instead.
  */
 static char *
-ec_put_ttl(char *p, int64_t ttl)
+put_ttl(char *p, int64_t ttl)
 {
-	p = ec_put_literal(p, " T");
+	p = put_literal(p, " T");
 	if (ttl < 0)
-		return ec_put_literal(p, "-1");
-	return ec_put_number(p, ttl < INT32_MAX ? (uint64_t) ttl : INT32_MAX);
+		return put_literal(p, "-1");
+	return put_number(p, ttl < INT32_MAX ? (uint64_t) ttl : INT32_MAX);
 }
 
 /* Append the O flag and the line end, the last of every request; returns the line's length. */
 static size_t
-ec_put_opaque(char *dst, char *p, uint32_t opaque)
+put_opaque(char *dst, char *p, uint32_t opaque)
 {
-	p = ec_put_literal(p, " O");
-	p = ec_put_number(p, opaque);
-	p = ec_put_literal(p, "\r\n");
+	p = put_literal(p, " O");
+	p = put_number(p, opaque);
+	p = put_literal(p, "\r\n");
 	return (size_t) (p - dst);
 }
 
@@ -88,49 +88,49 @@ ec_put_opaque(char *dst, char *p, uint32_t opaque)
 size_t
 ec_wire_get(char *dst, const char *key, size_t keylen, int64_t touch_ttl, uint32_t opaque)
 {
-	char	   *p = ec_put_command(dst, "mg", key, keylen);
+	char	   *p = put_command(dst, "mg", key, keylen);
 
 	if (p == NULL)
 		return 0;
-	p = ec_put_literal(p, " v c");
+	p = put_literal(p, " v c");
 	if (touch_ttl >= 0)
-		p = ec_put_ttl(p, touch_ttl);
-	return ec_put_opaque(dst, p, opaque);
+		p = put_ttl(p, touch_ttl);
+	return put_opaque(dst, p, opaque);
 }
 
 /* mg that renews the TTL and returns the size alone; see wire.h. */
 size_t
 ec_wire_touch(char *dst, const char *key, size_t keylen, int64_t ttl, uint32_t opaque)
 {
-	char	   *p = ec_put_command(dst, "mg", key, keylen);
+	char	   *p = put_command(dst, "mg", key, keylen);
 
 	if (p == NULL)
 		return 0;
-	p = ec_put_literal(p, " s");
-	p = ec_put_ttl(p, ttl);
-	return ec_put_opaque(dst, p, opaque);
+	p = put_literal(p, " s");
+	p = put_ttl(p, ttl);
+	return put_opaque(dst, p, opaque);
 }
 
 /* mg for the size alone; see wire.h. */
 size_t
 ec_wire_look(char *dst, const char *key, size_t keylen, uint32_t opaque)
 {
-	char	   *p = ec_put_command(dst, "mg", key, keylen);
+	char	   *p = put_command(dst, "mg", key, keylen);
 
 	if (p == NULL)
 		return 0;
-	return ec_put_opaque(dst, ec_put_literal(p, " s"), opaque);
+	return put_opaque(dst, put_literal(p, " s"), opaque);
 }
 
 /* mg for all that there is to know of an item; see wire.h. */
 size_t
 ec_wire_inspect(char *dst, const char *key, size_t keylen, uint32_t opaque)
 {
-	char	   *p = ec_put_command(dst, "mg", key, keylen);
+	char	   *p = put_command(dst, "mg", key, keylen);
 
 	if (p == NULL)
 		return 0;
-	return ec_put_opaque(dst, ec_put_literal(p, " v c f"), opaque);
+	return put_opaque(dst, put_literal(p, " v c f"), opaque);
 }
 
 /* The first line of ms; see wire.h. */
@@ -138,30 +138,30 @@ size_t
 ec_wire_set(char *dst, const char *key, size_t keylen, size_t value_len,
 			char mode, uint64_t cas, int64_t ttl, bool quiet, uint32_t opaque)
 {
-	char	   *p = ec_put_command(dst, "ms", key, keylen);
+	char	   *p = put_command(dst, "ms", key, keylen);
 
 	if (p == NULL)
 		return 0;
 	*p++ = ' ';
-	p = ec_put_number(p, value_len);
+	p = put_number(p, value_len);
 	if (cas == 0)
-		p = ec_put_literal(p, " c");
+		p = put_literal(p, " c");
 	else
 	{
-		p = ec_put_literal(p, " C");
-		p = ec_put_number(p, cas);
+		p = put_literal(p, " C");
+		p = put_number(p, cas);
 	}
 	if (mode != 0)
 	{
-		p = ec_put_literal(p, " M");
+		p = put_literal(p, " M");
 		*p++ = mode;
 	}
 	/* Without T an item does not expire, which is what T0 says as well. */
 	if (ttl != 0)
-		p = ec_put_ttl(p, ttl);
+		p = put_ttl(p, ttl);
 	if (quiet)
-		p = ec_put_literal(p, " q");
-	return ec_put_opaque(dst, p, opaque);
+		p = put_literal(p, " q");
+	return put_opaque(dst, p, opaque);
 }
 
 /* md; see wire.h. */
@@ -169,18 +169,18 @@ size_t
 ec_wire_delete(char *dst, const char *key, size_t keylen,
 			   uint64_t cas, bool quiet, uint32_t opaque)
 {
-	char	   *p = ec_put_command(dst, "md", key, keylen);
+	char	   *p = put_command(dst, "md", key, keylen);
 
 	if (p == NULL)
 		return 0;
 	if (cas != 0)
 	{
-		p = ec_put_literal(p, " C");
-		p = ec_put_number(p, cas);
+		p = put_literal(p, " C");
+		p = put_number(p, cas);
 	}
 	if (quiet)
-		p = ec_put_literal(p, " q");
-	return ec_put_opaque(dst, p, opaque);
+		p = put_literal(p, " q");
+	return put_opaque(dst, p, opaque);
 }
 
 /* ma; see wire.h. */
@@ -188,43 +188,43 @@ size_t
 ec_wire_arithmetic(char *dst, const char *key, size_t keylen, bool subtract, uint64_t delta,
 				   uint32_t opaque)
 {
-	char	   *p = ec_put_command(dst, "ma", key, keylen);
+	char	   *p = put_command(dst, "ma", key, keylen);
 
 	if (p == NULL)
 		return 0;
-	p = ec_put(p, subtract ? " MD" : " MI", 3);
-	p = ec_put_literal(p, " D");
-	p = ec_put_number(p, delta);
-	p = ec_put_literal(p, " v c");
-	return ec_put_opaque(dst, p, opaque);
+	p = put(p, subtract ? " MD" : " MI", 3);
+	p = put_literal(p, " D");
+	p = put_number(p, delta);
+	p = put_literal(p, " v c");
+	return put_opaque(dst, p, opaque);
 }
 
 /* mn: answered when everything before it on the connection has been. */
 size_t
 ec_wire_barrier(char *dst)
 {
-	return (size_t) (ec_put_literal(dst, "mn\r\n") - dst);
+	return (size_t) (put_literal(dst, "mn\r\n") - dst);
 }
 
 /* lru_crawler metadump: of the hash table, since a walk of the LRUs can miss keys. */
 size_t
 ec_wire_metadump(char *dst)
 {
-	return (size_t) (ec_put_literal(dst, "lru_crawler metadump hash\r\n") - dst);
+	return (size_t) (put_literal(dst, "lru_crawler metadump hash\r\n") - dst);
 }
 
 /* flush_all: every item that is there now is gone, at once. */
 size_t
 ec_wire_flush(char *dst)
 {
-	return (size_t) (ec_put_literal(dst, "flush_all\r\n") - dst);
+	return (size_t) (put_literal(dst, "flush_all\r\n") - dst);
 }
 
 /* stats, of a group or (NULL) in general; see wire.h. */
 size_t
 ec_wire_stats(char *dst, const char *group)
 {
-	char	   *p = ec_put_literal(dst, "stats");
+	char	   *p = put_literal(dst, "stats");
 
 	if (group != NULL)
 	{
@@ -239,9 +239,9 @@ ec_wire_stats(char *dst, const char *group)
 				return 0;
 		}
 		*p++ = ' ';
-		p = ec_put(p, group, len);
+		p = put(p, group, len);
 	}
-	p = ec_put_literal(p, "\r\n");
+	p = put_literal(p, "\r\n");
 	return (size_t) (p - dst);
 }
 
@@ -281,13 +281,13 @@ ec_wire_auth(char *dst, const char *user, const char *password)
 	if (userlen == 0 || passwordlen == 0 || !ec_wire_valid_user(user) ||
 		!ec_wire_valid_password(password))
 		return 0;
-	p = ec_put_literal(p, "set echocache 0 -1 ");
-	p = ec_put_number(p, userlen + 1 + passwordlen);
-	p = ec_put_literal(p, "\r\n");
-	p = ec_put(p, user, userlen);
+	p = put_literal(p, "set echocache 0 -1 ");
+	p = put_number(p, userlen + 1 + passwordlen);
+	p = put_literal(p, "\r\n");
+	p = put(p, user, userlen);
 	*p++ = ' ';
-	p = ec_put(p, password, passwordlen);
-	p = ec_put_literal(p, "\r\n");
+	p = put(p, password, passwordlen);
+	p = put_literal(p, "\r\n");
 	return (size_t) (p - dst);
 }
 

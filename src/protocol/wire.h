@@ -71,7 +71,7 @@ extern size_t ec_wire_look(char *dst, const char *key, size_t keylen, uint32_t o
 extern size_t ec_wire_inspect(char *dst, const char *key, size_t keylen, uint32_t opaque);
 
 /*
- * ms: the first line; the caller sends the value_len bytes and \r\n after it. cas 0:
+ * ms: the first line; the caller sends the value_len bytes and \r\n after it.  cas 0:
  * unconditional, and the new token is asked for (c).  Otherwise the store succeeds only if the
  * item still carries that token.  mode 0 sets, 'E' adds (meta mode ME), 'R' replaces, 'A'
  * appends, 'P' prepends.  quiet: HD is not answered, whatever goes wrong is.

@@ -51,7 +51,7 @@ static const char *const act_settings[][2] = {
  * PostgreSQL hands the bits that it does not know on, to functions within functions and to
  * parallel workers, and restores all of them after an error.
  */
-#define EC_SECURITY_ACTING	0x4000
+#define SECURITY_ACTING	0x4000
 
 static object_access_hook_type prev_object_access_hook = NULL;
 
@@ -110,7 +110,7 @@ object_access(ObjectAccessType access, Oid classId, Oid objectId, int subId, voi
 	if (access != OAT_FUNCTION_EXECUTE || !belongs_to_session(objectId))
 		return;
 	GetUserIdAndSecContext(&user, &sec_context);
-	if (sec_context & EC_SECURITY_ACTING)
+	if (sec_context & SECURITY_ACTING)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("function %s cannot be called where documents are made",
@@ -216,9 +216,9 @@ ec_act_end_output(int nestlevel)
 }
 
 /*
- * From here to ec_act_end(), or to an error, code of the table's owner may run: a filter, the
- * function that makes the document, what checks the values of a domain or casts a type.
- * Neither the caller (a superuser, perhaps) nor the owner may come to harm by the other:
+ * From here to ec_act_end(), or to an error, code of the table's owner may run: a filter, a
+ * builder, what checks the values of a domain or casts a type.  Neither the caller (a
+ * superuser, perhaps) nor the owner may come to harm by the other:
  *
  * - The code runs as the owner, in a security-restricted operation, as CREATE INDEX would run
  *   it.  Nothing of it outlives the call: no setting, no trigger that is still to fire, no
@@ -239,7 +239,7 @@ ec_act_begin(EcAttachment *att, bool as_owner, EcActing *before)
 	GetUserIdAndSecContext(&before->user, &before->sec_context);
 	SetUserIdAndSecContext(as_owner ? att->relowner : before->user,
 						   before->sec_context | SECURITY_LOCAL_USERID_CHANGE |
-						   SECURITY_RESTRICTED_OPERATION | EC_SECURITY_ACTING |
+						   SECURITY_RESTRICTED_OPERATION | SECURITY_ACTING |
 						   (as_owner ? SECURITY_NOFORCE_RLS : 0));
 	before->nestlevel = NewGUCNestLevel();
 	before->read_only = XactReadOnly;
@@ -261,7 +261,10 @@ ec_act_begin(EcAttachment *att, bool as_owner, EcActing *before)
 	XactReadOnly = true;
 }
 
-/* The end of that: the caller is itself again, and whatever the code has set is undone. */
+/*
+ * End what ec_act_begin() began: the caller is itself again, and whatever the code has set is
+ * undone.
+ */
 void
 ec_act_end(const EcActing *before)
 {

@@ -33,8 +33,8 @@
 #include "read/render.h"
 #include "read/usercode.h"
 
-/* How long a function waits for a lock while we hold locks of the fence; build.c says why. */
-#define EC_BUILD_LOCK_TIMEOUT	20	/* ms */
+/* How long a builder waits for a lock while we hold locks of the fence; build.c says why. */
+#define LOCK_TIMEOUT_MS	20
 
 static SPIPlanPtr make_plan(EcAttachment *att, bool many);
 static int	compare_rows(const void *a, const void *b);
@@ -261,20 +261,19 @@ ec_fetch(EcAttachment *att, EcRow *rows, int n, Snapshot snapshot, bool as_owner
 
 /*
  * ec_fetch(), with a new snapshot and as the owner, for a caller that holds locks of the
- * fence.  It runs in a subtransaction, and waits for no lock longer than
- * EC_BUILD_LOCK_TIMEOUT.  With demote an error of the function's own becomes a WARNING: a
- * commit does not fail for a document's sake.  Throws interrupts and, without demote, what the
- * function throws.
+ * fence.  It runs in a subtransaction, and waits for no lock longer than LOCK_TIMEOUT_MS.
+ * With demote an error of the builder's own becomes a WARNING: a commit does not fail for a
+ * document's sake.  Throws interrupts and, without demote, what the builder throws.
  */
 EcFetched
 ec_fetch_guarded(EcAttachment *att, EcRow *rows, int n, bool demote)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ErrorData  *volatile error = NULL;
-	Fetch		fetch = {att, rows, n, NULL, true, EC_BUILD_LOCK_TIMEOUT};
+	Fetch		fetch = {att, rows, n, NULL, true, LOCK_TIMEOUT_MS};
 
 	if (LockTimeout > 0)
-		fetch.lock_timeout = Min(LockTimeout, EC_BUILD_LOCK_TIMEOUT);
+		fetch.lock_timeout = Min(LockTimeout, LOCK_TIMEOUT_MS);
 	PG_TRY();
 	{
 		ec_act_contained(fetch_now, &fetch);

@@ -53,7 +53,7 @@
 #include "waitpoint.h"
 
 /* Documents that one call fills: each takes a lock, of which there are not many. */
-#define EC_FILL_MAX		500
+#define FILL_MAX		500
 
 typedef enum FillLock
 {
@@ -133,6 +133,7 @@ lock_item(EcAttachment *att, EcItem *item)
 	return result;
 }
 
+/* Release the two locks that lock_item() has taken. */
 static void
 unlock_item(EcAttachment *att, EcItem *item)
 {
@@ -219,7 +220,7 @@ ec_fill_lock(EcAttachment *att, EcItem *items, int n, const EcOwner *owner,
 		if (item->state != EC_ITEM_ASK)
 			continue;
 		ec_slot_count(att->slot, EC_MISSES, 1);
-		if (may && fills < EC_FILL_MAX)
+		if (may && fills < FILL_MAX)
 			lock_or_await(att, item, n == 1, owner, patience);
 		else
 		{
@@ -279,8 +280,8 @@ set_markers(Fill *fill)
  * active one.
  *
  * The owner's code runs under the locks of the fills, so it waits for no lock for long.  If it
- * would have to, somebody has locked what it reads, and may be waiting for us: then
- * the fills are given up, and the rows are read again without our locks.
+ * would have to, somebody has locked what the code reads, and may be waiting for us: then the
+ * fills are given up, and the rows are read again without our locks.
  */
 static void
 fetch_rows(Fill *fill, bool as_owner)
@@ -307,10 +308,10 @@ fetch_rows(Fill *fill, bool as_owner)
 }
 
 /*
- * Read the rows, and be in the topology again if the fills are to go on.  It is left meanwhile:
- * the owner's code may take its time, and everybody waits for who is in an older generation.
- * In another generation the fills are given up; in the same one it is as if it had
- * not been left.
+ * Read the rows, and be in the topology again if the fills are to go on.  It is left
+ * meanwhile: the owner's code may take its time, and everybody waits for whoever is in an
+ * older generation.  In another generation the fills are given up; in the same one it is as if
+ * it had not been left.
  */
 static void
 read_outside(Fill *fill, bool as_owner)
@@ -359,8 +360,8 @@ take_row(EcAttachment *att, EcItem *item, const EcRow *row, const char *owner)
 }
 
 /*
- * The request that replaces a fill's marker, whose token is known: by the document, or by nothing.
- * A document is stored while the keys are ours only.
+ * The request that replaces a fill's marker, whose token is known: by the document, or by
+ * nothing.  A document is stored while the keys are ours only.
  */
 static void
 prepare_store(EcAttachment *att, EcItem *item, const EcRow *row, EcRequest *req)
@@ -415,8 +416,8 @@ store_fills(Fill *fill)
  * locks.  With as_owner the table's owner reads.  If there are items in state FILL the
  * topology is entered.  Returns how many documents were stored.
  *
- * Throws what a query, the document's function, an exchange and take_row() throw.  The locks
- * then go with the (sub)transaction, and the markers are left for the next fill.
+ * Throws what a query, the builder, an exchange and take_row() throw.  The locks then go with
+ * the (sub)transaction, and the markers are left for the next fill.
  */
 int
 ec_fill_read(EcAttachment *att, EcItem *items, int n, const char *owner, bool as_owner,

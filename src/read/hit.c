@@ -55,9 +55,10 @@ static bool is_of_key(EcAttachment *att, const EcItem *item, const char *value, 
 static Taken take_hit(EcAttachment *att, EcItem *item, EcRequest *req, const EcOwner *owner);
 
 /*
- * An exchange of this read, of as many requests as there are, in the time that the read has
- * left; at least a millisecond.  A long list goes in pieces, each with that time of its own.  The
- * topology is entered.
+ * Make an exchange for this read, of any number of requests, in the time that the read has
+ * left; at least a millisecond.  A long list goes in pieces: the first one has that time, each
+ * other one echocache.timeout, and the longest counts as spent.  Returns whether every request
+ * was answered.  The topology is entered.  Throws what ec_exchange_pieces() throws.
  */
 bool
 ec_hit_exchange(EcPatience *patience, EcRequest *reqs, int n)
@@ -82,9 +83,9 @@ ec_hit_time_is_left(const EcPatience *patience)
 
 /*
  * On a standby: has the outbox, as far as it has been replayed, a row for this server?  Then
- * the primary could not reach the server, and a session that has seen a change may find the old
- * document there. The rows of a change are replayed together with it.  noted remembers the
- * answers of one call.
+ * the primary could not reach the server, and a session that has seen a change may find the
+ * old document there.  The rows of a change are replayed together with it.  noted remembers
+ * the answers of one call.
  */
 static bool
 has_noted_keys(int server, char *noted)
@@ -244,8 +245,8 @@ first_failure(const EcRequest *reqs, int n)
 /*
  * Ask the cache for every item in state ASK.  Hits become DONE, and what a failed exchange
  * leaves open becomes TABLE.  What is there but is no document of the item is invalidated, by
- * its token. The topology is entered.  Throws what an exchange throws, and with fallback = off
- * 08006 if it fails.
+ * its token.  The topology is entered.  Throws what an exchange throws, and with fallback =
+ * off 08006 if it fails.
  */
 void
 ec_hit_ask(EcAttachment *att, EcItem *items, int n, const EcOwner *owner,

@@ -17,8 +17,10 @@
 
 /*
  * How long one read has waited for the cache.  All exchanges of a read together wait no
- * longer than echocache.timeout; a server that answers each of them just in time must not
- * make that a multiple.  A read owns its own, so a nested read does not change it.
+ * longer than echocache.timeout; a server that answers each of them just in time must not make
+ * that a multiple.  A read that waits for another's fill begins anew with each look: from the
+ * beginning of that wait it is at most echocache.fill_wait and one timeout.  (For a long list
+ * see ec_hit_exchange().)  A read owns its own, so a nested read does not change it.
  */
 typedef struct EcPatience
 {

@@ -221,11 +221,11 @@ render_now(void *arg)
 
 /*
  * Render rows that this transaction has written, from where it has written them, as the newest
- * snapshot and the transaction's own changes show them.  No lock is taken: the
- * caller has locked the attached table, and its DML the one that it wrote to.  A row that is
- * not found has no matches, which may mean that it is deleted, or that it would take a query.
- * If code of a user's runs, it leaves nothing behind.  Throws what the filter and the types'
- * output functions throw.
+ * snapshot and the transaction's own changes show them.  No lock is taken: the caller has
+ * locked the attached table, and its DML the one that it wrote to.  A row that is not found
+ * has no matches, which may mean that it is deleted, or that it would take a query.  If code
+ * of a user's runs, it leaves nothing behind.  Throws what the filter and the types' output
+ * functions throw.
  */
 void
 ec_render_written(EcAttachment *att, EcRow *rows, int n)

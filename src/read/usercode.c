@@ -46,9 +46,9 @@ contains_code(Node *node, void *arg)
 }
 
 /*
- * May code of a user's run where a document is made: a document function, a function in the
- * filter, a cast to json?  Locks the table, as making the document does, at the attachment's
- * first use.  Throws what the filter throws.
+ * May code of a user's run where a document is made: a builder, a function in the filter, a
+ * cast to json?  Locks the table, as making the document does, at the attachment's first use.
+ * Throws what the filter throws.
  */
 bool
 ec_usercode_runs(EcAttachment *att)

@@ -55,7 +55,10 @@ ec_exchange_init(void)
 	ec_placement_on_change(close_all);
 }
 
-/* Connections are of one generation: another one is about to take its place. */
+/*
+ * Close every connection: another generation is about to take the place of the one whose
+ * servers they are to.
+ */
 static void
 close_all(void)
 {
@@ -113,18 +116,6 @@ bool
 ec_exchange(EcRequest *reqs, int nreqs, EcDeadline deadline, int flags)
 {
 	return ec_round_run(conns, reqs, nreqs, deadline, 0, flags, NULL, NULL);
-}
-
-/*
- * As ec_exchange(), but between sending and waiting something else is done, which does not
- * need the servers' answers: meanwhile(arg), unless it is NULL.  The deadline starts anew
- * after it.  What meanwhile calls finds the cache disabled.  Throws what meanwhile throws.
- */
-bool
-ec_exchange_meanwhile(EcRequest *reqs, int nreqs, EcDeadline deadline, int flags,
-					  void (*meanwhile) (void *arg), void *arg)
-{
-	return ec_round_run(conns, reqs, nreqs, deadline, 0, flags, meanwhile, arg);
 }
 
 /*
@@ -239,9 +230,10 @@ down_for_want(EcRequest *reqs, int nreqs)
 }
 
 /*
- * As ec_exchange_meanwhile(), for requests to set markers by which the caller invalidates
- * documents: keys whose requests are not EC_FAILED afterwards carry a marker, or are gone.
- * Returns whether all do.  Throws out of memory, too.
+ * As ec_exchange(), for requests to set markers by which the caller invalidates documents:
+ * keys whose requests are not EC_FAILED afterwards carry a marker, or are gone.  Returns
+ * whether all do.  meanwhile(arg), unless it is NULL, runs between sending and waiting, as
+ * ec_round_run() says.  Throws what meanwhile throws, and out of memory, too.
  */
 bool
 ec_exchange_marks(EcRequest *reqs, int nreqs, EcDeadline deadline,

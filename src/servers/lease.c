@@ -4,18 +4,18 @@
  *	  Whose the keys of a prefix are: the lease on each server.
  *
  * Two clusters may be told to use the same keys of one memcached.  Only one of them may serve
- * them.  Who it is, is said by one more key of that memcached's, <prefix>_echocache.  Its item is
- * a lease, or a claim of somebody who would like to have the lease (protocol/leaseline.c).
+ * them.  Who it is, is said by one more key of that memcached's, <prefix>_echocache.  Its item
+ * is a lease, or a claim of somebody who would like to have the lease (protocol/leaseline.c).
  *
- * What is there may vanish at any time, so that it is gone says nothing.  What counts is time.  An
- * owner trusts its lease for echocache.lease, less a tenth, from before the request that renewed
- * it.  A candidate waits until it has seen one item unchanged for echocache.lease, from after the
- * answer that showed the item, and then changes the item by its token.  A renewal gives the item
- * another token; so the owner's last renewal was before the candidate's first look, and is over.
+ * What is there may vanish at any time, so its absence says nothing.  What counts is time.  An
+ * owner trusts its lease for echocache.lease, less a tenth, from before the request that
+ * renewed it.  A candidate waits until it has seen one item unchanged for echocache.lease,
+ * from after the answer that showed it, and then changes it by its token.  A renewal changes
+ * the token; so the owner's last renewal was before the candidate's first look, and is over.
  *
- * Only the database's worker calls what is here.  It publishes its lease in lease_until of shared
- * memory, for backends to look at (ec_state_is_owned() and ec_state_is_still()).  src/README.md has
- * the argument, test/model/lease.pml the model.
+ * Only the database's worker calls what is here.  It publishes its lease in lease_until of
+ * shared memory, for backends to look at (ec_state_is_owned() and ec_state_is_still()).
+ * src/README.md has the argument, test/model/lease.pml the model.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -68,7 +68,7 @@ typedef struct Lease
 	char		value[EC_LEASE_LINE_MAX];
 	int64		since;			/* after the answer that showed it first */
 	int64		wait_us;
-	/* otherwise */
+	/* with or without such a wait */
 	int64		looked_at;		/* before the last request */
 	char		told[EC_ERROR_MAX]; /* why the keys are not ours, as it was logged last */
 } Lease;
@@ -161,7 +161,7 @@ patience(EcDatabase *db, int server)
 		: Max(ec_guc_timeout, ec_guc_lease / 20);
 }
 
-/* What is there?  The value is in the current memory context. */
+/* Ask the server for the lease's key.  The item's value is in the current memory context. */
 static void
 look(EcDatabase *db, int server, Lease *lease, Item *item)
 {
@@ -213,8 +213,8 @@ make_line(EcDatabase *db, int server, EcLeaseKind kind, char *value, size_t *len
 }
 
 /*
- * Put ours there: over the item that was seen, by its token, or, if there was none, if there
- * still is none.  EC_DONE: the item is the new one.  EC_MISMATCH: there is another item by now.
+ * Store our line over the item that was seen, by its token, or, if there was none, if there is
+ * none still.  EC_DONE: the item is the new one.  EC_MISMATCH: there is another item by now.
  *
  * That goes over the connection of the look, and is never asked anew on another one: a memcached
  * that has begun anew numbers its tokens from 1 again.
@@ -543,9 +543,9 @@ ec_lease_nap(EcDatabase *db)
 }
 
 /*
- * On a standby, which writes nothing: may hits be believed?  A lease of this database in our system
- * that says that the database is UP there may be trusted when its token has changed since the look
- * before.  Then it was renewed after that look, and nobody else can be UP until a lease after it.
+ * On a standby, which writes nothing: may hits be believed?  A lease of this database in our
+ * system that says that it is UP there is trusted when its token has changed since the look
+ * before.  Then it was renewed after that look, and nobody else is UP until a lease after it.
  *
  * What is seen counts as waiting, too, should this standby be promoted.
  */

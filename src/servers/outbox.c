@@ -4,15 +4,15 @@
  *	  The durable list of keys that a server still holds against the truth.
  *
  * A transaction that cannot confirm its markers on a server, because that is DOWN, writes one
- * row for each such key into echocache.outbox, as part of itself. Rows are never merged, nor
+ * row for each such key into echocache.outbox, as part of itself.  Rows are never merged, nor
  * left out because one is there: the worker may just have dealt with that one.
  *
- * Each server has an outbox lock.  A writer takes it in share mode, as its last
- * lock, before it reads the state DOWN that makes it write rows, and keeps it to
- * its end (a prepared transaction, beyond that).  The worker makes the server
- * RECOVERING first and then waits until nobody holds the lock, without ever
- * queueing for it; so the snapshot that it takes then has every row that was
- * written under a DOWN from before, and who comes later does not read DOWN.
+ * Each server has an outbox lock.  A writer takes it in share mode, as its last lock, before
+ * it reads the state DOWN that makes it write rows, and keeps it to its end (a prepared
+ * transaction, beyond that).  The worker makes the server RECOVERING first and then waits
+ * until nobody holds the lock, without ever queueing for it; so the snapshot that it takes
+ * then has every row that was written under a DOWN from before, and whoever comes later does
+ * not read DOWN.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -61,7 +61,10 @@ outbox_tag(LOCKTAG *tag, const char *server)
 						 EC_LOCKTAG_OUTBOX);
 }
 
-/* A writer's: for the rest of the transaction. */
+/*
+ * Take the server's outbox lock in share mode, waiting, to the end of the transaction.  It is
+ * the writer's last lock.  Throws what waiting for a lock throws, and out of shared memory.
+ */
 void
 ec_outbox_lock(const char *server)
 {
@@ -72,8 +75,10 @@ ec_outbox_lock(const char *server)
 }
 
 /*
- * The worker's: does nobody hold it now?  If somebody does, *holder says who, as far as
- * that can be found out.  In a transaction.
+ * Does nobody hold the server's outbox lock now?  If somebody does, *holder says who, as far
+ * as that can be found out.  For the worker, in a transaction: tries the lock exclusively,
+ * without waiting, and does not keep it.  Throws what a query throws, and out of shared
+ * memory.
  */
 bool
 ec_outbox_is_free(const char *server, EcOutboxHolder *holder)
@@ -125,8 +130,10 @@ ec_outbox_is_free(const char *server, EcOutboxHolder *holder)
 }
 
 /*
- * Note a key, or with NULL the whole document, in the current transaction, whatever the role's
- * privileges are.  The caller holds the outbox lock.
+ * Note a key, or with NULL all keys of the attachment, in the current transaction, whatever
+ * the role's privileges are.  Takes no outbox lock: a writer for whose sake a recovery has to
+ * wait holds it already.  The table is locked for the insert only.  Throws 42704 without the
+ * extension, and what the insert throws.
  */
 void
 ec_outbox_add(const char *server, const char *document, const char *key, int keylen)
@@ -155,8 +162,9 @@ ec_outbox_add(const char *server, const char *document, const char *key, int key
 }
 
 /*
- * The rows of a server, or with NULL of all, as of now; at most limit.  In a
- * transaction; the result is in the caller's context.
+ * The rows of a server, or with NULL of all, as of now; at most limit.  In a transaction; the
+ * result is in the caller's context.  The table is locked for the scan only.  Throws 42704
+ * without the extension, and what the scan throws.
  */
 List *
 ec_outbox_read(const char *server, int limit)
@@ -197,7 +205,11 @@ compare_ids(const ListCell *a, const ListCell *b)
 	return x < y ? -1 : x > y;
 }
 
-/* Delete exactly these rows.  In a transaction. */
+/*
+ * Delete exactly these rows; the list is sorted on the way.  In a transaction; the table is
+ * locked for the scan only.  Throws 42704 without the extension, and an error if somebody else
+ * deletes one of them at the same time.
+ */
 void
 ec_outbox_delete(List *rows)
 {

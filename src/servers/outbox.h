@@ -7,8 +7,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef ECHOCACHE_OUTBOX_H
-#define ECHOCACHE_OUTBOX_H
+#ifndef ECHOCACHE_SERVERS_OUTBOX_H
+#define ECHOCACHE_SERVERS_OUTBOX_H
 
 #include "nodes/pg_list.h"
 
@@ -18,7 +18,7 @@ typedef struct EcOutboxRow
 	int64		id;
 	char	   *server;
 	char	   *document;
-	char	   *key;			/* the cache key; NULL: every key of the document */
+	char	   *key;			/* the cache key; NULL: every key of the attachment */
 } EcOutboxRow;
 
 /* Who holds a server's outbox lock: a process, or a prepared transaction. */
@@ -37,4 +37,4 @@ extern void ec_outbox_add(const char *server, const char *document, const char *
 extern List *ec_outbox_read(const char *server, int limit);
 extern void ec_outbox_delete(List *rows);
 
-#endif							/* ECHOCACHE_OUTBOX_H */
+#endif							/* ECHOCACHE_SERVERS_OUTBOX_H */

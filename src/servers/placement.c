@@ -30,7 +30,7 @@
 #include "shmem.h"
 
 /* So much free memory a backend keeps that reads or writes documents. */
-#define EC_KEEP_FREE	(2 * 1024 * 1024)
+#define KEEP_FREE	(2 * 1024 * 1024)
 
 EcPlacement	ec_placement;
 
@@ -41,7 +41,8 @@ static void (*before_change) (void) = NULL;
 
 /*
  * An exchange is under way in which nothing else may be asked.  Set and reset by
- * ec_exchange_meanwhile(), and reset at the end of the transaction; it goes with that function.
+ * ec_round_run(), around what runs meanwhile, and reset at the end of the transaction, for
+ * after an error.
  */
 static bool barred = false;
 
@@ -51,7 +52,7 @@ static memcached_st *make_placement(const EcServer *servers, int n);
 static bool load_topology(uint64 generation);
 
 /*
- * Have malloc() keep EC_KEEP_FREE of free memory.  glibc returns to the kernel what is above
+ * Have malloc() keep KEEP_FREE of free memory.  glibc returns to the kernel what is above
  * 128 kB by default.  The memory for the next document, and for all copies of it on its way
  * to the client, is then faulted in page by page, which takes most of the time of a large hit.
  */
@@ -59,8 +60,8 @@ static void
 keep_free_memory(void)
 {
 #if defined(M_TRIM_THRESHOLD) && defined(M_MMAP_THRESHOLD)
-	(void) mallopt(M_MMAP_THRESHOLD, EC_KEEP_FREE / 2);
-	(void) mallopt(M_TRIM_THRESHOLD, EC_KEEP_FREE);
+	(void) mallopt(M_MMAP_THRESHOLD, KEEP_FREE / 2);
+	(void) mallopt(M_TRIM_THRESHOLD, KEEP_FREE);
 #endif
 }
 
@@ -78,7 +79,7 @@ ec_placement_bar(bool bar)
 	barred = bar;
 }
 
-/* Copy what this database's keys begin with.  The lock is held. */
+/* Copy what this database's keys begin with.  ec_shmem->lock is held. */
 static void
 load_prefix(void)
 {

@@ -237,9 +237,18 @@ wait_for(Round *round, EcDeadline deadline)
 }
 
 /*
- * Make an exchange: see ec_exchange() and ec_exchange_meanwhile().  conns has a connection for
- * each server of the topology.  With last other than 0 the deadline starts anew with every
- * RENEW_BYTES that arrive, but is never later than last.
+ * Make an exchange: see ec_exchange().  conns has a connection for each server of the
+ * topology, which the backend has entered.  With last other than 0 the deadline starts anew
+ * with every RENEW_BYTES that arrive, but is never later than last.
+ *
+ * Between sending and waiting something else is done, which does not need the servers'
+ * answers: meanwhile(arg), unless it is NULL.  What it calls finds the cache disabled.  The
+ * deadline starts anew after it, and is echocache.timeout then.
+ *
+ * Serves interrupts, which must be possible here.  Throws what they throw and what meanwhile
+ * throws, and where the kernel gives no descriptor, or no memory, for a set of events.  An
+ * error leaves connections in the middle of the exchange, which the end of the transaction
+ * closes.
  */
 bool
 ec_round_run(EcConnection *conns, EcRequest *reqs, int nreqs, EcDeadline deadline,

@@ -3,9 +3,11 @@
  * state.c
  *	  States of servers, for each database: UP, DOWN, RECOVERING or UNOWNED.
  *
- * A state is one word with an epoch (shmem.h).  Any process makes a server DOWN when an exchange
- * fails; only the database's worker makes it anything else, by compare-and-swap on the word that
- * it has seen.
+ * A state is one word with an epoch (shmem.h).  Any process makes a server DOWN when an
+ * exchange fails.  Anything else the database's worker makes of it, by compare-and-swap on the
+ * word that it has seen.  There are two exceptions: a new generation resets the words of all
+ * databases, ec_topology_publish(); and the states of databases without a slot have no worker
+ * of their own, so any worker has a server tried again there, ec_state_retry_unclaimed().
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -32,9 +34,9 @@
 static bool make_down(EcDatabase *db, int server);
 
 /*
- * This database's slot, or NULL when its worker has not claimed one yet; the launcher is then
- * told.  Slots are claimed and freed under the lock; the oid is checked without it, which at
- * worst sees a slot a moment too late.
+ * This database's slot, or NULL when its worker has not claimed one yet.  Slots are claimed
+ * and freed under ec_shmem->lock; the oid is checked without it, which at worst sees a slot a
+ * moment too late.
  */
 EcDatabase *
 ec_state_database(void)
@@ -195,8 +197,8 @@ ec_state_swap(EcDatabase *db, int server, uint64 *word, EcState to, bool purge)
 /*
  * A new start: every server of this database must be purged, and is not ours before its lease
  * has been looked at.  It is RECOVERING, so that commits send markers meanwhile; but where the
- * keys were somebody else's, they probably are still, and nothing is sent.  The lock is held
- * exclusively.
+ * keys were somebody else's, they probably are still, and nothing is sent.  ec_shmem->lock is
+ * held exclusively.  Never throws.
  */
 void
 ec_state_reset(EcDatabase *db)
@@ -290,7 +292,10 @@ ec_state_down(uint64 generation, int server, const char *reason)
 				 errhidestmt(true), errhidecontext(true)));
 }
 
-/* Note why a server is not UP, for the view. */
+/*
+ * Note why a server is not UP, for the view; an empty reason: nothing is known any more.
+ * Takes ec_shmem->lock, which the caller does not hold.  Never throws.
+ */
 void
 ec_state_set_error(int server, const char *reason)
 {
@@ -302,7 +307,10 @@ ec_state_set_error(int server, const char *reason)
 	LWLockRelease(ec_shmem->lock);
 }
 
-/* Why a server is not UP, palloc'd; empty if nothing is known. */
+/*
+ * Why a server is not UP, palloc'd; empty if nothing is known.  Takes ec_shmem->lock, which
+ * the caller does not hold.  Throws out of memory only.
+ */
 char *
 ec_state_error(int server)
 {
@@ -319,7 +327,8 @@ ec_state_error(int server)
 
 /*
  * Is this server not UP because its keys are not ours, for this database?  Then *reason says
- * why, and *at since when that is known.
+ * why, and *at since when that is known.  Takes ec_shmem->lock, which the caller does not
+ * hold.  Never throws.
  */
 bool
 ec_state_lease_error(int server, char *reason, TimestampTz *at)

@@ -151,9 +151,9 @@ ec_topology_init(void)
 	shmem_startup_hook = shmem_startup;
 }
 
-/* Has the database any attachments, as far as shared memory knows?  The lock is held. */
+/* Has the database any attachments, as far as shared memory knows?  ec_shmem->lock is held. */
 bool
-ec_topology_has_documents(const EcDatabase *db)
+ec_topology_has_attachments(const EcDatabase *db)
 {
 	for (int i = 0; i < EC_MAX_ATTACHMENTS; i++)
 		if (OidIsValid(db->dboid) && ec_shmem->slot[i].dboid == db->dboid)
@@ -161,7 +161,10 @@ ec_topology_has_documents(const EcDatabase *db)
 	return false;
 }
 
-/* Which other database of this cluster has the keys of this one's prefix?  The lock is held. */
+/*
+ * Which other database of this cluster has the keys of this one's prefix?  ec_shmem->lock is
+ * held.
+ */
 EcDatabase *
 ec_topology_prefix_owner(const EcDatabase *db)
 {
@@ -177,14 +180,14 @@ ec_topology_prefix_owner(const EcDatabase *db)
 }
 
 /*
- * Of two databases with one prefix, should a have the keys?  The one that has documents; else
- * the one that has had them; else the older one.
+ * Of two databases with one prefix, should a have the keys?  The one that has attachments;
+ * else the one that has had them; else the older one.
  */
 static bool
 is_better_owner(const EcDatabase *a, const EcDatabase *b)
 {
-	bool		a_has = ec_topology_has_documents(a);
-	bool		b_has = ec_topology_has_documents(b);
+	bool		a_has = ec_topology_has_attachments(a);
+	bool		b_has = ec_topology_has_attachments(b);
 
 	if (a_has != b_has)
 		return a_has;
@@ -194,9 +197,9 @@ is_better_owner(const EcDatabase *a, const EcDatabase *b)
 }
 
 /*
- * Which database has which prefix in the generation that is about to be published, one for each
- * prefix.  owns_prefix is of the generation before, and false for a prefix that is new to the
- * database.  The lock is held exclusively.
+ * Which database has which prefix in the generation that is about to be published, one for
+ * each prefix.  owns_prefix is of the generation before, and false for a prefix that is new to
+ * the database.  ec_shmem->lock is held exclusively.
  */
 static void
 choose_owners(void)
@@ -330,8 +333,8 @@ ec_topology_resolve_names(void)
 /* ---------------------------------------------------------------- entering */
 
 /*
- * Enter the current topology: from here to ec_topology_leave() it stays the one that counts for
- * this process, since nobody trusts a later one before all have left it. Returns its
+ * Enter the current topology: from here to ec_topology_leave() it stays the one that counts
+ * for this process, since nobody trusts a later one before all have left it.  Returns its
  * generation.  Throws out of memory only, with nothing entered.
  */
 uint64
@@ -365,7 +368,7 @@ ec_topology_enter(void)
 	return generation;
 }
 
-/* Leave it again. */
+/* Leave the topology, once for each time that it was entered.  Never throws. */
 void
 ec_topology_leave(void)
 {

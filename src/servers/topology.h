@@ -7,8 +7,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef ECHOCACHE_TOPOLOGY_H
-#define ECHOCACHE_TOPOLOGY_H
+#ifndef ECHOCACHE_SERVERS_TOPOLOGY_H
+#define ECHOCACHE_SERVERS_TOPOLOGY_H
 
 #include "shmem.h"
 
@@ -17,9 +17,9 @@ extern void ec_topology_init(void);
 extern void ec_topology_publish(void);
 extern void ec_topology_resolve_names(void);
 
-/* With the lock held. */
+/* With ec_shmem->lock held. */
 extern EcDatabase *ec_topology_prefix_owner(const EcDatabase *db);
-extern bool ec_topology_has_documents(const EcDatabase *db);
+extern bool ec_topology_has_attachments(const EcDatabase *db);
 
 /* By everybody who places keys. */
 extern uint64 ec_topology_enter(void);
@@ -29,4 +29,4 @@ extern void ec_topology_without_launcher(void);
 extern void ec_topology_at_end(int level);
 extern bool ec_topology_all_left(uint64 before, int *pid, Oid *dboid);
 
-#endif							/* ECHOCACHE_TOPOLOGY_H */
+#endif							/* ECHOCACHE_SERVERS_TOPOLOGY_H */

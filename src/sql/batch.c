@@ -41,12 +41,11 @@
 #include "servers/placement.h"
 #include "servers/state.h"
 #include "servers/topology.h"
-#include "shmem.h"
 #include "sql/batch.h"
 
 /* How often, and for how long in all, a batch waits for a bulk writer. */
-#define CLASS_NAP_MS	10
-#define CLASS_TRIES		10
+#define LOCK_NAP_MS	10
+#define LOCK_TRIES		10
 
 /* Values of one exchange: so much arrives in time on any network worth its name. */
 #define PIECE_BYTES		(256 * 1024)
@@ -72,8 +71,9 @@ check_transaction(const char *function)
 }
 
 /*
- * Begin to go over the documents of a name, which must stay where it is.  Throws
- * where that cannot be: see the function's entry in doc/functions.md.
+ * Begin to go over the documents of the attachment of this name.  The name stays with its
+ * table until the function is done, or else ec_batch_attachment() throws.  Throws where the
+ * function cannot run: see its entry in doc/functions.md.
  */
 void
 ec_batch_begin(EcBatch *batch, const char *function, const char *name)
@@ -131,11 +131,15 @@ ec_batch_topology(const char *function)
 
 /*
  * Begin a batch: serve interrupts, see what may have changed, enter the topology, take the
- * attachment lock in share mode.  false: a bulk writer holds that lock, and has held it for as
- * long as it is worth to wait; then nothing is entered or held.
+ * attachment lock in share mode.  Both last until ec_batch_leave().  false: a bulk writer
+ * holds that lock, and has held it for as long as it is worth to wait; then nothing is entered
+ * or held.
  *
  * The attachment is looked up under its lock once more: whoever changes it in a way that its
  * documents do not show takes that lock first.
+ *
+ * The caller holds no lock of the fence.  Throws what check_transaction(),
+ * ec_batch_attachment() and ec_batch_topology() throw, interrupts, and out of shared memory.
  */
 bool
 ec_batch_enter(EcBatch *batch)
@@ -159,9 +163,9 @@ ec_batch_enter(EcBatch *batch)
 			ec_locks_release_attachment(att->relid, EC_LOCK_ATTACHMENT_SHARE);
 		}
 		ec_topology_leave();
-		if (batch->lock_busy || tries == CLASS_TRIES)
+		if (batch->lock_busy || tries == LOCK_TRIES)
 			break;
-		ec_deadline_nap(CLASS_NAP_MS);
+		ec_deadline_nap(LOCK_NAP_MS);
 	}
 	batch->lock_busy = true;
 	return false;
@@ -218,7 +222,7 @@ ec_batch_fetch(EcBatch *batch, EcRow *rows, int n)
 	uint64		generation = ec_placement_generation();
 	bool		read = true;
 
-	/* the owner's code may take its time, and everybody waits for who is in an older generation */
+	/* the owner's code may take its time, and whoever is in an older generation is waited for */
 	ec_topology_leave();
 	if (n > 0 && ec_usercode_runs(batch->att))
 		read = ec_build_may_store(batch->att) &&
@@ -237,6 +241,7 @@ ec_batch_fetch(EcBatch *batch, EcRow *rows, int n)
 /*
  * Prepare a query of ours, for as long as the caller is connected to SPI.  It is planned anew
  * for its values each time: a plan for an unknown limit is bad for a few rows behind some key.
+ * It is prepared as the table's owner.  Throws what parsing the query throws.
  */
 SPIPlanPtr
 ec_batch_prepare(EcBatch *batch, const char *sql, int nargs, Oid *argtypes)

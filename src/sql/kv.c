@@ -215,7 +215,7 @@ value_datum(const EcRequest *req, bool binary)
 	return PointerGetDatum(req->found);
 }
 
-/* With ttl >= 0 it is renewed as well. */
+/* The value of a key, NULL if it is absent.  With ttl >= 0 the key's lifetime is renewed. */
 static Datum
 get(FunctionCallInfo fcinfo, bool binary, int64 ttl)
 {
@@ -483,7 +483,7 @@ echocache_kv_delete(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(req.result == EC_DONE);
 }
 
-/* The new number, NULL if the key is absent. */
+/* Add to the number that a value is, or subtract: the new number, NULL without the key. */
 static Datum
 arithmetic(FunctionCallInfo fcinfo, EcRequestKind kind)
 {

@@ -4,9 +4,9 @@
  *	  Which keys the key/value client may use.
  *
  * Only a holder of a marker's token stores to a document's key.  The key/value client stores
- * whatever it is told to, so it must never touch such a key, of any database of the cluster. It
- * looks a key up in the documents and uses it under a lock of its own, in share mode, which is
- * released with the answer.  Whoever brings new documents makes their keys known first
+ * whatever it is told to, so it must never touch such a key, of any database of the cluster.
+ * It looks a key up in the documents and uses it under a lock of its own, in share mode, which
+ * is released with the answer.  Whoever brings new documents makes their keys known first
  * (EcSlot), waits for all holders of the lock, ec_kv_keys_await(), and purges then.  So a
  * client that has not seen the documents has stored before the purge.  (A request without an
  * answer may come later still, as its error says.)  A process that holds this lock waits for
@@ -43,7 +43,7 @@ static const EcRequest *find_lease(const EcRequest *reqs, int n, const char *pre
 								   const EcRequest *before);
 static void refuse_documents(const EcRequest *reqs, int n);
 
-/* One for the whole cluster. */
+/* The tag of the lock that the banner is about: one lock for the whole cluster. */
 static void
 kv_lock_tag(LOCKTAG *tag)
 {
@@ -102,7 +102,7 @@ ec_kv_keys_check(const char *key, int len)
 				 errdetail("Keys that begin with \"%s\" are the extension's own.", KV_RESERVED)));
 }
 
-/* Is one of the keys a document's of this prefix and name?  head gets what it begins with. */
+/* Is a key the attachment's of this prefix and name?  head gets what such keys begin with. */
 static bool
 find_key(const EcRequest *reqs, int n, const char *prefix, const char *name,
 		 const EcRequest **found, char *head)
@@ -200,7 +200,7 @@ refuse_documents(const EcRequest *reqs, int n)
 			 ? errhint("Use echocache_get() and its sisters for documents.") : 0));
 }
 
-/* Throws 54000. */
+/* Throws 54000: the server does not take so large a value; detail says how that is known. */
 void
 ec_kv_keys_too_large(const EcRequest *req, const char *detail)
 {

@@ -127,9 +127,9 @@ echocache_kv_stats(PG_FUNCTION_ARGS)
  * Have every server that is not DOWN forget all it holds; returns how many did.
  * Throws when one refuses to, after the others have been flushed.
  *
- * Documents may vanish at any time: a marker that is gone lets nobody store, since
- * the locks bar that, and a store whose marker is gone fails.  Where a server is
- * RECOVERING, the worker may flush it as well: see flush_instead() there.
+ * Documents may vanish at any time: a marker that is gone lets nobody store, since the locks
+ * bar that, and a store whose marker is gone fails.  Where a server is RECOVERING, the worker
+ * may flush it as well: see flush_instead() in worker/recovery.c.
  */
 Datum
 echocache_flush_all(PG_FUNCTION_ARGS)

@@ -56,7 +56,7 @@ static char *id_text(Oid type, Datum value);
 static char *id_argument(FunctionCallInfo fcinfo, int arg);
 static Datum get(FunctionCallInfo fcinfo, const char *name, int arg);
 static Datum get_many(FunctionCallInfo fcinfo, const char *name, int arg);
-static EcAttachment *document_of_row(FunctionCallInfo fcinfo);
+static EcAttachment *attachment_of_row(FunctionCallInfo fcinfo);
 static void put_row(void *arg);
 static Datum touch(FunctionCallInfo fcinfo, const char *name, int arg);
 
@@ -264,9 +264,9 @@ echocache_get_sessions(PG_FUNCTION_ARGS)
 	return get_many(fcinfo, SESSION, 0);
 }
 
-/* The document whose table has the row type of the first argument. */
+/* The attachment whose table has the row type of the first argument. */
 static EcAttachment *
-document_of_row(FunctionCallInfo fcinfo)
+attachment_of_row(FunctionCallInfo fcinfo)
 {
 	Oid			type = get_fn_expr_argtype(fcinfo->flinfo, 0);
 	Oid			relid = get_typ_typrelid(type);
@@ -355,7 +355,7 @@ echocache_get_row(PG_FUNCTION_ARGS)
 	const char *owner;
 	EcItem		item;
 
-	sink.att = document_of_row(fcinfo);
+	sink.att = attachment_of_row(fcinfo);
 	sink.rows = ec_support_begin_rows(fcinfo, &sink.desc);
 	if (PG_ARGISNULL(1) || (PG_NARGS() > 2 && PG_ARGISNULL(2)))
 		return (Datum) 0;

@@ -83,7 +83,7 @@ echocache_servers_internal(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-/* Behind echocache_stats: the counters of this database's documents, by table. */
+/* Behind echocache_stats: the counters of this database's attachments, by table. */
 Datum
 echocache_stats_internal(PG_FUNCTION_ARGS)
 {
@@ -107,7 +107,7 @@ echocache_stats_internal(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-/* All counters of this database's documents back to zero. */
+/* All counters of this database's attachments back to zero. */
 Datum
 echocache_stats_reset(PG_FUNCTION_ARGS)
 {

@@ -20,6 +20,10 @@
 #include "shmem.h"
 #include "sql/support.h"
 
+/*
+ * A lifetime in seconds, rounded up; 0: no expiry.  Throws 22023 for months, for less than 0
+ * and for more than INT_MAX.
+ */
 int64
 ec_support_seconds(const Interval *interval)
 {
@@ -41,6 +45,11 @@ ec_support_seconds(const Interval *interval)
 	return seconds;
 }
 
+/*
+ * Begin the result of a function that returns rows: they go into the tuplestore, and *desc is
+ * their type.  Both last as long as the query.  Throws 55000 unless the library was preloaded,
+ * and 0A000 where the caller cannot take a set.
+ */
 Tuplestorestate *
 ec_support_begin_rows(FunctionCallInfo fcinfo, TupleDesc *desc)
 {

@@ -56,9 +56,10 @@ remember_topology(EcVerify *verify)
 }
 
 /*
- * Is it still so?  Under another topology keys are other keys, and commits invalidate those:
- * what we look at is of no concern to anybody.  To be asked after the snapshot: a commit that
- * it shows was made under what we find then, or before.
+ * Throws 55000 unless the topology is still the one that the keys were collected in.  Under
+ * another one keys are other keys, and commits invalidate those: what we look at is of no
+ * concern to anybody.  To be asked after the snapshot: a commit that it shows was made under
+ * what we find then, or before.  Takes no lock.
  */
 void
 ec_verify_keys_check_topology(EcVerify *verify)
@@ -71,7 +72,7 @@ ec_verify_keys_check_topology(EcVerify *verify)
 				 errhint("Run it again.")));
 }
 
-/* A line of a server's list: keep the key if it is the document's. */
+/* A line of a server's list: keep the key if it is the attachment's. */
 static bool
 collect(const EcReply *line, void *arg)
 {
@@ -165,6 +166,7 @@ ec_verify_keys_next(EcVerify *verify, EcVerifyKey *key)
 	return false;
 }
 
+/* For qsort(): by key, then by server. */
 int
 ec_verify_keys_compare(const void *a, const void *b)
 {
@@ -225,6 +227,12 @@ forget_ids_of_other_keys(EcVerify *verify, EcVerifyKey *keys, int n)
 	ec_topology_leave();
 }
 
+/*
+ * Find the id of each of these keys; NULL for a key that we would not make.  The key's type
+ * may throw at what a stranger has put into the cache, and with it a whole range fails: then
+ * the keys are tried one by one, and one that throws has no id.  Each try is a subtransaction.
+ * The topology is not entered.  Throws what ec_act_guarded() and ec_batch_topology() throw.
+ */
 void
 ec_verify_keys_find_ids(EcVerify *verify, EcVerifyKey *keys, int n)
 {
@@ -244,9 +252,9 @@ ec_verify_keys_find_ids(EcVerify *verify, EcVerifyKey *keys, int n)
 }
 
 /*
- * How much do the servers hold under these keys, if anything?  Leaves those of which
- * they do, and returns how many.  A key that is not where we would put it is none that
- * we would make.
+ * Ask the servers how much they hold under these keys.  Keeps in the array the keys under
+ * which they hold anything, and returns how many these are.  A key that is not where we would
+ * put it is none that we would make.
  */
 int
 ec_verify_keys_look(EcVerify *verify, EcVerifyKey *keys, int n)

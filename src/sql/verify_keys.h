@@ -41,7 +41,7 @@ typedef struct EcVerify
 	EcBatch		batch;
 	MemoryContext context;		/* of what outlives a batch */
 	uint64		generation;		/* of the topology that the keys are from */
-	char		head[EC_PREFIX_MAX + EC_NAME_MAX + 1];	/* of all keys of the document */
+	char		head[EC_PREFIX_MAX + EC_NAME_MAX + 1];	/* of all keys of the attachment */
 	int			headlen;
 
 	TupleDesc	desc;

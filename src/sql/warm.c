@@ -73,7 +73,7 @@ typedef struct Warm
 	EcBatch		batch;
 	MemoryContext context;		/* of what outlives a batch */
 	SPIPlanPtr	plan;
-	EcAttachment *planned;		/* of which document the plan is */
+	EcAttachment *planned;		/* of which attachment the plan is */
 	Datum		last;			/* the greatest key that we are done with */
 	bool		begun;			/* there is one */
 	int			limit;			/* documents of the next batch */
@@ -137,7 +137,7 @@ estimate_rows(EcAttachment *att)
 	return rows > 0 ? (uint64) rows : 0;
 }
 
-/* Show that this document is being warmed; only one backend may. */
+/* Show that this attachment is being warmed; only one backend may. */
 static void
 begin_progress(EcBatch *batch)
 {

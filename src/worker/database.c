@@ -4,9 +4,12 @@
  *	  Databases that have the extension: their slots, and which may have a worker.
  *
  * A database has its slot from its worker's first claim until the extension or the database is
- * gone; workers come and go meanwhile.  Slots are claimed and given up with the lock held
- * exclusively.  Backends read a slot's dboid without the lock, which at worst sees a change a
+ * gone; workers come and go meanwhile.  Slots are claimed and given up with ec_shmem->lock
+ * held exclusively.  Backends read a slot's dboid without it, which at worst sees a change a
  * moment too late.
+ *
+ * The functions here take that lock where they need it, and release it: the caller does not
+ * hold it.  None of them throws, but for ec_database_owner_reason().
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -62,9 +65,9 @@ ec_database_at_xact_end(XactEvent event)
 }
 
 /*
- * This backend needs the database for itself, to drop it perhaps: its worker ends, and no
- * other is started before ec_database_unban(), or BAN_MS.  A backend needs one at a time.
- * If too many do so at once, the oldest ban is lifted early.
+ * This backend needs the database for itself, to drop it perhaps: its worker is told to end,
+ * and no other is started before ec_database_unban(), or BAN_MS.  Does not wait for that end.
+ * A backend needs one at a time.  If too many do so at once, the oldest ban is lifted early.
  */
 void
 ec_database_ban(Oid dboid)
@@ -110,7 +113,7 @@ ec_database_is_banned(Oid dboid)
 	return banned;
 }
 
-/* The slot that a worker has claimed for this database, or NULL.  Without the lock. */
+/* The slot that a worker has claimed for this database, or NULL.  Takes no lock. */
 EcDatabase *
 ec_database_find(Oid dboid)
 {
@@ -134,7 +137,7 @@ ec_database_has_room(void)
 	return room;
 }
 
-/* Give up the slot of a database that is gone, or whose extension is. */
+/* Give up the slot of a database that is gone, or whose extension is, and its attachments'. */
 void
 ec_database_free(Oid dboid)
 {
@@ -240,7 +243,8 @@ ec_database_claim(void)
 
 /*
  * Why this database may not use the keys of its prefix: the database that does.  In no
- * transaction.
+ * transaction: it has one of its own.  The result is overwritten by the next call.  Throws
+ * what a look at the system catalogs throws.
  */
 const char *
 ec_database_owner_reason(EcDatabase *db)

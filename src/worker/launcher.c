@@ -235,9 +235,9 @@ compare_known(const ListCell *a, const ListCell *b)
 }
 
 /*
- * Start the workers that are missing; of the databases that have not been looked at yet,
- * one at a time, in the order of their OIDs.  So after each start the same one of several databases
- * with one prefix comes first, and has its keys.
+ * Start the workers that are missing; of the databases that have not been looked at yet, one
+ * at a time, in the order of their OIDs.  So after each start the same one of several
+ * databases with one prefix comes first, and has its keys.
  */
 static void
 start_missing(Launcher *launcher, bool looking, TimestampTz now)

@@ -9,8 +9,9 @@
  *	   RECOVERING: writers send markers again, readers still stay away.
  *	2. Everybody has left older generations of the topology, and nobody holds the outbox lock.
  *	3. A new snapshot of the outbox; its keys are invalidated, confirmed; just these rows are
- *	   deleted; again, until there are none.  Where more may have changed than the outbox
- *	   knows (a start, other servers, a promotion) the server is purged of all keys of the database.
+ *	   deleted; again, until there are none.  Where more may have changed than the
+ *	   outbox knows (a start, other servers, a promotion) the server is purged of all keys of
+ *	   the database.
  *	4. UP.
  *
  * Every change of state is a compare-and-swap on the word that the worker has seen, so that
@@ -50,7 +51,7 @@
 #include "worker/recovery.h"
 #include "worker/waiting.h"
 
-/* Rows of a server that is DOWN, above which whole documents are noted instead. */
+/* Rows of a server that is DOWN, above which whole attachments are noted instead. */
 #define COLLAPSE_ROWS		10000
 
 static List *attachment_names(void);
@@ -298,8 +299,8 @@ purge_old_prefix(EcDatabase *db, int server)
 }
 
 /*
- * Have the lease.  false: the server is as far as it goes for now, and *retry_ms is when to try
- * again.
+ * Get the lease on this server, or go on with one that is good.  false: the server is as far
+ * as it goes for now, and *retry_ms is when to try again.
  */
 static bool
 own(EcDatabase *db, int server, int *retry_ms)

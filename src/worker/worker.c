@@ -10,8 +10,8 @@
  *
  * The worker ends, and the launcher starts another, when the configuration is reloaded, since
  * only a new connection sees ALTER DATABASE ... SET, and when the launcher itself is another.
- * The states of the servers outlive it.  It also ends when the extension is gone, and when
- * somebody wants the database for himself.
+ * The states of the servers outlive it.  It also ends when the extension is gone, and when a
+ * command needs the database for itself.
  *
  * Copyright (c) 2026, echocache developers
  *

@@ -58,7 +58,6 @@ same_reply(const EcReply *a, const EcReply *b)
 	return a->kind == b->kind && a->line_len == b->line_len &&
 		a->has_cas == b->has_cas && a->cas == b->cas &&
 		a->has_opaque == b->has_opaque && a->opaque == b->opaque &&
-		a->has_ttl == b->has_ttl && a->ttl == b->ttl &&
 		a->has_size == b->has_size && a->size == b->size &&
 		a->has_flags == b->has_flags && a->client_flags == b->client_flags &&
 		a->value_len == b->value_len && a->text_len == b->text_len &&
@@ -80,10 +79,8 @@ check_line(const char *buf, size_t len, const EcReply *r)
 
 	CHECK(r->value_len <= EC_VALUE_MAX);
 	CHECK(r->kind == EC_REPLY_VA || r->value_len == 0);
-	CHECK(r->ttl >= -1 && r->ttl <= (int64_t) UINT32_MAX);
 	CHECK(r->has_cas || r->cas == 0);
 	CHECK(r->has_opaque || r->opaque == 0);
-	CHECK(r->has_ttl || r->ttl == 0);
 	CHECK(r->has_size || r->size == 0);
 	CHECK(r->has_flags || r->client_flags == 0);
 

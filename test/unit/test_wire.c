@@ -75,9 +75,6 @@ describe(const Parsed *p)
 	if (r->has_opaque || r->opaque != 0)
 		n += (size_t) snprintf(buf + n, sizeof(buf) - n, " %sopaque=%" PRIu32,
 							   r->has_opaque ? "" : "stray ", r->opaque);
-	if (r->has_ttl || r->ttl != 0)
-		n += (size_t) snprintf(buf + n, sizeof(buf) - n, " %sttl=%" PRId64,
-							   r->has_ttl ? "" : "stray ", r->ttl);
 	if (r->has_size || r->size != 0)
 		n += (size_t) snprintf(buf + n, sizeof(buf) - n, " %ssize=%" PRIu64,
 							   r->has_size ? "" : "stray ", r->size);
@@ -144,18 +141,18 @@ test_meta_answers(void)
 	answer_is(LIT("HD c7 O1\r\n"), "HD 10 cas=7 opaque=1", "HD of ms");
 	answer_is(LIT("HD s4 O2\r\nMN\r\n"), "HD 10 opaque=2 size=4", "HD of a touch");
 	answer_is(LIT("HD t29 f0 s4 ka h0 l1 c5 O8\r\n"),
-			  "HD 29 cas=5 opaque=8 ttl=29 size=4 flags=0", "HD with every flag");
+			  "HD 29 cas=5 opaque=8 size=4 flags=0", "HD with every flag");
 	answer_is(LIT("HD O8 c5 l1 h0 ka s4 f0 t29\r\n"),
-			  "HD 29 cas=5 opaque=8 ttl=29 size=4 flags=0", "HD with every flag, reversed");
+			  "HD 29 cas=5 opaque=8 size=4 flags=0", "HD with every flag, reversed");
 	answer_is(LIT("HD W X Z b O3\r\n"), "HD 15 opaque=3", "HD with flags of one letter");
 	answer_is(LIT("HD n42 Q~!x= O3\r\n"), "HD 17 opaque=3", "HD with flags yet to be invented");
-	answer_is(LIT("HD t-1\r\n"), "HD 8 ttl=-1", "no expiry");
+	answer_is(LIT("HD t-1 s4\r\n"), "HD 11 size=4", "no expiry");
 	answer_is(LIT("HD c18446744073709551615 O4294967295\r\n"),
 			  "HD 38 cas=18446744073709551615 opaque=4294967295", "the greatest token and opaque");
 	answer_is(LIT("HD c0 O0 t0 s0 f0\r\n"),
-			  "HD 19 cas=0 opaque=0 ttl=0 size=0 flags=0", "zeros");
+			  "HD 19 cas=0 opaque=0 size=0 flags=0", "zeros");
 	answer_is(LIT("HD f4294967295 t4294967295 s18446744073709551615\r\n"),
-			  "HD 50 ttl=4294967295 size=18446744073709551615 flags=4294967295",
+			  "HD 50 size=18446744073709551615 flags=4294967295",
 			  "the greatest flags, TTL and size");
 
 	answer_is(LIT("VA 4 c3 O2\r\nnull\r\n"), "VA 12 value=4 cas=3 opaque=2", "VA");
@@ -163,7 +160,7 @@ test_meta_answers(void)
 	answer_is(LIT("VA 0 c13 s0 O1\r\n\r\n"), "VA 16 value=0 cas=13 opaque=1 size=0",
 			  "VA of an empty value");
 	answer_is(LIT("VA 4 t29 f0 s4 ka h1 l1 c5 O8\r\nnull\r\n"),
-			  "VA 31 value=4 cas=5 opaque=8 ttl=29 size=4 flags=0", "VA with every flag");
+			  "VA 31 value=4 cas=5 opaque=8 size=4 flags=0", "VA with every flag");
 	answer_is(LIT("VA 1048500 c8 O1\r\n{"), "VA 18 value=1048500 cas=8 opaque=1",
 			  "VA whose value has yet to come");
 	answer_is(LIT("VA 268435456 O1\r\n"), "VA 17 value=268435456 opaque=1", "VA of EC_VALUE_MAX");
