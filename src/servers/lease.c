@@ -34,6 +34,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "compat.h"
 #include "deadline.h"
 #include "guc.h"
 #include "net/request.h"
