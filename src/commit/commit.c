@@ -360,10 +360,9 @@ render(void *arg)
 			rows[used].place = key->pending->place;
 			rows[used++].id = key->id;
 		}
-		if (!att->function_name)
-			ec_render_written(att, rows + first, used - first);
-		else if (used > first &&
-				 ec_fetch_guarded(att, rows + first, used - first, true) != EC_FETCH_DONE)
+		if (used > first && !(att->function_name
+							  ? ec_fetch_guarded(att, rows + first, used - first, true)
+							  : ec_render_written(att, rows + first, used - first)))
 		{
 			/* the markers stay; the next reader builds the document, or gets the error */
 			for (int i = 0; i < list->n; i++)

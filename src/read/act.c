@@ -21,6 +21,7 @@
 #include "catalog/pg_proc.h"
 #include "miscadmin.h"
 #include "pgtime.h"
+#include "storage/proc.h"
 #include "utils/bytea.h"
 #include "utils/float.h"
 #include "utils/fmgroids.h"
@@ -31,6 +32,9 @@
 
 #include "attachments/configuration.h"
 #include "read/act.h"
+
+/* How long an owner's code waits for a lock while we hold locks of the fence; see build.c. */
+#define LOCK_TIMEOUT_MS	20
 
 /* The meaning of SQL, and what functions return, depends on these, too. */
 static const char *const act_settings[][2] = {
@@ -154,6 +158,66 @@ ec_act_contained(void (*work) (void *arg), void *arg)
 	CurrentResourceOwner = owner;
 	if (error)
 		ReThrowError(error);
+}
+
+/* Some work of the owner's code that may not wait for locks for long. */
+typedef struct Hurried
+{
+	void		(*work) (void *arg);
+	void	   *arg;
+} Hurried;
+
+static void
+work_hurried(void *arg)
+{
+	Hurried    *hurried = arg;
+	int			nestlevel = NewGUCNestLevel();
+	char		timeout[16];
+
+	snprintf(timeout, sizeof(timeout), "%d",
+			 LockTimeout > 0 ? Min(LockTimeout, LOCK_TIMEOUT_MS) : LOCK_TIMEOUT_MS);
+	ec_act_set("lock_timeout", timeout);
+	hurried->work(hurried->arg);
+	AtEOXact_GUC(true, nestlevel);
+}
+
+/*
+ * ec_act_contained(), for a caller that holds locks of the fence: whoever has locked what the
+ * code wants may be waiting for these.  So the code waits for no lock longer than
+ * LOCK_TIMEOUT_MS.  Returns false if it would have had to; with demote also if it has thrown,
+ * and a WARNING has said so: a commit does not fail for a document's sake.  Throws interrupts
+ * and, without demote, what the code throws.
+ */
+bool
+ec_act_hurried(EcAttachment *att, void (*work) (void *arg), void *arg, bool demote)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ErrorData  *volatile error = NULL;
+	Hurried		hurried = {work, arg};
+
+	PG_TRY();
+	{
+		ec_act_contained(work_hurried, &hurried);
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+	}
+	PG_END_TRY();
+
+	if (error == NULL)
+		return true;
+	if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
+		return false;
+	if (!demote || ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION)
+		ReThrowError(error);
+	ereport(WARNING,
+			(errcode(error->sqlerrcode),
+			 errmsg("document \"%s\" could not be built: %s", att->name, error->message),
+			 errdetail("It is invalidated from the cache; the change is committed all the same.")));
+	return false;
 }
 
 /* Set a setting for the present GUC nest level.  Throws what the setting's hooks throw. */

@@ -14,7 +14,7 @@
  * Somebody else may hold such a table exclusively, and at its commit wait for our locks
  * (TRUNCATE, DDL).  If we waited for that table, this would be a deadlock of the cache's
  * making.  So under our locks the builder runs in a subtransaction that waits for no lock
- * longer than LOCK_TIMEOUT_MS (fetch.c), and where it gets none, nothing is stored.
+ * longer than LOCK_TIMEOUT_MS (act.c), and where it gets none, nothing is stored.
  *
  * Copyright (c) 2026, echocache developers
  *

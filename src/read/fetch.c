@@ -16,7 +16,6 @@
 #include "access/htup_details.h"
 #include "access/xact.h"
 #include "miscadmin.h"
-#include "storage/proc.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -32,9 +31,6 @@
 #include "read/fetch.h"
 #include "read/render.h"
 #include "read/usercode.h"
-
-/* How long a builder waits for a lock while we hold locks of the fence; build.c says why. */
-#define LOCK_TIMEOUT_MS	20
 
 static SPIPlanPtr make_plan(EcAttachment *att, bool many);
 static int	compare_rows(const void *a, const void *b);
@@ -205,7 +201,6 @@ typedef struct Fetch
 	int			n;
 	Snapshot	snapshot;		/* NULL: a new one */
 	bool		as_owner;
-	int			lock_timeout;	/* ms; -1: the session's */
 } Fetch;
 
 /* Fetch the rows now, and leave what the owner's code leaves. */
@@ -214,15 +209,8 @@ fetch_now(void *arg)
 {
 	Fetch	   *fetch = arg;
 	EcRow	  **asked = palloc(fetch->n * sizeof(EcRow *));
-	int			nestlevel = NewGUCNestLevel();
 	EcActing	before;
-	char		timeout[16];
 
-	if (fetch->lock_timeout >= 0)
-	{
-		snprintf(timeout, sizeof(timeout), "%d", fetch->lock_timeout);
-		ec_act_set("lock_timeout", timeout);
-	}
 	ec_act_begin(fetch->att, fetch->as_owner, &before);
 	PushActiveSnapshot(fetch->snapshot ? fetch->snapshot : GetLatestSnapshot());
 	for (int i = 0; i < fetch->n; i++)
@@ -236,7 +224,6 @@ fetch_now(void *arg)
 	fetch_by_query(fetch->att, asked, fetch->n, fetch->as_owner, CurrentMemoryContext);
 	PopActiveSnapshot();
 	ec_act_end(&before);
-	AtEOXact_GUC(true, nestlevel);
 	pfree(asked);
 }
 
@@ -249,7 +236,7 @@ fetch_now(void *arg)
 void
 ec_fetch(EcAttachment *att, EcRow *rows, int n, Snapshot snapshot, bool as_owner)
 {
-	Fetch		fetch = {att, rows, n, snapshot, as_owner, -1};
+	Fetch		fetch = {att, rows, n, snapshot, as_owner};
 
 	if (n == 0)
 		return;
@@ -261,42 +248,14 @@ ec_fetch(EcAttachment *att, EcRow *rows, int n, Snapshot snapshot, bool as_owner
 
 /*
  * ec_fetch(), with a new snapshot and as the owner, for a caller that holds locks of the
- * fence.  It runs in a subtransaction, and waits for no lock longer than LOCK_TIMEOUT_MS.
- * With demote an error of the builder's own becomes a WARNING: a commit does not fail for a
- * document's sake.  Throws interrupts and, without demote, what the builder throws.
+ * fence: ec_act_hurried() says what it returns and throws.
  */
-EcFetched
+bool
 ec_fetch_guarded(EcAttachment *att, EcRow *rows, int n, bool demote)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ErrorData  *volatile error = NULL;
-	Fetch		fetch = {att, rows, n, NULL, true, LOCK_TIMEOUT_MS};
+	Fetch		fetch = {att, rows, n, NULL, true};
 
-	if (LockTimeout > 0)
-		fetch.lock_timeout = Min(LockTimeout, LOCK_TIMEOUT_MS);
-	PG_TRY();
-	{
-		ec_act_contained(fetch_now, &fetch);
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-	}
-	PG_END_TRY();
-
-	if (error == NULL)
-		return EC_FETCH_DONE;
-	if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
-		return EC_FETCH_BLOCKED;
-	if (!demote || ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION)
-		ReThrowError(error);
-	ereport(WARNING,
-			(errcode(error->sqlerrcode),
-			 errmsg("document \"%s\" could not be built: %s", att->name, error->message),
-			 errdetail("It is invalidated from the cache; the change is committed all the same.")));
-	return EC_FETCH_FAILED;
+	return ec_act_hurried(att, fetch_now, &fetch, demote);
 }
 
 /* What any_id() is asked for, and its answer. */

@@ -15,15 +15,8 @@
 #include "attachments/configuration.h"
 #include "read/render.h"
 
-typedef enum EcFetched
-{
-	EC_FETCH_DONE,
-	EC_FETCH_BLOCKED,			/* it would have to wait for a lock */
-	EC_FETCH_FAILED				/* the function threw, and a WARNING has said so */
-} EcFetched;
-
 extern void ec_fetch(EcAttachment *att, EcRow *rows, int n, Snapshot snapshot, bool as_owner);
-extern EcFetched ec_fetch_guarded(EcAttachment *att, EcRow *rows, int n, bool demote);
+extern bool ec_fetch_guarded(EcAttachment *att, EcRow *rows, int n, bool demote);
 extern void ec_fetch_try(EcAttachment *att);
 
 #endif							/* ECHOCACHE_READ_FETCH_H */

@@ -293,7 +293,7 @@ fetch_rows(Fill *fill, bool as_owner)
 		CommandCounterIncrement();
 	if (fill->fills > 0 && ec_usercode_runs(att))
 	{
-		if (ec_fetch_guarded(att, fill->rows, fill->nrows, false) == EC_FETCH_DONE)
+		if (ec_fetch_guarded(att, fill->rows, fill->nrows, false))
 			return;
 		unlock_fills(fill);
 	}

@@ -227,17 +227,15 @@ render_now(void *arg)
  * of a user's runs, it leaves nothing behind.  Throws what the filter and the types' output
  * functions throw.
  */
-void
+bool
 ec_render_written(EcAttachment *att, EcRow *rows, int n)
 {
 	Render		render = {att, rows, n};
 
-	if (n == 0)
-		return;
 	if (ec_usercode_runs(att))
-		ec_act_contained(render_now, &render);
-	else
-		render_now(&render);
+		return ec_act_hurried(att, render_now, &render, false);
+	render_now(&render);
+	return true;
 }
 
 /*

@@ -34,7 +34,6 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
-#include "compat.h"
 #include "deadline.h"
 #include "guc.h"
 #include "net/request.h"
@@ -178,7 +177,7 @@ look(EcDatabase *db, int server, Lease *lease, Item *item)
 	if (req.result != EC_DONE)
 		return;
 	item->token = req.token;
-	item->value = VARDATA(req.found);
+	item->value = (char *) req.found + VARHDRSZ;
 	item->len = req.found_len;
 	(void) ec_leaseline_parse(item->value, item->len, &item->line);
 }

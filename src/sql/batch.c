@@ -226,7 +226,7 @@ ec_batch_fetch(EcBatch *batch, EcRow *rows, int n)
 	ec_topology_leave();
 	if (n > 0 && ec_usercode_runs(batch->att))
 		read = ec_build_may_store(batch->att) &&
-			ec_fetch_guarded(batch->att, rows, n, false) == EC_FETCH_DONE;
+			ec_fetch_guarded(batch->att, rows, n, false);
 	else
 		ec_fetch(batch->att, rows, n, GetLatestSnapshot(), true);
 	(void) ec_placement_enter_always();
