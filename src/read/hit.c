@@ -13,6 +13,7 @@
  */
 #include "postgres.h"
 
+#include "access/transam.h"
 #include "access/xlog.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
@@ -95,6 +96,23 @@ has_noted_keys(int server, char *noted)
 	if (noted[server] == 0)
 		noted[server] = ec_outbox_read(ec_placement_name(server), 1) == NIL ? 'n' : 'y';
 	return noted[server] == 'y';
+}
+
+/*
+ * Before the topology is entered: if it takes code of an owner's to tell how documents show the
+ * id of this item, have it done.  Throws what the key's type throws.
+ */
+void
+ec_hit_show(EcAttachment *att, EcItem *item)
+{
+	EcShown    *shown;
+
+	item->shown = NULL;
+	if (att->key.type < FirstNormalObjectId)
+		return;
+	shown = palloc(sizeof(EcShown));
+	ec_member_make(att, &att->key, item->id, shown);
+	item->shown = shown;
 }
 
 /*
@@ -191,6 +209,8 @@ is_of_key(EcAttachment *att, const EcItem *item, const char *value, size_t len)
 {
 	EcShown		key;
 
+	if (item->shown)
+		return shows(value, len, item->shown);
 	ec_member_make(att, &att->key, item->id, &key);
 	return shows(value, len, &key);
 }

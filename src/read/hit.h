@@ -13,13 +13,14 @@
 #include "attachments/configuration.h"
 #include "net/request.h"
 #include "protocol/wire.h"
+#include "read/member.h"
 #include "read/owner.h"
 
 /*
  * How long one read has waited for the cache.  All exchanges of a read together wait no
  * longer than echocache.timeout; a server that answers each of them just in time must not make
  * that a multiple.  A read that waits for another's fill begins anew with each look: from the
- * beginning of that wait it is at most echocache.fill_wait and one timeout.  (For a long list
+ * beginning of that wait it is at most fill_wait and one and a half timeouts.  (For a long list
  * see ec_hit_exchange().)  A read owns its own, so a nested read does not change it.
  */
 typedef struct EcPatience
@@ -34,6 +35,7 @@ typedef struct EcItem
 	text	   *json;			/* the document, server encoding; NULL: none, or another's */
 
 	/* private to read/ */
+	const EcShown *shown;		/* how documents show the id; NULL: not made yet */
 	enum
 	{
 		EC_ITEM_ASK,			/* the cache may answer */
@@ -51,6 +53,7 @@ typedef struct EcItem
 
 extern bool ec_hit_exchange(EcPatience *patience, EcRequest *reqs, int n);
 extern bool ec_hit_time_is_left(const EcPatience *patience);
+extern void ec_hit_show(EcAttachment *att, EcItem *item);
 extern void ec_hit_classify(EcAttachment *att, EcItem *items, int n);
 extern void ec_hit_request(EcRequest *req, EcRequestKind kind, const EcItem *item);
 extern void ec_hit_ask(EcAttachment *att, EcItem *items, int n, const EcOwner *owner,

@@ -82,7 +82,10 @@ ec_read(const char *name, EcItem *items, int n, const char *owner_text)
 	ec_permission_check(att);
 	ec_owner_make(att, owner_text, &owner);
 	for (int i = 0; i < n; i++)
+	{
 		items[i].json = NULL;
+		ec_hit_show(att, &items[i]);
+	}
 	if (!bypass_all(att, items, n, &as_owner))
 	{
 		bool		done = true;
@@ -120,6 +123,7 @@ one_item(EcAttachment *att, const char *id, EcItem *item)
 	ec_permission_check(att);
 	memset(item, 0, offsetof(EcItem, key));
 	item->id = ec_column_canonical(att, &att->key, id);
+	ec_hit_show(att, item);
 	if (check_enable_rls(att->relid, InvalidOid, true) == RLS_ENABLED || IsInParallelMode() ||
 		att->suspended || RecoveryInProgress() || !ec_placement_enter())
 		return false;
