@@ -89,24 +89,71 @@ wait_state($s, 'UP', $memcached);
 #
 my $reader = session($node);
 my $second = memcached();
+my $pid;
 
 $s->run('CREATE DATABASE other');
 $s->run(q{ALTER DATABASE other SET echocache.key_prefix = 'other/'});
 $other = session($node, dbname => 'other');
 $other->run(q{CREATE EXTENSION echocache});
-$s->run(q{SELECT echocache_invalidate('slow', 1)});
-$reader->run(q{SET application_name = slow});
-my $pid = $reader->run('SELECT pg_backend_pid()');
-$reader->send(q{SELECT echocache_get('slow', 1)});
-wait_for('the filter', sub { return $s->run("SELECT wait_event FROM pg_stat_activity WHERE pid = $pid") eq 'PgSleep' });
-$node->append_conf('postgresql.conf', 'echocache.hosts = \'' . join(',', map { $_->address } $memcached, $second) . "'\n");
-$node->reload;
-wait_state($other, 'UP', $memcached, $second);
-wait_state($s, 'UP', $memcached, $second);
-pass("a slow filter of somebody's keeps no server from being UP, here or in another database");
-$s->run("SELECT pg_cancel_backend($pid)");
-$reader->finish;
-is($s->run(q{SELECT echocache_get('slow', 1)}), '{"id":1,"v":"a"}', 'the document can be read by others');
+$s->run(q{
+	SET ROLE alice;
+	CREATE DOMAIN slow_key AS numeric CHECK (public.slow(value::text));
+	CREATE TABLE by_domain (id slow_key PRIMARY KEY, v text);
+	INSERT INTO by_domain VALUES (1, 'a');
+	SELECT echocache_attach('by_domain', 'by_domain');
+	SELECT echocache_get('by_domain', '1');
+	RESET ROLE});
+holds($memcached, 'by_domain:1', '{"id":1,"v":"a"}', 'a key with a check of its own');
+
+my @all = ($memcached, $second);
+for my $case ([ 'fill', '', q{SELECT echocache_get('slow', 1)} ],
+	[ 'read that stores nothing', q{BEGIN; CREATE TABLE of_this_transaction ()}, q{SELECT echocache_get('slow', 1)} ],
+	[ 'hit', '', q{SELECT echocache_get('by_domain', '1')} ])
+{
+	my ($what, $before, $read) = @$case;
+	my @now = $what =~ /stores/ ? ($memcached) : @all;
+
+	$s->run(q{SELECT echocache_invalidate('slow', 1)});
+	$reader->run("SET application_name = slow; $before");
+	my $pid = $reader->run('SELECT pg_backend_pid()');
+	$reader->send($read);
+	wait_for('the code', sub { return $s->run("SELECT wait_event FROM pg_stat_activity WHERE pid = $pid") eq 'PgSleep' });
+	$node->append_conf('postgresql.conf', 'echocache.hosts = \'' . join(',', map { $_->address } @now) . "'\n");
+	$node->reload;
+	wait_for('the list', sub { return $s->run('SELECT count(*) FROM echocache_servers') eq scalar @now });
+	wait_state($other, 'UP', @now);
+	wait_state($s, 'UP', @now);
+	pass("slow code of somebody's in a $what keeps no server from being UP, here or in another database");
+	$s->run("SELECT pg_cancel_backend($pid)");
+	$reader->finish;
+	$reader->run('ROLLBACK');
+	is($s->run(q{SELECT echocache_get('slow', 1)}), '{"id":1,"v":"a"}', 'the document can be read by others');
+}
+
+#
+# A filter's function that waits for a lock, whose holder commits a change of the document.
+#
+$s->run(q{
+	SET ROLE alice;
+	CREATE TABLE setting (v text);
+	CREATE FUNCTION as_set(text) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$
+		BEGIN
+			PERFORM 1 FROM public.setting;
+			RETURN true;
+		END $$;
+	CREATE TABLE filtered (id int PRIMARY KEY, v text);
+	INSERT INTO filtered VALUES (1, 'a');
+	SELECT echocache_attach('filtered', 'filtered', filter => 'public.as_set(v)');
+	RESET ROLE});
+my $locker = session($node);
+$reader->run('RESET application_name');
+$locker->run(q{BEGIN; LOCK TABLE setting; UPDATE filtered SET v = 'b'});
+$pid = $reader->run('SELECT pg_backend_pid()');
+$reader->send(q{SELECT echocache_get('filtered', 1)});
+wait_for('the reader', sub { return $s->run("SELECT count(*) FROM pg_locks WHERE pid = $pid AND NOT granted AND relation = 'setting'::regclass") eq '1' });
+is($s->run("SELECT count(*) FROM pg_locks WHERE pid = $pid AND locktype = 'advisory' AND mode <> 'AccessShareLock'"), 0, 'who waits for a lock of a table has given up its own');
+is($locker->error('COMMIT'), 'no error', 'the holder commits');
+like($reader->finish, qr/{"id":1,"v":"[ab]"}/, 'and the reader reads');
 
 #
 # A commit of somebody's that takes its time is waited for, and named.
