@@ -3,6 +3,8 @@
 --
 \set ECHO none
 \i test/sql/include/prefix.sql
+-- 18 adds the script's line to an error's context.
+\set SHOW_CONTEXT never
 \set ECHO all
 SET client_min_messages = warning;
 DROP EXTENSION IF EXISTS echocache;
