@@ -406,8 +406,8 @@ hold(EcDatabase *db, int server, int64 from, int ms)
 	if (current)
 	{
 		pg_atomic_write_u64(&db->lease_until[server], (uint64) from + (uint64) ms * 900);
-		db->lease_held[server] = true;
-		db->lease_once[server] = db->lease_looked[server] = true;
+		db->lease_held[server] = db->lease_looked[server] = true;
+		db->lease_once[server] |= !db->standby;	/* else it is the primary's */
 	}
 	LWLockRelease(ec_shmem->lock);
 	lease->seen = false;

@@ -17,6 +17,7 @@
 #include <sys/un.h>
 
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/proc.h"
@@ -256,7 +257,7 @@ publish(const EcServer *known, int nknown)
 		for (int i = 0; i < EC_MAX_SERVERS; i++)
 			held |= db->lease_held[i];
 		ec_state_reset(db);
-		db->standby = false;
+		db->standby &= RecoveryInProgress();
 		if (!db->has_next_prefix)
 			continue;
 		db->has_next_prefix = db->owns_prefix = false;
