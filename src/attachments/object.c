@@ -17,7 +17,9 @@
  */
 #include "postgres.h"
 
+#include "access/genam.h"
 #include "access/htup_details.h"
+#include "access/table.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/objectaccess.h"
@@ -33,8 +35,10 @@
 #include "parser/parse_func.h"
 #include "storage/lmgr.h"
 #include "utils/acl.h"
+#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/regproc.h"
+#include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
 #include "attachments/affected.h"
@@ -65,6 +69,7 @@ static object_access_hook_type prev_object_access_hook = NULL;
 static const char *needed_for(EcAttachment *att, Oid relid, const char *column);
 static void object_access(ObjectAccessType access, Oid classId, Oid objectId, int subId,
 						  void *arg);
+static bool is_echocache(Oid extension);
 static bool is_temporary(Oid classId, Oid objectId);
 static void object_dropped(Oid classId, Oid objectId, int subId);
 static void own_changed(Oid objectId);
@@ -180,7 +185,7 @@ object_access(ObjectAccessType access, Oid classId, Oid objectId, int subId, voi
 
 	if (access == OAT_DROP && classId == DatabaseRelationId)
 		ec_vacate_for_drop(objectId);
-	if (access == OAT_POST_CREATE && classId == ExtensionRelationId)
+	if (access == OAT_POST_CREATE && classId == ExtensionRelationId && is_echocache(objectId))
 		ec_database_rescan_at_commit();
 	if ((access != OAT_DROP && access != OAT_POST_CREATE && access != OAT_POST_ALTER &&
 		 access != OAT_TRUNCATE) || !ec_catalog_is_present())
@@ -191,6 +196,27 @@ object_access(ObjectAccessType access, Oid classId, Oid objectId, int subId, voi
 		ec_changed_relation(objectId);
 	else
 		object_changed(classId, objectId, subId, access == OAT_POST_CREATE);
+}
+
+/* Is this extension ours?  It may have been created by this very command. */
+static bool
+is_echocache(Oid extension)
+{
+	Relation	rel = table_open(ExtensionRelationId, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	bool		ours;
+
+	ScanKeyInit(&key, Anum_pg_extension_oid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(extension));
+	scan = systable_beginscan(rel, ExtensionOidIndexId, true, SnapshotSelf, 1, &key);
+	tuple = systable_getnext(scan);
+	ours = HeapTupleIsValid(tuple) &&
+		strcmp(NameStr(((Form_pg_extension) GETSTRUCT(tuple))->extname), "echocache") == 0;
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return ours;
 }
 
 /* Is it a temporary relation, or the row type of one? */
@@ -295,7 +321,8 @@ object_changed(Oid classId, Oid objectId, int subId, bool created)
 				ec_command_note(EC_COMMAND_TYPE, objectId);
 			break;
 		case ExtensionRelationId:
-			own_changed(objectId);
+			if (is_echocache(objectId))
+				own_changed(objectId);
 			break;
 		default:
 			break;

@@ -41,6 +41,8 @@ static List *slot_changes = NIL;
 static EcSlot *find_or_claim(Oid relid, const char *name);
 static bool wants_prefix(void);
 static bool has_slot(Oid relid);
+static void ask_for_prefix(void);
+static bool is_being_attached(Oid relid);
 static void note_slot_change(Oid relid, bool attach);
 
 /*
@@ -59,13 +61,42 @@ wants_prefix(void)
 	return owner == NULL || !ec_topology_has_attachments(owner);
 }
 
+/* Have the launcher publish that generation, if it is wanted.  Never throws. */
+static void
+ask_for_prefix(void)
+{
+	bool		republish;
+
+	LWLockAcquire(ec_shmem->lock, LW_EXCLUSIVE);
+	republish = wants_prefix();
+	ec_shmem->republish |= republish;
+	LWLockRelease(ec_shmem->lock);
+	if (republish)
+		ec_shmem_wake(ec_shmem->launcher_pid);
+}
+
+/* Is the table attached by this transaction, which may still be rolled back? */
+static bool
+is_being_attached(Oid relid)
+{
+	ListCell   *lc;
+
+	foreach(lc, slot_changes)
+	{
+		SlotChange *change = lfirst(lc);
+
+		if (change->relid == relid && change->attach)
+			return true;
+	}
+	return false;
+}
+
 /* The slot of this table, claimed if need be.  NULL: all slots are taken. */
 static EcSlot *
 find_or_claim(Oid relid, const char *name)
 {
 	EcSlot	   *slot = NULL;
 	EcSlot	   *free_slot = NULL;
-	bool		republish;
 
 	LWLockAcquire(ec_shmem->lock, LW_EXCLUSIVE);
 	for (int i = 0; i < EC_MAX_ATTACHMENTS; i++)
@@ -88,11 +119,9 @@ find_or_claim(Oid relid, const char *name)
 	}
 	if (slot != NULL)
 		strlcpy(slot->name, name, sizeof(slot->name));
-	republish = slot != NULL && wants_prefix();
-	ec_shmem->republish |= republish;
 	LWLockRelease(ec_shmem->lock);
-	if (republish)
-		ec_shmem_wake(ec_shmem->launcher_pid);
+	if (slot != NULL && !is_being_attached(relid))
+		ask_for_prefix();
 	return slot;
 }
 
@@ -272,12 +301,14 @@ ec_slot_at_subend(int level, bool commit)
 }
 
 /*
- * A table that was detached, and not attached again after it, gives up its slot.  Called in
- * the COMMIT callback: never throws.
+ * A table that was detached, and not attached again after it, gives up its slot.  One that was
+ * attached is now a document of this database.  Called in the COMMIT callback: never throws.
  */
 void
 ec_slot_at_commit(void)
 {
+	bool		attached = false;
+
 	Assert(InterruptHoldoffCount > 0);
 	for (int i = 0; i < list_length(slot_changes); i++)
 	{
@@ -288,7 +319,10 @@ ec_slot_at_commit(void)
 			last &= ((SlotChange *) list_nth(slot_changes, j))->relid != change->relid;
 		if (last && !change->attach)
 			ec_slot_free(change->relid);
+		attached |= last && change->attach;
 	}
+	if (attached)
+		ask_for_prefix();
 }
 
 /* The transaction is over, and TopTransactionContext goes with it.  Never throws. */

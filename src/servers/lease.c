@@ -171,9 +171,7 @@ look(EcDatabase *db, int server, Lease *lease, Item *item)
 	ec_request_init(&req, EC_REQUEST_GET, server, key, lease_key(db, key));
 	lease->looked_at = ec_state_clock();
 	(void) ec_exchange(&req, 1, ec_deadline_in(patience(db, server)), 0);
-	memset(item, 0, sizeof(Item));
-	item->answered_at = ec_state_clock();
-	item->result = req.result;
+	*item = (Item) {.answered_at = ec_state_clock(), .result = req.result};
 	if (req.result != EC_DONE)
 		return;
 	item->token = req.token;
@@ -329,16 +327,18 @@ begin_to_wait(Lease *lease, const Item *item)
  * to be sent, or UNOWNED; the latter it remains until the keys are ours.
  *
  * Another backend may have made it DOWN meanwhile.  That may be overwritten here, since all of
- * the recovery is still to come.
+ * the recovery is still to come.  Where a lease was held the word becomes another one in any
+ * case: a recovery that is under way has the old one, and must not end with UP.
  */
 static EcLeaseResult
 keep_off(EcDatabase *db, int server, const char *why, EcState to)
 {
 	Lease	   *lease = find_lease(db, server);
-	uint64		word;
+	bool		held = db->lease_held[server];
 
 	for (;;)
 	{
+		uint64		word;
 		EcState		target;
 
 		LWLockAcquire(ec_shmem->lock, LW_EXCLUSIVE);
@@ -354,7 +354,7 @@ keep_off(EcDatabase *db, int server, const char *why, EcState to)
 		db->lease_error_at = GetCurrentTimestamp();
 		word = ec_state_word(db, server);
 		target = EC_STATE(word) == EC_UNOWNED ? EC_UNOWNED : to;
-		if ((EC_STATE(word) == target && EC_MUST_PURGE(word)) ||
+		if ((!held && EC_STATE(word) == target && EC_MUST_PURGE(word)) ||
 			ec_state_swap(db, server, &word, target, true))
 			break;
 		LWLockRelease(ec_shmem->lock);
@@ -405,10 +405,9 @@ hold(EcDatabase *db, int server, int64 from, int ms)
 	current = ec_shmem_is_current(ec_placement_generation());
 	if (current)
 	{
-		pg_atomic_write_u64(&db->lease_until[server],
-							(uint64) from + (uint64) ms * 900);
-		db->lease_held[server] = true;
-		db->lease_once[server] = db->lease_looked[server] = true;
+		pg_atomic_write_u64(&db->lease_until[server], (uint64) from + (uint64) ms * 900);
+		db->lease_held[server] = db->lease_looked[server] = true;
+		db->lease_once[server] |= !db->standby;	/* else it is the primary's */
 	}
 	LWLockRelease(ec_shmem->lock);
 	lease->seen = false;

@@ -17,6 +17,7 @@
 #include <sys/un.h>
 
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/proc.h"
@@ -48,6 +49,7 @@ static void resolve_server(EcServer *s, bool numeric);
 static int	make_servers(EcServer *servers);
 static void shmem_startup(void);
 static void choose_owners(void);
+static void publish(const EcServer *known, int nknown);
 static bool is_better_owner(const EcDatabase *a, const EcDatabase *b);
 
 /* ---------------------------------------------------------------- publishing */
@@ -226,11 +228,10 @@ choose_owners(void)
 /*
  * Publish what the settings say as a new generation, and say which database has which prefix.
  * No server begins as UP: keys may have moved, and what was left in their old places is purged
- * before anybody reads.  Names keep the addresses that are known.  By the launcher only; throws
- * out of memory.
+ * before anybody reads.  Names have the addresses of the known servers.  Throws out of memory.
  */
-void
-ec_topology_publish(void)
+static void
+publish(const EcServer *known, int nknown)
 {
 	EcServer   *servers = palloc(sizeof(EcServer) * EC_MAX_SERVERS);
 	int			n = make_servers(servers);
@@ -239,12 +240,12 @@ ec_topology_publish(void)
 	{
 		EcServer   *s = &servers[i];
 
-		for (int old = 0; s->naddresses == 0 && old < ec_shmem->nservers; old++)
+		for (int k = 0; s->naddresses == 0 && k < nknown; k++)
 		{
-			if (strcmp(ec_shmem->server[old].name, s->name) != 0)
+			if (strcmp(known[k].name, s->name) != 0)
 				continue;
-			s->naddresses = ec_shmem->server[old].naddresses;
-			memcpy(s->address, ec_shmem->server[old].address, sizeof(s->address));
+			s->naddresses = known[k].naddresses;
+			memcpy(s->address, known[k].address, sizeof(s->address));
 		}
 	}
 
@@ -259,7 +260,7 @@ ec_topology_publish(void)
 		for (int i = 0; i < EC_MAX_SERVERS; i++)
 			held |= db->lease_held[i];
 		ec_state_reset(db);
-		db->standby = false;
+		db->standby &= RecoveryInProgress();
 		if (!db->has_next_prefix)
 			continue;
 		db->has_next_prefix = db->owns_prefix = false;
@@ -291,43 +292,59 @@ ec_topology_publish(void)
 	pfree(servers);
 }
 
+/* Likewise; names keep their addresses.  By the launcher only. */
+void
+ec_topology_publish(void)
+{
+	publish(ec_shmem->server, ec_shmem->nservers);
+}
+
 /*
  * Resolve the names again.  A server that gets its first addresses can be used from now on;
  * other addresses than before mean another server, and a new generation.  By the launcher
  * only; may block for as long as the resolver likes.
+ *
+ * Nobody sees the other addresses before that generation.  Whoever took them up in the present
+ * one would find UP and a good lease, which are those of the server at the old address, and
+ * believe what an unpurged one has.
  */
 void
 ec_topology_resolve_names(void)
 {
+	int			n = ec_shmem->nservers;
+	EcServer   *known = palloc(sizeof(EcServer) * EC_MAX_SERVERS);
 	bool		changed = false;
 
-	for (int i = 0; i < ec_shmem->nservers; i++)
+	memcpy(known, ec_shmem->server, n * sizeof(EcServer));
+	for (int i = 0; i < n; i++)
 	{
 		EcServer   *shared = &ec_shmem->server[i];
-		EcServer   *s = palloc(sizeof(EcServer));
+		EcServer	s = known[i];
 
-		*s = *shared;
-		resolve_server(s, true);
-		if (s->naddresses == 0)
-		{
-			/* a name; may block for as long as the resolver likes */
-			resolve_server(s, false);
-			if (s->naddresses > 0 &&
-				(s->naddresses != shared->naddresses ||
-				 memcmp(s->address, shared->address, s->naddresses * sizeof(EcAddress)) != 0))
-			{
-				changed |= shared->naddresses > 0;
-				LWLockAcquire(ec_shmem->lock, LW_EXCLUSIVE);
-				memcpy(shared->address, s->address, sizeof(s->address));
-				shared->naddresses = s->naddresses;
-				LWLockRelease(ec_shmem->lock);
-			}
-		}
-		pfree(s);
 		CHECK_FOR_INTERRUPTS();
+		resolve_server(&s, true);
+		if (s.naddresses > 0)
+			continue;
+		/* a name; may block for as long as the resolver likes */
+		resolve_server(&s, false);
+		if (s.naddresses == 0 ||
+			(s.naddresses == known[i].naddresses &&
+			 memcmp(s.address, known[i].address, s.naddresses * sizeof(EcAddress)) == 0))
+			continue;
+		known[i] = s;
+		if (shared->naddresses > 0)
+		{
+			changed = true;
+			continue;
+		}
+		LWLockAcquire(ec_shmem->lock, LW_EXCLUSIVE);
+		memcpy(shared->address, s.address, sizeof(s.address));
+		shared->naddresses = s.naddresses;
+		LWLockRelease(ec_shmem->lock);
 	}
 	if (changed)
-		ec_topology_publish();
+		publish(known, n);
+	pfree(known);
 }
 
 /* ---------------------------------------------------------------- entering */

@@ -73,6 +73,7 @@ void
 ec_database_ban(Oid dboid)
 {
 	EcBan	   *ban = &ec_shmem->bans[0];
+	int			worker = 0;
 
 	LWLockAcquire(ec_shmem->lock, LW_EXCLUSIVE);
 	for (int i = 1; i < EC_MAX_BANS; i++)
@@ -81,10 +82,13 @@ ec_database_ban(Oid dboid)
 	ban->dboid = dboid;
 	ban->pid = MyProcPid;
 	ban->until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BAN_MS);
-	LWLockRelease(ec_shmem->lock);
 	for (int i = 0; i < EC_MAX_DATABASES; i++)
-		if (ec_shmem->database[i].dboid == dboid && ec_shmem->database[i].worker_pid != 0)
-			(void) kill(ec_shmem->database[i].worker_pid, SIGTERM);
+		if (ec_shmem->database[i].dboid == dboid)
+			worker = ec_shmem->database[i].worker_pid;
+	/* under the lock, without which the worker does not exit: the pid is still its own */
+	if (worker != 0)
+		(void) kill(worker, SIGTERM);
+	LWLockRelease(ec_shmem->lock);
 }
 
 /* For this backend's part the database may have a worker again: the launcher sees to it. */

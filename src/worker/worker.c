@@ -49,6 +49,7 @@
 #include "worker/worker.h"
 
 #define WORKER_NAP_MS		10000	/* when all is well */
+#define PROMOTED_NAP_MS		100		/* until a promotion is published */
 
 /* When each server of a generation is to be tried again. */
 typedef struct Schedule
@@ -164,14 +165,19 @@ end_if_told(EcDatabase *db)
 /*
  * Take every server that is not UP one step further, if it is time to.  The topology is
  * entered throughout, outside of any transaction.  Returns in how many ms to look again.
+ *
+ * After a promotion nothing is done before the launcher has published it: the leases that
+ * were watched until then are the old primary's.
  */
 static int
 see_to_servers(EcDatabase *db, Schedule *schedule)
 {
 	int			nap = WORKER_NAP_MS;
 	bool		all_up = true;
-	bool		standby = db->standby && RecoveryInProgress();
+	bool		standby = db->standby;
 
+	if (standby && !RecoveryInProgress())
+		return PROMOTED_NAP_MS;
 	if (!ec_placement_enter())
 		return nap;
 	if (schedule->generation != ec_placement_generation())

@@ -23,7 +23,7 @@ $EchoCache::patience = 80;
 my $at_once = 4;
 
 my $memcached = memcached();
-my $node = new_node('main', hosts => [$memcached], conf => "max_worker_processes = 20\nlog_statement = none\n");
+my $node = new_node('main', hosts => [$memcached], conf => "max_worker_processes = 20\nlog_statement = none\nlog_min_messages = debug1\n");
 my $s = session($node, dbname => 'template1');
 my $address = $memcached->address;
 
@@ -87,6 +87,17 @@ sub at_once
 #
 isnt(launcher(), '', 'pg_stat_activity shows the launcher');
 is(workers('postgres'), 0, 'a database without the extension has no worker');
+sub starts { return scalar(() = slurp_file($node->logfile) =~ /starting background worker process "echocache worker/g); }
+wait_for('the launcher to have looked', sub { return starts() > 0 });
+my $plain = session($node);
+my $starts = starts();
+for (1 .. 3)
+{
+	$plain->run('DROP EXTENSION plpgsql; CREATE EXTENSION plpgsql');
+	sleep 1;	# the launcher's nap
+}
+is(starts(), $starts, 'for the extension of somebody else no database is looked at again');
+$plain->quit;
 my $p = session($node, sql => $create);
 my $pid = worker_of('postgres', $p);
 ok($pid, 'CREATE EXTENSION: a worker');

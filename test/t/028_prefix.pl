@@ -81,5 +81,36 @@ wait_for('the cache to be on', sub { return $s->run(q{SELECT state FROM echocach
 wait_state($s, 'UP');
 is($memcached->get('gone:1'), undef, 'is gone when the cache is on again');
 
+# Of two databases with one prefix and no documents, one has the keys.  An attach in the other
+# one that is rolled back changes nothing for anybody; one that is committed brings it the keys.
+my %db;
+for my $name ('first', 'second')
+{
+	$s->run("CREATE DATABASE $name");
+	$s->run("ALTER DATABASE $name SET echocache.key_prefix = 'same:'");
+	$db{$name} = session($node, dbname => $name, sql => 'CREATE EXTENSION echocache');
+	wait_state($db{$name}, $name eq 'first' ? 'UP' : 'RECOVERING');
+}
+my $why = 'SELECT last_error FROM echocache_servers';
+wait_for('the first database to have the keys', sub { return $db{second}->run($why) =~ /database "first" of this cluster/ });
+sub generations { return scalar(() = slurp_file($node->logfile) =~ /echocache: the cache is on, with/g); }
+wait_state($s, 'UP');
+my $before = generations();
+for (1 .. 3)
+{
+	for my $name ('first', 'second')
+	{
+		$db{$name}->run(q{BEGIN; CREATE TABLE q (id int PRIMARY KEY); SELECT echocache_attach('q', 'q'); ROLLBACK});
+		$db{$name}->run(q{BEGIN; SAVEPOINT a; CREATE TABLE q (id int PRIMARY KEY); SELECT echocache_attach('q', 'q'); ROLLBACK TO a; COMMIT});
+		sleep 1;	# the launcher's nap
+	}
+}
+is(generations(), $before, 'an attach that is rolled back makes no generation');
+like($db{second}->run($why), qr/database "first" of this cluster/, 'nor does it bring the keys of a prefix');
+$db{second}->run(q{CREATE TABLE q (id int PRIMARY KEY); SELECT echocache_attach('q', 'q')});
+eventually('one that is committed does', sub { return $db{second}->run('SELECT state FROM echocache_servers') eq 'UP' });
+is(generations(), $before + 1, 'with one generation');
+$_->quit for values %db;
+
 $_->quit for $s, $writer;
 done_testing();
