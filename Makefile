@@ -28,6 +28,8 @@ OBJS = \
 	src/attachments/slot.o \
 	src/attachments/storage.o \
 	src/attachments/triggers.o \
+	src/attachments/trust.o \
+	src/attachments/typewalk.o \
 	src/attachments/vacate.o \
 	src/commit/commit.o \
 	src/commit/invalidate.o \

@@ -16,22 +16,19 @@
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
 #include "catalog/partition.h"
-#include "catalog/pg_attribute.h"
 #include "catalog/pg_type.h"
 #include "storage/lmgr.h"
-#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
-#include "utils/syscache.h"
 
 #include "attachments/affected.h"
 #include "attachments/attachment.h"
 #include "attachments/configuration.h"
 #include "attachments/inherit.h"
+#include "attachments/typewalk.h"
 
 static bool is_name_type(Oid type);
-static bool type_contains(Oid type, Oid other);
+static bool is_wanted(Oid type, void *wanted);
 static bool shows_type(Oid relid, Oid type);
 static bool depends_on_type(EcAttachment *att, Oid type);
 static bool is_family(Oid relid, Oid other);
@@ -59,62 +56,23 @@ is_name_type(Oid type)
 	}
 }
 
-/*
- * Does a value of this type contain one of the other type, or with InvalidOid the name of
- * an object?  A type that is gone by now contains nothing.  Takes no lock.
- */
+/* Is it the type that is looked for, or with InvalidOid one whose values are names? */
 static bool
-type_contains(Oid type, Oid other)
+is_wanted(Oid type, void *wanted)
 {
-	HeapTuple	tuple;
-	Form_pg_type form;
-	Oid			element = InvalidOid;
-	Oid			relid = InvalidOid;
+	Oid			other = *(Oid *) wanted;
 
-	if (OidIsValid(other) ? type == other : is_name_type(type))
-		return true;
-	tuple = SearchSysCache1(TYPEOID, ObjectIdGetDatum(type));
-	if (!HeapTupleIsValid(tuple))
-		return false;
-	form = (Form_pg_type) GETSTRUCT(tuple);
-	if (form->typtype == TYPTYPE_DOMAIN)
-		element = form->typbasetype;
-	else if (form->typtype == TYPTYPE_COMPOSITE)
-		relid = form->typrelid;
-	else if (form->typtype == TYPTYPE_RANGE)
-		element = get_range_subtype(type);
-	else if (form->typtype == TYPTYPE_MULTIRANGE)
-		element = get_multirange_range(type);
-	else if (IsTrueArrayType(form))
-		element = form->typelem;
-	ReleaseSysCache(tuple);
-	if (OidIsValid(element))
-		return type_contains(element, other);
-	return OidIsValid(relid) && shows_type(relid, other);
+	return OidIsValid(other) ? type == other : is_name_type(type);
 }
 
 /*
  * Has the table, or composite type, a column that contains a value of this type, or with
- * InvalidOid the name of an object?
+ * InvalidOid the name of an object?  Takes no lock.
  */
 static bool
 shows_type(Oid relid, Oid type)
 {
-	for (AttrNumber attno = 1;; attno++)
-	{
-		HeapTuple	tuple = SearchSysCache2(ATTNUM, ObjectIdGetDatum(relid),
-											Int16GetDatum(attno));
-		Form_pg_attribute attr;
-		bool		shows;
-
-		if (!HeapTupleIsValid(tuple))
-			return false;
-		attr = (Form_pg_attribute) GETSTRUCT(tuple);
-		shows = !attr->attisdropped && type_contains(attr->atttypid, type);
-		ReleaseSysCache(tuple);
-		if (shows)
-			return true;
-	}
+	return ec_typewalk_columns(relid, is_wanted, &type);
 }
 
 /* Has the attached table, or a dependent table of the attachment, such a column? */

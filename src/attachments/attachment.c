@@ -47,8 +47,10 @@ static bool cache_stale = false;
 static bool stale_at_end = false;	/* it becomes stale when the transaction is over */
 
 /*
- * Syscache callback: some function has changed, its name perhaps.  A filter has functions by
- * name, so it is parsed anew, and its functions checked, before a plan is made of it.
+ * Syscache callback: some function or type has changed, its name perhaps.  A filter has them
+ * by name, so it is parsed anew, and they are checked, before a plan is made of it.  Every
+ * new table is a type, too; a stored filter in which no name is qualified has built-in ones
+ * only.
  */
 static void
 invalidate_filters(Datum arg, int cacheid, uint32 hash)
@@ -58,7 +60,11 @@ invalidate_filters(Datum arg, int cacheid, uint32 hash)
 	if (cache_context == NULL || cache_stale)
 		return;
 	foreach(lc, attachments)
-		cache_stale |= ((EcAttachment *) lfirst(lc))->filter != NULL;
+	{
+		const char *filter = ((EcAttachment *) lfirst(lc))->filter;
+
+		cache_stale |= filter && (cacheid == PROCOID || strchr(filter, '.') != NULL);
+	}
 }
 
 /* What was dropped in this transaction: lists of EcAttachment, each with its context. */
@@ -84,6 +90,7 @@ ec_attachment_init(void)
 	ec_catalog_init();
 	CacheRegisterRelcacheCallback(invalidate, (Datum) 0);
 	CacheRegisterSyscacheCallback(PROCOID, invalidate_filters, (Datum) 0);
+	CacheRegisterSyscacheCallback(TYPEOID, invalidate_filters, (Datum) 0);
 }
 
 /*

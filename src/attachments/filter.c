@@ -12,24 +12,23 @@
  */
 #include "postgres.h"
 
-#include "access/transam.h"
-#include "catalog/pg_proc.h"
 #include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
 #include "parser/parse_clause.h"
 #include "parser/parse_collate.h"
 #include "parser/parse_node.h"
 #include "parser/parse_relation.h"
+#include "parser/parse_type.h"
 #include "parser/parser.h"
 #include "storage/lmgr.h"
-#include "utils/acl.h"
+#include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/regproc.h"
 #include "utils/ruleutils.h"
-#include "utils/syscache.h"
 
 #include "attachments/filter.h"
+#include "attachments/trust.h"
 #include "read/act.h"
 
 #define FILTER_QUERY	"SELECT "
@@ -37,6 +36,8 @@
 static int	begin_canonical(void);
 static void filter_error(void *arg);
 static bool check_function(Oid function, void *relowner);
+static void check_type(Oid type, Oid relowner);
+static bool check_named_types(Node *node, void *relowner);
 static bool check_functions(Node *node, void *relowner);
 
 /*
@@ -77,32 +78,63 @@ filter_error(void *arg)
 static bool
 check_function(Oid function, void *relowner)
 {
-	HeapTuple	tuple;
-	Oid			owner;
+	Oid			stranger = ec_trust_function(function, *(Oid *) relowner);
 
-	if (function < FirstNormalObjectId)
-		return false;
-	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for function %u", function);
-	owner = ((Form_pg_proc) GETSTRUCT(tuple))->proowner;
-	ReleaseSysCache(tuple);
-	if (!has_privs_of_role(owner, *(Oid *) relowner))
+	if (OidIsValid(stranger))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("function %s cannot be used in the filter", format_procedure(function)),
 				 errdetail("It belongs to role \"%s\", and would run as the table's owner.",
-						   GetUserNameFromId(owner, true)),
+						   GetUserNameFromId(stranger, true)),
 				 errhint("Functions in a filter belong to the table's owner or to a superuser.")));
 	return false;
 }
 
-/* Check all functions in the expression, those of operators and casts too. */
+/* The same for a type of which the filter makes values, as the checks of a domain run then. */
+static void
+check_type(Oid type, Oid relowner)
+{
+	Oid			stranger = ec_trust_type(type, relowner);
+
+	if (OidIsValid(stranger))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("type %s cannot be used in the filter", format_type_be(type)),
+				 errdetail("It belongs to role \"%s\", or contains a type that does, and checks "
+						   "of that role's would run as the table's owner.",
+						   GetUserNameFromId(stranger, true)),
+				 errhint("Types in a filter belong to the table's owner or to a superuser.")));
+}
+
+/*
+ * Check the types that the text names.  Parsing makes values of its literals, and so runs
+ * checks of domains; a stored filter says the type of each.
+ */
+static bool
+check_named_types(Node *node, void *relowner)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, TypeName))
+	{
+		Oid			type = LookupTypeNameOid(NULL, (TypeName *) node, true);
+
+		if (OidIsValid(type))
+			check_type(type, *(Oid *) relowner);
+		return false;
+	}
+	return raw_expression_tree_walker(node, check_named_types, relowner);
+}
+
+/* Check all functions in the expression, those of operators and casts too, and all types. */
 static bool
 check_functions(Node *node, void *relowner)
 {
 	if (node == NULL)
 		return false;
+	if (IsA(node, CoerceToDomain) || IsA(node, CoerceViaIO) || IsA(node, ArrayCoerceExpr) ||
+		IsA(node, ConvertRowtypeExpr) || IsA(node, RowExpr) || IsA(node, Const))
+		check_type(exprType(node), *(Oid *) relowner);
 	(void) check_functions_in_node(node, check_function, relowner);
 	return expression_tree_walker(node, check_functions, relowner);
 }
@@ -142,6 +174,7 @@ ec_filter_parse(Relation rel, const char *filter, bool canonical)
 				(errcode(ERRCODE_SYNTAX_ERROR),
 				 errmsg("the filter is not one SQL expression"),
 				 errhint("Write a condition over the row's columns, such as 'NOT is_deleted'.")));
+	(void) check_named_types(target->val, &rel->rd_rel->relowner);
 	addNSItemToQuery(pstate, addRangeTableEntryForRelation(pstate, rel, AccessShareLock, NULL,
 														   false, true),
 					 false, true, true);

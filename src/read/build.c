@@ -37,6 +37,7 @@
 
 #include "attachments/column.h"
 #include "attachments/configuration.h"
+#include "attachments/trust.h"
 #include "compat.h"
 #include "protocol/jsonscan.h"
 #include "read/build.h"
@@ -56,6 +57,7 @@ typedef struct Call
 static Call *calls = NULL;
 
 static bool lacks_temp(HeapTuple tuple);
+static void check_rights(Oid function, const char *name, const char *table, Oid relowner);
 static void check_member(EcAttachment *att, text *json, EcColumn *column, Datum value,
 						 bool isnull);
 static void function_error(void *arg);
@@ -123,6 +125,27 @@ ec_build_may_store(EcAttachment *att)
 }
 
 /*
+ * Throws 42501 unless the table's owner may execute the function, and its owner, who can make
+ * another one of it, may act as the table's owner, as whom it runs.
+ */
+static void
+check_rights(Oid function, const char *name, const char *table, Oid relowner)
+{
+	Oid			stranger;
+
+	if (ec_compat_proc_aclcheck(function, relowner, ACL_EXECUTE) != ACLCHECK_OK)
+		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FUNCTION, get_func_name(function));
+	stranger = ec_trust_function(function, relowner);
+	if (OidIsValid(stranger))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("function %s cannot make documents of table \"%s\"", name, table),
+				 errdetail("It belongs to role \"%s\", and would run as the table's owner.",
+						   GetUserNameFromId(stranger, true)),
+				 errhint("A document's function belongs to the table's owner or to a superuser.")));
+}
+
+/*
  * May the function make documents of the table's rows, and may the table's owner execute it?
  * Throws 42P13 or 42501 if not, and 42883 if there is no such function.  Returns the
  * function's qualified name, which the configuration keeps: an OID would not survive dump or
@@ -157,8 +180,7 @@ ec_build_check_function(Oid function, Relation rel)
 				 errdetail_internal("%s", why),
 				 errhint("Write a function f(%s) RETURNS json STABLE.",
 						 RelationGetRelationName(rel))));
-	if (ec_compat_proc_aclcheck(function, rel->rd_rel->relowner, ACL_EXECUTE) != ACLCHECK_OK)
-		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FUNCTION, NameStr(proc->proname));
+	check_rights(function, name, RelationGetRelationName(rel), rel->rd_rel->relowner);
 	if (lacks_temp(tuple))
 		ereport(WARNING,
 				(errmsg("the search_path of function %s lacks pg_temp", name),
@@ -215,13 +237,12 @@ function_error(void *arg)
 /*
  * Look the function up, before a query whose rows it is to make documents of.  An FmgrInfo is
  * not reentrant, and the function may read documents itself, so each query has one of its own.
- * Throws 42501 if the table's owner may not execute the function.
+ * Throws what check_rights() throws.
  */
 void
 ec_build_begin(EcAttachment *att, FmgrInfo *function)
 {
-	if (ec_compat_proc_aclcheck(att->function, att->relowner, ACL_EXECUTE) != ACLCHECK_OK)
-		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FUNCTION, get_func_name(att->function));
+	check_rights(att->function, att->function_name, get_rel_name(att->relid), att->relowner);
 	fmgr_info(att->function, function);
 }
 

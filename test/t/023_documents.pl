@@ -259,7 +259,8 @@ $as{app}->run('ALTER TABLE private.thing DISABLE ROW LEVEL SECURITY');
 # A function that runs as somebody else.
 $s->run(q{CREATE FUNCTION private.definer_doc(t private.thing) RETURNS json LANGUAGE sql STABLE SECURITY DEFINER AS $$
 		SELECT json_build_object('id', t.id, 'by', current_user, 'secret', (SELECT v FROM public.secret s WHERE s.id = t.id)) $$;
-	ALTER FUNCTION private.definer_doc OWNER TO definer});
+	ALTER FUNCTION private.definer_doc OWNER TO definer;
+	GRANT app TO definer});
 $as{app}->run(q{SELECT echocache_detach('thing'); SELECT echocache_attach('private.thing', 'thing', document => 'private.definer_doc')});
 my $definers = '{"id" : 1, "by" : "definer", "secret" : "known to the definer"}';
 is($as{reader}->run(thing()), $definers, 'a SECURITY DEFINER function runs as its owner');

@@ -836,9 +836,13 @@ like($as{other}->error(q{SELECT echocache_attach_dependent('other.part', 'mine',
 $s->run('ALTER TABLE other.mine OWNER TO owner');
 like($as{owner}->error(q{SELECT echocache_attach('other.mine', 'mine', document => 'other.private')}), qr/^42501: permission denied for function private/, 'a function that the owner may not execute');
 $as{other}->run('GRANT EXECUTE ON FUNCTION other.private TO owner');
+like($as{owner}->error(q{SELECT echocache_attach('other.mine', 'mine', document => 'other.private')}), qr/^42501: function other\.private cannot make documents of table "mine"/, 'one that he may, and that is somebody else\'s');
+$as{other}->run('REVOKE EXECUTE ON FUNCTION other.private FROM owner');
+$s->run('ALTER FUNCTION other.private OWNER TO CURRENT_USER');
+$s->run('GRANT EXECUTE ON FUNCTION other.private TO owner');
 $as{owner}->run(q{INSERT INTO other.mine VALUES (1, 1); SELECT echocache_attach('other.mine', 'mine', document => 'other.private'); SELECT echocache_refresh('mine', 1)});
 holds($memcached, 'mine:1', '{"id":1,"n":1}', 'one that he may');
-$as{other}->run('REVOKE EXECUTE ON FUNCTION other.private FROM owner');
+$s->run('REVOKE EXECUTE ON FUNCTION other.private FROM owner');
 like($as{owner}->error(q{SELECT echocache_get('mine', 1)}), qr/^42501: permission denied for function private/, 'and may not any more');
 $s->run('SELECT echocache_invalidate(\'mine\', 1)');
 like($s->error(q{SELECT echocache_get('mine', 1)}), qr/^42501: permission denied for function private/, 'it is not run for others either');

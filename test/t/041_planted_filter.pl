@@ -1,5 +1,6 @@
 # A filter has its functions by name.  A function that somebody else puts in the place of one
-# that is gone does not run as the table's owner.
+# that is gone does not run as the table's owner.  Neither do the checks of somebody else's
+# domain, nor a document's function that belongs to somebody else.
 #
 # Copyright (c) 2026, echocache developers
 
@@ -76,5 +77,62 @@ $s->run('ALTER FUNCTION lib.f(text) OWNER TO deputy');
 is($open->run($reads[0]), '{"id":1,"title":"b"}', 'the function of a member of the owner');
 $s->run(q{ALTER FUNCTION lib.f(text) OWNER TO mallory; SELECT echocache_detach()});
 like($s->error(q{SELECT echocache_attach('session', filter => 'lib.f(title)')}), qr/^42501: function lib\.f\(text\) cannot be used in the filter/, "an attach refuses somebody else's");
+
+# Checks of a domain are its owner's code, wherever the filter makes a value of it.
+my $offset = -s $node->logfile;
+$s->run(q{SET ROLE mallory;
+	CREATE DOMAIN lib.d AS text;
+	CREATE TYPE lib.c AS (d lib.d);
+	SET ROLE owner;
+	CREATE DOMAIN lib.o AS lib.d;
+	CREATE DOMAIN lib.mine AS text;
+	CREATE FUNCTION lib.of(lib.d) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT true';
+	RESET ROLE});
+for my $filter ('title::lib.d IS NOT NULL', 'title::lib.o IS NOT NULL', 'ARRAY[title]::lib.d[] IS NOT NULL', q{'{a}'::lib.d[] IS NOT NULL},
+	'title::lib.c IS NOT NULL', q{'(a)'::lib.c IS NOT NULL}, 'ROW(title)::lib.c IS NOT NULL', 'lib.of(title)')
+{
+	my $error = $s->error("SET ROLE owner; SELECT echocache_attach('session', filter => \$\$$filter\$\$)");
+	like($error, qr/^42501: type \S+ cannot be used in the filter\nDETAIL:  It belongs to role "mallory"/, "refused: $filter");
+}
+$s->run(q{SELECT echocache_attach('session', filter => $$title::lib.mine IS NOT NULL AND '{a}'::lib.mine[] IS NOT NULL$$);
+	RESET ROLE;
+	UPDATE session SET title = 'c'});
+$open->run($_) for @reads;
+$s->run(q{ALTER DOMAIN lib.mine RENAME TO gone;
+	SET ROLE mallory;
+	CREATE FUNCTION lib.spy(text) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS
+	$$BEGIN RAISE LOG 'planted, as %', current_user; RETURN true; END$$;
+	CREATE DOMAIN lib.mine AS text CHECK (lib.spy(VALUE));
+	RESET ROLE; SELECT echocache_flush_all()});
+for my $session ($open, session($node))
+{
+	like($session->error($reads[0]), qr/^42501: type lib\.mine cannot be used in the filter/, "a planted domain: a read says why");
+	$session->error($_) for @reads, q{UPDATE session SET title = title || 'x'};
+}
+unlike(slurp_file($node->logfile, $offset), qr/LOG:  planted/, 'nothing of hers has run');
+$s->run(q{DROP DOMAIN lib.mine; ALTER DOMAIN lib.gone RENAME TO mine; SELECT echocache_flush_all()});
+like($open->run($reads[0]), qr/"title":"c/, 'its name is back, and the filter works');
+$s->run('ALTER DOMAIN lib.mine OWNER TO mallory; SELECT echocache_flush_all()');
+like($open->error($reads[0]), qr/^42501: type lib\.mine cannot be used in the filter/, 'a domain that is given away');
+$s->run(q{SELECT echocache_detach()});
+
+# A document's function is its owner's code.
+my $doc = q{CREATE OR REPLACE FUNCTION lib.doc(session) RETURNS json LANGUAGE plpgsql STABLE AS
+	$$BEGIN RAISE LOG 'planted, as %', current_user; RETURN row_to_json($1); END$$};
+my $strange = qr/^42501: function lib\.doc cannot make documents of table "session"\nDETAIL:  It belongs to role "mallory"/;
+$s->run("SET ROLE mallory; $doc; RESET ROLE; SELECT echocache_flush_all()");
+like($s->error(q{SET ROLE owner; SELECT echocache_attach('session', document => 'lib.doc')}), $strange, 'an attach refuses it');
+unlike(slurp_file($node->logfile, $offset), qr/LOG:  planted/, 'nothing has run');
+$s->run(q{RESET ROLE; ALTER FUNCTION lib.doc(session) OWNER TO deputy; SET ROLE owner;
+	SELECT echocache_attach('session', document => 'lib.doc'); RESET ROLE});
+like($open->run($reads[0]), qr/"title":"c/, 'that of a member of the owner makes documents');
+$offset = -s $node->logfile;
+$s->run("ALTER FUNCTION lib.doc(session) OWNER TO mallory; SET ROLE mallory; $doc; RESET ROLE; SELECT echocache_flush_all()");
+for my $session ($open, session($node))
+{
+	like($session->error($reads[0]), $strange, 'given away: a read says why');
+	$session->run(q{UPDATE session SET title = title || 'x'});
+}
+unlike(slurp_file($node->logfile, $offset), qr/LOG:  planted/, 'nothing of hers has run');
 
 done_testing();
