@@ -105,19 +105,7 @@ ec_key_decode(char *dst, const char *src, size_t srclen)
 	int			len = 0;
 
 	while (src < end)
-	{
-		char		c = *src++;
-
-		if (c == '%')
-		{
-			int			high = src < end ? ec_wire_hex_value(*src++) : -1;
-			int			low = src < end ? ec_wire_hex_value(*src++) : -1;
-
-			if (high < 0 || low < 0)
-				return -1;
-			c = (char) (high << 4 | low);
-		}
-		dst[len++] = c;
-	}
+		if (!ec_wire_percent(&src, end, &dst[len++]))
+			return -1;
 	return len;
 }

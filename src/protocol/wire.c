@@ -305,17 +305,10 @@ ec_wire_decode_key(char *dst, const char *src, size_t srclen)
 
 	while (src < end)
 	{
-		char		c = *src++;
+		char		c;
 
-		if (c == '%')
-		{
-			int			high = src < end ? ec_wire_hex_value(*src++) : -1;
-			int			low = src < end ? ec_wire_hex_value(*src++) : -1;
-
-			if (high < 0 || low < 0)
-				return -1;
-			c = (char) (high << 4 | low);
-		}
+		if (!ec_wire_percent(&src, end, &c))
+			return -1;
 		if (!ec_wire_is_graphic(c) || len == EC_KEY_MAX)
 			return -1;
 		dst[len++] = c;

@@ -47,6 +47,25 @@ ec_wire_hex_value(char c)
 }
 
 /*
+ * Take a character at *src, or a percent sign and two hexadecimal digits, as the byte that it
+ * stands for.  Returns false if the digits are not there.
+ */
+static inline bool
+ec_wire_percent(const char **src, const char *end, char *byte)
+{
+	int			high;
+	int			low;
+
+	*byte = *(*src)++;
+	if (*byte != '%')
+		return true;
+	high = *src < end ? ec_wire_hex_value(*(*src)++) : -1;
+	low = *src < end ? ec_wire_hex_value(*(*src)++) : -1;
+	*byte = (char) ((unsigned) high << 4 | (unsigned) low);
+	return high >= 0 && low >= 0;
+}
+
+/*
  * Requests.  Each writes at most EC_REQUEST_MAX bytes to dst, without a final NUL, and returns
  * how many.  Keys are 1 to EC_KEY_MAX bytes (else nothing is written that could be sent, and 0
  * returned) of 0x21..0x7e (which is not looked at: ec_key_* and ec_wire_decode_key make no

@@ -62,6 +62,8 @@ static object_access_hook_type prev_object_access_hook = NULL;
 static void object_access(ObjectAccessType access, Oid classId, Oid objectId, int subId,
 						  void *arg);
 static bool belongs_to_session(Oid function);
+static ErrorData *try_contained(void (*work) (void *arg), void *arg);
+static void work_hurried(void *arg);
 static void set_rendering(EcAttachment *att);
 
 /* Install the hook: once, from _PG_init. */
@@ -123,23 +125,16 @@ object_access(ObjectAccessType access, Oid classId, Oid objectId, int subId, voi
 }
 
 /*
- * Do some work that only reads, in a subtransaction that is rolled back: cursors, locks and
- * notifications of an owner's code are gone afterwards.  What the work allocates in the current
- * memory context stays.  Throws what the work throws.  In a parallel query there are no
- * subtransactions; there it is the end of the transaction that takes these things back.
+ * Do some work that only reads, in a subtransaction that is rolled back.  What the work allocates
+ * in the current memory context stays.  Returns what it threw, or NULL.
  */
-void
-ec_act_contained(void (*work) (void *arg), void *arg)
+static ErrorData *
+try_contained(void (*work) (void *arg), void *arg)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
 	ErrorData  *volatile error = NULL;
 
-	if (IsInParallelMode())
-	{
-		work(arg);
-		return;
-	}
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(context);
 	PG_TRY();
@@ -156,6 +151,26 @@ ec_act_contained(void (*work) (void *arg), void *arg)
 	RollbackAndReleaseCurrentSubTransaction();
 	MemoryContextSwitchTo(context);
 	CurrentResourceOwner = owner;
+	return error;
+}
+
+/*
+ * Do some work that only reads, and contain it: cursors, locks and notifications of an owner's
+ * code are gone afterwards.  What the work allocates in the current memory context stays.
+ * Throws what the work throws.  In a parallel query there are no subtransactions; there it is
+ * the end of the transaction that takes these things back.
+ */
+void
+ec_act_contained(void (*work) (void *arg), void *arg)
+{
+	ErrorData  *error;
+
+	if (IsInParallelMode())
+	{
+		work(arg);
+		return;
+	}
+	error = try_contained(work, arg);
 	if (error)
 		ReThrowError(error);
 }
@@ -191,21 +206,8 @@ work_hurried(void *arg)
 bool
 ec_act_hurried(EcAttachment *att, void (*work) (void *arg), void *arg, bool demote)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ErrorData  *volatile error = NULL;
 	Hurried		hurried = {work, arg};
-
-	PG_TRY();
-	{
-		ec_act_contained(work_hurried, &hurried);
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-	}
-	PG_END_TRY();
+	ErrorData  *error = try_contained(work_hurried, &hurried);
 
 	if (error == NULL)
 		return true;
@@ -340,33 +342,14 @@ ec_act_end(const EcActing *before)
 
 /*
  * Do some work that may throw because of what a stranger has put into the cache.  Returns
- * whether it did not.  The work runs in a subtransaction and must not write.  An error that
- * is no fault of the input (a cancel, no memory, an internal error) is thrown all the same.
- * The subtransaction is rolled back in any case, as ec_act_contained() does.
+ * whether it did not.  The work is contained.  An error that is no fault of the input (a cancel,
+ * no memory, an internal error) is thrown all the same.
  */
 bool
 ec_act_guarded(void (*work) (void *arg), void *arg)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	ErrorData  *volatile error = NULL;
+	ErrorData  *error = try_contained(work, arg);
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		work(arg);
-	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-	}
-	PG_END_TRY();
-	RollbackAndReleaseCurrentSubTransaction();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
 	if (error == NULL)
 		return true;
 	switch (ERRCODE_TO_CATEGORY(error->sqlerrcode))
