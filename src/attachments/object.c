@@ -151,9 +151,7 @@ ec_object_check_drop_column(EcAttachment *att, Oid relid, AlterTableCmd *cmd)
 {
 	const char *what = needed_for(att, relid, cmd->name);
 
-	if (what == NULL)
-		return;
-	if (cmd->behavior != DROP_CASCADE)
+	if (what != NULL && cmd->behavior != DROP_CASCADE)
 		ereport(ERROR,
 				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
 				 errmsg("cannot drop column \"%s\" because document \"%s\" depends on it",
@@ -161,7 +159,6 @@ ec_object_check_drop_column(EcAttachment *att, Oid relid, AlterTableCmd *cmd)
 				 errdetail("It is the document's %s.", what),
 				 errhint("Run SELECT echocache_detach('%s') first, or use DROP ... CASCADE to "
 						 "detach the table too.", att->name)));
-	detach_now(att);
 }
 
 /* ---------------------------------------------------------------- objects */

@@ -26,10 +26,9 @@ extern void ec_object_check_drop_function(DropStmt *stmt);
 
 /*
  * Before the command: refuse (2BP01) to drop a column that the attachment, which may be
- * unresolved, needs in this table, unless by CASCADE.  With CASCADE the attachment is
- * detached here: that locks all its tables in AccessExclusiveLock, to the end of the
- * transaction, and the attachment lock, waiting for both, and talks to servers.  Throws
- * what these throw.  The current role owns the table.
+ * unresolved, needs in this table, unless by CASCADE.  With CASCADE the hook detaches it as
+ * the column goes: PostgreSQL may yet refuse that, as in a partition.  Changes nothing, takes
+ * no lock and expects none.  The current role owns the table.
  */
 extern void ec_object_check_drop_column(EcAttachment *att, Oid relid, AlterTableCmd *cmd);
 
