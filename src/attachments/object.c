@@ -320,7 +320,6 @@ detach_now(EcAttachment *att)
 	char	   *name = pstrdup(att->name);
 	Oid			relid = att->relid;
 	List	   *tables;
-	ListCell   *lc;
 
 	/* while this waits for the locks the name may become that of another table */
 	do
@@ -328,8 +327,7 @@ detach_now(EcAttachment *att)
 		tables = ec_attachment_tables(name);
 		if (tables == NIL || linitial_oid(tables) != relid)
 			return;
-		foreach(lc, tables)
-			LockRelationOid(lfirst_oid(lc), AccessExclusiveLock);
+		(void) ec_detach_lock(tables);
 	} while (!equal(tables, ec_attachment_tables(name)));
 	detach(name, linitial_oid(tables), false);
 	leave_triggers(name, tables);
