@@ -72,6 +72,7 @@ static void object_changed(Oid classId, Oid objectId, int subId, bool created);
 static void detach(const char *name, Oid relid, bool extension);
 static void detach_now(EcAttachment *att);
 static void leave_triggers(const char *name, List *tables);
+static bool lock_leftover(Oid relid);
 static void leave_dependent(const char *name, Oid relid);
 static void function_dropped(Oid function);
 static void extension_dropped(void);
@@ -350,6 +351,23 @@ leave_triggers(const char *name, List *tables)
 	MemoryContextSwitchTo(old);
 }
 
+/*
+ * Lock a table, to drop triggers, unless that would mean to wait: the command has locks that
+ * others may be waiting for.  False: it is busy, gone, or another role's.
+ */
+static bool
+lock_leftover(Oid relid)
+{
+	if (get_rel_relkind(relid) == '\0' || !ec_compat_owns_relation(relid, GetUserId()) ||
+		!ConditionalLockRelationOid(relid, AccessExclusiveLock))
+		return false;
+	/* that the lock was free says nothing about what has happened before */
+	if (get_rel_relkind(relid) != '\0' && ec_compat_owns_relation(relid, GetUserId()))
+		return true;
+	UnlockRelationOid(relid, AccessExclusiveLock);
+	return false;
+}
+
 void
 ec_object_drop_leftovers(void)
 {
@@ -363,8 +381,7 @@ ec_object_drop_leftovers(void)
 		ListCell   *lt;
 
 		foreach(lt, leftover->tables)
-			if (get_rel_relkind(lfirst_oid(lt)) != '\0' &&
-				ec_compat_owns_relation(lfirst_oid(lt), GetUserId()) &&
+			if (lock_leftover(lfirst_oid(lt)) &&
 				!list_member_oid(ec_attachment_tables(leftover->name), lfirst_oid(lt)))
 				ec_triggers_drop(lfirst_oid(lt), leftover->name, false);
 	}
