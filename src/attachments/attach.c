@@ -213,6 +213,8 @@ echocache_attach(PG_FUNCTION_ARGS)
 	check_options(&a, fcinfo);
 	warn_shared_keys(a.name);
 	relation_close(a.rel, NoLock);	/* ALTER TABLE wants it closed; the lock stays */
+	/* those that an earlier attachment has left do nothing, but have the names */
+	ec_triggers_drop(a.relid, a.name, false);
 	/* the triggers first: a warning that they do not fire yet would be of no use */
 	ec_triggers_create(a.relid, a.name, a.schema, false);
 	ec_slot_note_attach(a.relid);

@@ -76,12 +76,36 @@ ec_detach_invalidate(const char *name, Oid relid, bool extension)
 	return removed;
 }
 
+/*
+ * Lock those of an attachment's tables that the current role owns, as DROP TRIGGER will, to the
+ * end of the transaction; waits for the locks.  Returns them.  Tables of others are not locked
+ * for anybody's sake: the attachment lock is what a detach needs, and their triggers stay and
+ * do nothing.
+ */
+List *
+ec_detach_lock(List *tables)
+{
+	List	   *own = NIL;
+	ListCell   *lc;
+
+	foreach(lc, tables)
+	{
+		if (get_rel_relkind(lfirst_oid(lc)) == '\0' ||
+			!ec_compat_owns_relation(lfirst_oid(lc), GetUserId()))
+			continue;			/* the first: it is dropped just now, and its attachment with it */
+		LockRelationOid(lfirst_oid(lc), AccessExclusiveLock);
+		own = lappend_oid(own, lfirst_oid(lc));
+	}
+	return own;
+}
+
 /* SQL: detach the table of this name. */
 Datum
 echocache_detach(PG_FUNCTION_ARGS)
 {
 	char	   *name = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	List	   *tables;
+	List	   *own;
 	Oid			relid;
 	int64		removed;
 	ListCell   *lc;
@@ -96,12 +120,11 @@ echocache_detach(PG_FUNCTION_ARGS)
 		relid = linitial_oid(tables);
 		if (!superuser() && !ec_compat_owns_relation(relid, GetUserId()))
 			aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE, get_rel_name(relid));
-		foreach(lc, tables)
-			LockRelationOid(lfirst_oid(lc), AccessExclusiveLock);	/* as DROP TRIGGER will */
+		own = ec_detach_lock(tables);
 	} while (!equal(tables, ec_attachment_tables(name)));
 	removed = ec_detach_invalidate(name, relid, false);
 	ec_catalog_forget(name);
-	foreach(lc, tables)
+	foreach(lc, own)
 		ec_triggers_drop(lfirst_oid(lc), name, false);
 	PG_RETURN_INT64(removed);
 }

@@ -11,7 +11,9 @@
 #define ECHOCACHE_ATTACHMENTS_DETACH_H
 
 #include "fmgr.h"
+#include "nodes/pg_list.h"
 
+extern List *ec_detach_lock(List *tables);
 extern int64 ec_detach_invalidate(const char *name, Oid relid, bool extension);
 
 /* SQL functions. */

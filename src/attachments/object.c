@@ -77,6 +77,7 @@ static void object_changed(Oid classId, Oid objectId, int subId, bool created);
 static void detach(const char *name, Oid relid, bool extension);
 static void detach_now(EcAttachment *att);
 static void leave_triggers(const char *name, List *tables);
+static bool lock_leftover(Oid relid);
 static void leave_dependent(const char *name, Oid relid);
 static void function_dropped(Oid function);
 static void extension_dropped(void);
@@ -156,9 +157,7 @@ ec_object_check_drop_column(EcAttachment *att, Oid relid, AlterTableCmd *cmd)
 {
 	const char *what = needed_for(att, relid, cmd->name);
 
-	if (what == NULL)
-		return;
-	if (cmd->behavior != DROP_CASCADE)
+	if (what != NULL && cmd->behavior != DROP_CASCADE)
 		ereport(ERROR,
 				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
 				 errmsg("cannot drop column \"%s\" because document \"%s\" depends on it",
@@ -166,7 +165,6 @@ ec_object_check_drop_column(EcAttachment *att, Oid relid, AlterTableCmd *cmd)
 				 errdetail("It is the document's %s.", what),
 				 errhint("Run SELECT echocache_detach('%s') first, or use DROP ... CASCADE to "
 						 "detach the table too.", att->name)));
-	detach_now(att);
 }
 
 /* ---------------------------------------------------------------- objects */
@@ -353,7 +351,6 @@ detach_now(EcAttachment *att)
 	char	   *name = pstrdup(att->name);
 	Oid			relid = att->relid;
 	List	   *tables;
-	ListCell   *lc;
 
 	/* while this waits for the locks the name may become that of another table */
 	do
@@ -361,8 +358,7 @@ detach_now(EcAttachment *att)
 		tables = ec_attachment_tables(name);
 		if (tables == NIL || linitial_oid(tables) != relid)
 			return;
-		foreach(lc, tables)
-			LockRelationOid(lfirst_oid(lc), AccessExclusiveLock);
+		(void) ec_detach_lock(tables);
 	} while (!equal(tables, ec_attachment_tables(name)));
 	detach(name, linitial_oid(tables), false);
 	leave_triggers(name, tables);
@@ -385,6 +381,23 @@ leave_triggers(const char *name, List *tables)
 	MemoryContextSwitchTo(old);
 }
 
+/*
+ * Lock a table, to drop triggers, unless that would mean to wait: the command has locks that
+ * others may be waiting for.  False: it is busy, gone, or another role's.
+ */
+static bool
+lock_leftover(Oid relid)
+{
+	if (get_rel_relkind(relid) == '\0' || !ec_compat_owns_relation(relid, GetUserId()) ||
+		!ConditionalLockRelationOid(relid, AccessExclusiveLock))
+		return false;
+	/* that the lock was free says nothing about what has happened before */
+	if (get_rel_relkind(relid) != '\0' && ec_compat_owns_relation(relid, GetUserId()))
+		return true;
+	UnlockRelationOid(relid, AccessExclusiveLock);
+	return false;
+}
+
 void
 ec_object_drop_leftovers(void)
 {
@@ -398,8 +411,7 @@ ec_object_drop_leftovers(void)
 		ListCell   *lt;
 
 		foreach(lt, leftover->tables)
-			if (get_rel_relkind(lfirst_oid(lt)) != '\0' &&
-				ec_compat_owns_relation(lfirst_oid(lt), GetUserId()) &&
+			if (lock_leftover(lfirst_oid(lt)) &&
 				!list_member_oid(ec_attachment_tables(leftover->name), lfirst_oid(lt)))
 				ec_triggers_drop(lfirst_oid(lt), leftover->name, false);
 	}

@@ -26,10 +26,9 @@ extern void ec_object_check_drop_function(DropStmt *stmt);
 
 /*
  * Before the command: refuse (2BP01) to drop a column that the attachment, which may be
- * unresolved, needs in this table, unless by CASCADE.  With CASCADE the attachment is
- * detached here: that locks all its tables in AccessExclusiveLock, to the end of the
- * transaction, and the attachment lock, waiting for both, and talks to servers.  Throws
- * what these throw.  The current role owns the table.
+ * unresolved, needs in this table, unless by CASCADE.  With CASCADE the hook detaches it as
+ * the column goes: PostgreSQL may yet refuse that, as in a partition.  Changes nothing, takes
+ * no lock and expects none.  The current role owns the table.
  */
 extern void ec_object_check_drop_column(EcAttachment *att, Oid relid, AlterTableCmd *cmd);
 
@@ -37,8 +36,9 @@ extern void ec_object_check_drop_column(EcAttachment *att, Oid relid, AlterTable
  * After each command: drop the triggers that attachments detached by it have left behind,
  * where the current role owns the table.  On another role's table they stay and do nothing
  * until they go with the extension.  They also stay where an event trigger has attached
- * the table again.  Throws what DROP TRIGGER throws, and locks as it does, in
- * AccessExclusiveLock to the end of the transaction; expects no lock.
+ * the table again, and where the table is locked by somebody else.  Throws what DROP TRIGGER
+ * throws, and locks as it does, in AccessExclusiveLock to the end of the transaction, but
+ * never waits; expects no lock.
  */
 extern void ec_object_drop_leftovers(void);
 
