@@ -51,7 +51,7 @@ ec_trust_function(Oid function, Oid relowner)
 	return has_privs_of_role(owner, relowner) ? InvalidOid : owner;
 }
 
-/* Can the type's owner have code run where values are made, and is he a stranger? */
+/* Can the type's owner have code run where values are made, and is that a stranger? */
 static bool
 is_strange(Oid type, void *arg)
 {

@@ -113,7 +113,7 @@ enter_type(TypeWalk *walk, Oid type)
 	return OidIsValid(relid) && meet_columns(walk, relid);
 }
 
-/* Visit all that is noted, until the visitor says so, if he has not already. */
+/* Visit all that is noted, until the visitor returns true; found: it has done so already. */
 static bool
 go_on(TypeWalk *walk, bool found)
 {
