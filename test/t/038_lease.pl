@@ -103,7 +103,9 @@ sub clone
 # A clone of production, started with the same settings.
 #
 warm($s);
-like(lease_item(), qr/^echocache1 lease \d+ \S+ \d+ \d+ [0-9a-f]{32} [0-9a-f]{32} \d+ 1000 1 \d+ \S+ \S+ postgres$/, 'the lease says whose the keys are');
+eventually('the lease says whose the keys are', sub {
+	return lease_item() =~ /^echocache1 lease \d+ \S+ \d+ \d+ [0-9a-f]{32} [0-9a-f]{32} \d+ 1000 1 \d+ \S+ \S+ postgres$/;
+});
 my $lease_before = lease_item();
 eventually('and is renewed', sub { return lease_item() ne $lease_before });
 my $clone = clone('staging');
