@@ -48,6 +48,7 @@ static bool go_on_handshake(EcConnection *c);
 static bool begin_login(EcConnection *c);
 static bool go_on_authenticating(EcConnection *c);
 static bool now_open(EcConnection *c);
+static ssize_t tls_moved(EcConnection *c, EcTlsResult result, size_t done, const char *verb);
 
 /*
  * Close a connection, if it is open.  What is noted of its exchange and its failure stays.
@@ -407,6 +408,26 @@ ec_socket_establish(EcConnection *c)
 	return true;
 }
 
+/* How many bytes TLS has moved: what ec_socket_send() and ec_socket_recv() return. */
+static ssize_t
+tls_moved(EcConnection *c, EcTlsResult result, size_t done, const char *verb)
+{
+	switch (result)
+	{
+		case EC_TLS_DONE:
+			return (ssize_t) done;
+		case EC_TLS_WAITS:
+			return 0;
+		case EC_TLS_CLOSED:
+			ec_socket_fail(c, "the server closed the connection");
+			return -1;
+		case EC_TLS_FAILED:
+			ec_socket_fail(c, "could not %s: %s", verb, c->tls->failure);
+			return -1;
+	}
+	return -1;
+}
+
 /*
  * Send some of len bytes.  Returns how many, 0 if none can be sent now, -1 if the connection
  * has failed.  Never waits, throws or allocates.
@@ -416,21 +437,10 @@ ec_socket_send(EcConnection *c, const char *data, size_t len)
 {
 	if (c->tls)
 	{
-		size_t		done;
+		size_t		done = 0;
+		EcTlsResult result = ec_tls_send(c->tls, data, len, &done);
 
-		switch (ec_tls_send(c->tls, data, len, &done))
-		{
-			case EC_TLS_DONE:
-				return (ssize_t) done;
-			case EC_TLS_WAITS:
-				return 0;
-			case EC_TLS_CLOSED:
-				ec_socket_fail(c, "the server closed the connection");
-				return -1;
-			case EC_TLS_FAILED:
-				ec_socket_fail(c, "could not send: %s", c->tls->failure);
-				return -1;
-		}
+		return tls_moved(c, result, done, "send");
 	}
 	for (;;)
 	{
@@ -457,21 +467,10 @@ ec_socket_recv(EcConnection *c, char *data, size_t room, bool wait)
 {
 	if (c->tls)
 	{
-		size_t		done;
+		size_t		done = 0;
+		EcTlsResult result = ec_tls_recv(c->tls, data, room, &done);
 
-		switch (ec_tls_recv(c->tls, data, room, &done))
-		{
-			case EC_TLS_DONE:
-				return (ssize_t) done;
-			case EC_TLS_WAITS:
-				return 0;
-			case EC_TLS_CLOSED:
-				ec_socket_fail(c, "the server closed the connection");
-				return -1;
-			case EC_TLS_FAILED:
-				ec_socket_fail(c, "could not receive: %s", c->tls->failure);
-				return -1;
-		}
+		return tls_moved(c, result, done, "receive");
 	}
 	for (;;)
 	{

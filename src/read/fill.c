@@ -203,9 +203,10 @@ lock_or_await(EcAttachment *att, EcItem *item, bool alone, const EcOwner *owner,
  * fill_wait, by looking again from time to time and outside the lock's queue: DONE, if that
  * brings it.  So of many readers that miss one document, one builds it.
  *
- * The topology is entered.  Throws what an exchange and CHECK_FOR_INTERRUPTS throw.
+ * The topology is entered.  Returns whether any item is to be filled.  Throws what an exchange
+ * and CHECK_FOR_INTERRUPTS throw.
  */
-void
+bool
 ec_fill_lock(EcAttachment *att, EcItem *items, int n, const EcOwner *owner,
 			 EcPatience *patience)
 {
@@ -229,16 +230,7 @@ ec_fill_lock(EcAttachment *att, EcItem *items, int n, const EcOwner *owner,
 		}
 		fills += item->state == EC_ITEM_FILL;
 	}
-}
-
-/* Is any of the items to be filled? */
-bool
-ec_fill_any(const EcItem *items, int n)
-{
-	for (int i = 0; i < n; i++)
-		if (items[i].state == EC_ITEM_FILL)
-			return true;
-	return false;
+	return fills > 0;
 }
 
 /* List the rows that are wanted, and count the fills. */

@@ -14,9 +14,8 @@
 #include "read/hit.h"
 #include "read/owner.h"
 
-extern void ec_fill_lock(EcAttachment *att, EcItem *items, int n, const EcOwner *owner,
+extern bool ec_fill_lock(EcAttachment *att, EcItem *items, int n, const EcOwner *owner,
 						 EcPatience *patience);
-extern bool ec_fill_any(const EcItem *items, int n);
 extern int	ec_fill_read(EcAttachment *att, EcItem *items, int n, const char *owner,
 						 bool as_owner, EcPatience *patience);
 extern void ec_fill_lock_tables(EcAttachment *att);

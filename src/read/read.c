@@ -98,9 +98,7 @@ ec_read(const char *name, EcItem *items, int n, const char *owner_text)
 		if (done)
 			return;
 		entered = ec_fill_enter(&att, items, n);
-		if (entered)
-			ec_fill_lock(att, items, n, &owner, &patience);
-		if (entered && !ec_fill_any(items, n))
+		if (entered && !ec_fill_lock(att, items, n, &owner, &patience))
 		{
 			/* the owner's code may run now, and nobody is to wait for it */
 			ec_topology_leave();
@@ -207,8 +205,7 @@ ec_read_refresh(EcAttachment *att, const char *id)
 	ec_topology_leave();
 	if (ec_fill_enter(&att, &item, 1))
 	{
-		ec_fill_lock(att, &item, 1, &nobody, &patience);
-		if (item.state == EC_ITEM_FILL)
+		if (ec_fill_lock(att, &item, 1, &nobody, &patience))
 			stored = ec_fill_read(att, &item, 1, NULL, true, &patience) == 1;
 		ec_topology_leave();
 	}

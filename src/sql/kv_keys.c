@@ -223,7 +223,7 @@ ec_kv_keys_begin(EcRequest *reqs, int n)
 	LOCKTAG		tag;
 
 	/* what has to be waited for to know the documents is waited for before our lock is held */
-	(void) ec_attachment_names();
+	(void) ec_attachment_all();
 	ec_kv_keys_enter();
 	kv_lock_tag(&tag);
 	(void) LockAcquire(&tag, ShareLock, false, false);
