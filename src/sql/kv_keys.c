@@ -222,6 +222,7 @@ ec_kv_keys_begin(EcRequest *reqs, int n)
 {
 	LOCKTAG		tag;
 
+	ec_shmem_require();
 	/* what has to be waited for to know the documents is waited for before our lock is held */
 	(void) ec_attachment_all();
 	ec_kv_keys_enter();
