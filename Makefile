@@ -36,6 +36,7 @@ OBJS = \
 	src/commit/locks.o \
 	src/commit/pending.o \
 	src/commit/running.o \
+	src/commit/store.o \
 	src/commit/trigger.o \
 	src/commit/xact.o \
 	src/deadline.o \

@@ -8,8 +8,7 @@
  * generation.  Whoever places a key enters the generation before (ec_topology_enter) and
  * leaves it afterwards.  After a new generation is published nothing is purged, and no server
  * becomes UP, before everybody has left the old one.  So two backends never trust two
- * different placements of one key.  A transaction that commits changes while the cache is off
- * enters as well: the cache may be on before it ends.
+ * different placements of one key.
  *
  * A server's state is one 64-bit word for each database: an epoch, which grows with every
  * change, and UP, DOWN, RECOVERING or UNOWNED.  Any backend's failed exchange makes the server

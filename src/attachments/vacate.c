@@ -28,8 +28,9 @@
 #include "commands/defrem.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
+#include "postmaster/bgworker.h"
 #include "storage/latch.h"
-#include "storage/procarray.h"
+#include "storage/proc.h"
 #include "utils/acl.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
@@ -38,6 +39,7 @@
 #include "attachments/command.h"
 #include "attachments/vacate.h"
 #include "compat.h"
+#include "shmem.h"
 #include "worker/database.h"
 
 /* PostgreSQL waits so long for others to leave. */
@@ -48,6 +50,7 @@ static bool is_template(Oid dboid);
 static Oid	wanted_by_create(CreatedbStmt *stmt);
 static Oid	wanted_by_rename(RenameStmt *stmt);
 static Oid	wanted_by_move(AlterDatabaseStmt *stmt);
+static bool has_worker(Oid dboid);
 static void vacate(Oid dboid);
 
 /* Has the current role the right to create databases? */
@@ -161,21 +164,41 @@ ec_vacate_for_drop(Oid dboid)
 }
 
 /*
+ * Is a worker of ours connected to this database?  It may be about to look whether the
+ * extension is there, or to claim its slot: so the slot does not tell.
+ */
+static bool
+has_worker(Oid dboid)
+{
+	for (int i = 0; i < ec_shmem->nprocs; i++)
+	{
+		PGPROC	   *proc = GetPGProcByNumber(i);
+		int			pid = proc->pid;
+		const char *type;
+
+		if (pid == 0 || proc->databaseId != dboid)
+			continue;
+		type = GetBackgroundWorkerTypeByPid(pid);
+		if (type != NULL && strcmp(type, EC_DATABASE_WORKER) == 0)
+			return true;
+	}
+	return false;
+}
+
+/*
  * Tell the worker of this database to leave, and wait until it has, for as long as
  * PostgreSQL would: it lets only a superuser end a superuser's process WITH (FORCE).
  */
 static void
 vacate(Oid dboid)
 {
-	EcDatabase *db;
 	TimestampTz start = GetCurrentTimestamp();
 
 	if (!OidIsValid(dboid) || dboid == MyDatabaseId)
 		return;
 	ec_command_note_vacated();
 	ec_database_ban(dboid);
-	while ((db = ec_database_find(dboid)) != NULL && db->worker_pid != 0 &&
-		   BackendPidGetProc(db->worker_pid) != NULL &&
+	while (has_worker(dboid) &&
 		   !TimestampDifferenceExceeds(start, GetCurrentTimestamp(), LEAVE_MS))
 	{
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 10,

@@ -11,13 +11,14 @@
  * The steps of a writer, numbered as in src/README.md:
  *
  *	PRE_COMMIT	1. The writer locks every key that it has changed.
- *				2. Step A: it sets a marker on each of them.  The servers confirm the markers
- *				   before anybody can see the change.  A server that is away is not waited
- *				   for: its keys go into its outbox.
- *				3. While the markers are on their way, it renders the documents.
+ *				2. Step A: it enters the topology and sets a marker on each of them.  The servers
+ *				   confirm the markers before anybody can see the change.  A server that is away
+ *				   is not waited for: its keys go into its outbox.
+ *				3. While the markers are on their way, it renders the documents; those that run
+ *				   somebody's code afterwards, when it has left the topology.
  *	commit		4. PostgreSQL commits.  The change is visible, the locks are still held.
- *	COMMIT		5. Step C: where the writer holds a key in store mode, the document replaces
- *				   the writer's own marker.
+ *	COMMIT		5. Step C (store.c): where the writer holds a key in store mode, the document
+ *				   replaces the writer's own marker.
  *	ABORT		Nothing happens.  A marker that is left behind costs nothing, and the next
  *				fill takes it over.
  *
@@ -29,6 +30,14 @@
  * step C.  Why no reader puts an old document back: a fill holds the store mode while it
  * reads the row, so no change of the document is between its step A and its end at that
  * time.  src/README.md has the whole argument.
+ *
+ * The writer is in the topology for as long as it takes to set the markers: not while it waits
+ * for a lock, runs somebody's code, or waits for the commit to be flushed or replicated, since
+ * no server of a newer list is UP before it has left.  A newer list may therefore be in force
+ * when the change becomes visible, with all its servers purged.  They have no document of the
+ * writer's keys then: none can be stored there under the writer's locks.  (The model shows it:
+ * topology.pml.)  Only a writer that changes whole attachments stays to its end.  One that it
+ * has just made is not known yet to whoever purges the servers of the newer list.
  *
  * Everybody takes the locks of the fence in one order: first those on attachments, by OID,
  * then those on keys, by hash.  Only a bulk writer waits for an attachment lock, and a bulk
@@ -55,53 +64,23 @@
 #include "commit/invalidate.h"
 #include "commit/locks.h"
 #include "commit/pending.h"
-#include "deadline.h"
+#include "commit/store.h"
 #include "guc.h"
 #include "net/request.h"
 #include "protocol/wire.h"
 #include "read/build.h"
-#include "read/fetch.h"
-#include "read/render.h"
-#include "servers/exchange.h"
 #include "servers/placement.h"
-#include "servers/state.h"
 #include "servers/topology.h"
 #include "sql/kv_keys.h"
 #include "waitpoint.h"
 
-/* A changed document of a transaction that is not a bulk. */
-typedef struct FenceKey
-{
-	int			touched;		/* index in commit.touched */
-	uint64		hash;
-	const EcPendingKey *pending;
-	const char *id;
-	bool		store;			/* the writer holds the key in store mode */
-	uint64		token;			/* of the writer's marker; 0: not confirmed */
-	EcRow	   *row;			/* what step C stores; NULL: the marker stays */
-	int			server;
-	int			keylen;
-	char		key[EC_KEY_MAX];
-} FenceKey;
-
 /*
- * The state of the fence, from PRE_COMMIT to the end of the transaction.  The transaction
- * owns both variables: what they point to is in TopTransactionContext, ec_commit_pre() fills
- * them once in each transaction, at nesting level 1, and ec_commit_at_end() releases them
- * however the transaction ends.  No call can nest in between, since nothing that runs after
- * PRE_COMMIT can begin another commit.
+ * The attached tables that this transaction has changed, from PRE_COMMIT to its end.  What it
+ * points to is in TopTransactionContext; ec_commit_pre() fills it once, at nesting level 1, and
+ * ec_commit_at_end() releases it however the transaction ends.  No call can nest in between,
+ * since nothing that runs after PRE_COMMIT can begin another commit.
  */
-
-/* The attached tables that this transaction has changed. */
 static EcCommit commit;
-
-/* What step C has to do.  Everything is allocated before, since the COMMIT callback may not. */
-static struct
-{
-	int			n;
-	EcRequest  *reqs;
-	int		   *touched;		/* of each request, its index in commit.touched */
-}			step_c;
 
 /* One batch of a bulk's step A, filled from the pending keys. */
 typedef struct MarkBatch
@@ -111,28 +90,21 @@ typedef struct MarkBatch
 	char		keys[EC_MARK_BATCH][EC_KEY_MAX];
 } MarkBatch;
 
-/* The transaction's few keys. */
-typedef struct KeyList
-{
-	int			n;
-	FenceKey   *keys;
-} KeyList;
-
 static int	compare_tables(const void *a, const void *b);
 static int	compare_keys(const void *a, const void *b);
 static int	find_touched(Oid relid);
 static bool collect_touched(void);
 static void mark_one(const EcPendingKey *key, void *arg);
 static void invalidate_whole(EcTouched *touched);
-static void pre_commit_bulk(void);
-static void add_key(const EcPendingKey *pending, void *arg);
-static KeyList collect_keys(void);
-static void pre_commit_off(bool bulk);
-static void render(void *arg);
-static void prepare_step_c(FenceKey *keys, int n);
+static void lock_attachments(void);
+static void mark_all(void);
+static void add_key(const EcPendingKey *key, void *arg);
 static bool may_store(EcAttachment *att);
-static void lock_keys(KeyList *list);
-static void pre_commit_keys(bool prepare);
+static EcKeyList lock_keys(bool prepare);
+static void place_keys(EcKeyList *list);
+static void render(void *arg);
+static void mark_keys(EcKeyList *list);
+static bool invalidate(bool bulk, bool whole, EcKeyList *list);
 
 static int
 compare_tables(const void *a, const void *b)
@@ -146,8 +118,8 @@ compare_tables(const void *a, const void *b)
 static int
 compare_keys(const void *a, const void *b)
 {
-	uint64		x = ((const FenceKey *) a)->hash;
-	uint64		y = ((const FenceKey *) b)->hash;
+	uint64		x = ((const EcFenceKey *) a)->hash;
+	uint64		y = ((const EcFenceKey *) b)->hash;
 
 	return x < y ? -1 : x > y;
 }
@@ -235,22 +207,25 @@ invalidate_whole(EcTouched *touched)
 }
 
 /*
- * Steps 1 and 2 for many documents, or for all of one attachment.  The writer takes the
- * attachment locks in invalidate mode, and waits for those who store at this moment.  From
- * then on nobody stores a document of these attachments until the transaction has ended, and
- * the writer itself stores none either.
+ * Step 1 for many documents, or for all of one attachment.  The writer takes the attachment
+ * locks in invalidate mode, and waits for those who store at this moment.  From then on nobody
+ * stores a document of these attachments until the transaction has ended, and the writer
+ * itself stores none either.
  */
 static void
-pre_commit_bulk(void)
+lock_attachments(void)
 {
-	MarkBatch  *batch;
-
 	for (int d = 0; d < commit.n; d++)
 		(void) ec_locks_attachment(commit.touched[d].att->relid,
 								   EC_LOCK_ATTACHMENT_INVALIDATE, true);
-	ec_waitpoint("after-locks");
+}
 
-	batch = palloc0(sizeof(MarkBatch));
+/* Step 2 for these. */
+static void
+mark_all(void)
+{
+	MarkBatch  *batch = palloc0(sizeof(MarkBatch));
+
 	ec_pending_each(mark_one, batch);
 	ec_invalidate_mark(&commit, batch->reqs, batch->n, NULL, NULL);
 	pfree(batch);
@@ -267,17 +242,16 @@ pre_commit_bulk(void)
 				invalidate_whole(&commit.touched[d]);
 		}
 	}
-	ec_waitpoint("after-markers");
 }
 
 /* Add a changed key to the list, unless its table was detached in this transaction. */
 static void
 add_key(const EcPendingKey *pending, void *arg)
 {
-	KeyList    *list = arg;
-	FenceKey   *key = &list->keys[list->n];
+	EcKeyList  *list = arg;
+	EcFenceKey *key = &list->keys[list->n];
 
-	memset(key, 0, offsetof(FenceKey, key));
+	memset(key, 0, offsetof(EcFenceKey, key));
 	key->touched = find_touched(pending->relid);
 	if (key->touched < 0)
 		return;
@@ -285,135 +259,6 @@ add_key(const EcPendingKey *pending, void *arg)
 	key->id = pnstrdup(pending->id, pending->idlen);
 	key->hash = ec_locks_hash(pending->relid, pending->id, pending->idlen);
 	list->n++;
-	key->keylen = ec_attachment_key(commit.touched[key->touched].att, key->id, key->key);
-	if (key->keylen == 0)
-		return;					/* too long to be cached; under another prefix it may not be */
-	key->server = ec_placement_of(key->key, key->keylen);
-	commit.touched[key->touched].keys++;
-}
-
-/* The changed keys, in the order in which everybody locks keys. */
-static KeyList
-collect_keys(void)
-{
-	KeyList		list = {0};
-
-	list.keys = palloc((ec_pending_count() + 1) * sizeof(FenceKey));
-	ec_pending_each(add_key, &list);
-	qsort(list.keys, list.n, sizeof(FenceKey), compare_keys);
-	return list;
-}
-
-/*
- * Step 1 while the cache is off; nothing is sent.  The cache may be switched on before the
- * change is visible, and a prepared transaction can stay invisible for long.  An old document
- * could then be stored; the locks bar that.
- */
-static void
-pre_commit_off(bool bulk)
-{
-	KeyList		list = {0};
-
-	for (int d = 0; bulk && d < commit.n; d++)
-		(void) ec_locks_attachment(commit.touched[d].att->relid,
-								   EC_LOCK_ATTACHMENT_INVALIDATE, true);
-	if (!bulk)
-		list = collect_keys();
-	for (int i = 0; i < list.n; i++)
-		(void) ec_locks_key(list.keys[i].hash, EC_LOCK_INVALIDATE, true);
-	for (int d = 0; d < commit.n; d++)
-		commit.touched[d].keys = 0; /* no marker is set on them */
-}
-
-/*
- * Step 3: render the documents whose keys the writer holds in store mode.  The writer holds
- * these locks and its row locks, so what the newest snapshot and its own changes show is
- * what will be committed.
- *
- * Documents are rendered here, and not by the statement that changed the row, because of
- * documents of several tables.  Of two transactions that each add a message to one session,
- * each sees only its own message until the other has committed.  The second one to come here
- * has waited for the first one's store lock, which is released after the first one's rows
- * became visible, so the second one's snapshot has both messages.  (The model shows the
- * counterexample: a document rendered before the lock lacks the first message, and stays.)
- */
-static void
-render(void *arg)
-{
-	KeyList    *list = arg;
-	EcRow	   *rows = palloc(list->n * sizeof(EcRow));
-	int			used = 0;
-
-	CommandCounterIncrement();
-	for (int d = 0; d < commit.n; d++)
-	{
-		EcAttachment *att = commit.touched[d].att;
-		int			first = used;
-
-		for (int i = 0; i < list->n; i++)
-		{
-			FenceKey   *key = &list->keys[i];
-
-			if (key->touched != d || !key->store || ec_state_is_away(key->server))
-				continue;
-			key->row = &rows[used];
-			rows[used].place = key->pending->place;
-			rows[used++].id = key->id;
-		}
-		if (used > first && !(att->function_name
-							  ? ec_fetch_guarded(att, rows + first, used - first, true)
-							  : ec_render_written(att, rows + first, used - first)))
-		{
-			/* the markers stay; the next reader builds the document, or gets the error */
-			for (int i = 0; i < list->n; i++)
-				if (list->keys[i].touched == d)
-					list->keys[i].row = NULL;
-		}
-	}
-}
-
-/*
- * Prepare everything that step C will need.  Each confirmed marker is replaced by the
- * document; or removed, where the row has none and where the policy is "invalidate"; or left
- * for the next fill.
- */
-static void
-prepare_step_c(FenceKey *keys, int n)
-{
-	step_c.reqs = palloc0(n * sizeof(EcRequest));
-	step_c.touched = palloc(n * sizeof(int));
-	for (int i = 0; i < n; i++)
-	{
-		FenceKey   *key = &keys[i];
-		EcAttachment *att = commit.touched[key->touched].att;
-		EcRequest  *req = &step_c.reqs[step_c.n];
-		const char *value;
-		size_t		len;
-
-		if (key->token == 0)
-			continue;
-		req->kind = EC_REQUEST_REMOVE;
-		if (att->policy == EC_WRITE_THROUGH)
-		{
-			if (key->row == NULL)
-				continue;		/* the writer may not store it: the marker stays */
-			if (key->row->matches > 0)
-			{
-				if (!ec_render_cacheable(key->row, &value, &len) ||
-					!ec_placement_fits(key->server, key->keylen, len))
-					continue;
-				req->kind = EC_REQUEST_STORE;
-				req->value = value;
-				req->valuelen = len;
-				req->ttl = ec_request_ttl(ec_attachment_ttl(att));
-			}
-		}
-		req->server = key->server;
-		req->key = key->key;
-		req->keylen = key->keylen;
-		req->token = key->token;
-		step_c.touched[step_c.n++] = key->touched;
-	}
 }
 
 /*
@@ -437,16 +282,27 @@ may_store(EcAttachment *att)
 }
 
 /*
- * Step 1: lock each key in store mode, or else in invalidate mode.  The writer waits for a
- * storer only, which is brief; it waits for no invalidator.  Once it has waited it tries
- * the store mode again.
+ * Step 1 for a few documents, in the order in which everybody locks keys: lock each key in
+ * store mode, or else in invalidate mode.  The writer waits for a storer only, which is brief;
+ * it waits for no invalidator.  Once it has waited it tries the store mode again.
+ *
+ * This is done while the cache is off, too.  The cache may be switched on before the change is
+ * visible, and a prepared transaction can stay invisible for long.  An old document could then
+ * be stored; the locks bar that.
  */
-static void
-lock_keys(KeyList *list)
+static EcKeyList
+lock_keys(bool prepare)
 {
-	for (int i = 0; i < list->n; i++)
+	EcKeyList	list = {0};
+
+	list.keys = palloc((ec_pending_count() + 1) * sizeof(EcFenceKey));
+	ec_pending_each(add_key, &list);
+	qsort(list.keys, list.n, sizeof(EcFenceKey), compare_keys);
+	for (int d = 0; d < commit.n; d++)
+		commit.touched[d].share = !prepare && may_store(commit.touched[d].att);
+	for (int i = 0; i < list.n; i++)
 	{
-		FenceKey   *key = &list->keys[i];
+		EcFenceKey *key = &list.keys[i];
 		bool		share = commit.touched[key->touched].share;
 
 		key->store = share && ec_locks_key(key->hash, EC_LOCK_STORE, false);
@@ -455,43 +311,83 @@ lock_keys(KeyList *list)
 		(void) ec_locks_key(key->hash, EC_LOCK_INVALIDATE, true);
 		key->store = share && ec_locks_key(key->hash, EC_LOCK_STORE, false);
 	}
+	return list;
 }
 
-/* Steps 1 to 3 for a few documents. */
+/*
+ * Find out where the keys live, in the topology that was entered.  One that is too long to be
+ * cached under this prefix leaves the list; its lock stays.
+ */
 static void
-pre_commit_keys(bool prepare)
+place_keys(EcKeyList *list)
 {
-	KeyList		list = collect_keys();
-	int			cached = 0;
+	int			n = 0;
+
+	for (int i = 0; i < list->n; i++)
+	{
+		EcFenceKey *key = &list->keys[i];
+		EcTouched  *touched = &commit.touched[key->touched];
+
+		key->keylen = ec_attachment_key(touched->att, key->id, key->key);
+		if (key->keylen == 0)
+			continue;
+		key->server = ec_placement_of(key->key, key->keylen);
+		touched->keys++;
+		list->keys[n++] = *key;
+	}
+	list->n = n;
+	list->generation = ec_placement_generation();
+}
+
+/* Step 3, while the markers are on their way. */
+static void
+render(void *arg)
+{
+	ec_store_render(&commit, arg, false);
+}
+
+/* Step 2 for a few documents, with that part of step 3. */
+static void
+mark_keys(EcKeyList *list)
+{
 	EcRequest  *reqs;
 
-	for (int d = 0; d < commit.n; d++)
-		commit.touched[d].share = !prepare && may_store(commit.touched[d].att);
-	lock_keys(&list);
-	ec_waitpoint("after-locks");
-
-	/* from here on only the documents that have a cache key */
-	for (int i = 0; i < list.n; i++)
-		if (list.keys[i].keylen > 0)
-			list.keys[cached++] = list.keys[i];
-	list.n = cached;
-
-	reqs = palloc0(list.n * sizeof(EcRequest));
-	for (int i = 0; i < list.n; i++)
+	place_keys(list);
+	reqs = palloc0(list->n * sizeof(EcRequest));
+	for (int i = 0; i < list->n; i++)
 	{
-		FenceKey   *key = &list.keys[i];
+		EcFenceKey *key = &list->keys[i];
 
 		ec_request_mark(&reqs[i], key->server, key->key, key->keylen);
 		reqs[i].arg = commit.touched[key->touched].att->name;
 	}
-	/* the documents are rendered while the markers are on their way */
-	ec_invalidate_mark(&commit, reqs, list.n, render, &list);
-	for (int i = 0; i < list.n; i++)
-		list.keys[i].token = reqs[i].result == EC_DONE ? reqs[i].token : 0;
-	ec_waitpoint("after-markers");
+	ec_invalidate_mark(&commit, reqs, list->n, render, list);
+	for (int i = 0; i < list->n; i++)
+		list->keys[i].token = reqs[i].result == EC_DONE ? reqs[i].token : 0;
+}
 
-	if (!prepare)
-		prepare_step_c(list.keys, list.n);
+/*
+ * Step 2: mark all that the transaction has changed, in the topology; nothing is sent while the
+ * cache is off.  Returns whether it is on.  With whole the topology stays entered, to the end
+ * of the transaction: see the banner.
+ */
+static bool
+invalidate(bool bulk, bool whole, EcKeyList *list)
+{
+	bool		on = ec_placement_enter_always();
+
+	if (ec_placement_generation() == EC_FIRST_GENERATION)
+		ec_topology_without_launcher();
+	ec_waitpoint("before-markers");
+	ec_invalidate_rest(on);
+	if (on && bulk)
+		mark_all();
+	else if (on)
+		mark_keys(list);
+	if (!whole)
+		ec_topology_leave();
+	ec_waitpoint("after-markers");
+	return on;
 }
 
 /*
@@ -509,33 +405,34 @@ pre_commit_keys(bool prepare)
 void
 ec_commit_pre(bool prepare)
 {
-	bool		bulk = ec_pending_count() > ec_guc_max_write_through;
 	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
 	ResourceOwner owner = CurrentResourceOwner;
+	bool		whole;
 
 	Assert(GetCurrentTransactionNestLevel() == 1);
-	Assert(step_c.n == 0 && commit.n == 0);
+	Assert(commit.n == 0);
 
 	/* the locks must last to the end of the transaction */
 	CurrentResourceOwner = TopTransactionResourceOwner;
 
 	memset(&commit, 0, sizeof(commit));
-	bulk |= collect_touched();
+	whole = collect_touched();
 	if (commit.n > 0 || ec_pending_purges() != NIL)
 	{
-		bool		on = ec_placement_enter_always();
+		bool		bulk = whole || ec_pending_count() > ec_guc_max_write_through;
+		EcKeyList	list = {0};
 
-		Assert(ec_topology_is_entered());
-		if (ec_placement_generation() == EC_FIRST_GENERATION)
-			ec_topology_without_launcher();
 		ec_waitpoint("before-locks");
-		ec_invalidate_rest(on);
-		if (!on)
-			pre_commit_off(bulk);
-		else if (bulk)
-			pre_commit_bulk();
+		if (bulk)
+			lock_attachments();
 		else
-			pre_commit_keys(prepare);
+			list = lock_keys(prepare);
+		ec_waitpoint("after-locks");
+		if (invalidate(bulk, whole, &list) && !bulk && !prepare)
+		{
+			ec_store_render(&commit, &list, true);
+			ec_store_prepare(&commit, &list);
+		}
 		ec_waitpoint("before-commit");
 	}
 	CurrentResourceOwner = owner;
@@ -557,18 +454,8 @@ ec_commit_post(void)
 	bool		flushed = !XLogNeedsFlush(XactLastCommitEnd);
 
 	Assert(InterruptHoldoffCount > 0);
-	if (flushed && step_c.n > 0)
-	{
-		Assert(ec_topology_is_entered());
-		ec_waitpoint("before-store");
-		for (int i = 0; i < step_c.n; i++)
-			step_c.reqs[i].skip = !ec_state_is_owned(ec_placement_generation(),
-													 step_c.reqs[i].server);
-		ec_exchange_send(step_c.reqs, step_c.n, ec_deadline_in(ec_guc_timeout));
-		for (int i = 0; i < step_c.n; i++)
-			if (step_c.reqs[i].kind == EC_REQUEST_STORE && step_c.reqs[i].result == EC_DONE)
-				commit.touched[step_c.touched[i]].stored++;
-	}
+	if (flushed)
+		ec_store_send(&commit);
 	for (int d = 0; d < commit.n; d++)
 	{
 		EcTouched  *touched = &commit.touched[d];
@@ -590,8 +477,7 @@ ec_commit_post(void)
 void
 ec_commit_at_end(void)
 {
-	step_c.reqs = NULL;
-	step_c.n = 0;
+	ec_store_at_end();
 	commit.touched = NULL;
 	commit.n = 0;
 }

@@ -210,6 +210,20 @@ ec_placement_enter(void)
 	return false;
 }
 
+/*
+ * Enter the topology once more, until ec_topology_leave(), if it is still of this generation,
+ * and the backend's copy as well.  false: it is not, and nothing is entered.  The backend has
+ * entered that generation before, in this transaction.  Never throws.
+ */
+bool
+ec_placement_enter_again(uint64 generation)
+{
+	if (ec_topology_enter() == generation && ec_placement.generation == generation)
+		return true;
+	ec_topology_leave();
+	return false;
+}
+
 /* How many servers there are, in the topology that the backend has entered. */
 int
 ec_placement_size(void)

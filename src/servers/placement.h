@@ -30,6 +30,7 @@ extern void ec_placement_on_change(void (*callback) (void));
 extern void ec_placement_bar(bool bar);
 extern bool ec_placement_enter_always(void);
 extern bool ec_placement_enter(void);
+extern bool ec_placement_enter_again(uint64 generation);
 extern int	ec_placement_size(void);
 extern uint64 ec_placement_generation(void);
 extern const char *ec_placement_prefix(void);

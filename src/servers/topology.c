@@ -352,7 +352,8 @@ ec_topology_resolve_names(void)
 /*
  * Enter the current topology: from here to ec_topology_leave() it stays the one that counts
  * for this process, since nobody trusts a later one before all have left it.  Returns its
- * generation.  Throws out of memory only, with nothing entered.
+ * generation.  Throws out of memory only, with nothing entered, and never where a process that
+ * has entered before comes from outside.
  */
 uint64
 ec_topology_enter(void)

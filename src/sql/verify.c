@@ -63,11 +63,11 @@ typedef struct Classify
 
 static void classify(void *arg);
 static bool is_ours(EcVerify *verify, EcVerifyKey *key, EcRequest *req);
-static void report(EcVerify *verify, EcVerifyKey *key, EcRequest *req);
+static void report(EcVerify *verify, EcVerifyKey *keys, EcRequest *reqs, int n);
 static int	lock_keys(EcVerify *verify, EcVerifyKey *keys, EcRequest *reqs, int n);
 static int	find_rows(EcVerify *verify, EcVerifyKey *keys, EcRequest *reqs, int n);
 static void compare(EcVerify *verify, EcVerifyKey *keys, EcRequest *reqs, int n);
-static int	verify_locked(EcVerify *verify, EcVerifyKey *keys, int n);
+static int	verify_locked(EcVerify *verify, EcVerifyKey *keys, EcRequest *reqs, int n);
 static void verify_slice(EcVerify *verify, EcVerifyKey *keys, int n);
 static int64 count_rows(EcVerify *verify, int64 limit);
 static EcVerify *begin(FunctionCallInfo fcinfo);
@@ -129,21 +129,31 @@ is_ours(EcVerify *verify, EcVerifyKey *key, EcRequest *req)
 	return ec_act_guarded(classify, &c) && c.ours;
 }
 
-/* Count a value that should not have been there. */
+/*
+ * Count the values that should not have been there.  The topology is not entered, nor any lock
+ * held: what is_ours() calls may be an owner's code, and take its time.
+ */
 static void
-report(EcVerify *verify, EcVerifyKey *key, EcRequest *req)
+report(EcVerify *verify, EcVerifyKey *keys, EcRequest *reqs, int n)
 {
-	if (is_ours(verify, key, req))
-		verify->stale++;
-	else
-		verify->foreign++;
-	verify->no_row += key->row == NULL || !key->row->same_id;
-	if (verify->want_keys && verify->nkeys < KEYS_MAX)
+	for (int i = 0; i < n; i++)
 	{
-		MemoryContext old = MemoryContextSwitchTo(verify->context);
+		EcVerifyKey *key = &keys[i];
 
-		verify->keys[verify->nkeys++] = CStringGetTextDatum(key->key);
-		MemoryContextSwitchTo(old);
+		if (!key->wrong)
+			continue;
+		if (is_ours(verify, key, &reqs[i]))
+			verify->stale++;
+		else
+			verify->foreign++;
+		verify->no_row += key->row == NULL || !key->row->same_id;
+		if (verify->want_keys && verify->nkeys < KEYS_MAX)
+		{
+			MemoryContext old = MemoryContextSwitchTo(verify->context);
+
+			verify->keys[verify->nkeys++] = CStringGetTextDatum(key->key);
+			MemoryContextSwitchTo(old);
+		}
 	}
 }
 
@@ -279,10 +289,7 @@ compare(EcVerify *verify, EcVerifyKey *keys, EcRequest *reqs, int n)
 		if (key->locked)
 			ec_locks_release_key(key->hash, EC_LOCK_STORE);
 		key->locked = false;
-		if (!key->wrong)
-			continue;
-		verify->invalidated += removals[i].result == EC_DONE;
-		report(verify, key, &reqs[i]);
+		verify->invalidated += key->wrong && removals[i].result == EC_DONE;
 	}
 }
 
@@ -292,9 +299,8 @@ compare(EcVerify *verify, EcVerifyKey *keys, EcRequest *reqs, int n)
  * that of the argument in src/README.md: lock, state, value, snapshot, row, topology.
  */
 static int
-verify_locked(EcVerify *verify, EcVerifyKey *keys, int n)
+verify_locked(EcVerify *verify, EcVerifyKey *keys, EcRequest *reqs, int n)
 {
-	EcRequest  *reqs = palloc(n * sizeof(EcRequest));
 	int			open;
 
 	open = lock_keys(verify, keys, reqs, n);
@@ -316,11 +322,14 @@ verify_slice(EcVerify *verify, EcVerifyKey *keys, int n)
 
 	for (int tries = 1;; tries++)
 	{
+		EcRequest  *reqs = palloc(n * sizeof(EcRequest));
+
 		if (!ec_batch_enter(&verify->batch))
 			break;				/* a bulk writer, for long */
 		ec_verify_keys_check_topology(verify);
-		open = verify_locked(verify, keys, n);
+		open = verify_locked(verify, keys, reqs, n);
 		ec_batch_leave(&verify->batch);
+		report(verify, keys, reqs, n);
 		MemoryContextReset(context);
 		if (open == 0 || tries == BUSY_TRIES)
 			break;

@@ -17,6 +17,9 @@
 /* Why a database has no slot; for EC_MAX_DATABASES. */
 #define EC_DATABASE_NO_ROOM	"more than %d databases have the extension"
 
+/* What pg_stat_activity calls a database's worker. */
+#define EC_DATABASE_WORKER	"echocache worker"
+
 extern void ec_database_rescan_at_commit(void);
 extern void ec_database_at_xact_end(XactEvent event);
 extern void ec_database_ban(Oid dboid);

@@ -172,7 +172,7 @@ start_worker(Known *k)
 	BackgroundWorker worker = {0};
 
 	snprintf(worker.bgw_name, BGW_MAXLEN, "echocache worker for database %u", k->dboid);
-	strlcpy(worker.bgw_type, "echocache worker", BGW_MAXLEN);
+	strlcpy(worker.bgw_type, EC_DATABASE_WORKER, BGW_MAXLEN);
 	strlcpy(worker.bgw_library_name, "echocache", BGW_MAXLEN);
 	strlcpy(worker.bgw_function_name, "echocache_worker_main", BGW_MAXLEN);
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;

@@ -126,7 +126,7 @@ begin(void)
 	 */
 	while (ec_database_has_other_worker() || ec_shmem->republish)
 	{
-		if (!launcher_is_ours())
+		if (!launcher_is_ours() || ec_database_is_banned(dboid))
 			proc_exit(0);
 		ec_deadline_nap(EC_WAIT_FOR_LOCK_MS);
 	}

@@ -11,9 +11,11 @@
  * MOVE: generation 1 has the document in place 0, 2 in place 1, 3 in place 0 again.
  * OFF: it is always in place 0, and generation 2 is "off".
  *
- * Three rules, each of which has a switch, are what src/ must keep: the worker takes a
- * state word together with the generation that it has entered; who finds the cache off
- * enters all the same, and locks; a key's place changes with the generation only.
+ * Five rules, each of which has a switch, are what src/ must keep: the worker takes a
+ * state word together with the generation that it has entered; who commits while the cache is
+ * off locks all the same; a writer keeps its locks when it leaves the topology, before its change
+ * is visible; who attaches a table does not leave before that; a key's place changes with the
+ * generation only.
  *
  * Both places share the state word, as the first server of each list does.  With
  * FAILURES any exchange may fail.  The rest is as in fence.pml and recovery.pml.
@@ -37,7 +39,10 @@
 #ifndef GENERATIONS
 #define GENERATIONS	3
 #endif
-#define TXNS		(WRITERS + PREPARED)
+#ifndef ATTACHERS
+#define ATTACHERS	0
+#endif
+#define TXNS		(WRITERS + PREPARED + ATTACHERS)
 
 #ifdef OFF
 #define PLACE(g)	0
@@ -63,6 +68,7 @@ bit late[PLACES];
 byte late_value[PLACES];
 
 #define ANCIENT		B(7)		/* a transaction of before, which place 1 does not show */
+bit attached = (ATTACHERS == 0);	/* is the table? */
 byte db = ANCIENT;
 byte acked = ANCIENT;
 byte store, invalidate;			/* the key's lock */
@@ -94,8 +100,10 @@ byte outbox[PLACES];
 #endif
 inline check()
 {
-	assert(!(state == UP && is_on && kind[HERE] == DOC && (value[HERE] & ~db) != 0));
-	assert(!(state == UP && is_on && kind[HERE] == DOC && (acked & ~value[HERE]) != 0))
+	assert(!(attached && state == UP && is_on && kind[HERE] == DOC &&
+			 (value[HERE] & ~db) != 0));
+	assert(!(attached && state == UP && is_on && kind[HERE] == DOC &&
+			 (acked & ~value[HERE]) != 0))
 }
 
 inline put(p, k, v, t)
@@ -144,12 +152,6 @@ inline enter(p)
 #endif
 	od;
 	on = is_on;
-#ifdef OFF_IS_NOT_ENTERED
-	if
-	:: on
-	:: else -> entered[p] = 0
-	fi;
-#endif
 	/* the list that we have; or load_topology(), perhaps a later one than we have entered */
 	atomic {
 		if
@@ -240,32 +242,45 @@ inline unlock(t)
 #endif
 }
 
-/* xact_callback(): from PRE_COMMIT on the topology stays entered, to the COMMIT callback. */
+/* While the cache is off the key is locked all the same, and nothing is sent. */
+#ifdef OFF_IS_NOT_LOCKED
+#define LOCKS		is_on
+#else
+#define LOCKS		true
+#endif
+
+/* Step 2, in the topology for as long as it takes: the locks stay. */
+inline mark(t)
+{
+	enter(t);
+	if
+	:: on -> step_a(t)
+	:: !on
+	fi;
+	LEAVE(t);
+#ifdef UNLOCKED_BY_LEAVING
+	atomic { unlock(t); holds_store = 0; holds_invalidate = 0 }
+#endif
+}
+
+/*
+ * ec_commit_pre(), ec_commit_post().  The store is sent whatever the generation is by then,
+ * which is more than src/ does.
+ */
 proctype Writer(byte t)
 {
 	byte g, place, doc;
 	bit on, holds_store, holds_invalidate, confirmed, row;
 
-	enter(t);
-	/* while the cache is off the key is locked all the same, and nothing is sent */
-#ifdef OFF_IS_NOT_ENTERED
-	if
-	:: !on -> goto commit
-	:: on
-	fi;
-#endif
 	atomic {
 		if
-		:: on && store == 0 && invalidate == 0 -> store = TXN(t); holds_store = 1
-		:: store == 0 -> invalidate++; holds_invalidate = 1
+		:: LOCKS && store == 0 && invalidate == 0 -> store = TXN(t); holds_store = 1
+		:: LOCKS && store == 0 -> invalidate++; holds_invalidate = 1
+		:: !LOCKS
 		fi;
 		doc = holds_store * (db | B(t))
 	};
-	if
-	:: on -> step_a(t)
-	:: !on
-	fi;
-commit:
+	mark(t);
 	atomic { visible(t) };
 	atomic {
 		if
@@ -273,37 +288,50 @@ commit:
 		:: else
 		fi
 	};
-	LEAVE(t);										/* at_end() */
 	atomic { unlock(t) };
 	atomic { acked = acked | B(t); check() };
 	atomic { g = 0; place = 0; doc = 0; on = 0; holds_store = 0; holds_invalidate = 0;
 		confirmed = 0; row = 0 }
 }
 
-/* PREPARE leaves the topology; the locks stay. */
+/* The locks stay with the prepared transaction. */
 proctype Prepared(byte t)
 {
 	byte g, place;
 	bit on, holds_store, holds_invalidate, confirmed, row;
 
-	enter(t);
-#ifdef OFF_IS_NOT_ENTERED
-	if
-	:: !on -> goto prepared
-	:: on
-	fi;
-#endif
-	atomic { store == 0 -> invalidate++; holds_invalidate = 1 };
-	if
-	:: on -> step_a(t)
-	:: !on
-	fi;
-prepared:
-	LEAVE(t);
+	atomic {
+		if
+		:: LOCKS && store == 0 -> invalidate++; holds_invalidate = 1
+		:: !LOCKS
+		fi
+	};
+	mark(t);
 	atomic { visible(t) };							/* COMMIT PREPARED */
 	atomic { unlock(t) };
 	atomic { acked = acked | B(t); check() };
 	atomic { g = 0; place = 0; on = 0; holds_invalidate = 0; confirmed = 0; row = 0 }
+}
+
+/*
+ * A transaction that attaches the table: it purges the place that it knows, and is in the
+ * topology to its end.  Whoever purges another place before does not know what to look for.
+ */
+proctype Attacher(byte t)
+{
+	byte g, place;
+	bit on, holds_store, holds_invalidate;
+
+	atomic { store == 0 -> invalidate++; holds_invalidate = 1 };
+	enter(t);
+	atomic { put(place, ABSENT, 0, NOBODY) };
+#ifdef ATTACH_LEAVES_EARLY
+	LEAVE(t);
+#endif
+	atomic { attached = 1; check() };
+	LEAVE(t);										/* at_end() */
+	atomic { unlock(t) };
+	atomic { g = 0; place = 0; on = 0; holds_invalidate = 0 }
 }
 
 /* ec_read() */
@@ -318,8 +346,8 @@ proctype Reader(byte r)
 		must = acked;
 		enter(PROC(r));
 		if
-		:: on && state == UP
-		:: !on || state != UP -> LEAVE(PROC(r)); goto table
+		:: attached && on && state == UP
+		:: !attached || !on || state != UP -> LEAVE(PROC(r)); goto table
 		fi;
 		atomic {
 			if
@@ -486,7 +514,8 @@ look:
 	/* invalidate(); a changed prefix means that the keys of both are removed */
 	atomic {
 		if
-		:: must_purge -> put(THERE, ABSENT, 0, NOBODY); ok = 1
+		:: must_purge && attached -> put(THERE, ABSENT, 0, NOBODY); ok = 1
+		:: must_purge && !attached -> ok = 1
 		:: !must_purge -> put(place, MARKER, 0, NOBODY); ok = 1
 #ifdef FAILURES
 		:: true
@@ -561,7 +590,8 @@ init
 		i = 0;
 		do
 		:: i < WRITERS -> run Writer(i); i++
-		:: i >= WRITERS && i < TXNS -> run Prepared(i); i++
+		:: i >= WRITERS && i < WRITERS + PREPARED -> run Prepared(i); i++
+		:: i >= WRITERS + PREPARED && i < TXNS -> run Attacher(i); i++
 		:: i == TXNS -> break
 		od;
 		i = 0;

@@ -14,9 +14,24 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $memcached = memcached();
-my $node = new_node('main', hosts => [$memcached], conf => "max_worker_processes = 20\nechocache.timeout = '1s'\n");
+my $node = new_node('main', hosts => [$memcached], conf => <<'CONF');
+max_worker_processes = 20
+echocache.timeout = '1s'
+wal_level = replica
+max_wal_senders = 1
+synchronous_standby_names = 'nobody'
+synchronous_commit = local
+CONF
 my $s = session($node);
-my $other;
+my ($other, $second);
+
+# What plain clients find under this key, on any server.
+sub plain
+{
+	my ($key) = @_;
+
+	return join ' ', grep { defined && $_ ne 'null' } map { $_->get($key) } $memcached, $second;
+}
 
 $s->run(q{
 	CREATE EXTENSION echocache;
@@ -31,7 +46,9 @@ $s->run(q{
 	SELECT echocache_attach('held', 'held');
 	CREATE FUNCTION slow(text) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$
 		BEGIN
-			IF current_setting('application_name') = 'slow' THEN PERFORM pg_sleep(600); END IF;
+			IF current_setting('application_name') = 'slow' OR EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = 4077) THEN
+				PERFORM pg_sleep(600);
+			END IF;
 			RETURN true;
 		END $$;
 	CREATE TABLE slow (id int PRIMARY KEY, v text);
@@ -88,7 +105,7 @@ wait_state($s, 'UP', $memcached);
 # A filter that takes its time in a fill, while the list of servers changes.
 #
 my $reader = session($node);
-my $second = memcached();
+$second = memcached();
 my $pid;
 
 $s->run('CREATE DATABASE other');
@@ -106,29 +123,98 @@ $s->run(q{
 holds($memcached, 'by_domain:1', '{"id":1,"v":"a"}', 'a key with a check of its own');
 
 my @all = ($memcached, $second);
-for my $case ([ 'fill', '', q{SELECT echocache_get('slow', 1)} ],
-	[ 'read that stores nothing', q{BEGIN; CREATE TABLE of_this_transaction ()}, q{SELECT echocache_get('slow', 1)} ],
-	[ 'hit', '', q{SELECT echocache_get('by_domain', '1')} ])
-{
-	my ($what, $before, $read) = @$case;
-	my @now = $what =~ /stores/ ? ($memcached) : @all;
+my @now = ($memcached);
 
-	$s->run(q{SELECT echocache_invalidate('slow', 1)});
-	$reader->run("SET application_name = slow; $before");
-	my $pid = $reader->run('SELECT pg_backend_pid()');
-	$reader->send($read);
-	wait_for('the code', sub { return $s->run("SELECT wait_event FROM pg_stat_activity WHERE pid = $pid") eq 'PgSleep' });
+# Publish another list of servers, and test that all of them come to be UP, in both databases.
+sub others_go_on
+{
+	my ($who) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+
+	@now = @now == 1 ? @all : ($memcached);
 	$node->append_conf('postgresql.conf', 'echocache.hosts = \'' . join(',', map { $_->address } @now) . "'\n");
 	$node->reload;
 	wait_for('the list', sub { return $s->run('SELECT count(*) FROM echocache_servers') eq scalar @now });
-	wait_state($other, 'UP', @now);
-	wait_state($s, 'UP', @now);
-	pass("slow code of somebody's in a $what keeps no server from being UP, here or in another database");
-	$s->run("SELECT pg_cancel_backend($pid)");
+	return eventually("$who keeps no server from being UP, here or in another database", sub {
+		return !grep { $_->run(q{SELECT bool_and(state = 'UP') FROM echocache_servers}) ne 't' } $s, $other;
+	});
+}
+
+# Send a statement, and wait until somebody's slow code runs in it.
+sub run_slowly
+{
+	my ($session, $sql) = @_;
+
+	$session->run('SET application_name = slow');
+	$session->send($sql);
+	wait_for('the code', sub { return $s->run('SELECT wait_event FROM pg_stat_activity WHERE pid = ' . $session->pid) eq 'PgSleep' });
+	return;
+}
+
+for my $case ([ 'fill', '', q{SELECT echocache_get('slow', 1)} ],
+	[ 'read that stores nothing', q{BEGIN; CREATE TABLE of_this_transaction ()}, q{SELECT echocache_get('slow', 1)} ],
+	[ 'hit', '', q{SELECT echocache_get('by_domain', '1')} ],
+	[ 'commit', '', q{UPDATE slow SET v = 'b'} ])
+{
+	my ($what, $before, $sql) = @$case;
+
+	$s->run(q{SELECT echocache_invalidate('slow', 1)});
+	$reader->run("RESET application_name; $before");
+	run_slowly($reader, $sql);
+	others_go_on("slow code of somebody's in a $what");
+	$s->run('SELECT pg_cancel_backend(' . $reader->pid . ')');
 	$reader->finish;
 	$reader->run('ROLLBACK');
 	is($s->run(q{SELECT echocache_get('slow', 1)}), '{"id":1,"v":"a"}', 'the document can be read by others');
 }
+
+# From the moment on when all of what is cached has been read.
+my $holder = session($node);
+
+$memcached->set('by_domain:1', '{"id":1,"v":"stale"}');
+$reader->run('RESET application_name');
+stop_at($holder, 'verify-got', $reader, q{SELECT * FROM echocache_verify('by_domain')});
+$s->run('SELECT pg_advisory_lock(4077)');
+$holder->run('SELECT pg_advisory_unlock_all()');
+wait_for('the code', sub { return $s->run('SELECT wait_event FROM pg_stat_activity WHERE pid = ' . $reader->pid) eq 'PgSleep' });
+others_go_on(q{slow code of somebody's in a verify});
+$s->run('SELECT pg_advisory_unlock_all(), pg_cancel_backend(' . $reader->pid . ')');
+$reader->finish;
+$reader->run('RESET echocache.wait_point');
+
+#
+# A commit that waits: for a fill with slow code, and for a standby.
+#
+my $writer = session($node);
+
+$s->run(q{SELECT echocache_invalidate('slow', 1)});
+run_slowly($reader, q{SELECT echocache_get('slow', 1)});
+$writer->send(q{UPDATE slow SET v = 'b'});
+wait_for('the writer', sub { return $s->run('SELECT wait_event_type FROM pg_stat_activity WHERE pid = ' . $writer->pid) eq 'Lock' });
+others_go_on('a commit that waits for a slow fill');
+$s->run('SELECT pg_cancel_backend(' . $reader->pid . ')');
+$reader->finish;
+isnt($writer->finish, undef, 'which goes on after it');
+is($s->run(q{SELECT echocache_get('slow', 1)}), '{"id":1,"v":"b"}', 'and what it has written is read');
+
+# Send a statement whose commit waits for a standby that does not come.
+sub commit_slowly
+{
+	my ($sql) = @_;
+
+	$writer->run('SET synchronous_commit = on');
+	$writer->send($sql);
+	wait_for('the commit', sub { return $s->run('SELECT wait_event FROM pg_stat_activity WHERE pid = ' . $writer->pid) eq 'SyncRep' });
+	return;
+}
+
+commit_slowly(q{UPDATE session SET v = 'replicated'});
+others_go_on('a commit that waits for a standby');
+is($s->run(q{SELECT echocache_get_session(1)}), '{"id":1,"v":"d"}', 'what it has written is not visible yet');
+$s->run('SELECT pg_cancel_backend(' . $writer->pid . ')');
+isnt($writer->finish, undef, 'it ends');
+is($s->run(q{SELECT echocache_get_session(1)}), '{"id":1,"v":"replicated"}', 'and is read');
+eventually('and cached', sub { $s->run(q{SELECT echocache_get_session(1)}); return plain('session:1') eq '{"id":1,"v":"replicated"}' });
 
 #
 # A filter's function that waits for a lock, whose holder commits a change of the document.
@@ -158,22 +244,21 @@ is($locker->error('COMMIT'), 'no error', 'the holder commits');
 like($reader->finish, qr/{"id":1,"v":"[ab]"}/, 'and the reader reads');
 
 #
-# A commit of somebody's that takes its time is waited for, and named.
+# Who attaches a table is waited for to the end, and named.
 #
-my $writer = session($node);
-$writer->run(q{SET application_name = slow});
-$pid = $writer->run('SELECT pg_backend_pid()');
-$writer->send(q{UPDATE slow SET v = 'b'});
-wait_for('the filter', sub { return $s->run("SELECT wait_event FROM pg_stat_activity WHERE pid = $pid") eq 'PgSleep' });
-$node->append_conf('postgresql.conf', 'echocache.hosts = \'' . $memcached->address . "'\n");
+$s->run('CREATE TABLE attached (id int PRIMARY KEY)');
+commit_slowly(q{SELECT echocache_attach('attached', 'attached')});
+$pid = $writer->pid;
+$node->append_conf('postgresql.conf', 'echocache.hosts = \'' . $second->address . "'\n");
 $node->reload;
 wait_for('the name of who holds it up', sub {
 	return $s->run('SELECT state, last_error FROM echocache_servers') eq
 		qq{RECOVERING|waiting for process $pid in database "postgres", which uses an older list of servers};
 });
 pass('last_error names the process and its database');
-$s->run("SELECT pg_terminate_backend($pid)");
-wait_state($s, 'UP', $memcached);
+$s->run("SELECT pg_cancel_backend($pid)");
+$writer->finish;
+wait_state($s, 'UP', $second);
 # The worker of each database says so, and takes it back when it has looked again.
 eventually('and forgets it afterwards', sub { return $s->run(q{SELECT coalesce(last_error, '') FROM echocache_servers}) eq ''; });
 
