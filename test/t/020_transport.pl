@@ -272,9 +272,16 @@ is($tls->stats->{total_connections}, $opened, 'one handshake serves many transac
 
 # Files are relative to the data directory, and read again on reload.
 write_file($node->data_dir . '/cache-ca.crt', slurp_file("$dir/ours.crt"));
+my $worker = sub { return $s->run(q{SELECT coalesce(max(pid), 0) FROM pg_stat_activity WHERE backend_type = 'echocache worker'}) };
+my $ended = $worker->();
 set(tls_ca_file => 'cache-ca.crt');
 $s->run('SELECT echocache_get_session(1)');
 accepted('a file in the data directory', $tls);
+wait_for('the worker that follows on a reload to have read it, too', sub {
+	my $pid = $worker->();
+
+	return $pid != $ended && slurp_file($node->logfile) =~ /\[$pid\] LOG:  echocache: connected to server/;
+});
 write_file($node->data_dir . '/cache-ca.crt', slurp_file("$dir/theirs.crt"));
 is($s->run('SELECT echocache_disconnect() || echocache_get_session(1)::text'), qq(1{"id":1,"title":"round $round"}), 'files are not read for every connection');
 is($s->run('SELECT state FROM echocache_servers'), 'UP', 'so that one which is just being replaced does no harm');
