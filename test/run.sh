@@ -358,7 +358,7 @@ suite_model()
 {
 	local log=$EC_TMP/model.log status=0
 
-	attend ec_as_postgres nice bash "$EC_BUILD/test/model/run.sh" </dev/null >"$log" 2>&1 || status=$?
+	attend ec_as_postgres bash "$EC_BUILD/test/model/run.sh" </dev/null >"$log" 2>&1 || status=$?
 	tap_result model "$status" "$log"
 }
 

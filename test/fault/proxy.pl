@@ -271,10 +271,10 @@ sub command
 	}
 	elsif ($verb eq 'reset')
 	{
-		for my $c (@connections)
+		for my $socket (grep { defined } map { ($_->{from}, $_->{to}) } map { ($_->{up}, $_->{down}) } @connections)
 		{
-			setsockopt $_, SOL_SOCKET, SO_LINGER, pack('ii', 1, 0)
-			  for grep { defined } map { ($_->{from}, $_->{to}) } $c->{up}, $c->{down};
+			setsockopt $socket, SOL_SOCKET, SO_LINGER, pack('ii', 1, 0) if defined fileno $socket;
+			close $socket;	# now: whoever is answered may rely on it
 		}
 		@connections = ();
 	}

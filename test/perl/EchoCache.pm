@@ -233,7 +233,7 @@ sub setting
 	return;
 }
 
-# From here to short_lease() the worker does not renew its lease, as a rule: what is counted at
+# From here to short_lease() no worker renews its lease, as a rule: what is counted at
 # these servers is of the test's doing.  They are not to go away meanwhile.
 sub long_lease
 {
@@ -242,8 +242,12 @@ sub long_lease
 	setting($session, 'echocache.lease' => '60s');
 	for my $server (@servers)
 	{
-		# the second renewal says that the server is UP, and is the last one for long
-		wait_for('a long lease', sub { return ($server->get('_echocache') // '') =~ / 60000 1 / });
+		# the second renewal says that the server is UP, and is the last one for long; of every database
+		wait_for('long leases', sub {
+			my @leases = $server->leases;
+
+			return @leases && !grep { ($server->get($_) // '') !~ / 60000 1 / } @leases;
+		});
 	}
 	return;
 }
@@ -722,14 +726,23 @@ sub traffic
 sub keys
 {
 	my ($self) = @_;
+
+	return grep { !/_echocache\z/ } $self->_all_keys;
+}
+
+# The keys of leases among them, which keys() leaves out: one for each database's prefix.
+sub leases { return grep { /_echocache\z/ } $_[0]->_all_keys; }
+
+sub _all_keys
+{
+	my ($self) = @_;
 	my ($answer, @keys);
 
 	EchoCache::wait_for('memcached to list its keys', sub {
 		$answer = $self->exchange("lru_crawler metadump hash\r\n", qr/^(?:END|BUSY.*)\r\n/m);
 		return $answer !~ /^BUSY/;
 	});
-	@keys = grep { !/_echocache\z/ } $answer =~ /^key=(\S+)/mg;
-
+	@keys = $answer =~ /^key=(\S+)/mg;
 	s/%([0-9A-Fa-f]{2})/chr hex $1/ge for @keys;
 	return sort @keys;
 }

@@ -177,8 +177,8 @@ my %programs = ('README.md' => qr/^python$/, 'doc/clients.md' => qr/^(?:c|go|js|
 my %conditions = (
 	'memcached is stopped' => sub { $memcached->stop; return sub { $memcached->start; wait_state($s, 'UP') } },
 	'memcached is stopped, and echocache.fallback is off' => sub {
-		long_lease($s, $memcached);	# else its renewal may find out first
 		setting($s, 'echocache.fallback' => 'off');
+		long_lease($s, $memcached);	# else its renewal may find out first; last, since a worker renews when it begins
 		$memcached->stop;
 		return sub { $memcached->start; setting($s, 'echocache.fallback' => 'on'); wait_state($s, 'UP'); short_lease($s) };
 	},
