@@ -65,7 +65,7 @@ render_attachment(EcAttachment *att, EcKeyList *list, int touched)
 		rows[n++].id = key->id;
 	}
 	if (n == 0 || (att->function_name ? ec_fetch_guarded(att, rows, n, true)
-				   : ec_render_written(att, rows, n)))
+				   : ec_render_written(att, rows, n, ec_placement_largest())))
 		return;
 	/* the markers stay; the next reader builds the document, or gets the error */
 	for (int i = 0; i < list->n; i++)

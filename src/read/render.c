@@ -14,10 +14,12 @@
 #include "postgres.h"
 
 #include "access/genam.h"
+#include "access/detoast.h"
 #include "access/heaptoast.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/tupconvert.h"
+#include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "funcapi.h"
 #include "utils/fmgrprotos.h"
@@ -28,6 +30,7 @@
 #include "attachments/configuration.h"
 #include "attachments/filter.h"
 #include "commit/pending.h"
+#include "compat.h"
 #include "protocol/reply.h"
 #include "read/act.h"
 #include "read/encoding.h"
@@ -38,10 +41,11 @@ static bool is_unique(Relation rel, AttrNumber attno);
 static void make_shape(EcAttachment *att, Relation rel);
 static bool fetch_version(Relation rel, EcPlace *place, Snapshot snapshot,
 						  TupleTableSlot *slot);
+static Size least_size(EcAttachment *att, TupleTableSlot *slot);
 static void render_row(EcAttachment *att, EcRow *row, TupleTableSlot *slot, ExprState *filter,
 					   ExprContext *econtext);
-static void render_version(EcAttachment *att, EcRow *row, Relation root, ExprState *filter,
-						   EState *estate);
+static void render_version(EcAttachment *att, EcRow *row, Size most, Relation root,
+						   ExprState *filter, EState *estate);
 static void render_now(void *arg);
 
 /* Is there a unique index on just this column? */
@@ -108,6 +112,45 @@ fetch_version(Relation rel, EcPlace *place, Snapshot snapshot, TupleTableSlot *s
 	return found;
 }
 
+/*
+ * So many bytes the document of this row has at least, as far as stored sizes tell: nothing is
+ * detoasted.  The text of a jsonb is as a rule about as long as what is stored, and never
+ * shorter than a quarter.
+ */
+static Size
+least_size(EcAttachment *att, TupleTableSlot *slot)
+{
+	Size		size = 0;
+	int			attno = -1;
+
+	while ((attno = bms_next_member(att->columns, attno)) >= 0)
+	{
+		Form_pg_attribute attr = TupleDescAttr(slot->tts_tupleDescriptor, attno - 1);
+		bool		isnull;
+		Datum		value = slot_getattr(slot, attno, &isnull);
+
+		if (isnull || attr->attlen != -1)
+			continue;
+		switch (attr->atttypid)
+		{
+			case TEXTOID:
+			case VARCHAROID:
+			case BPCHAROID:
+			case JSONOID:
+			case XMLOID:
+				size += toast_raw_datum_size(value) - VARHDRSZ;
+				break;
+			case BYTEAOID:
+				size += 2 * (toast_raw_datum_size(value) - VARHDRSZ);
+				break;
+			case JSONBOID:
+				size += (toast_raw_datum_size(value) - VARHDRSZ) / 4;
+				break;
+		}
+	}
+	return size;
+}
+
 /* Render one row, which is in the attached table's layout, if it has the id and passes. */
 static void
 render_row(EcAttachment *att, EcRow *row, TupleTableSlot *slot, ExprState *filter,
@@ -146,11 +189,16 @@ typedef struct Render
 	EcAttachment *att;
 	EcRow	   *rows;
 	int			n;
+	Size		most;
 } Render;
 
-/* Fetch the version of a row that was written last, and render it, if there is one. */
+/*
+ * Fetch the version of a row that was written last, and render it, if there is one, and its
+ * document may be small enough.
+ */
 static void
-render_version(EcAttachment *att, EcRow *row, Relation root, ExprState *filter, EState *estate)
+render_version(EcAttachment *att, EcRow *row, Size most, Relation root, ExprState *filter,
+			   EState *estate)
 {
 	Relation	rel = table_open(row->place.table, NoLock);
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
@@ -166,7 +214,8 @@ render_version(EcAttachment *att, EcRow *row, Relation root, ExprState *filter, 
 			mine = execute_attr_map_slot(map->attrMap, slot,
 										 MakeSingleTupleTableSlot(RelationGetDescr(root),
 																  &TTSOpsVirtual));
-		render_row(att, row, mine, filter, filter ? GetPerTupleExprContext(estate) : NULL);
+		if (least_size(att, mine) <= most)
+			render_row(att, row, mine, filter, filter ? GetPerTupleExprContext(estate) : NULL);
 		if (mine != slot)
 			ExecDropSingleTupleTableSlot(mine);
 	}
@@ -210,7 +259,7 @@ render_now(void *arg)
 		if (row->place.table != part && !ec_affected_is_part(row->place.table, att->relid))
 			continue;
 		part = row->place.table;
-		render_version(att, row, root, filter, estate);
+		render_version(att, row, render->most, root, filter, estate);
 	}
 	if (estate)
 		FreeExecutorState(estate);
@@ -223,14 +272,14 @@ render_now(void *arg)
  * Render rows that this transaction has written, from where it has written them, as the newest
  * snapshot and the transaction's own changes show them.  No lock is taken: the caller has
  * locked the attached table, and its DML the one that it wrote to.  A row that is not found
- * has no matches, which may mean that it is deleted, or that it would take a query.  If code
- * of a user's runs, it leaves nothing behind.  Throws what the filter and the types' output
- * functions throw.
+ * has no matches, which may mean that it is deleted, that it would take a query, or that its
+ * document is larger than most.  If code of a user's runs, it leaves nothing behind.  Throws
+ * what the filter and the types' output functions throw.
  */
 bool
-ec_render_written(EcAttachment *att, EcRow *rows, int n)
+ec_render_written(EcAttachment *att, EcRow *rows, int n, Size most)
 {
-	Render		render = {att, rows, n};
+	Render		render = {att, rows, n, most};
 
 	if (ec_usercode_runs(att))
 		return ec_act_hurried(att, render_now, &render, false);

@@ -24,6 +24,7 @@
 #include "utils/memutils.h"
 
 #include "guc.h"
+#include "protocol/reply.h"
 #include "servers/placement.h"
 #include "servers/state.h"
 #include "servers/topology.h"
@@ -271,4 +272,21 @@ ec_placement_fits(int server, int keylen, size_t valuelen)
 	uint64		max = pg_atomic_read_u64(&ec_shmem->server[server].item_max);
 
 	return max == 0 || valuelen + keylen + 64 <= max;
+}
+
+/* The size of the largest value that any server would take, as far as they have told. */
+size_t
+ec_placement_largest(void)
+{
+	uint64		largest = 0;
+
+	for (int i = 0; i < ec_placement.nservers; i++)
+	{
+		uint64		max = pg_atomic_read_u64(&ec_shmem->server[i].item_max);
+
+		if (max == 0)
+			return EC_VALUE_MAX;
+		largest = Max(largest, max);
+	}
+	return largest;
 }

@@ -36,6 +36,7 @@ extern uint64 ec_placement_generation(void);
 extern const char *ec_placement_prefix(void);
 extern const char *ec_placement_name(int server);
 extern int	ec_placement_of(const char *key, int keylen);
+extern size_t ec_placement_largest(void);
 extern bool ec_placement_fits(int server, int keylen, size_t valuelen);
 
 #endif							/* ECHOCACHE_SERVERS_PLACEMENT_H */
