@@ -8,7 +8,7 @@
  * changes what the code means.  Four things together see to that: PostgreSQL's
  * security-restricted operation; a level of settings that is undone; a subtransaction that is
  * rolled back, for what belongs to one (cursors, locks, notifications); and a hook that refuses
- * what belongs to the session.
+ * what belongs to the session.  At a commit foreign tables are refused as well.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -18,14 +18,18 @@
 
 #include "access/xact.h"
 #include "catalog/objectaccess.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_proc.h"
+#include "executor/executor.h"
 #include "miscadmin.h"
+#include "optimizer/plancat.h"
 #include "pgtime.h"
 #include "storage/proc.h"
 #include "utils/bytea.h"
 #include "utils/float.h"
 #include "utils/fmgroids.h"
 #include "utils/guc.h"
+#include "utils/lsyscache.h"
 #include "utils/regproc.h"
 #include "utils/resowner.h"
 #include "utils/rls.h"
@@ -58,20 +62,32 @@ static const char *const act_settings[][2] = {
 #define SECURITY_ACTING	0x4000
 
 static object_access_hook_type prev_object_access_hook = NULL;
+static get_relation_info_hook_type prev_relation_info_hook = NULL;
+static ExecutorStart_hook_type prev_executor_start_hook = NULL;
+
+/* An owner's code runs at a commit: from work_hurried() to the end of ec_act_hurried(). */
+static bool committing = false;
 
 static void object_access(ObjectAccessType access, Oid classId, Oid objectId, int subId,
 						  void *arg);
 static bool belongs_to_session(Oid function);
+static void refuse_foreign_table(Oid relid);
+static void relation_info(PlannerInfo *root, Oid relid, bool inhparent, RelOptInfo *rel);
+static void executor_start(QueryDesc *desc, int eflags);
 static ErrorData *try_contained(void (*work) (void *arg), void *arg);
 static void work_hurried(void *arg);
 static void set_rendering(EcAttachment *att);
 
-/* Install the hook: once, from _PG_init. */
+/* Install the hooks: once, from _PG_init. */
 void
 ec_act_init(void)
 {
 	prev_object_access_hook = object_access_hook;
 	object_access_hook = object_access;
+	prev_relation_info_hook = get_relation_info_hook;
+	get_relation_info_hook = relation_info;
+	prev_executor_start_hook = ExecutorStart_hook;
+	ExecutorStart_hook = executor_start;
 }
 
 /*
@@ -122,6 +138,50 @@ object_access(ObjectAccessType access, Oid classId, Oid objectId, int subId, voi
 				 errmsg("function %s cannot be called where documents are made",
 						format_procedure(objectId)),
 				 errdetail("It would act on the session of whoever uses the document.")));
+}
+
+/*
+ * Throws 0A000, at a commit.  A wrapper that begins a transaction of its own there is past its
+ * own callback for the commit.  It finds that transaction open when the commit has happened,
+ * and its error then would be a PANIC.
+ */
+static void
+refuse_foreign_table(Oid relid)
+{
+	if (committing)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("foreign table \"%s\" cannot be read at a commit", get_rel_name(relid))));
+}
+
+/* Before a table is planned for: a wrapper may ask its server how many rows there are. */
+static void
+relation_info(PlannerInfo *root, Oid relid, bool inhparent, RelOptInfo *rel)
+{
+	if (prev_relation_info_hook)
+		prev_relation_info_hook(root, relid, inhparent, rel);
+	if (rel->fdwroutine != NULL)
+		refuse_foreign_table(relid);
+}
+
+/* Before a query is run, which may have been planned long ago. */
+static void
+executor_start(QueryDesc *desc, int eflags)
+{
+	ListCell   *lc;
+
+	if (committing)
+		foreach(lc, desc->plannedstmt->rtable)
+		{
+			RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
+
+			if (rte->rtekind == RTE_RELATION && rte->relkind == RELKIND_FOREIGN_TABLE)
+				refuse_foreign_table(rte->relid);
+		}
+	if (prev_executor_start_hook)
+		prev_executor_start_hook(desc, eflags);
+	else
+		standard_ExecutorStart(desc, eflags);
 }
 
 /*
@@ -180,6 +240,7 @@ typedef struct Hurried
 {
 	void		(*work) (void *arg);
 	void	   *arg;
+	bool		commit;
 } Hurried;
 
 static void
@@ -192,6 +253,7 @@ work_hurried(void *arg)
 	snprintf(timeout, sizeof(timeout), "%d",
 			 LockTimeout > 0 ? Min(LockTimeout, LOCK_TIMEOUT_MS) : LOCK_TIMEOUT_MS);
 	ec_act_set("lock_timeout", timeout);
+	committing = hurried->commit;
 	hurried->work(hurried->arg);
 	AtEOXact_GUC(true, nestlevel);
 }
@@ -199,21 +261,22 @@ work_hurried(void *arg)
 /*
  * ec_act_contained(), for a caller that holds locks of the fence: whoever has locked what the
  * code wants may be waiting for these.  So the code waits for no lock longer than
- * LOCK_TIMEOUT_MS.  Returns false if it would have had to; with demote also if it has thrown,
+ * LOCK_TIMEOUT_MS.  Returns false if it would have had to; at a commit also if it has thrown,
  * and a WARNING has said so: a commit does not fail for a document's sake.  Throws interrupts
- * and, without demote, what the code throws.
+ * and, but for a commit, what the code throws.
  */
 bool
-ec_act_hurried(EcAttachment *att, void (*work) (void *arg), void *arg, bool demote)
+ec_act_hurried(EcAttachment *att, void (*work) (void *arg), void *arg, bool commit)
 {
-	Hurried		hurried = {work, arg};
+	Hurried		hurried = {work, arg, commit};
 	ErrorData  *error = try_contained(work_hurried, &hurried);
 
+	committing = false;
 	if (error == NULL)
 		return true;
 	if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
 		return false;
-	if (!demote || ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION)
+	if (!commit || ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION)
 		ReThrowError(error);
 	ereport(WARNING,
 			(errcode(error->sqlerrcode),

@@ -251,11 +251,11 @@ ec_fetch(EcAttachment *att, EcRow *rows, int n, Snapshot snapshot, bool as_owner
  * fence: ec_act_hurried() says what it returns and throws.
  */
 bool
-ec_fetch_guarded(EcAttachment *att, EcRow *rows, int n, bool demote)
+ec_fetch_guarded(EcAttachment *att, EcRow *rows, int n, bool commit)
 {
 	Fetch		fetch = {att, rows, n, NULL, true};
 
-	return ec_act_hurried(att, fetch_now, &fetch, demote);
+	return ec_act_hurried(att, fetch_now, &fetch, commit);
 }
 
 /* What any_id() is asked for, and its answer. */

@@ -282,7 +282,7 @@ ec_render_written(EcAttachment *att, EcRow *rows, int n, Size most)
 	Render		render = {att, rows, n, most};
 
 	if (ec_usercode_runs(att))
-		return ec_act_hurried(att, render_now, &render, false);
+		return ec_act_hurried(att, render_now, &render, true);
 	render_now(&render);
 	return true;
 }
