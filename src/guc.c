@@ -394,7 +394,7 @@ define_times(void)
 							&ec_guc_ttl, 1800, 0, INT_MAX, PGC_SIGHUP, GUC_UNIT_S,
 							NULL, NULL, NULL);
 	DefineCustomIntVariable("echocache.marker_ttl",
-							"Lifetime of leases and tombstones.",
+							"Lifetime of markers.",
 							NULL,
 							&ec_guc_marker_ttl, 30, 1, 3600, PGC_SIGHUP, GUC_UNIT_S,
 							NULL, NULL, NULL);

@@ -223,7 +223,8 @@ temp_config()
 		echo "echocache.enabled = on"
 		echo "echocache.hosts = '127.0.0.1:$(ec_memcached_port "$1")'"
 		echo "echocache.retry_interval = '100ms'"
-		echo "echocache.lease = '1s'"
+		# a new cluster waits so long; a busy machine's worker does not come round in less
+		echo "echocache.lease = '5s'"
 		echo "echocache.timeout = '5s'"	# nobody here is to be slow, but the machine may be
 		echo "fsync = off"
 	} >"$EC_TMP/$1.conf"
