@@ -85,7 +85,7 @@ sub at_once
 #
 # CREATE and DROP EXTENSION.
 #
-isnt(launcher(), '', 'pg_stat_activity shows the launcher');
+eventually('pg_stat_activity shows the launcher', sub { return launcher() ne '' });
 is(workers('postgres'), 0, 'a database without the extension has no worker');
 sub starts { return scalar(() = slurp_file($node->logfile) =~ /starting background worker process "echocache worker/g); }
 wait_for('the launcher to have looked', sub { return starts() > 0 });

@@ -345,6 +345,9 @@ $holder->run('BEGIN; LOCK TABLE pg_extension');
 $s->run(q{ALTER DATABASE postgres SET echocache.key_prefix = 'new:'});
 $s->run('SELECT pg_reload_conf()');
 wait_for('another worker', sub {
+	# the one before may have come to the lock before it has seen the reload: let it go on
+	$holder->run('COMMIT; BEGIN; LOCK TABLE pg_extension')
+	  if $s->run("SELECT wait_event_type FROM pg_stat_activity WHERE pid = $worker") eq 'Lock';
 	return $s->run(qq{SELECT count(*) FROM pg_stat_activity
 		WHERE backend_type = 'echocache worker' AND pid <> $worker AND wait_event_type = 'Lock'}) == 1;
 });
