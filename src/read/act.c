@@ -65,7 +65,7 @@ static object_access_hook_type prev_object_access_hook = NULL;
 static get_relation_info_hook_type prev_relation_info_hook = NULL;
 static ExecutorStart_hook_type prev_executor_start_hook = NULL;
 
-/* An owner's code runs at a commit: from work_hurried() to the end of ec_act_hurried(). */
+/* An owner's code runs at a commit, within work_hurried(), which resets this on every path. */
 static bool committing = false;
 
 static void object_access(ObjectAccessType access, Oid classId, Oid objectId, int subId,
@@ -248,13 +248,22 @@ work_hurried(void *arg)
 {
 	Hurried    *hurried = arg;
 	int			nestlevel = NewGUCNestLevel();
+	bool		before = committing;
 	char		timeout[16];
 
 	snprintf(timeout, sizeof(timeout), "%d",
 			 LockTimeout > 0 ? Min(LockTimeout, LOCK_TIMEOUT_MS) : LOCK_TIMEOUT_MS);
 	ec_act_set("lock_timeout", timeout);
-	committing = hurried->commit;
-	hurried->work(hurried->arg);
+	committing |= hurried->commit;
+	PG_TRY();
+	{
+		hurried->work(hurried->arg);
+	}
+	PG_FINALLY();
+	{
+		committing = before;
+	}
+	PG_END_TRY();
 	AtEOXact_GUC(true, nestlevel);
 }
 
@@ -271,7 +280,6 @@ ec_act_hurried(EcAttachment *att, void (*work) (void *arg), void *arg, bool comm
 	Hurried		hurried = {work, arg, commit};
 	ErrorData  *error = try_contained(work_hurried, &hurried);
 
-	committing = false;
 	if (error == NULL)
 		return true;
 	if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)

@@ -114,8 +114,8 @@ fetch_version(Relation rel, EcPlace *place, Snapshot snapshot, TupleTableSlot *s
 
 /*
  * So many bytes the document of this row has at least, as far as stored sizes tell: nothing is
- * detoasted.  The text of a jsonb is as a rule about as long as what is stored, and never
- * shorter than a quarter.
+ * detoasted.  The text of a jsonb is as a rule about as long as what is stored, and at least a
+ * quarter of it, but for a byte or two.
  */
 static Size
 least_size(EcAttachment *att, TupleTableSlot *slot)
@@ -273,8 +273,8 @@ render_now(void *arg)
  * snapshot and the transaction's own changes show them.  No lock is taken: the caller has
  * locked the attached table, and its DML the one that it wrote to.  A row that is not found
  * has no matches, which may mean that it is deleted, that it would take a query, or that its
- * document is larger than most.  If code of a user's runs, it leaves nothing behind.  Throws
- * what the filter and the types' output functions throw.
+ * document is larger than most.  If code of a user's runs, it leaves nothing behind; false: it
+ * has thrown, or would have had to wait.  Throws what built-in functions throw.
  */
 bool
 ec_render_written(EcAttachment *att, EcRow *rows, int n, Size most)
