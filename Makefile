@@ -32,6 +32,7 @@ OBJS = \
 	src/attachments/typewalk.o \
 	src/attachments/vacate.o \
 	src/commit/commit.o \
+	src/commit/handover.o \
 	src/commit/invalidate.o \
 	src/commit/locks.o \
 	src/commit/pending.o \
@@ -88,6 +89,7 @@ OBJS = \
 	src/sql/verify_keys.o \
 	src/sql/warm.o \
 	src/waitpoint.o \
+	src/worker/builder.o \
 	src/worker/database.o \
 	src/worker/launcher.o \
 	src/worker/recovery.o \

@@ -728,7 +728,8 @@ CREATE FUNCTION echocache.stats(OUT relation oid, OUT hits bigint, OUT misses bi
                                 OUT bypass_row_security bigint, OUT bypass_key bigint, OUT bypass_owner bigint,
                                 OUT fills bigint, OUT fills_refused bigint, OUT write_throughs bigint,
                                 OUT invalidations bigint, OUT markers bigint, OUT errors bigint, OUT timeouts bigint,
-                                OUT foreign_hits bigint, OUT stats_reset timestamptz)
+                                OUT foreign_hits bigint, OUT builds bigint, OUT build_errors bigint,
+                                OUT builds_dropped bigint, OUT builds_waiting bigint, OUT stats_reset timestamptz)
     RETURNS SETOF record
     AS 'MODULE_PATHNAME', 'echocache_stats_internal' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
 COMMENT ON FUNCTION echocache.stats() IS 'behind the view echocache_stats';
@@ -754,7 +755,8 @@ CREATE VIEW echocache_stats AS
     SELECT d.name, s.hits, s.misses, s.bypass_disabled, s.bypass_server, s.bypass_isolation,
            s.bypass_own_change, s.bypass_row_security, s.bypass_key, s.bypass_owner, s.fills,
            s.fills_refused, s.write_throughs, s.invalidations, s.markers, s.errors, s.timeouts,
-           s.foreign_hits, s.stats_reset
+           s.foreign_hits, s.builds, s.build_errors, s.builds_dropped,
+           s.builds_waiting, s.stats_reset
     FROM echocache.document d JOIN echocache.stats() s
          ON s.relation OPERATOR(pg_catalog.=) d.relation::pg_catalog.oid;
 COMMENT ON VIEW echocache_stats IS 'what has happened to each document since stats_reset';

@@ -39,6 +39,7 @@ int			ec_guc_retry_interval = 1000;
 int			ec_guc_marker_ttl = 30;
 int			ec_guc_lease = 10000;
 int			ec_guc_fill_wait = 1000;
+int			ec_guc_build_timeout = 5000;
 int			ec_guc_max_write_through = 64;
 char	   *ec_guc_key_prefix = NULL;
 char	   *ec_guc_username = NULL;
@@ -410,10 +411,15 @@ define_times(void)
 							&ec_guc_lease, 10 * 1000, 1000, 60 * 1000, PGC_SIGHUP, GUC_UNIT_MS,
 							NULL, NULL, NULL);
 	DefineCustomIntVariable("echocache.fill_wait",
-							"How long a read waits for somebody else's fill or commit of the "
-							"same document before it reads the table.",
+							"How long a read waits for somebody else's fill of the same "
+							"document before it reads the table.",
 							NULL,
 							&ec_guc_fill_wait, 1000, 0, 60 * 1000, PGC_SIGHUP, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("echocache.build_timeout",
+							"How long the builder works on one document at most.",
+							"0: without a limit.",
+							&ec_guc_build_timeout, 5000, 0, 3600 * 1000, PGC_SIGHUP, GUC_UNIT_MS,
 							NULL, NULL, NULL);
 	DefineCustomIntVariable("echocache.retry_interval",
 							"How often a server that is down is probed.",

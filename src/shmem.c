@@ -46,14 +46,14 @@ shmem_size(void)
 					mul_size(PROC_SLOTS, sizeof(pg_atomic_uint64)));
 }
 
-/* Hook: ask for the shared memory, and for the one lock in it. */
+/* Hook: ask for the shared memory, and for the two locks in it. */
 static void
 shmem_request(void)
 {
 	if (prev_shmem_request_hook)
 		prev_shmem_request_hook();
 	RequestAddinShmemSpace(shmem_size());
-	RequestNamedLWLockTranche("echocache", 1);
+	RequestNamedLWLockTranche("echocache", 2);
 }
 
 /* Every server is RECOVERING, and must be purged. */
@@ -122,7 +122,8 @@ shmem_startup(void)
 	if (!found)
 	{
 		memset(ec_shmem, 0, size);
-		ec_shmem->lock = &GetNamedLWLockTranche("echocache")->lock;
+		ec_shmem->lock = &GetNamedLWLockTranche("echocache")[0].lock;
+		ec_shmem->ring_lock = &GetNamedLWLockTranche("echocache")[1].lock;
 		init_identity(&ec_shmem->identity);
 		for (int d = 0; d < EC_MAX_DATABASES; d++)
 			init_states(&ec_shmem->database[d]);
@@ -132,6 +133,7 @@ shmem_startup(void)
 			pg_atomic_init_u64(&ec_shmem->slot[d].async_lsn, 0);
 			for (int c = 0; c < EC_NCOUNTERS; c++)
 				pg_atomic_init_u64(&ec_shmem->slot[d].counter[c], 0);
+			pg_atomic_init_u64(&ec_shmem->slot[d].build_logged, 0);
 			pg_atomic_init_u32(&ec_shmem->slot[d].warm_pid, 0);
 			pg_atomic_init_u64(&ec_shmem->slot[d].warm_started, 0);
 			pg_atomic_init_u64(&ec_shmem->slot[d].warm_total, 0);

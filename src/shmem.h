@@ -35,12 +35,14 @@
 
 #include "protocol/key.h"
 #include "protocol/leaseline.h"
+#include "protocol/wire.h"
 
 #define EC_MAX_SERVERS		64
 #define EC_MAX_DATABASES	64
 #define EC_MAX_BANS			16
 #define EC_MAX_ATTACHMENTS	512
 #define EC_MAX_ADDRESSES	4
+#define EC_RING_KEYS		128
 #define EC_HOST_MAX			256
 #define EC_SERVER_NAME_MAX	(EC_HOST_MAX + 16)
 #define EC_ERROR_MAX		320
@@ -131,6 +133,7 @@ typedef struct EcDatabase
 	TimestampTz lease_error_at;
 	/* by whoever changed the state, without a lock: shown in the view only */
 	TimestampTz since[EC_MAX_SERVERS];
+	int			builder_pid;	/* by the builder, with the lock held exclusively; 0: none */
 	bool		reloading;		/* by the worker, as it ends: start another at once */
 	bool		standby;		/* by the worker: the states are those of a hot standby */
 } EcDatabase;
@@ -155,6 +158,9 @@ typedef enum EcCounter
 	EC_ERRORS,					/* failed exchanges, and what was not a document */
 	EC_TIMEOUTS,
 	EC_FOREIGN_HITS,			/* cached bytes that belong to another key */
+	EC_BUILDS,					/* documents that the builder has stored */
+	EC_BUILD_ERRORS,			/* and that it could not make */
+	EC_BUILDS_DROPPED,			/* for want of room, or since others were at the key */
 	EC_NCOUNTERS
 } EcCounter;
 
@@ -168,6 +174,7 @@ typedef struct EcSlot
 	/* atomics, by any backend */
 	pg_atomic_uint64 async_lsn; /* newest commit that may not be flushed yet */
 	pg_atomic_uint64 counter[EC_NCOUNTERS];
+	pg_atomic_uint64 build_logged;	/* when an error of the builder was; a TimestampTz */
 	/*
 	 * The echocache_warm() under way: warm_pid is set by compare-and-swap from 0;
 	 * the rest is written by that backend, and 0 before it lets go of warm_pid.
@@ -178,6 +185,24 @@ typedef struct EcSlot
 	pg_atomic_uint64 warm_done; /* rows looked at */
 	pg_atomic_uint64 warm_stored;	/* documents stored */
 } EcSlot;
+
+/* A document that a commit has changed, and that is to be made after it. */
+typedef struct EcBuildKey
+{
+	Oid			relid;			/* of the attached table */
+	int			idlen;
+	char		id[EC_KEY_MAX];	/* no id is longer that is cached */
+} EcBuildKey;
+
+/* The documents of a database that its builder is to make, the oldest first. */
+typedef struct EcRing
+{
+	Oid			dboid;			/* whose keys these are; perhaps one that has left the slot */
+	int			first;
+	int			n;
+	bool		making;			/* the builder is at the first one */
+	EcBuildKey	key[EC_RING_KEYS];
+} EcRing;
 
 /* Which cluster this is, beside its system identifier.  By the postmaster, at its start. */
 typedef struct EcIdentity
@@ -219,6 +244,9 @@ typedef struct EcShared
 	EcDatabase	database[EC_MAX_DATABASES];
 	EcDatabase	unclaimed;		/* its states are those of databases without a slot */
 	EcSlot		slot[EC_MAX_ATTACHMENTS];
+
+	LWLock	   *ring_lock;		/* of all rings; held for memory copies only */
+	EcRing		ring[EC_MAX_DATABASES];	/* of the databases in the slots of that number */
 
 	/*
 	 * With the lock held exclusively.  launcher_pid is the launcher's.  republish says that

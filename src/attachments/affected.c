@@ -161,7 +161,10 @@ ec_affected_any_suspended(void)
 	return false;
 }
 
-/* The attachments that have a builder.  They may be unresolved; see ec_affected_by_table(). */
+/*
+ * The attachments whose documents a function makes.  They may be unresolved; see
+ * ec_affected_by_table().
+ */
 List *
 ec_affected_with_function(void)
 {
@@ -199,7 +202,7 @@ ec_affected_by_names(void)
 	return found;
 }
 
-/* The attachments whose builder this function is; they may be unresolved. */
+/* The attachments whose function this function is; they may be unresolved. */
 List *
 ec_affected_by_function(Oid function)
 {

@@ -103,11 +103,15 @@ ec_changed_everything(void)
 		whole(ec_attachment_all());
 }
 
-/* The values of a type are shown in another way. */
+/* The values of a type are shown in another way, by another code perhaps. */
 void
 ec_changed_type(Oid type)
 {
-	whole(ec_affected_by_type(type));
+	List	   *atts = ec_affected_by_type(type);
+
+	whole(atts);
+	if (atts != NIL)
+		ec_attachment_reload();
 }
 
 void
@@ -122,7 +126,7 @@ ec_changed_relation(Oid relid)
 }
 
 /*
- * A function is created, replaced or altered.  Perhaps it is a builder, or one that was
+ * A function is created, replaced or altered.  Perhaps it is a document's function, or one that was
  * missing.
  */
 void

@@ -254,8 +254,8 @@ ec_configuration_resolve(EcAttachment *att)
 }
 
 /*
- * The builder, found by its name.  The current role's rights do not matter: a role that
- * writes need not be one that reads.  InvalidOid: there is no builder, or not any more.
+ * The function, found by its name.  The current role's rights do not matter: a role that
+ * writes need not be one that reads.  InvalidOid: there is none, or not any more.
  * The attachment may be unresolved.
  */
 Oid

@@ -78,7 +78,7 @@ typedef struct EcAttachment
 	int			ttl;			/* s, -1: echocache.ttl */
 	EcPolicy	policy;
 	bool		touch_on_read;	/* a hit renews the TTL */
-	char	   *function_name;	/* the builder, qualified; NULL: row_to_json */
+	char	   *function_name;	/* the function, qualified; NULL: row_to_json */
 	Oid			function;		/* InvalidOid: it is gone */
 	List	   *dependents;		/* of EcDependent */
 	Bitmapset  *columns;		/* attribute numbers that the document shows */
@@ -96,8 +96,9 @@ typedef struct EcAttachment
 	bool		key_unique;		/* an index says that ids are unique; made at first use */
 	bool		code_known;		/* runs_code was looked up; by read/usercode.c, at first use */
 	bool		runs_code;		/* making a document may run code of a user's */
+	bool		is_plain;		/* and none that is not in C */
 	bool		suspended;		/* not cached: a trigger of ours does not fire, or there is no
-								 * slot, or no builder */
+								 * slot, or no function */
 	bool		names_known;	/* the next one is known */
 	bool		shows_names;	/* a column contains names of objects; see ec_affected_by_names() */
 	bool		resolved;		/* the fields that are not in the configuration are set */

@@ -57,7 +57,7 @@ typedef struct Before
 	bool		present;		/* the extension was there */
 	Oid			relid;			/* the table that it alters, locked; InvalidOid: none of interest */
 	List	   *renames;		/* see rename.h */
-	List	   *builders;
+	List	   *functions;
 	Oid			altered;		/* the table of any ALTER TABLE, locked */
 	List	   *parents;		/* OIDs: the tables that it inherits from */
 } Before;
@@ -189,7 +189,7 @@ before_command(Before *before)
 	}
 	else if (IsA(stmt, DropStmt))
 		ec_object_check_drop_function((DropStmt *) stmt);
-	before->builders = ec_rename_functions(stmt);
+	before->functions = ec_rename_functions(stmt);
 }
 
 /* The command has been carried out.  The extension is there, and perhaps was not before. */
@@ -203,7 +203,7 @@ after_command(const Before *before, const EcCommand *command, Node *stmt)
 			ec_changed_type(lfirst_oid(lc));
 	if (IsA(stmt, RenameStmt) || IsA(stmt, AlterObjectSchemaStmt))
 		ec_changed_names();
-	ec_rename_follow_functions(before->builders);
+	ec_rename_follow_functions(before->functions);
 	inherited(before, command, stmt);
 	ec_object_drop_leftovers();
 	if (OidIsValid(before->relid))
@@ -367,8 +367,8 @@ enables_triggers(AlterTableStmt *stmt)
 }
 
 /*
- * A table begins or ceases to inherit from a dependent table: a builder sees its rows, the
- * trigger on the dependent table does not.
+ * A table begins or ceases to inherit from a dependent table: a document's function sees its
+ * rows, the trigger on the dependent table does not.
  */
 static void
 inherited(const Before *before, const EcCommand *command, Node *stmt)

@@ -89,7 +89,7 @@ on_table_fire(Oid relid, const char *name, Oid row, Oid truncate)
 
 /*
  * Do our triggers for the attachment of this name see every change of this table, which is
- * the attached one, or with dependent a dependent table?  A builder also sees rows of tables
+ * the attached one, or with dependent a dependent table?  A function also sees rows of tables
  * that inherit from a dependent table, which our trigger there does not see.  Looks at every
  * partition, so an attachment asks when it is resolved only.  Takes no lock on a table.
  */

@@ -514,7 +514,7 @@ column_dropped(Oid relid, AttrNumber attno)
 		detach_now(lfirst(lc));
 }
 
-/* A function goes, and the attachments whose builder it is. */
+/* A function goes, and the attachments whose function it is. */
 static void
 function_dropped(Oid function)
 {

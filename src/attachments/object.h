@@ -17,8 +17,8 @@
 extern void ec_object_init(void);
 
 /*
- * Before the command: refuse (2BP01) to drop a builder, unless by CASCADE.  With CASCADE
- * the hook detaches as the function goes, also those that begin to use it after this.
+ * Before the command: refuse (2BP01) to drop a document's function, unless by CASCADE.  With
+ * CASCADE the hook detaches as the function goes, also those that begin to use it after this.
  * Throws also what looking the functions up throws.  Changes nothing, so any role may come
  * here; takes no lock and expects none.
  */

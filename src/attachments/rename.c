@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * rename.c
- *	  Columns and builders get other names.
+ *	  Columns and functions of documents get other names.
  *
  * The configuration has both by name, so the transaction that renames also writes the
  * configuration: no commit shows a new name in the catalogs and the old one there.  A
@@ -46,15 +46,15 @@ typedef struct Rename
 	Node	   *filter;			/* as it was parsed with the old name */
 } Rename;
 
-/* A builder, which may be about to get another name. */
-typedef struct Builder
+/* A function of a document, which may be about to get another name. */
+typedef struct DocumentFunction
 {
 	char	   *name;			/* the attachment's */
 	Oid			function;
-} Builder;
+} DocumentFunction;
 
 static void check_owner(const RangeVar *relation, Oid relid, Oid oldRelId, void *arg);
-static void update_configuration(List *renames, RenameStmt *stmt, List *builders);
+static void update_configuration(List *renames, RenameStmt *stmt, List *functions);
 static void rename_keys(RenameStmt *stmt, List *renames);
 static Datum renamed(Datum name, RenameStmt *stmt);
 static Datum renamed_array(Datum names, RenameStmt *stmt);
@@ -70,20 +70,20 @@ ec_rename_functions(Node *stmt)
 	foreach(lc, ec_affected_with_function())
 	{
 		EcAttachment *att = lfirst(lc);
-		Builder	   *builder = palloc(sizeof(Builder));
+		DocumentFunction *made_by = palloc(sizeof(DocumentFunction));
 
-		builder->name = pstrdup(att->name);
-		builder->function = ec_configuration_function(att);
-		list = lappend(list, builder);
+		made_by->name = pstrdup(att->name);
+		made_by->function = ec_configuration_function(att);
+		list = lappend(list, made_by);
 	}
 	return list;
 }
 
 void
-ec_rename_follow_functions(List *builders)
+ec_rename_follow_functions(List *functions)
 {
-	if (builders != NIL)
-		update_configuration(NIL, NULL, builders);
+	if (functions != NIL)
+		update_configuration(NIL, NULL, functions);
 }
 
 /* As PostgreSQL checks it before it locks a table whose column is to be renamed. */
@@ -164,9 +164,9 @@ renamed_array(Datum names, RenameStmt *stmt)
 										   TYPALIGN_CHAR));
 }
 
-/* Write the new names of columns, or of builders, into echocache.document. */
+/* Write the new names of columns, or of functions, into echocache.document. */
 static void
-update_configuration(List *renames, RenameStmt *stmt, List *builders)
+update_configuration(List *renames, RenameStmt *stmt, List *functions)
 {
 	Relation	rel = ec_catalog_open(EC_CATALOG_DOCUMENT, RowExclusiveLock);
 	SysScanDesc scan;
@@ -204,16 +204,16 @@ update_configuration(List *renames, RenameStmt *stmt, List *builders)
 					CStringGetTextDatum(ec_filter_deparse(rename->relid, rename->filter));
 			changed = true;
 		}
-		foreach(lc, builders)
+		foreach(lc, functions)
 		{
-			Builder	   *builder = lfirst(lc);
-			Oid			schema = get_func_namespace(builder->function);
+			DocumentFunction *made_by = lfirst(lc);
+			Oid			schema = get_func_namespace(made_by->function);
 			char	   *qualified;
 
-			if (strcmp(builder->name, name) != 0 || !OidIsValid(schema))
+			if (strcmp(made_by->name, name) != 0 || !OidIsValid(schema))
 				continue;
 			qualified = quote_qualified_identifier(get_namespace_name(schema),
-												   get_func_name(builder->function));
+												   get_func_name(made_by->function));
 			changed |= strcmp(qualified,
 							  TextDatumGetCString(values[Anum_ec_document_document - 1])) != 0;
 			values[Anum_ec_document_document - 1] = CStringGetTextDatum(qualified);

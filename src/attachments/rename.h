@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * rename.h
- *	  Columns and builders get other names.
+ *	  Columns and functions of documents get other names.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -13,19 +13,19 @@
 #include "nodes/parsenodes.h"
 
 /*
- * Before the command: the builders, in the current memory context.  NIL if the statement
- * cannot give a function another name, or there is no builder.  Throws what reading the
+ * Before the command: the functions of documents, in the current memory context.  NIL if the
+ * statement cannot give a function another name, or there is none.  Throws what reading the
  * extension's tables throws; takes no lock and expects none.
  */
 extern List *ec_rename_functions(Node *stmt);
 
 /*
- * After the command: write these builders' names, as they are now, into the configuration.
+ * After the command: write these functions' names, as they are now, into the configuration.
  * Makes visible what the command did.  No permission is looked at.  Takes RowExclusiveLock
  * on echocache.document; expects no lock.  Throws what writing there throws, and 42704 when
  * the extension is gone; with NIL it does nothing.
  */
-extern void ec_rename_follow_functions(List *builders);
+extern void ec_rename_follow_functions(List *functions);
 
 /*
  * Before the rename of a column: find and lock its table in AccessExclusiveLock, as the

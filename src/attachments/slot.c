@@ -114,6 +114,7 @@ find_or_claim(Oid relid, const char *name)
 		slot->dboid = MyDatabaseId;
 		slot->relid = relid;
 		pg_atomic_write_u64(&slot->async_lsn, 0);
+		pg_atomic_write_u64(&slot->build_logged, 0);
 		for (int c = 0; c < EC_NCOUNTERS; c++)
 			pg_atomic_write_u64(&slot->counter[c], 0);
 	}

@@ -164,8 +164,8 @@ ec_vacate_for_drop(Oid dboid)
 }
 
 /*
- * Is a worker of ours connected to this database?  It may be about to look whether the
- * extension is there, or to claim its slot: so the slot does not tell.
+ * Is a worker or builder of ours connected to this database?  A worker may be about to look
+ * whether the extension is there, or to claim its slot: so the slot does not tell.
  */
 static bool
 has_worker(Oid dboid)
@@ -179,7 +179,8 @@ has_worker(Oid dboid)
 		if (pid == 0 || proc->databaseId != dboid)
 			continue;
 		type = GetBackgroundWorkerTypeByPid(pid);
-		if (type != NULL && strcmp(type, EC_DATABASE_WORKER) == 0)
+		if (type != NULL && (strcmp(type, EC_DATABASE_WORKER) == 0 ||
+							 strcmp(type, EC_DATABASE_BUILDER) == 0))
 			return true;
 	}
 	return false;

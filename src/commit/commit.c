@@ -14,25 +14,26 @@
  *				2. Step A: it enters the topology and sets a marker on each of them.  The servers
  *				   confirm the markers before anybody can see the change.  A server that is away
  *				   is not waited for: its keys go into its outbox.
- *				3. While the markers are on their way, it renders the documents; those that run
- *				   somebody's code afterwards, when it has left the topology.
+ *				3. While the markers are on their way, it renders the documents, if they are
+ *				   plain: nobody's code runs in a commit.
  *	commit		4. PostgreSQL commits.  The change is visible, the locks are still held.
  *	COMMIT		5. Step C (store.c): where the writer holds a key in store mode, the document
- *				   replaces the writer's own marker.
+ *				   replaces the writer's own marker.  What is not plain is handed over to the
+ *				   builder (handover.c).
  *	ABORT		Nothing happens.  A marker that is left behind costs nothing, and the next
  *				fill takes it over.
  *
- * Only a holder of the store mode stores, and nobody ever waits for a holder of the
- * invalidate mode.
+ * Only a marker that was set in store mode is stored over, and nobody ever waits for a holder of
+ * the invalidate mode.
  *
  * Why two writers of one document cannot both store: the store mode has one holder, with no
  * invalidator beside it, and both writers take their lock before step A and keep it through
- * step C.  Why no reader puts an old document back: a fill holds the store mode while it
- * reads the row, so no change of the document is between its step A and its end at that
- * time.  src/README.md has the whole argument.
+ * step C.  Why no reader puts an old document back: a fill holds the store mode while it sets
+ * its marker, so no change of the document is between its step A and its end at that time; one
+ * that comes later takes the fill's token away.  src/README.md has the whole argument.
  *
  * The writer is in the topology for as long as it takes to set the markers: not while it waits
- * for a lock, runs somebody's code, or waits for the commit to be flushed or replicated, since
+ * for a lock, or for the commit to be flushed or replicated, since
  * no server of a newer list is UP before it has left.  A newer list may therefore be in force
  * when the change becomes visible, with all its servers purged.  They have no document of the
  * writer's keys then: none can be stored there under the writer's locks.  (The model shows it:
@@ -68,7 +69,7 @@
 #include "guc.h"
 #include "net/request.h"
 #include "protocol/wire.h"
-#include "read/build.h"
+#include "read/usercode.h"
 #include "servers/placement.h"
 #include "servers/topology.h"
 #include "sql/kv_keys.h"
@@ -99,7 +100,7 @@ static void invalidate_whole(EcTouched *touched);
 static void lock_attachments(void);
 static void mark_all(void);
 static void add_key(const EcPendingKey *key, void *arg);
-static bool may_store(EcAttachment *att);
+static void choose_maker(EcTouched *touched);
 static EcKeyList lock_keys(bool prepare);
 static void place_keys(EcKeyList *list);
 static void render(void *arg);
@@ -262,23 +263,27 @@ add_key(const EcPendingKey *pending, void *arg)
 }
 
 /*
- * May this transaction store documents of the attachment?  If so it holds the attachment lock
- * in share mode afterwards, and a lock on the table itself: rendering needs the table, which
- * DML on a partition need not have locked.  Waits for neither lock; a bulk writer may hold
- * the first, and then the documents are only invalidated.
+ * Who makes the documents of this attachment?  The transaction itself, if they are plain: then
+ * it holds the attachment lock in share mode afterwards, and a lock on the table, which DML on
+ * a partition need not have locked.  Else the builder, after the commit.  Or nobody.  Waits for
+ * neither lock; a bulk writer may hold the first, and then the documents are only invalidated.
  *
- * A function may read by the transaction's own snapshot, which must not be an old one.  What
- * the backend knows of the attachment is from before the lock; whoever has changed the
+ * What the backend knows of the attachment is from before the lock; whoever has changed the
  * attachment since has done so under that lock, so the attachment is looked up again.
  */
-static bool
-may_store(EcAttachment *att)
+static void
+choose_maker(EcTouched *touched)
 {
-	return att->policy == EC_WRITE_THROUGH && !att->suspended &&
-		!(att->function_name && IsolationUsesXactSnapshot()) && ec_build_may_store(att) &&
-		ConditionalLockRelationOid(att->relid, AccessShareLock) &&
-		ec_locks_attachment(att->relid, EC_LOCK_ATTACHMENT_SHARE, false) &&
-		ec_attachment_by_relid(att->relid) == att;
+	EcAttachment *att = touched->att;
+
+	if (att->policy != EC_WRITE_THROUGH || att->suspended ||
+		!ConditionalLockRelationOid(att->relid, AccessShareLock))
+		return;
+	if (ec_usercode_is_plain(att))
+		touched->share = ec_locks_attachment(att->relid, EC_LOCK_ATTACHMENT_SHARE, false) &&
+			ec_attachment_by_relid(att->relid) == att;
+	else
+		touched->build = true;
 }
 
 /*
@@ -298,8 +303,8 @@ lock_keys(bool prepare)
 	list.keys = palloc((ec_pending_count() + 1) * sizeof(EcFenceKey));
 	ec_pending_each(add_key, &list);
 	qsort(list.keys, list.n, sizeof(EcFenceKey), compare_keys);
-	for (int d = 0; d < commit.n; d++)
-		commit.touched[d].share = !prepare && may_store(commit.touched[d].att);
+	for (int d = 0; d < commit.n && !prepare; d++)
+		choose_maker(&commit.touched[d]);
 	for (int i = 0; i < list.n; i++)
 	{
 		EcFenceKey *key = &list.keys[i];
@@ -343,7 +348,7 @@ place_keys(EcKeyList *list)
 static void
 render(void *arg)
 {
-	ec_store_render(&commit, arg, false);
+	ec_store_render(&commit, arg);
 }
 
 /* Step 2 for a few documents, with that part of step 3. */
@@ -363,7 +368,10 @@ mark_keys(EcKeyList *list)
 	}
 	ec_invalidate_mark(&commit, reqs, list->n, render, list);
 	for (int i = 0; i < list->n; i++)
+	{
 		list->keys[i].token = reqs[i].result == EC_DONE ? reqs[i].token : 0;
+		list->keys[i].connection = reqs[i].connection;
+	}
 }
 
 /*
@@ -429,10 +437,7 @@ ec_commit_pre(bool prepare)
 			list = lock_keys(prepare);
 		ec_waitpoint("after-locks");
 		if (invalidate(bulk, whole, &list) && !bulk && !prepare)
-		{
-			ec_store_render(&commit, &list, true);
 			ec_store_prepare(&commit, &list);
-		}
 		ec_waitpoint("before-commit");
 	}
 	CurrentResourceOwner = owner;

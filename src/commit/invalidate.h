@@ -18,6 +18,7 @@ typedef struct EcTouched
 {
 	EcAttachment *att;
 	bool		share;			/* the transaction holds the attachment lock in share mode */
+	bool		build;			/* what has changed is to be made by the builder */
 	uint64		keys;			/* documents that are changed */
 	uint64		stored;			/* of these, those that were written through */
 } EcTouched;

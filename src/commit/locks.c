@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * locks.c
- *	  The locks of the fence: on keys and on attachments.
+ *	  The locks of the fence: on keys and on attachments; and that of fills.
  *
  * They are heavyweight locks on tags of our own, in the space of advisory locks, with a
  * fourth field that SQL cannot produce.  So a prepared transaction keeps them, deadlocks
@@ -21,6 +21,7 @@
 #include "commit/locks.h"
 
 static void key_tag(LOCKTAG *tag, uint64 hash);
+static void fill_tag(LOCKTAG *tag, uint64 hash);
 static void attachment_tag(LOCKTAG *tag, Oid relid);
 static bool acquire(const LOCKTAG *tag, LOCKMODE mode, bool wait);
 static void release(const LOCKTAG *tag, LOCKMODE mode);
@@ -37,6 +38,13 @@ key_tag(LOCKTAG *tag, uint64 hash)
 {
 	SET_LOCKTAG_ADVISORY(*tag, MyDatabaseId, (uint32) (hash >> 32), (uint32) hash,
 						 EC_LOCKTAG_KEY);
+}
+
+static void
+fill_tag(LOCKTAG *tag, uint64 hash)
+{
+	SET_LOCKTAG_ADVISORY(*tag, MyDatabaseId, (uint32) (hash >> 32), (uint32) hash,
+						 EC_LOCKTAG_FILL);
 }
 
 static void
@@ -86,6 +94,29 @@ ec_locks_attachment(Oid relid, LOCKMODE mode, bool wait)
 
 	attachment_tag(&tag, relid);
 	return acquire(&tag, mode, wait);
+}
+
+/*
+ * Take the lock by which one process at a time fills a document, without waiting.  Fills alone
+ * take it, and hold it for as long as they make the document.  Throws as acquire() does.
+ */
+bool
+ec_locks_fill(uint64 hash)
+{
+	LOCKTAG		tag;
+
+	fill_tag(&tag, hash);
+	return acquire(&tag, ExclusiveLock, false);
+}
+
+/* Release that lock. */
+void
+ec_locks_release_fill(uint64 hash)
+{
+	LOCKTAG		tag;
+
+	fill_tag(&tag, hash);
+	release(&tag, ExclusiveLock);
 }
 
 /* Release a key's lock before the transaction ends. */

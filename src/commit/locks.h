@@ -17,6 +17,7 @@
 #define EC_LOCKTAG_ATTACHMENT	0xEC02
 #define EC_LOCKTAG_OUTBOX		0xEC03	/* servers/outbox.c */
 #define EC_LOCKTAG_KV			0xEC04	/* sql/kv_keys.h */
+#define EC_LOCKTAG_FILL			0xEC05
 
 /*
  * The two modes of a key's lock.  Invalidate says: "a change of this document is about to
@@ -36,6 +37,8 @@
 extern uint64 ec_locks_hash(Oid relid, const char *id, int idlen);
 extern bool ec_locks_key(uint64 hash, LOCKMODE mode, bool wait);
 extern bool ec_locks_attachment(Oid relid, LOCKMODE mode, bool wait);
+extern bool ec_locks_fill(uint64 hash);
+extern void ec_locks_release_fill(uint64 hash);
 extern void ec_locks_release_key(uint64 hash, LOCKMODE mode);
 extern void ec_locks_release_attachment(Oid relid, LOCKMODE mode);
 

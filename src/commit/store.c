@@ -20,13 +20,14 @@
 #include "access/xact.h"
 
 #include "attachments/attachment.h"
+#include "attachments/slot.h"
+#include "commit/handover.h"
 #include "commit/store.h"
 #include "deadline.h"
 #include "guc.h"
 #include "net/request.h"
-#include "read/fetch.h"
+#include "read/act.h"
 #include "read/render.h"
-#include "read/usercode.h"
 #include "servers/exchange.h"
 #include "servers/placement.h"
 #include "servers/state.h"
@@ -43,16 +44,36 @@ static struct
 	int			n;
 	EcRequest  *reqs;
 	int		   *touched;		/* of each request, its index in EcCommit.touched */
+	int			nbuilds;
+	EcFenceKey **builds;		/* keys whose documents the builder is to make */
 }			step_c;
 
+/* What render_rows() is asked for. */
+typedef struct Rows
+{
+	EcAttachment *att;
+	EcRow	   *rows;
+	int			n;
+} Rows;
+
+static void render_rows(void *arg);
 static void render_attachment(EcAttachment *att, EcKeyList *list, int touched);
+static void send_documents(EcCommit *commit);
+static void hand_over(EcCommit *commit);
+
+static void
+render_rows(void *arg)
+{
+	Rows	   *rows = arg;
+
+	ec_render_written(rows->att, rows->rows, rows->n, ec_placement_largest());
+}
 
 /* Render the documents of one attachment: see ec_store_render(). */
 static void
 render_attachment(EcAttachment *att, EcKeyList *list, int touched)
 {
-	EcRow	   *rows = palloc(list->n * sizeof(EcRow));
-	int			n = 0;
+	Rows		rows = {att, palloc(list->n * sizeof(EcRow)), 0};
 
 	for (int i = 0; i < list->n; i++)
 	{
@@ -60,45 +81,30 @@ render_attachment(EcAttachment *att, EcKeyList *list, int touched)
 
 		if (key->touched != touched || !key->store || ec_state_is_away(key->server))
 			continue;
-		key->row = &rows[n];
-		rows[n].place = key->pending->place;
-		rows[n++].id = key->id;
+		key->row = &rows.rows[rows.n++];
+		key->row->place = key->pending->place;
+		key->row->id = key->id;
 	}
-	if (n == 0 || (att->function_name ? ec_fetch_guarded(att, rows, n, true)
-				   : ec_render_written(att, rows, n, ec_placement_largest())))
+	if (rows.n == 0 || ec_act_demoted(att, render_rows, &rows))
 		return;
-	/* the markers stay; the next reader builds the document, or gets the error */
+	/* the markers stay; the next reader makes the document, or gets the error */
 	for (int i = 0; i < list->n; i++)
 		if (list->keys[i].touched == touched)
 			list->keys[i].row = NULL;
 }
 
 /*
- * Step 3: render the documents whose keys the writer holds in store mode; those that run
- * users' code, or those that run none.  The writer holds these locks and its row locks, so
- * what the newest snapshot and its own changes show is what will be committed.
- *
- * Documents are rendered here, and not by the statement that changed the row, because of
- * documents of several tables.  Of two transactions that each add a message to one session,
- * each sees only its own message until the other has committed.  The second one to come here
- * has waited for the first one's store lock, which is released after the first one's rows
- * became visible, so the second one's snapshot has both messages.  (The model shows the
- * counterexample: a document rendered before the lock lacks the first message, and stays.)
- *
- * Users' code finds the cache off.  It runs under the locks of the fence, so that a fill within
- * it could wait for somebody who waits for this writer.  Throws what rendering throws.
+ * Step 3: render the plain documents whose keys the writer holds in store mode.  The writer
+ * holds these locks and its row locks, so what the newest snapshot and its own changes show is
+ * what will be committed.  Throws interrupts only.
  */
 void
-ec_store_render(const EcCommit *commit, EcKeyList *list, bool users_code)
+ec_store_render(const EcCommit *commit, EcKeyList *list)
 {
 	CommandCounterIncrement();
-	if (users_code)
-		ec_placement_bar(true);
 	for (int d = 0; d < commit->n; d++)
-		if (commit->touched[d].share && ec_usercode_runs(commit->touched[d].att) == users_code)
+		if (commit->touched[d].share)
 			render_attachment(commit->touched[d].att, list, d);
-	if (users_code)
-		ec_placement_bar(false);
 }
 
 /*
@@ -109,10 +115,11 @@ ec_store_render(const EcCommit *commit, EcKeyList *list, bool users_code)
 void
 ec_store_prepare(const EcCommit *commit, const EcKeyList *list)
 {
-	Assert(step_c.n == 0);
+	Assert(step_c.n == 0 && step_c.nbuilds == 0);
 	step_c.generation = list->generation;
 	step_c.reqs = palloc0(list->n * sizeof(EcRequest));
 	step_c.touched = palloc(list->n * sizeof(int));
+	step_c.builds = palloc(list->n * sizeof(EcFenceKey *));
 	for (int i = 0; i < list->n; i++)
 	{
 		EcFenceKey *key = &list->keys[i];
@@ -123,6 +130,11 @@ ec_store_prepare(const EcCommit *commit, const EcKeyList *list)
 
 		if (key->token == 0)
 			continue;
+		if (commit->touched[key->touched].build)
+		{
+			step_c.builds[step_c.nbuilds++] = key;
+			continue;			/* the marker stays until then */
+		}
 		req->kind = EC_REQUEST_REMOVE;
 		if (att->policy == EC_WRITE_THROUGH)
 		{
@@ -143,20 +155,15 @@ ec_store_prepare(const EcCommit *commit, const EcKeyList *list)
 		req->key = key->key;
 		req->keylen = key->keylen;
 		req->token = key->token;
+		req->connection = key->connection;
 		step_c.touched[step_c.n++] = key->touched;
 	}
 }
 
-/*
- * Step C, in the COMMIT callback of a commit that is flushed: send what is prepared, and count
- * what was stored.  Never throws, allocates or serves an interrupt.
- */
-void
-ec_store_send(EcCommit *commit)
+/* Store and remove what is prepared, and count what was stored. */
+static void
+send_documents(EcCommit *commit)
 {
-	if (step_c.n == 0)
-		return;
-	ec_waitpoint("before-store");
 	if (!ec_placement_enter_again(step_c.generation))
 		return;
 	for (int i = 0; i < step_c.n; i++)
@@ -168,10 +175,41 @@ ec_store_send(EcCommit *commit)
 			commit->touched[step_c.touched[i]].stored++;
 }
 
+/* Hand the keys over to the builder. */
+static void
+hand_over(EcCommit *commit)
+{
+	for (int i = 0; i < step_c.nbuilds; i++)
+	{
+		EcFenceKey *key = step_c.builds[i];
+		EcAttachment *att = commit->touched[key->touched].att;
+
+		if (!ec_handover_put(att->relid, key->id))
+			ec_slot_count(att->slot, EC_BUILDS_DROPPED, 1);
+	}
+}
+
+/*
+ * Step C, in the COMMIT callback of a commit that is flushed.  Never throws, allocates or
+ * serves an interrupt.
+ */
+void
+ec_store_send(EcCommit *commit)
+{
+	if (step_c.n == 0 && step_c.nbuilds == 0)
+		return;
+	ec_waitpoint("before-store");
+	if (step_c.n > 0)
+		send_documents(commit);
+	if (step_c.nbuilds > 0)
+		hand_over(commit);
+}
+
 /* The transaction is over, however it ended: forget what step C was to do.  Never throws. */
 void
 ec_store_at_end(void)
 {
 	step_c.reqs = NULL;
-	step_c.n = 0;
+	step_c.builds = NULL;
+	step_c.n = step_c.nbuilds = 0;
 }

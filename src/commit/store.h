@@ -24,6 +24,7 @@ typedef struct EcFenceKey
 	const char *id;
 	bool		store;			/* the writer holds the key in store mode */
 	uint64		token;			/* of the writer's marker; 0: not confirmed */
+	uint64		connection;		/* on which it was learned */
 	EcRow	   *row;			/* what step C stores; NULL: the marker stays */
 	int			server;
 	int			keylen;
@@ -38,7 +39,7 @@ typedef struct EcKeyList
 	uint64		generation;		/* of the topology by which they were placed */
 } EcKeyList;
 
-extern void ec_store_render(const EcCommit *commit, EcKeyList *list, bool users_code);
+extern void ec_store_render(const EcCommit *commit, EcKeyList *list);
 extern void ec_store_prepare(const EcCommit *commit, const EcKeyList *list);
 extern void ec_store_send(EcCommit *commit);
 extern void ec_store_at_end(void);

@@ -29,6 +29,7 @@
 #include "attachments/configuration.h"
 #include "commit/pending.h"
 #include "commit/trigger.h"
+#include "read/usercode.h"
 #include "read/act.h"
 #include "shmem.h"
 
@@ -121,6 +122,7 @@ echocache_row_trigger(PG_FUNCTION_ARGS)
 
 	if (map == NULL)
 		return PointerGetDatum(NULL);
+	ec_usercode_learn(map->att);
 	if (!TRIGGER_FIRED_BY_UPDATE(data->tg_event))
 		note(map->att, data->tg_trigslot, map->key, &map->att->key.out,
 			 TRIGGER_FIRED_BY_INSERT(data->tg_event) ? data->tg_relation : NULL);
@@ -144,7 +146,7 @@ echocache_row_trigger(PG_FUNCTION_ARGS)
 
 /*
  * On a dependent table: AFTER INSERT OR UPDATE OR DELETE, FOR EACH ROW.  A row that moves from
- * one document to another changes both.  Only the builder knows which columns the document
+ * one document to another changes both.  Only the function knows which columns the document
  * shows, so a change of any column counts.
  */
 Datum

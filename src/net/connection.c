@@ -278,6 +278,7 @@ answered(EcConnection *c)
 	EcExchange *ex = &c->exchange;
 
 	c->opaque_silent = ++c->opaque_recv;
+	ex->reqs[ex->recv].connection = c->serial;
 	ex->recv = ex->reqs[ex->recv].next;
 	if (!c->answered)
 	{

@@ -59,6 +59,8 @@ typedef struct EcRequest
 	int64		ttl;			/* seconds; 0: none; -1 for GET: do not touch */
 	uint64		token;			/* in for STORE and REMOVE, an amount for INCREMENT and DECREMENT,
 								 * out for GET, INSPECT and MARK */
+	uint64		connection;		/* on which the token was learned: out for the latter; in for STORE
+								 * and REMOVE, which no other one is to carry; 0: any may */
 	EcResult	result;
 	const EcFailure *failure;	/* of EC_REFUSED and EC_FAILED; NULL: not asked at all */
 	struct varlena *found;		/* GET, INSPECT: the value, palloc'd in the caller's context */

@@ -158,7 +158,10 @@ count_open(EcConnection *c)
 bool
 ec_socket_open(EcConnection *c, int server)
 {
+	static uint64 opened = 0;
+
 	Assert(c->state == EC_CONNECTION_CLOSED);
+	c->serial = ++opened;
 	c->server = server;
 	c->fd = PGINVALID_SOCKET;
 	c->state = EC_CONNECTION_CONNECTING;

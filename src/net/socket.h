@@ -97,6 +97,7 @@ typedef struct EcExchange
 typedef struct EcConnection
 {
 	EcConnectionState state;
+	uint64		serial;			/* of this opening, among all of this process; from 1 on */
 	int			server;			/* in the topology that the backend has entered */
 	pgsocket	fd;
 	EcTls	   *tls;			/* NULL: plain */

@@ -6,7 +6,7 @@
  * The owner of a document is one of its members, and the document may be large.  A table's
  * columns come in a fixed order, so the owner's is near the beginning or near the end, unless
  * large columns stand on both sides of it.  Then the answer is "unknown", and the caller asks
- * the table.  A builder is free to order and to space the members as it likes.
+ * the table.  A function is free to order and to space the members as it likes.
  *
  * Scanning from the end works just as well.  Outside of strings a quote can only be the end of
  * one, and a quote within a string has an odd number of backslashes before it.

@@ -8,7 +8,7 @@
  * changes what the code means.  Four things together see to that: PostgreSQL's
  * security-restricted operation; a level of settings that is undone; a subtransaction that is
  * rolled back, for what belongs to one (cursors, locks, notifications); and a hook that refuses
- * what belongs to the session.  At a commit foreign tables are refused as well.
+ * what belongs to the session.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -18,27 +18,19 @@
 
 #include "access/xact.h"
 #include "catalog/objectaccess.h"
-#include "catalog/pg_class.h"
 #include "catalog/pg_proc.h"
-#include "executor/executor.h"
 #include "miscadmin.h"
-#include "optimizer/plancat.h"
 #include "pgtime.h"
-#include "storage/proc.h"
 #include "utils/bytea.h"
 #include "utils/float.h"
 #include "utils/fmgroids.h"
 #include "utils/guc.h"
-#include "utils/lsyscache.h"
 #include "utils/regproc.h"
 #include "utils/resowner.h"
 #include "utils/rls.h"
 
 #include "attachments/configuration.h"
 #include "read/act.h"
-
-/* How long an owner's code waits for a lock while we hold locks of the fence; see build.c. */
-#define LOCK_TIMEOUT_MS	20
 
 /* The meaning of SQL, and what functions return, depends on these, too. */
 static const char *const act_settings[][2] = {
@@ -62,32 +54,19 @@ static const char *const act_settings[][2] = {
 #define SECURITY_ACTING	0x4000
 
 static object_access_hook_type prev_object_access_hook = NULL;
-static get_relation_info_hook_type prev_relation_info_hook = NULL;
-static ExecutorStart_hook_type prev_executor_start_hook = NULL;
-
-/* An owner's code runs at a commit, within work_hurried(), which resets this on every path. */
-static bool committing = false;
 
 static void object_access(ObjectAccessType access, Oid classId, Oid objectId, int subId,
 						  void *arg);
 static bool belongs_to_session(Oid function);
-static void refuse_foreign_table(Oid relid);
-static void relation_info(PlannerInfo *root, Oid relid, bool inhparent, RelOptInfo *rel);
-static void executor_start(QueryDesc *desc, int eflags);
-static ErrorData *try_contained(void (*work) (void *arg), void *arg);
-static void work_hurried(void *arg);
+static ErrorData *try_work(void (*work) (void *arg), void *arg, bool contain);
 static void set_rendering(EcAttachment *att);
 
-/* Install the hooks: once, from _PG_init. */
+/* Install the hook: once, from _PG_init. */
 void
 ec_act_init(void)
 {
 	prev_object_access_hook = object_access_hook;
 	object_access_hook = object_access;
-	prev_relation_info_hook = get_relation_info_hook;
-	get_relation_info_hook = relation_info;
-	prev_executor_start_hook = ExecutorStart_hook;
-	ExecutorStart_hook = executor_start;
 }
 
 /*
@@ -141,55 +120,11 @@ object_access(ObjectAccessType access, Oid classId, Oid objectId, int subId, voi
 }
 
 /*
- * Throws 0A000, at a commit.  A wrapper that begins a transaction of its own there is past its
- * own callback for the commit.  It finds that transaction open when the commit has happened,
- * and its error then would be a PANIC.
- */
-static void
-refuse_foreign_table(Oid relid)
-{
-	if (committing)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("foreign table \"%s\" cannot be read at a commit", get_rel_name(relid))));
-}
-
-/* Before a table is planned for: a wrapper may ask its server how many rows there are. */
-static void
-relation_info(PlannerInfo *root, Oid relid, bool inhparent, RelOptInfo *rel)
-{
-	if (prev_relation_info_hook)
-		prev_relation_info_hook(root, relid, inhparent, rel);
-	if (rel->fdwroutine != NULL)
-		refuse_foreign_table(relid);
-}
-
-/* Before a query is run, which may have been planned long ago. */
-static void
-executor_start(QueryDesc *desc, int eflags)
-{
-	ListCell   *lc;
-
-	if (committing)
-		foreach(lc, desc->plannedstmt->rtable)
-		{
-			RangeTblEntry *rte = lfirst_node(RangeTblEntry, lc);
-
-			if (rte->rtekind == RTE_RELATION && rte->relkind == RELKIND_FOREIGN_TABLE)
-				refuse_foreign_table(rte->relid);
-		}
-	if (prev_executor_start_hook)
-		prev_executor_start_hook(desc, eflags);
-	else
-		standard_ExecutorStart(desc, eflags);
-}
-
-/*
- * Do some work that only reads, in a subtransaction that is rolled back.  What the work allocates
- * in the current memory context stays.  Returns what it threw, or NULL.
+ * Do some work that only reads, in a subtransaction.  With contain it is rolled back in any case.
+ * What the work allocates in the current memory context stays.  Returns what it threw, or NULL.
  */
 static ErrorData *
-try_contained(void (*work) (void *arg), void *arg)
+try_work(void (*work) (void *arg), void *arg, bool contain)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -208,7 +143,10 @@ try_contained(void (*work) (void *arg), void *arg)
 		FlushErrorState();
 	}
 	PG_END_TRY();
-	RollbackAndReleaseCurrentSubTransaction();
+	if (contain || error)
+		RollbackAndReleaseCurrentSubTransaction();
+	else
+		ReleaseCurrentSubTransaction();
 	MemoryContextSwitchTo(context);
 	CurrentResourceOwner = owner;
 	return error;
@@ -230,66 +168,30 @@ ec_act_contained(void (*work) (void *arg), void *arg)
 		work(arg);
 		return;
 	}
-	error = try_contained(work, arg);
+	error = try_work(work, arg, true);
 	if (error)
 		ReThrowError(error);
 }
 
-/* Some work of the owner's code that may not wait for locks for long. */
-typedef struct Hurried
-{
-	void		(*work) (void *arg);
-	void	   *arg;
-	bool		commit;
-} Hurried;
-
-static void
-work_hurried(void *arg)
-{
-	Hurried    *hurried = arg;
-	int			nestlevel = NewGUCNestLevel();
-	bool		before = committing;
-	char		timeout[16];
-
-	snprintf(timeout, sizeof(timeout), "%d",
-			 LockTimeout > 0 ? Min(LockTimeout, LOCK_TIMEOUT_MS) : LOCK_TIMEOUT_MS);
-	ec_act_set("lock_timeout", timeout);
-	committing |= hurried->commit;
-	PG_TRY();
-	{
-		hurried->work(hurried->arg);
-	}
-	PG_FINALLY();
-	{
-		committing = before;
-	}
-	PG_END_TRY();
-	AtEOXact_GUC(true, nestlevel);
-}
-
 /*
- * ec_act_contained(), for a caller that holds locks of the fence: whoever has locked what the
- * code wants may be waiting for these.  So the code waits for no lock longer than
- * LOCK_TIMEOUT_MS.  Returns false if it would have had to; at a commit also if it has thrown,
- * and a WARNING has said so: a commit does not fail for a document's sake.  Throws interrupts
- * and, but for a commit, what the code throws.
+ * Do some work that only reads for a commit, which is not to fail for its sake.  None of it is
+ * a user's code, so nothing of it is left to contain.  Returns false if it has thrown; a WARNING
+ * has said so.  Throws interrupts only.
  */
 bool
-ec_act_hurried(EcAttachment *att, void (*work) (void *arg), void *arg, bool commit)
+ec_act_demoted(EcAttachment *att, void (*work) (void *arg), void *arg)
 {
-	Hurried		hurried = {work, arg, commit};
-	ErrorData  *error = try_contained(work_hurried, &hurried);
+	ErrorData  *error = try_work(work, arg, false);
 
 	if (error == NULL)
 		return true;
-	if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE)
-		return false;
-	if (!commit || ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION)
+	if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION)
 		ReThrowError(error);
 	ereport(WARNING,
 			(errcode(error->sqlerrcode),
-			 errmsg("document \"%s\" could not be built: %s", att->name, error->message),
+			 errmsg("document \"%s\" could not be rendered: %s", att->name, error->message),
 			 errdetail("It is invalidated from the cache; the change is committed all the same.")));
+	FreeErrorData(error);
 	return false;
 }
 
@@ -354,8 +256,8 @@ ec_act_end_output(int nestlevel)
 
 /*
  * From here to ec_act_end(), or to an error, code of the table's owner may run: a filter, a
- * builder, what checks the values of a domain or casts a type.  Neither the caller (a
- * superuser, perhaps) nor the owner may come to harm by the other:
+ * document's function, what checks the values of a domain or casts a type.  Neither the caller
+ * (a superuser, perhaps) nor the owner may come to harm by the other:
  *
  * - The code runs as the owner, in a security-restricted operation, as CREATE INDEX would run
  *   it.  Nothing of it outlives the call: no setting, no trigger that is still to fire, no
@@ -419,7 +321,7 @@ ec_act_end(const EcActing *before)
 bool
 ec_act_guarded(void (*work) (void *arg), void *arg)
 {
-	ErrorData  *error = try_contained(work, arg);
+	ErrorData  *error = try_work(work, arg, true);
 
 	if (error == NULL)
 		return true;

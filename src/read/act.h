@@ -31,7 +31,7 @@ extern void ec_act_end_output(int nestlevel);
 extern void ec_act_begin(EcAttachment *att, bool as_owner, EcActing *before);
 extern void ec_act_end(const EcActing *before);
 extern void ec_act_contained(void (*work) (void *arg), void *arg);
-extern bool ec_act_hurried(EcAttachment *att, void (*work) (void *arg), void *arg, bool commit);
+extern bool ec_act_demoted(EcAttachment *att, void (*work) (void *arg), void *arg);
 extern bool ec_act_guarded(void (*work) (void *arg), void *arg);
 
 #endif							/* ECHOCACHE_READ_ACT_H */

@@ -1,20 +1,17 @@
 /*-------------------------------------------------------------------------
  *
  * build.c
- *	  Documents that a builder, a function of the user's, makes of a row.
+ *	  Documents that a function of the user's makes of a row.
  *
- * The builder runs as the owner of the attached table, whoever reads or writes, in a
+ * The function runs as the owner of the attached table, whoever reads or writes, in a
  * read-only, security-restricted context with a search path of pg_catalog, pg_temp, and under
  * the settings that all documents are rendered with.  So its result depends on nothing but the
  * data; ec_build_may_store() knows the one exception.  The document must show the key, and the
  * owner if there is one, at top level and as the row has them, since a hit's key and owner are
  * checked on the cached bytes.
  *
- * The builder reads tables that we know nothing of, while we hold the locks of the fence.
- * Somebody else may hold such a table exclusively, and at its commit wait for our locks
- * (TRUNCATE, DDL).  If we waited for that table, this would be a deadlock of the cache's
- * making.  So under our locks the builder runs in a subtransaction that waits for no lock
- * longer than LOCK_TIMEOUT_MS (act.c), and where it gets none, nothing is stored.
+ * The function reads tables that we know nothing of, and may take its time: no lock of the
+ * fence is held meanwhile, nor the topology entered.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -42,7 +39,7 @@
 #include "protocol/jsonscan.h"
 #include "read/build.h"
 
-/* A call of a builder that is under way. */
+/* A call of a document's function that is under way. */
 typedef struct Call
 {
 	Oid			relid;			/* the attached table */

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * build.h
- *	  Documents that a builder, a function of the user's, makes of a row.
+ *	  Documents that a function of the user's makes of a row.
  *
  * Copyright (c) 2026, echocache developers
  *

@@ -85,7 +85,9 @@ make_plan(EcAttachment *att, bool many)
 	if (att->filter)
 		appendStringInfo(&sql, " AND (%s)", att->filter);
 
-	plan = SPI_prepare(sql.data, 1, &argtype);
+	/* a plan for any id locks every partition each time, one for this id its own */
+	plan = SPI_prepare_cursor(sql.data, 1, &argtype,
+							  att->partitioned ? CURSOR_OPT_CUSTOM_PLAN : 0);
 	if (plan == NULL || SPI_keepplan(plan) != 0)
 		elog(ERROR, "could not prepare \"%s\": %s", sql.data, SPI_result_code_string(SPI_result));
 	pfree(sql.data);
@@ -199,7 +201,7 @@ typedef struct Fetch
 	EcAttachment *att;
 	EcRow	   *rows;
 	int			n;
-	Snapshot	snapshot;		/* NULL: a new one */
+	Snapshot	snapshot;
 	bool		as_owner;
 } Fetch;
 
@@ -212,7 +214,7 @@ fetch_now(void *arg)
 	EcActing	before;
 
 	ec_act_begin(fetch->att, fetch->as_owner, &before);
-	PushActiveSnapshot(fetch->snapshot ? fetch->snapshot : GetLatestSnapshot());
+	PushActiveSnapshot(fetch->snapshot);
 	for (int i = 0; i < fetch->n; i++)
 	{
 		asked[i] = &fetch->rows[i];
@@ -244,18 +246,6 @@ ec_fetch(EcAttachment *att, EcRow *rows, int n, Snapshot snapshot, bool as_owner
 		ec_act_contained(fetch_now, &fetch);
 	else
 		fetch_now(&fetch);
-}
-
-/*
- * ec_fetch(), with a new snapshot and as the owner, for a caller that holds locks of the
- * fence: ec_act_hurried() says what it returns and throws.
- */
-bool
-ec_fetch_guarded(EcAttachment *att, EcRow *rows, int n, bool commit)
-{
-	Fetch		fetch = {att, rows, n, NULL, true};
-
-	return ec_act_hurried(att, fetch_now, &fetch, commit);
 }
 
 /* What any_id() is asked for, and its answer. */

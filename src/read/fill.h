@@ -14,11 +14,10 @@
 #include "read/hit.h"
 #include "read/owner.h"
 
-extern bool ec_fill_lock(EcAttachment *att, EcItem *items, int n, const EcOwner *owner,
-						 EcPatience *patience);
-extern int	ec_fill_read(EcAttachment *att, EcItem *items, int n, const char *owner,
-						 bool as_owner, EcPatience *patience);
-extern void ec_fill_lock_tables(EcAttachment *att);
 extern bool ec_fill_enter(EcAttachment **att, EcItem *items, int n);
+extern bool ec_fill_begin(EcAttachment *att, EcItem *items, int n, const EcOwner *owner,
+						  EcPatience *patience);
+extern int	ec_fill_read(EcAttachment *att, EcItem *items, int n, const char *owner,
+						 bool as_owner, uint64 generation, EcPatience *patience);
 
 #endif							/* ECHOCACHE_READ_FILL_H */

@@ -170,6 +170,8 @@ ec_hit_request(EcRequest *req, EcRequestKind kind, const EcItem *item)
 	req->key = item->key;
 	req->keylen = item->keylen;
 	req->token = item->token;
+	if (kind == EC_REQUEST_STORE || kind == EC_REQUEST_REMOVE)
+		req->connection = item->connection;
 	req->ttl = -1;
 	if (kind == EC_REQUEST_MARK)
 	{
@@ -324,6 +326,7 @@ ec_hit_ask(EcAttachment *att, EcItem *items, int n, const EcOwner *owner,
 			continue;
 		}
 		item->token = req->token;
+		item->connection = req->connection;
 		ec_hit_request(req, EC_REQUEST_REMOVE, item);
 	}
 	ec_slot_count(att->slot, EC_ERRORS, bad);

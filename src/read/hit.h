@@ -40,11 +40,12 @@ typedef struct EcItem
 	{
 		EC_ITEM_ASK,			/* the cache may answer */
 		EC_ITEM_TABLE,			/* the table answers, nothing is stored */
-		EC_ITEM_FILL,			/* the key is locked in store mode: fill it */
+		EC_ITEM_FILL,			/* our marker is set, and the fill lock held: fill it */
 		EC_ITEM_DONE
 	}			state;
 	uint64		hash;
 	uint64		token;
+	uint64		connection;		/* on which it was learned */
 	uint64		word;			/* the server's state, before it was asked */
 	int			server;
 	int			keylen;

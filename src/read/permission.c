@@ -23,8 +23,8 @@
 /*
  * Throws 42501 unless the current role may read documents of the attachment.  As in SQL it
  * needs USAGE on the schema, and SELECT on the table or on each column that the document
- * shows.  It also needs EXECUTE on the builder, if there is one, whose grant stands for
- * everything that the builder reads.  Throws 42883 if the builder is gone.
+ * shows.  It also needs EXECUTE on the function, if there is one, whose grant stands for
+ * everything that the function reads.  Throws 42883 if the function is gone.
  */
 void
 ec_permission_check(EcAttachment *att)

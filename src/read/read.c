@@ -22,6 +22,8 @@
 #include "attachments/column.h"
 #include "attachments/configuration.h"
 #include "attachments/slot.h"
+#include "commit/locks.h"
+#include "deadline.h"
 #include "net/request.h"
 #include "protocol/wire.h"
 #include "read/fill.h"
@@ -33,8 +35,13 @@
 #include "servers/topology.h"
 #include "shmem.h"
 
+/* How long the builder waits for those who hold a key. */
+#define AWAIT_MS	64
+
 static bool bypass_all(EcAttachment *att, EcItem *items, int n, bool *as_owner);
+static void count_misses(EcAttachment *att, const EcItem *items, int n);
 static bool one_item(EcAttachment *att, const char *id, EcItem *item);
+static bool await_key(const EcItem *item);
 
 /*
  * Where the cache may not answer at all: count why, and leave all items to the table.
@@ -64,6 +71,17 @@ bypass_all(EcAttachment *att, EcItem *items, int n, bool *as_owner)
 	return true;
 }
 
+/* Count what the cache did not have. */
+static void
+count_misses(EcAttachment *att, const EcItem *items, int n)
+{
+	int			misses = 0;
+
+	for (int i = 0; i < n; i++)
+		misses += items[i].state == EC_ITEM_ASK;
+	ec_slot_count(att->slot, EC_MISSES, misses);
+}
+
 /*
  * Read n documents with distinct ids; with an owner, only documents of that owner.  Throws
  * what SQL throws for the table, privileges first, and with fallback = off 08006 if the cache
@@ -76,7 +94,7 @@ ec_read(const char *name, EcItem *items, int n, const char *owner_text)
 	EcAttachment *att = ec_attachment_require(name);
 	EcOwner		owner;
 	bool		as_owner;
-	bool		entered = false;
+	uint64		generation = 0;
 	EcPatience	patience = {0};
 
 	ec_permission_check(att);
@@ -97,17 +115,15 @@ ec_read(const char *name, EcItem *items, int n, const char *owner_text)
 		ec_topology_leave();
 		if (done)
 			return;
-		entered = ec_fill_enter(&att, items, n);
-		if (entered && !ec_fill_lock(att, items, n, &owner, &patience))
+		if (ec_fill_enter(&att, items, n))
 		{
-			/* the owner's code may run now, and nobody is to wait for it */
+			generation = ec_placement_generation();
+			count_misses(att, items, n);
+			(void) ec_fill_begin(att, items, n, &owner, &patience);
 			ec_topology_leave();
-			entered = false;
 		}
 	}
-	(void) ec_fill_read(att, items, n, owner.text, as_owner, &patience);
-	if (entered)
-		ec_topology_leave();
+	(void) ec_fill_read(att, items, n, owner.text, as_owner, generation, &patience);
 }
 
 /*
@@ -173,6 +189,7 @@ ec_read_invalidate(EcAttachment *att, const char *id)
 	if (reqs[1].result == EC_DONE)
 	{
 		item.token = reqs[1].token;
+		item.connection = reqs[1].connection;
 		ec_hit_request(&reqs[0], EC_REQUEST_REMOVE, &item);
 		(void) ec_hit_exchange(&patience, reqs, 1);
 		ec_slot_count(att->slot, EC_INVALIDATIONS, there ? 1 : 0);
@@ -205,13 +222,75 @@ ec_read_refresh(EcAttachment *att, const char *id)
 	ec_topology_leave();
 	if (ec_fill_enter(&att, &item, 1))
 	{
-		if (ec_fill_lock(att, &item, 1, &nobody, &patience))
-			stored = ec_fill_read(att, &item, 1, NULL, true, &patience) == 1;
+		uint64		generation = ec_placement_generation();
+		bool		begun;
+
+		count_misses(att, &item, 1);
+		begun = ec_fill_begin(att, &item, 1, &nobody, &patience);
 		ec_topology_leave();
+		stored = begun && ec_fill_read(att, &item, 1, NULL, true, generation, &patience) == 1;
 	}
 	if (item.state == EC_ITEM_DONE)
 		return item.json != NULL;	/* somebody else has just stored it */
 	if (item.state == EC_ITEM_TABLE)
 		(void) ec_read_invalidate(att, id);
 	return stored;
+}
+
+/*
+ * Wait until nobody is about to change or store the document, outside of the lock's queue.
+ * false: somebody is for long.
+ */
+static bool
+await_key(const EcItem *item)
+{
+	for (int delay = 1; delay <= AWAIT_MS / 2; delay *= 2)
+	{
+		if (ec_locks_key(item->hash, EC_LOCK_STORE, false))
+		{
+			ec_locks_release_key(item->hash, EC_LOCK_STORE);
+			return true;
+		}
+		ec_deadline_nap(delay);
+	}
+	return false;
+}
+
+/*
+ * Load a document that a commit has changed, whose locks may still be held for an instant.
+ * Throws as ec_read() does.
+ */
+EcBuilt
+ec_read_build(EcAttachment *att, const char *id)
+{
+	const EcOwner nobody = {NULL};
+	EcItem		item;
+	EcRequest	look;
+	EcPatience	patience = {0};
+	uint64		generation;
+	bool		begun;
+
+	if (!one_item(att, id, &item))
+		return EC_BUILT_NOTHING;
+	ec_topology_leave();
+	if (!await_key(&item))
+		return EC_BUILT_LATER;
+	if (!ec_fill_enter(&att, &item, 1))
+		return EC_BUILT_NOTHING;
+	generation = ec_placement_generation();
+	/* the commit has left a marker: a document that is there is newer */
+	ec_hit_request(&look, EC_REQUEST_LOOK, &item);
+	(void) ec_hit_exchange(&patience, &look, 1);
+	if (look.result == EC_DONE && look.found_len != EC_MARKER_LEN)
+	{
+		ec_topology_leave();
+		return EC_BUILT_NOTHING;
+	}
+	begun = ec_fill_begin(att, &item, 1, &nobody, &patience);
+	ec_topology_leave();
+	if (begun)
+		return ec_fill_read(att, &item, 1, NULL, true, generation, &patience) == 1
+			? EC_BUILT_STORED : EC_BUILT_NOTHING;
+	/* a reader has just stored it, or somebody is at it for long */
+	return item.state == EC_ITEM_DONE ? EC_BUILT_NOTHING : EC_BUILT_LATER;
 }

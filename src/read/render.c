@@ -46,7 +46,6 @@ static void render_row(EcAttachment *att, EcRow *row, TupleTableSlot *slot, Expr
 					   ExprContext *econtext);
 static void render_version(EcAttachment *att, EcRow *row, Size most, Relation root,
 						   ExprState *filter, EState *estate);
-static void render_now(void *arg);
 
 /* Is there a unique index on just this column? */
 static bool
@@ -183,15 +182,6 @@ render_row(EcAttachment *att, EcRow *row, TupleTableSlot *slot, ExprState *filte
 						toast_build_flattened_tuple(att->shape, values, nulls))));
 }
 
-/* What ec_render_written() is asked for. */
-typedef struct Render
-{
-	EcAttachment *att;
-	EcRow	   *rows;
-	int			n;
-	Size		most;
-} Render;
-
 /*
  * Fetch the version of a row that was written last, and render it, if there is one, and its
  * document may be small enough.
@@ -223,12 +213,17 @@ render_version(EcAttachment *att, EcRow *row, Size most, Relation root, ExprStat
 	table_close(rel, NoLock);
 }
 
-/* Render the rows now, and leave what the owner's code leaves. */
-static void
-render_now(void *arg)
+/*
+ * Render rows that this transaction has written, from where it has written them, as the newest
+ * snapshot and the transaction's own changes show them.  No lock is taken: the caller has
+ * locked the attached table, and its DML the one that it wrote to.  A row that is not found
+ * has no matches, which may mean that it is deleted, that it would take a query, or that its
+ * document is larger than most.  For plain documents only.  Throws what the filter and the
+ * types' output functions throw.
+ */
+void
+ec_render_written(EcAttachment *att, EcRow *rows, int n, Size most)
 {
-	Render	   *render = arg;
-	EcAttachment *att = render->att;
 	Relation	root;
 	Oid			part = att->relid;	/* known to be the table or a partition of it */
 	EState	   *estate = NULL;
@@ -245,9 +240,9 @@ render_now(void *arg)
 		estate = CreateExecutorState();
 		filter = ExecPrepareQual(list_make1(att->filter_expr), estate);
 	}
-	for (int i = 0; i < render->n; i++)
+	for (int i = 0; i < n; i++)
 	{
-		EcRow	   *row = &render->rows[i];
+		EcRow	   *row = &rows[i];
 
 		row->matches = 0;
 		row->same_id = false;
@@ -259,32 +254,13 @@ render_now(void *arg)
 		if (row->place.table != part && !ec_affected_is_part(row->place.table, att->relid))
 			continue;
 		part = row->place.table;
-		render_version(att, row, render->most, root, filter, estate);
+		render_version(att, row, most, root, filter, estate);
 	}
 	if (estate)
 		FreeExecutorState(estate);
 	table_close(root, NoLock);
 	PopActiveSnapshot();
 	ec_act_end(&before);
-}
-
-/*
- * Render rows that this transaction has written, from where it has written them, as the newest
- * snapshot and the transaction's own changes show them.  No lock is taken: the caller has
- * locked the attached table, and its DML the one that it wrote to.  A row that is not found
- * has no matches, which may mean that it is deleted, that it would take a query, or that its
- * document is larger than most.  If code of a user's runs, it leaves nothing behind; false: it
- * has thrown, or would have had to wait.  Throws what built-in functions throw.
- */
-bool
-ec_render_written(EcAttachment *att, EcRow *rows, int n, Size most)
-{
-	Render		render = {att, rows, n, most};
-
-	if (ec_usercode_runs(att))
-		return ec_act_hurried(att, render_now, &render, true);
-	render_now(&render);
-	return true;
 }
 
 /*

@@ -26,7 +26,7 @@ typedef struct EcRow
 	char	   *owner;			/* the owner column's text, NULL: none */
 } EcRow;
 
-extern bool ec_render_written(EcAttachment *att, EcRow *rows, int n, Size most);
+extern void ec_render_written(EcAttachment *att, EcRow *rows, int n, Size most);
 extern bool ec_render_cacheable(const EcRow *row, const char **value, size_t *len);
 
 #endif							/* ECHOCACHE_READ_RENDER_H */

@@ -12,20 +12,32 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/table.h"
 #include "access/transam.h"
+#include "catalog/pg_language.h"
+#include "catalog/pg_proc.h"
+#include "catalog/pg_type.h"
 #include "nodes/nodeFuncs.h"
 #include "nodes/primnodes.h"
+#include "parser/parse_coerce.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
+#include "utils/syscache.h"
 
 #include "attachments/configuration.h"
 #include "attachments/filter.h"
+#include "attachments/typewalk.h"
 #include "read/act.h"
 #include "read/usercode.h"
 
 static bool is_users(Oid function, void *arg);
-static bool contains_code(Node *node, void *arg);
+static bool is_not_in_c(Oid function, void *arg);
+static bool contains(Node *node, void *arg);
+static bool is_domain(Oid type, void *arg);
+static bool makes_domains(Node *node, void *arg);
+static bool is_cast_not_in_c(Oid type, void *arg);
+static void look(void *arg);
 
 /* Is the function one that users have created? */
 static bool
@@ -34,42 +46,131 @@ is_users(Oid function, void *arg)
 	return function >= FirstNormalObjectId;
 }
 
-/* Does the expression call a function that users have created, or check a domain? */
+/* Is it one, and in a language in which anybody may write? */
 static bool
-contains_code(Node *node, void *arg)
+is_not_in_c(Oid function, void *arg)
+{
+	HeapTuple	tuple;
+	Oid			language;
+
+	if (function < FirstNormalObjectId)
+		return false;
+	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
+	if (!HeapTupleIsValid(tuple))
+		return true;
+	language = ((Form_pg_proc) GETSTRUCT(tuple))->prolang;
+	ReleaseSysCache(tuple);
+	return language != INTERNALlanguageId && language != ClanguageId;
+}
+
+/* Does the expression call a function that the checker, arg, says yes to, or check a domain? */
+static bool
+contains(Node *node, void *arg)
 {
 	if (node == NULL)
 		return false;
-	if (IsA(node, CoerceToDomain) || check_functions_in_node(node, is_users, NULL))
+	if (IsA(node, CoerceToDomain) ||
+		check_functions_in_node(node, *(check_function_callback *) arg, NULL))
 		return true;
-	return expression_tree_walker(node, contains_code, arg);
+	return expression_tree_walker(node, contains, arg);
+}
+
+static bool
+is_domain(Oid type, void *arg)
+{
+	return get_typtype(type) == TYPTYPE_DOMAIN;
+}
+
+/* Does the expression, or parsing it, make values of a domain, whose checks run then? */
+static bool
+makes_domains(Node *node, void *arg)
+{
+	if (node == NULL)
+		return false;
+	if ((IsA(node, CoerceToDomain) || IsA(node, CoerceViaIO) || IsA(node, ArrayCoerceExpr) ||
+		 IsA(node, ConvertRowtypeExpr) || IsA(node, RowExpr) || IsA(node, Const)) &&
+		ec_typewalk_type(exprType(node), is_domain, NULL))
+		return true;
+	return expression_tree_walker(node, makes_domains, arg);
+}
+
+/* Does row_to_json() call such a function for this type?  It knows the built-in types itself. */
+static bool
+is_cast_not_in_c(Oid type, void *arg)
+{
+	Oid			function;
+
+	return type >= FirstNormalObjectId &&
+		find_coercion_pathway(JSONOID, type, COERCION_EXPLICIT, &function) ==
+		COERCION_PATH_FUNC && is_not_in_c(function, NULL);
 }
 
 /*
- * May code of a user's run where a document is made: a builder, a function in the filter, a
- * cast to json?  Locks the table, as making the document does, at the attachment's first use.
+ * Look what makes a document of the attachment.  Locks the table, as making the document does.
  * Throws what the filter throws.
  */
-bool
-ec_usercode_runs(EcAttachment *att)
+static void
+look(void *arg)
 {
+	EcAttachment *att = arg;
+	check_function_callback users = is_users;
+	check_function_callback not_in_c = is_not_in_c;
 	Relation	rel;
 	EcActing	before;
 	int			attno = -1;
 
-	if (att->function_name)
-		return true;
-	if (att->code_known)
-		return att->runs_code;
 	/* the filter may name what is in a schema that the caller may not use, but the owner may */
 	ec_act_begin(att, true, &before);
 	rel = table_open(att->relid, AccessShareLock);
-	att->runs_code = att->filter &&
-		contains_code(ec_filter_parse(rel, att->filter, true), NULL);
-	while (!att->runs_code && (attno = bms_next_member(att->columns, attno)) >= 0)
-		att->runs_code = get_atttype(att->relid, attno) >= FirstNormalObjectId;
+	Assert(att->function_name == NULL);
+	att->runs_code = false;
+	att->is_plain = true;
+	if (att->filter)
+	{
+		Node	   *filter = (Node *) ec_filter_parse(rel, att->filter, true);
+
+		att->runs_code |= contains(filter, &users);
+		att->is_plain &= !contains(filter, &not_in_c) && !makes_domains(filter, NULL);
+	}
+	while ((attno = bms_next_member(att->columns, attno)) >= 0)
+	{
+		Oid			type = get_atttype(att->relid, attno);
+
+		att->runs_code |= type >= FirstNormalObjectId;
+		att->is_plain &= !ec_typewalk_type(type, is_cast_not_in_c, NULL);
+	}
 	att->code_known = true;
 	table_close(rel, NoLock);
 	ec_act_end(&before);
-	return att->runs_code;
+}
+
+/*
+ * May code of a user's run where a document is made: its function, one in the filter, a cast to
+ * json?  At the attachment's first use it does and throws what look() does.
+ */
+bool
+ec_usercode_runs(EcAttachment *att)
+{
+	if (!att->code_known && att->function_name == NULL)
+		look(att);
+	return att->function_name != NULL || att->runs_code;
+}
+
+/*
+ * Learn whether the document is plain, before a commit wants to know: made by PostgreSQL's own
+ * functions, and such in C, which only a superuser creates.  What cannot be found out, for an
+ * error, is not plain.  Throws interrupts, and what is no fault of the filter's.
+ */
+void
+ec_usercode_learn(EcAttachment *att)
+{
+	if (!att->code_known && att->function_name == NULL)
+		(void) ec_act_guarded(look, att);
+}
+
+/* Is the document known to be plain?  Never throws. */
+bool
+ec_usercode_is_plain(const EcAttachment *att)
+{
+	return att->function_name == NULL && att->code_known && att->is_plain;
 }

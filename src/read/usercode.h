@@ -13,5 +13,7 @@
 #include "attachments/configuration.h"
 
 extern bool ec_usercode_runs(EcAttachment *att);
+extern void ec_usercode_learn(EcAttachment *att);
+extern bool ec_usercode_is_plain(const EcAttachment *att);
 
 #endif							/* ECHOCACHE_READ_USERCODE_H */

@@ -300,13 +300,14 @@ ec_exchange_send(EcRequest *reqs, int nreqs, EcDeadline deadline)
 			if (reqs[j].skip || reqs[j].server != reqs[i].server)
 				continue;
 			reqs[j].result = EC_FAILED;
+			Assert(reqs[j].connection != 0);
 			reqs[j].next = -1;
 			if (last >= 0)
 				reqs[last].next = j;
 			last = j;
 		}
 		/* one that is not ready would have to be opened, which throws, allocates and waits */
-		if (!ec_connection_is_ready(c))
+		if (!ec_connection_is_ready(c) || reqs[i].connection != c->serial)
 			continue;
 		ec_connection_begin(c, reqs[i].server, reqs, i, EC_ASK_SILENT, EC_RETRY_NEVER);
 		while (ec_connection_write(c) != EC_STEP_FAILED && ec_connection_wants_write(c))

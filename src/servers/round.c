@@ -50,6 +50,7 @@ typedef struct Round
 } Round;
 
 static void make_room(EcConnection *conns);
+static bool is_lost(const EcRequest *req, const EcConnection *c, bool active);
 static void begin(Round *round, EcConnection *conns, EcRequest *reqs, int nreqs, int flags);
 static void advance(Round *round, bool look, bool linger);
 static void expire(Round *round, int ms, bool endless);
@@ -78,6 +79,18 @@ make_room(EcConnection *conns)
 			ec_socket_close(&conns[i]);
 }
 
+/*
+ * Was the connection closed on which the request's token was learned?  The server may have begun
+ * anew since, and then it numbers its tokens from 1 again: another item may have this one.
+ * active: the connection is in use by this very exchange.
+ */
+static bool
+is_lost(const EcRequest *req, const EcConnection *c, bool active)
+{
+	return req->connection != 0 &&
+		(req->connection != c->serial || (!active && !ec_connection_is_ready(c)));
+}
+
 /* Chain up the requests on their connections, which are opened where they are not. */
 static void
 begin(Round *round, EcConnection *conns, EcRequest *reqs, int nreqs, int flags)
@@ -98,6 +111,11 @@ begin(Round *round, EcConnection *conns, EcRequest *reqs, int nreqs, int flags)
 		c = &conns[req->server];
 		for (a = 0; a < round->nactive && round->active[a] != c; a++)
 			;
+		if (is_lost(req, c, a < round->nactive))
+		{
+			req->result = EC_MISMATCH;
+			continue;
+		}
 		if (a < round->nactive)
 			ec_connection_add(c, i);
 		else
@@ -108,6 +126,8 @@ begin(Round *round, EcConnection *conns, EcRequest *reqs, int nreqs, int flags)
 								flags & EC_NO_RETRY ? EC_RETRY_NEVER : EC_RETRY_IF_UNCLEAR);
 			round->active[round->nactive++] = c;
 		}
+		if (req->connection != 0)
+			c->exchange.retry = EC_RETRY_NEVER;
 	}
 }
 

@@ -5,11 +5,10 @@
  *
  * A function that goes over all documents is one statement, in batches.  Of each batch it
  * keeps nothing but counts.  Between two batches it holds no lock of ours and is in no
- * topology, so that nobody waits for more than one batch.  What it stores goes by the fence as
- * a fill does: the attachment lock in share mode and keys in store mode, neither with waiting;
- * the marker; a snapshot that is taken after the marker; the document, by its token.  The
- * tables that the query reads are locked beforehand, to the end of the transaction as by any
- * query.
+ * topology, nor while it reads the table, so that nobody waits for more than one exchange.
+ * What it stores goes by the fence as a fill does: the marker, under the attachment lock in
+ * share mode and keys in store mode, neither with waiting; a snapshot that is taken after that;
+ * the document, by its token.
  *
  * The table's owner reads, since these functions show their caller no document.
  *
@@ -22,6 +21,7 @@
 #include "access/xact.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
 
@@ -32,9 +32,7 @@
 #include "guc.h"
 #include "net/request.h"
 #include "read/act.h"
-#include "read/build.h"
 #include "read/fetch.h"
-#include "read/fill.h"
 #include "read/render.h"
 #include "read/usercode.h"
 #include "servers/exchange.h"
@@ -90,8 +88,8 @@ ec_batch_begin(EcBatch *batch, const char *function, const char *name)
 }
 
 /*
- * Have the attachment as it is now, and the locks that its query will need.  May wait for
- * these locks; the caller holds none of ours.  Throws 55000 when the attachment is not cached,
+ * Have the attachment as it is now, and a lock on its table.  May wait for that; the caller
+ * holds none of ours.  Throws 55000 when the attachment is not cached,
  * or has become that of another table.
  */
 void
@@ -106,7 +104,7 @@ ec_batch_attachment(EcBatch *batch)
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					 errmsg("document \"%s\" was attached to another table meanwhile",
 							batch->name)));
-		ec_fill_lock_tables(att);
+		LockRelationOid(att->relid, AccessShareLock);
 		(void) ec_usercode_runs(att);	/* checks the functions of the filter */
 		batch->att = att;
 	}
@@ -130,10 +128,10 @@ ec_batch_topology(const char *function)
 }
 
 /*
- * Begin a batch: serve interrupts, see what may have changed, enter the topology, take the
- * attachment lock in share mode.  Both last until ec_batch_leave().  false: a bulk writer
- * holds that lock, and has held it for as long as it is worth to wait; then nothing is entered
- * or held.
+ * Begin a batch: serve interrupts, see what may have changed, enter the topology, until
+ * ec_batch_leave(), and take the attachment lock in share mode, until ec_batch_unlock().
+ * false: a bulk writer holds that lock, and has held it for as long as it is worth to wait; then
+ * nothing is entered or held.
  *
  * The attachment is looked up under its lock once more: whoever changes it in a way that its
  * documents do not show takes that lock first.
@@ -171,11 +169,17 @@ ec_batch_enter(EcBatch *batch)
 	return false;
 }
 
-/* The batch is over; the caller has released its keys. */
+/* The markers are set; the caller has released its keys. */
+void
+ec_batch_unlock(EcBatch *batch)
+{
+	ec_locks_release_attachment(batch->att->relid, EC_LOCK_ATTACHMENT_SHARE);
+}
+
+/* The batch is over. */
 void
 ec_batch_leave(EcBatch *batch)
 {
-	ec_locks_release_attachment(batch->att->relid, EC_LOCK_ATTACHMENT_SHARE);
 	ec_topology_leave();
 }
 
@@ -212,30 +216,22 @@ ec_batch_exchange(EcRequest *reqs, int n)
 
 /*
  * Read the rows with these distinct ids as they are now: the snapshot has every commit that
- * came before.  false: not now, since the builder needs a lock whose holder may be waiting for
- * one of ours.  Throws what the query, or the builder, throws, and 55000 when the topology is
- * another one afterwards.
+ * came before.  The caller holds no lock of the fence.  Throws what the query, or the function,
+ * throws, and 55000 when the topology is another one afterwards.
  */
-bool
+void
 ec_batch_fetch(EcBatch *batch, EcRow *rows, int n)
 {
 	uint64		generation = ec_placement_generation();
-	bool		read = true;
 
 	/* the owner's code may take its time, and whoever is in an older generation is waited for */
 	ec_topology_leave();
-	if (n > 0 && ec_usercode_runs(batch->att))
-		read = ec_build_may_store(batch->att) &&
-			ec_fetch_guarded(batch->att, rows, n, false);
-	else
-		ec_fetch(batch->att, rows, n, GetLatestSnapshot(), true);
-	(void) ec_placement_enter_always();
-	if (ec_placement_generation() != generation)
+	ec_fetch(batch->att, rows, n, GetLatestSnapshot(), true);
+	if (!ec_placement_enter_again(generation))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("the cache was configured anew while %s was running", batch->function),
 				 errhint("Run it again.")));
-	return read;
 }
 
 /*

@@ -34,9 +34,10 @@ extern void ec_batch_begin(EcBatch *batch, const char *function, const char *nam
 extern void ec_batch_attachment(EcBatch *batch);
 extern void ec_batch_topology(const char *function);
 extern bool ec_batch_enter(EcBatch *batch);
+extern void ec_batch_unlock(EcBatch *batch);
 extern void ec_batch_leave(EcBatch *batch);
 extern void ec_batch_exchange(EcRequest *reqs, int n);
-extern bool ec_batch_fetch(EcBatch *batch, EcRow *rows, int n);
+extern void ec_batch_fetch(EcBatch *batch, EcRow *rows, int n);
 extern SPIPlanPtr ec_batch_prepare(EcBatch *batch, const char *sql, int nargs, Oid *argtypes);
 extern uint64 ec_batch_query(EcBatch *batch, SPIPlanPtr plan, Datum *values,
 							 const char *nulls);

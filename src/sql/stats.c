@@ -18,6 +18,7 @@
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
+#include "commit/handover.h"
 #include "servers/state.h"
 #include "shmem.h"
 #include "sql/stats.h"
@@ -93,15 +94,16 @@ echocache_stats_internal(PG_FUNCTION_ARGS)
 	for (int i = 0; i < EC_MAX_ATTACHMENTS; i++)
 	{
 		EcSlot	   *slot = &ec_shmem->slot[i];
-		Datum		values[EC_NCOUNTERS + 2];
-		bool		nulls[EC_NCOUNTERS + 2] = {0};
+		Datum		values[EC_NCOUNTERS + 3];
+		bool		nulls[EC_NCOUNTERS + 3] = {0};
 
 		if (slot->dboid != MyDatabaseId)
 			continue;
 		values[0] = ObjectIdGetDatum(slot->relid);
 		for (int c = 0; c < EC_NCOUNTERS; c++)
 			values[c + 1] = Int64GetDatum((int64) pg_atomic_read_u64(&slot->counter[c]));
-		values[EC_NCOUNTERS + 1] = TimestampTzGetDatum(ec_shmem->stats_reset);
+		values[EC_NCOUNTERS + 1] = Int64GetDatum(ec_handover_count(slot->relid));
+		values[EC_NCOUNTERS + 2] = TimestampTzGetDatum(ec_shmem->stats_reset);
 		tuplestore_putvalues(rows, desc, values, nulls);
 	}
 	return (Datum) 0;

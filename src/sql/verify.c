@@ -4,13 +4,10 @@
  *	  Compare the documents that the servers hold to the rows that there are.
  *
  * The servers are asked which keys they hold, since the table cannot tell the keys of rows that
- * are gone.  Each key is then looked at under its lock in store mode, in this order: the lock,
- * is the server UP, the value, a snapshot, the row.  No writer of the document is between its
- * marker and its end then, so a value that is no marker is what the last writer has left
- * behind, and the snapshot shows that writer: what differs is wrong, and not merely under
- * way.  src/README.md has the whole argument.
- *
- * What is wrong is invalidated by its token, under the lock.
+ * are gone.  Each key is then looked at in this order: is the server UP, the value and its
+ * token, a snapshot, the row.  What differs is removed by the token, and counts as wrong if it
+ * was there still, on a server that has been UP all the time: a writer whose change the
+ * snapshot shows would have taken the token away before.  src/README.md has the whole argument.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -64,10 +61,10 @@ typedef struct Classify
 static void classify(void *arg);
 static bool is_ours(EcVerify *verify, EcVerifyKey *key, EcRequest *req);
 static void report(EcVerify *verify, EcVerifyKey *keys, EcRequest *reqs, int n);
-static int	lock_keys(EcVerify *verify, EcVerifyKey *keys, EcRequest *reqs, int n);
-static int	find_rows(EcVerify *verify, EcVerifyKey *keys, EcRequest *reqs, int n);
-static void compare(EcVerify *verify, EcVerifyKey *keys, EcRequest *reqs, int n);
-static int	verify_locked(EcVerify *verify, EcVerifyKey *keys, EcRequest *reqs, int n);
+static void ask_for(EcVerify *verify, EcVerifyKey *keys, EcRequest *reqs, int n);
+static void find_rows(EcVerify *verify, EcVerifyKey *keys, EcRequest *reqs, int n);
+static int	compare(EcVerify *verify, EcVerifyKey *keys, EcRequest *reqs, int n);
+static int	verify_now(EcVerify *verify, EcVerifyKey *keys, EcRequest *reqs, int n);
 static void verify_slice(EcVerify *verify, EcVerifyKey *keys, int n);
 static int64 count_rows(EcVerify *verify, int64 limit);
 static EcVerify *begin(FunctionCallInfo fcinfo);
@@ -158,14 +155,13 @@ report(EcVerify *verify, EcVerifyKey *keys, EcRequest *reqs, int n)
 }
 
 /*
- * Lock those keys that are not done and whose lock is to be had at once, and prepare the
- * requests for what the servers hold.  Returns how many keys are left for another try.
+ * Prepare the requests for what the servers hold under those keys that are not done.  The state
+ * is read before: a writer that could not set its marker has made the server DOWN before it
+ * committed, and the server is UP again only when the worker has made up for that.
  */
-static int
-lock_keys(EcVerify *verify, EcVerifyKey *keys, EcRequest *reqs, int n)
+static void
+ask_for(EcVerify *verify, EcVerifyKey *keys, EcRequest *reqs, int n)
 {
-	int			open = 0;
-
 	for (int i = 0; i < n; i++)
 	{
 		EcVerifyKey *key = &keys[i];
@@ -176,25 +172,7 @@ lock_keys(EcVerify *verify, EcVerifyKey *keys, EcRequest *reqs, int n)
 		req->skip = key->done;
 		if (key->done)
 			continue;
-		/* a key without an id is none that a writer of ours could have */
-		if (key->id != NULL)
-		{
-			key->hash = ec_locks_hash(verify->batch.att->relid, key->id, (int) strlen(key->id));
-			key->locked = ec_locks_key(key->hash, EC_LOCK_STORE, false);
-			if (!key->locked)
-			{
-				req->skip = true;
-				open++;
-				continue;
-			}
-		}
 		key->done = true;
-
-		/*
-		 * The state is read under the lock.  A writer that could not set its marker has made the
-		 * server DOWN before it committed, and the server is UP again only when the worker has
-		 * made up for that.
-		 */
 		key->word = ec_state_seen(key->server);
 		if (EC_STATE(key->word) != EC_UP)
 		{
@@ -202,20 +180,17 @@ lock_keys(EcVerify *verify, EcVerifyKey *keys, EcRequest *reqs, int n)
 			verify->left_out++;
 		}
 	}
-	return open;
 }
 
 /*
  * Find the rows of the documents that the servers hold.  Everything that is held, and is no
- * marker, counts as wrong until it is known to be right.  Returns how many keys are left for
- * another try.
+ * marker, counts as wrong until it is known to be right.
  */
-static int
+static void
 find_rows(EcVerify *verify, EcVerifyKey *keys, EcRequest *reqs, int n)
 {
 	EcRow	   *rows = palloc(n * sizeof(EcRow));
 	int			nrows = 0;
-	int			open = 0;
 
 	for (int i = 0; i < n; i++)
 	{
@@ -242,26 +217,19 @@ find_rows(EcVerify *verify, EcVerifyKey *keys, EcRequest *reqs, int n)
 		}
 	}
 	ec_waitpoint("verify-got");
-	if (ec_batch_fetch(&verify->batch, rows, nrows))
-		return 0;
-
-	/* the rows cannot be read now: as if these keys had been busy */
-	for (int i = 0; i < n; i++)
-	{
-		if (keys[i].row == NULL)
-			continue;
-		keys[i].row = NULL;
-		keys[i].wrong = keys[i].done = false;
-		open++;
-	}
-	return open;
+	ec_batch_fetch(&verify->batch, rows, nrows);
 }
 
-/* Compare what the servers hold to the rows, and invalidate, by its token, what is wrong. */
-static void
+/*
+ * Compare what the servers hold to the rows, and invalidate, by its token, what is wrong.  What
+ * is not there any more may have been right when it was asked for, and so may what a server has
+ * that has been DOWN since.  Returns how many keys are left for another try.
+ */
+static int
 compare(EcVerify *verify, EcVerifyKey *keys, EcRequest *reqs, int n)
 {
 	EcRequest  *removals = palloc(n * sizeof(EcRequest));
+	int			open = 0;
 
 	for (int i = 0; i < n; i++)
 	{
@@ -279,6 +247,7 @@ compare(EcVerify *verify, EcVerifyKey *keys, EcRequest *reqs, int n)
 		}
 		ec_request_init(&removals[i], EC_REQUEST_REMOVE, key->server, key->key, key->keylen);
 		removals[i].token = req->token;
+		removals[i].connection = req->connection;
 		removals[i].skip = !key->wrong;
 	}
 	ec_batch_exchange(removals, n);
@@ -286,29 +255,37 @@ compare(EcVerify *verify, EcVerifyKey *keys, EcRequest *reqs, int n)
 	{
 		EcVerifyKey *key = &keys[i];
 
-		if (key->locked)
-			ec_locks_release_key(key->hash, EC_LOCK_STORE);
-		key->locked = false;
-		verify->invalidated += key->wrong && removals[i].result == EC_DONE;
+		if (!key->wrong)
+			continue;
+		verify->left_out += removals[i].result == EC_FAILED ||
+			!ec_state_is_still(key->server, key->word);
+		if (removals[i].result == EC_DONE && ec_state_is_still(key->server, key->word))
+			verify->invalidated++;
+		else
+			key->wrong = false;
+		if (removals[i].result != EC_DONE && removals[i].result != EC_FAILED)
+		{
+			key->done = false;
+			open++;
+		}
 	}
+	return open;
 }
 
 /*
- * Look at those keys that are not done and whose lock is to be had at once; returns how many
- * are left.  The attachment lock is held in share mode and the topology entered.  The order is
- * that of the argument in src/README.md: lock, state, value, snapshot, row, topology.
+ * Look at those keys that are not done; returns how many are left.  The topology is entered,
+ * and the attachment lock held in share mode until the servers have answered.  The order is
+ * that of the argument in src/README.md: state, value, snapshot, row, topology, removal.
  */
 static int
-verify_locked(EcVerify *verify, EcVerifyKey *keys, EcRequest *reqs, int n)
+verify_now(EcVerify *verify, EcVerifyKey *keys, EcRequest *reqs, int n)
 {
-	int			open;
-
-	open = lock_keys(verify, keys, reqs, n);
+	ask_for(verify, keys, reqs, n);
 	ec_batch_exchange(reqs, n);
-	open += find_rows(verify, keys, reqs, n);
+	ec_batch_unlock(&verify->batch);
+	find_rows(verify, keys, reqs, n);
 	ec_verify_keys_check_topology(verify);
-	compare(verify, keys, reqs, n);
-	return open;
+	return compare(verify, keys, reqs, n);
 }
 
 /* As many documents as are looked at together, with some patience for those that are busy. */
@@ -327,7 +304,7 @@ verify_slice(EcVerify *verify, EcVerifyKey *keys, int n)
 		if (!ec_batch_enter(&verify->batch))
 			break;				/* a bulk writer, for long */
 		ec_verify_keys_check_topology(verify);
-		open = verify_locked(verify, keys, reqs, n);
+		open = verify_now(verify, keys, reqs, n);
 		ec_batch_leave(&verify->batch);
 		report(verify, keys, reqs, n);
 		MemoryContextReset(context);

@@ -27,10 +27,8 @@ typedef struct EcVerifyKey
 	int			keylen;
 	char	   *key;
 	const char *id;				/* NULL: it is no key that we would make, or not there */
-	uint64		hash;			/* of its lock, if it has an id */
-	uint64		word;			/* the server's state, under the lock and before it was asked */
+	uint64		word;			/* the server's state, before it was asked */
 	size_t		size;			/* of what the server holds */
-	bool		locked;			/* in store mode */
 	bool		done;
 	EcRow	   *row;			/* of this id; NULL: not looked for */
 	bool		wrong;

@@ -63,6 +63,7 @@ typedef struct WarmKey
 	uint64		hash;			/* of its lock */
 	int			server;
 	bool		locked;			/* in store mode */
+	uint64		connection;		/* on which the token was learned */
 	uint64		token;			/* of our marker; 0: not confirmed */
 	int			keylen;
 	char		key[EC_KEY_MAX];	/* the last, since it is not cleared */
@@ -320,7 +321,7 @@ choose(Warm *warm, WarmKey *keys, int *n, int64 room)
 	return locked;
 }
 
-/* Store the documents whose keys are locked, and unlock them. */
+/* Set markers on the keys that are locked, unlock them, and store their documents. */
 static void
 fill(Warm *warm, WarmKey *keys, int n)
 {
@@ -339,10 +340,15 @@ fill(Warm *warm, WarmKey *keys, int n)
 	}
 	ec_batch_exchange(reqs, n);
 	for (int i = 0; i < n; i++)
+		if (keys[i].locked)
+			ec_locks_release_key(keys[i].hash, EC_LOCK_STORE);
+	ec_batch_unlock(&warm->batch);
+	for (int i = 0; i < n; i++)
 	{
 		if (!keys[i].locked)
 			continue;
 		keys[i].token = reqs[i].result == EC_DONE ? reqs[i].token : 0;
+		keys[i].connection = reqs[i].connection;
 		if (keys[i].token != 0)
 			rows[nrows++].id = keys[i].id;
 		else
@@ -351,12 +357,7 @@ fill(Warm *warm, WarmKey *keys, int n)
 	ec_slot_count(att->slot, EC_MARKERS, nrows);
 	ec_waitpoint("warm-marked");
 
-	if (!ec_batch_fetch(&warm->batch, rows, nrows))
-	{
-		/* only the markers go: these documents are loaded when they are read */
-		for (int i = 0; i < nrows; i++)
-			rows[i].matches = 0;
-	}
+	ec_batch_fetch(&warm->batch, rows, nrows);
 	for (int i = 0; i < n; i++)
 	{
 		WarmKey    *key = &keys[i];
@@ -366,6 +367,7 @@ fill(Warm *warm, WarmKey *keys, int n)
 
 		ec_request_init(req, EC_REQUEST_REMOVE, key->server, key->key, key->keylen);
 		req->token = key->token;
+		req->connection = key->connection;
 		req->skip = key->token == 0;
 		if (req->skip)
 			continue;
@@ -391,8 +393,6 @@ fill(Warm *warm, WarmKey *keys, int n)
 			stored += reqs[i].kind == EC_REQUEST_STORE && reqs[i].result == EC_DONE;
 			warm->left_out += reqs[i].result == EC_FAILED;
 		}
-		if (keys[i].locked)
-			ec_locks_release_key(keys[i].hash, EC_LOCK_STORE);
 	}
 	ec_slot_count(att->slot, EC_FILLS, stored);
 	warm->stored += stored;
@@ -419,6 +419,8 @@ warm_batch(Warm *warm, WarmKey *keys, int n, int64 room)
 		ec_waitpoint("warm-locked");
 		fill(warm, keys, n);
 	}
+	else
+		ec_batch_unlock(&warm->batch);
 	ec_batch_leave(&warm->batch);
 	return n;
 }

@@ -65,16 +65,15 @@ ec_database_at_xact_end(XactEvent event)
 }
 
 /*
- * This backend needs the database for itself, to drop it perhaps: its worker is told to end,
- * and no other is started before ec_database_unban(), or BAN_MS.  Does not wait for that end.
- * A backend needs one at a time.  If too many do so at once, the oldest ban is lifted early.
+ * This backend needs the database for itself, to drop it perhaps: its worker and its builder
+ * are told to end, and no other is started before ec_database_unban(), or BAN_MS.  Does not
+ * wait for that end.  A backend needs one at a time.  If too many do so at once, the oldest ban
+ * is lifted early.
  */
 void
 ec_database_ban(Oid dboid)
 {
 	EcBan	   *ban = &ec_shmem->bans[0];
-	int			worker = 0;
-
 	LWLockAcquire(ec_shmem->lock, LW_EXCLUSIVE);
 	for (int i = 1; i < EC_MAX_BANS; i++)
 		if (ec_shmem->bans[i].until < ban->until)
@@ -82,12 +81,16 @@ ec_database_ban(Oid dboid)
 	ban->dboid = dboid;
 	ban->pid = MyProcPid;
 	ban->until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BAN_MS);
+	/* under the lock, without which neither exits: the pids are still their own */
 	for (int i = 0; i < EC_MAX_DATABASES; i++)
-		if (ec_shmem->database[i].dboid == dboid)
-			worker = ec_shmem->database[i].worker_pid;
-	/* under the lock, without which the worker does not exit: the pid is still its own */
-	if (worker != 0)
-		(void) kill(worker, SIGTERM);
+	{
+		EcDatabase *db = &ec_shmem->database[i];
+
+		if (db->dboid == dboid && db->worker_pid != 0)
+			(void) kill(db->worker_pid, SIGTERM);
+		if (db->dboid == dboid && db->builder_pid != 0)
+			(void) kill(db->builder_pid, SIGTERM);
+	}
 	LWLockRelease(ec_shmem->lock);
 }
 
@@ -152,6 +155,9 @@ ec_database_free(Oid dboid)
 
 		if (db->dboid != dboid)
 			continue;
+		if (db->builder_pid != 0)
+			(void) kill(db->builder_pid, SIGTERM);	/* under the lock: it is its own still */
+		db->builder_pid = 0;
 		db->dboid = InvalidOid;
 		db->has_next_prefix = db->has_old_prefix = db->owns_prefix = false;
 		/* the next to claim it may have another prefix, and backends still use this one's */

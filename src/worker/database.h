@@ -17,8 +17,9 @@
 /* Why a database has no slot; for EC_MAX_DATABASES. */
 #define EC_DATABASE_NO_ROOM	"more than %d databases have the extension"
 
-/* What pg_stat_activity calls a database's worker. */
+/* What pg_stat_activity calls a database's worker, and its builder. */
 #define EC_DATABASE_WORKER	"echocache worker"
+#define EC_DATABASE_BUILDER	"echocache builder"
 
 extern void ec_database_rescan_at_commit(void);
 extern void ec_database_at_xact_end(XactEvent event);

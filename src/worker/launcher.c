@@ -5,7 +5,7 @@
  *
  * Every database is looked at once, by a worker that ends where there is no extension, and
  * again when CREATE EXTENSION has run anywhere.  Where the extension is, there is a worker
- * (worker.c).
+ * (worker.c), and a builder when there is something to make (builder.c).
  *
  * A database for which PostgreSQL has no slot for a background worker is tried again at every
  * turn, so that a slot that becomes free is taken up.  Who is waiting is logged once a minute.
@@ -35,6 +35,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "commit/handover.h"
 #include "deadline.h"
 #include "guc.h"
 #include "servers/state.h"
@@ -49,6 +50,7 @@
 #define RESOLVE_INTERVAL_MS 30000	/* how often names are resolved again, */
 #define RESOLVE_DOWN_MS		1000	/* while a server is down: it may have moved */
 #define BACKOFF_MAX_MS		60000
+#define BUILDER_RETRY_MS	1000	/* how soon after a builder another one is started */
 #define COMPLAIN_MS			60000	/* how often a lack of worker slots is logged */
 
 /* What the launcher knows of a database. */
@@ -59,6 +61,8 @@ typedef struct Known
 	bool		seen;			/* in the present scan */
 	bool		absent;			/* it has no extension, as far as we know */
 	BackgroundWorkerHandle *handle; /* NULL: no worker */
+	BackgroundWorkerHandle *builder;	/* NULL: no builder */
+	TimestampTz builder_at;		/* when the last one was started */
 	uint64		rescans;		/* of ec_shmem, when the worker was started */
 	TimestampTz started_at;
 	TimestampTz retry_at;
@@ -78,9 +82,14 @@ typedef struct Launcher
 
 static bool any_down(void);
 static void scan_databases(HTAB *known);
+static bool start(Known *k, const char *type, const char *function,
+				  BackgroundWorkerHandle **handle);
 static bool start_worker(Known *k);
+static bool start_builder(Known *k, TimestampTz now);
+static void forget_if_ended(BackgroundWorkerHandle **handle);
 static bool note_ended(HTAB *known, TimestampTz now);
 static int	compare_known(const ListCell *a, const ListCell *b);
+static void note_waiting(StringInfo waiting, const Known *k);
 static void start_missing(Launcher *launcher, bool looking, TimestampTz now);
 static void complain(Launcher *launcher, const char *waiting, TimestampTz now);
 static void launcher_exit(int code, Datum arg);
@@ -158,34 +167,70 @@ scan_databases(HTAB *known)
 	hash_seq_init(&status, known);
 	while ((k = hash_seq_search(&status)) != NULL)
 	{
-		if (k->seen || k->handle != NULL)
+		if (k->seen || k->handle != NULL || k->builder != NULL)
 			continue;
 		ec_database_free(k->dboid);
 		hash_search(known, &k->dboid, HASH_REMOVE, NULL);
 	}
 }
 
-/* Register a worker for this database.  false: PostgreSQL has no slot for it. */
+/* Register a background worker for this database.  false: PostgreSQL has no slot for it. */
 static bool
-start_worker(Known *k)
+start(Known *k, const char *type, const char *function, BackgroundWorkerHandle **handle)
 {
 	BackgroundWorker worker = {0};
 
-	snprintf(worker.bgw_name, BGW_MAXLEN, "echocache worker for database %u", k->dboid);
-	strlcpy(worker.bgw_type, EC_DATABASE_WORKER, BGW_MAXLEN);
+	snprintf(worker.bgw_name, BGW_MAXLEN, "%s for database %u", type, k->dboid);
+	strlcpy(worker.bgw_type, type, BGW_MAXLEN);
 	strlcpy(worker.bgw_library_name, "echocache", BGW_MAXLEN);
-	strlcpy(worker.bgw_function_name, "echocache_worker_main", BGW_MAXLEN);
+	strlcpy(worker.bgw_function_name, function, BGW_MAXLEN);
 	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
 	worker.bgw_start_time = BgWorkerStart_ConsistentState;
 	worker.bgw_restart_time = BGW_NEVER_RESTART;
 	worker.bgw_notify_pid = MyProcPid;
 	worker.bgw_main_arg = ObjectIdGetDatum(k->dboid);
+	if (RegisterDynamicBackgroundWorker(&worker, handle))
+		return true;
+	*handle = NULL;
+	return false;
+}
+
+static bool
+start_worker(Known *k)
+{
 	k->started_at = GetCurrentTimestamp();
 	k->rescans = ec_shmem->rescans;
-	if (RegisterDynamicBackgroundWorker(&worker, &k->handle))
+	return start(k, EC_DATABASE_WORKER, "echocache_worker_main", &k->handle);
+}
+
+/*
+ * Start the builder, if commits have handed anything over and it does not run.  One that has
+ * ended badly is started again after a while.  false: PostgreSQL has no slot for it.
+ */
+static bool
+start_builder(Known *k, TimestampTz now)
+{
+	EcDatabase *db = ec_database_find(k->dboid);
+
+	forget_if_ended(&k->builder);
+	if (k->builder != NULL || k->handle == NULL || db == NULL || ec_handover_is_empty(db) ||
+		!TimestampDifferenceExceeds(k->builder_at, now, BUILDER_RETRY_MS) ||
+		ec_database_is_banned(k->dboid))
 		return true;
-	k->handle = NULL;
-	return false;
+	k->builder_at = now;
+	return start(k, EC_DATABASE_BUILDER, "echocache_builder_main", &k->builder);
+}
+
+/* If this background worker has ended, its handle is NULL from now on. */
+static void
+forget_if_ended(BackgroundWorkerHandle **handle)
+{
+	pid_t		pid;
+
+	if (*handle == NULL || GetBackgroundWorkerPid(*handle, &pid) != BGWH_STOPPED)
+		return;
+	pfree(*handle);
+	*handle = NULL;
 }
 
 /* Note which workers have ended.  Returns whether one is still looking for the extension. */
@@ -199,19 +244,16 @@ note_ended(HTAB *known, TimestampTz now)
 	hash_seq_init(&status, known);
 	while ((k = hash_seq_search(&status)) != NULL)
 	{
-		pid_t		pid;
-		EcDatabase *slot;
+		EcDatabase *slot = ec_database_find(k->dboid);
 
 		if (k->handle == NULL)
 			continue;
-		if (GetBackgroundWorkerPid(k->handle, &pid) != BGWH_STOPPED)
+		forget_if_ended(&k->handle);
+		if (k->handle != NULL)
 		{
-			looking |= ec_database_find(k->dboid) == NULL;
+			looking |= slot == NULL;
 			continue;
 		}
-		pfree(k->handle);
-		k->handle = NULL;
-		slot = ec_database_find(k->dboid);
 		/* no extension there, unless CREATE EXTENSION has come since it looked */
 		k->absent = slot == NULL && k->rescans == ec_shmem->rescans;
 		if ((slot && slot->reloading) ||
@@ -234,10 +276,17 @@ compare_known(const ListCell *a, const ListCell *b)
 	return x < y ? -1 : x > y;
 }
 
+/* Add a database to the list of those for which PostgreSQL has no slot. */
+static void
+note_waiting(StringInfo waiting, const Known *k)
+{
+	appendStringInfo(waiting, "%s\"%s\"", waiting->len > 0 ? ", " : "", NameStr(k->name));
+}
+
 /*
- * Start the workers that are missing; of the databases that have not been looked at yet, one
- * at a time, in the order of their OIDs.  So after each start the same one of several
- * databases with one prefix comes first, and has its keys.
+ * Start the builders that are needed, and the workers that are missing; of the databases that
+ * have not been looked at yet, one at a time, in the order of their OIDs.  So after each start
+ * the same one of several databases with one prefix comes first, and has its keys.
  */
 static void
 start_missing(Launcher *launcher, bool looking, TimestampTz now)
@@ -266,8 +315,12 @@ start_missing(Launcher *launcher, bool looking, TimestampTz now)
 		if (start_worker(k))
 			looking |= !has_slot;
 		else
-			appendStringInfo(&waiting, "%s\"%s\"", waiting.len > 0 ? ", " : "", NameStr(k->name));
+			note_waiting(&waiting, k);
 	}
+	/* no builder takes the place of a worker */
+	foreach(lc, all)
+		if (waiting.len == 0 && !start_builder(lfirst(lc), now))
+			note_waiting(&waiting, lfirst(lc));
 	if (waiting.len > 0)
 		complain(launcher, waiting.data, now);
 	pfree(waiting.data);
@@ -284,7 +337,8 @@ complain(Launcher *launcher, const char *waiting, TimestampTz now)
 	launcher->complained_at = now;
 	ereport(LOG,
 			(errmsg("echocache: no background worker slot is free for database %s", waiting),
-			 errdetail("Documents of a database without a worker are not cached."),
+			 errdetail("Documents of a database without a worker are not cached, and without a "
+					   "builder those of a function only when they are read."),
 			 errhint("Increase max_worker_processes.")));
 }
 

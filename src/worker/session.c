@@ -25,6 +25,7 @@
 #include "utils/guc.h"
 
 #include "read/act.h"
+#include "shmem.h"
 #include "worker/session.h"
 
 /* The settings of ours, as they are in every version that we support. */
@@ -73,4 +74,11 @@ ec_session_settings(void)
 					PGC_SUSET, PGC_S_OVERRIDE);
 	Assert(superuser());
 	CommitTransactionCommand();
+}
+
+/* Does the launcher that has started this process still run? */
+bool
+ec_session_launcher_is_ours(void)
+{
+	return ec_shmem->launcher_pid == MyBgworkerEntry->bgw_notify_pid;
 }

@@ -12,5 +12,6 @@
 
 extern void ec_session_signals(void);
 extern void ec_session_settings(void);
+extern bool ec_session_launcher_is_ours(void);
 
 #endif							/* ECHOCACHE_WORKER_SESSION_H */

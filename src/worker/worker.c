@@ -59,7 +59,6 @@ typedef struct Schedule
 } Schedule;
 
 static bool extension_exists(void);
-static bool launcher_is_ours(void);
 static void worker_exit(int code, Datum arg);
 static EcDatabase *begin(void);
 static void end_if_told(EcDatabase *db);
@@ -77,13 +76,6 @@ extension_exists(void)
 		OidIsValid(ec_catalog_document(true));
 	CommitTransactionCommand();
 	return exists;
-}
-
-/* Does the launcher that has started this worker still run? */
-static bool
-launcher_is_ours(void)
-{
-	return ec_shmem->launcher_pid == MyBgworkerEntry->bgw_notify_pid;
 }
 
 /*
@@ -126,7 +118,7 @@ begin(void)
 	 */
 	while (ec_database_has_other_worker() || ec_shmem->republish)
 	{
-		if (!launcher_is_ours() || ec_database_is_banned(dboid))
+		if (!ec_session_launcher_is_ours() || ec_database_is_banned(dboid))
 			proc_exit(0);
 		ec_deadline_nap(EC_WAIT_FOR_LOCK_MS);
 	}
@@ -153,7 +145,7 @@ end_if_told(EcDatabase *db)
 		db->reloading = true;
 		proc_exit(0);
 	}
-	if (!launcher_is_ours())
+	if (!ec_session_launcher_is_ours())
 		proc_exit(0);
 	if (ec_database_is_banned(MyDatabaseId) || !extension_exists())
 	{

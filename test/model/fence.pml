@@ -38,6 +38,7 @@ byte acked;						/* of which COMMIT has returned */
 
 byte store;						/* the key's lock: who holds it in store mode, */
 byte invalidate;					/* and how many in invalidate mode */
+byte build;						/* and the lock that fills alone take */
 byte share;						/* the attachment lock: storers, */
 byte bulk;						/* and bulk writers */
 
@@ -278,12 +279,18 @@ look:
 			:: goto table
 			fi
 		};
-		/* lock_item(): neither lock is waited for */
+		/* lock_item(): no lock is waited for; who else fills is, by looking again */
+		atomic {
+			if
+			:: build == 0 -> build = READER(r)
+			:: build != 0 -> if :: goto look :: goto table fi
+			fi
+		};
 #ifndef FILL_WITHOUT_ATTACHMENT_LOCK
 		atomic {
 			if
 			:: bulk == 0 -> share++
-			:: else -> goto table
+			:: else -> build = 0; goto table
 			fi
 		};
 #endif
@@ -297,14 +304,11 @@ look:
 #ifndef FILL_WITHOUT_ATTACHMENT_LOCK
 				share--;
 #endif
-				/* ec_fill_lock(): a storer is waited for by looking again, others are not */
-				if
-				:: store != 0 -> goto look
-				:: goto table
-				fi
+				build = 0;
+				goto table
 			fi
 		};
-		/* ec_fill_read(): a marker, whatever is there; a fresh snapshot; the store by CAS */
+		/* set_markers(): a marker, whatever is there, and the locks go */
 #ifdef SNAPSHOT_BEFORE_MARKER
 		doc = db;
 #endif
@@ -314,6 +318,15 @@ look:
 			:: true									/* not confirmed: nothing is stored */
 			fi
 		};
+		atomic {
+#ifndef FILL_WITHOUT_LOCK
+			store = 0;
+#endif
+#ifndef FILL_WITHOUT_ATTACHMENT_LOCK
+			share--
+#endif
+		};
+		/* ec_fill_read(): a fresh snapshot, however long that takes; the store by CAS */
 #if !defined(SNAPSHOT_BEFORE_LOCK) && !defined(SNAPSHOT_BEFORE_MARKER)
 		doc = db;
 #endif
@@ -323,16 +336,8 @@ look:
 			:: marked -> store_late(doc, READER(r))
 			:: true									/* or it dies here */
 			fi;
-			marked = 0
-		};
-		/* unlock_item() */
-		atomic {
-#ifndef FILL_WITHOUT_LOCK
-			store = 0;
-#endif
-#ifndef FILL_WITHOUT_ATTACHMENT_LOCK
-			share--;
-#endif
+			marked = 0;
+			build = 0;
 			goto answer
 		};
 table:

@@ -132,6 +132,7 @@ proctype Reader(byte r)
 	};
 #endif
 	atomic { put(MARKER, 0, READER(r)) };
+	store = 0;
 	doc = db;
 	atomic {
 		if
@@ -140,7 +141,6 @@ proctype Reader(byte r)
 		fi;
 		doc = 0
 	};
-	store = 0;
 table:
 	skip
 }

@@ -310,11 +310,11 @@ look:
 			atomic {
 				if
 				:: store == 0 && invalidate == 0 -> store = READER(r)
-				:: store != 0 -> goto look
+				:: goto look
 				:: store != 0 || invalidate != 0 -> goto table
 				fi
 			};
-			/* ec_fill_read() */
+			/* set_markers(), after which the lock goes; ec_fill_read() */
 			atomic {
 				if
 				:: put(MARKER, 0, READER(r)); marked = 1
@@ -326,6 +326,7 @@ look:
 			:: else
 			fi;
 			failed = 0;
+			store = 0;
 			doc = db;
 			atomic {
 				if
@@ -340,7 +341,7 @@ look:
 			:: failed -> server_down()
 			:: else
 			fi;
-			atomic { store = 0; goto answer };
+			goto answer;
 table:
 			doc = db;
 answer:

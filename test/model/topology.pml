@@ -390,11 +390,14 @@ proctype Reader(byte r)
 #endif
 			fi
 		};
+		store = 0;
+		LEAVE(PROC(r));
 		doc = db;
-		/* in time, late, or not at all */
+		/* read_outside(): in the topology again, if it is the same; in time, late, or not at all */
+		enter(PROC(r));
 		atomic {
 			if
-			:: marked -> store_late(place, doc, READER(r))
+			:: marked && g == first -> store_late(place, doc, READER(r))
 			:: true
 			fi;
 			marked = 0
@@ -405,7 +408,6 @@ proctype Reader(byte r)
 		:: !failed
 		fi;
 #endif
-		store = 0;
 		LEAVE(PROC(r));
 		goto answer;
 table:

@@ -31,6 +31,7 @@ our @EXPORT = qw(
   short_lease
   wait_state
   wait_for
+  await_builder
   eventually
   seconds
   machine_adds
@@ -294,6 +295,17 @@ sub wait_state
 	wait_for("state $state", sub {
 		return $session->run("SELECT coalesce(bool_and(state = '$state'), false)
 			FROM echocache_servers $where") eq 't';
+	});
+	return;
+}
+
+# Wait until the builder has made all that commits have handed to it.
+sub await_builder
+{
+	my ($session) = @_;
+
+	wait_for('the builder', sub {
+		return $session->run('SELECT coalesce(sum(builds_waiting), 0) FROM echocache_stats') eq '0';
 	});
 	return;
 }

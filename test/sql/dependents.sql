@@ -105,6 +105,7 @@ CALL fails($$SELECT echocache_detach_dependent('message', 'nobody')$$);
 -- What is part of one.
 --
 INSERT INTO session VALUES (1, 'one'), (2, 'two'), (-3, 'minus three');
+SELECT await_builder();
 SELECT echocache_get_session(1);
 SELECT echocache_attach_dependent('message', 'session_id');
 -- What was cached before is invalidated: who knows what had changed.

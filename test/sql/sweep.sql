@@ -311,6 +311,10 @@ SELECT echocache_attach('thread', 'thread', document => 'thread_document'), echo
 SELECT echocache_warm('thread');
 SELECT * FROM echocache_verify('thread', keys => true);
 UPDATE message SET body = 'changed' WHERE id = 7;
+DO $$ BEGIN FOR i IN 1 .. 1000 LOOP
+	EXIT WHEN NOT EXISTS (SELECT FROM echocache_stats WHERE builds_waiting > 0);
+	PERFORM pg_sleep(0.01);
+END LOOP; END $$;
 SELECT echocache_warm('thread');
 SELECT * FROM echocache_verify('thread', keys => true);
 SELECT echocache_get('thread', 7);

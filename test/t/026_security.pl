@@ -86,7 +86,7 @@ my @readers = (
 # Who can set a setting, and is it hidden from those who are not members of pg_read_all_settings?
 my %settings = (
 	(map { ("echocache.$_" => 'sighup') } qw(enabled hosts ttl fallback pool_size timeout retry_interval marker_ttl lease
-		fill_wait max_write_through tls tls_ca_file tls_cert_file tls_key_file tls_verify)),
+		fill_wait build_timeout max_write_through tls tls_ca_file tls_cert_file tls_key_file tls_verify)),
 	(map { ("echocache.$_" => 'sighup, hidden') } qw(username password password_file)),
 	'echocache.key_prefix' => 'superuser',
 	'echocache.wait_point' => 'user');	# test builds only
@@ -631,7 +631,8 @@ for my $kind ('filter', 'check', 'function', 'cast')
 
 		is($result, 'no error', "the owner's $kind in a superuser's $call");
 		is_deeply([ grep { !/^(?:SELECT set_config|SET work_mem)/ } @done ], [], 'does none of what it attempts');
-		cmp_ok(scalar @refused, '>=', 16, 'but has attempted it');
+		if ($call =~ /^UPDATE/) { is(scalar @refused, 0, 'since a commit does not run it'); }
+		else { cmp_ok(scalar @refused, '>=', 16, 'but has attempted it'); }
 		is($s->run($left_behind), $clean, 'and leaves nothing behind');
 	}
 }
@@ -723,7 +724,7 @@ for my $attacker (@attackers)
 my $owned = session($node, dbname => 'owned', sql => 'CREATE EXTENSION echocache');
 wait_state($owned, 'UP');
 my $vacant = session($node, dbname => 'vacant');
-my @workers = split /\n/, $s->run(q{SELECT pid FROM pg_stat_activity WHERE backend_type LIKE 'echocache%' ORDER BY 1});
+my @workers = split /\n/, $s->run(q{SELECT pid FROM pg_stat_activity WHERE backend_type IN ('echocache launcher', 'echocache worker') ORDER BY 1});
 is(scalar @workers, 4, 'a launcher and three workers');
 my %contents = map { $_ => $s->run("TABLE echocache.$_") } 'document', 'dependent', 'outbox';
 
@@ -818,7 +819,7 @@ for my $home ('vacant', 'owned')
 is($s->run(q{SELECT concat_ws(' ', has_schema_privilege('bare', 'echocache', 'USAGE'), has_table_privilege('bare', 'echocache_servers', 'SELECT'),
 	has_function_privilege('bare', 'echocache_health()', 'EXECUTE'))}), 'f f f', 'who may use what is for monitors cannot pass it on');
 is($s->run("TABLE echocache.$_"), $contents{$_}, "echocache.$_ is what it was") for sort keys %contents;
-is($s->run(q{SELECT pid FROM pg_stat_activity WHERE backend_type LIKE 'echocache%' ORDER BY 1}), join("\n", @workers), 'the launcher and the workers are who they were');
+is($s->run(q{SELECT pid FROM pg_stat_activity WHERE backend_type IN ('echocache launcher', 'echocache worker') ORDER BY 1}), join("\n", @workers), 'the launcher and the workers are who they were');
 is($s->run(q{SELECT string_agg(rolname, ' ') FROM pg_roles WHERE rolsuper AND rolname <> 'postgres'}), '', 'and nobody has become superuser');
 wait_state($_, 'UP') for $s, $owned;
 $_->quit for $owned, $vacant, map { delete $as{ $_->{role} } } @attackers;

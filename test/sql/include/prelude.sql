@@ -36,11 +36,21 @@ BEGIN
 	END IF;
 END $$;
 
+-- Wait until the builder is through with what commits have handed over to it.
+CREATE FUNCTION await_builder() RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	FOR i IN 1 .. 1000 LOOP
+		EXIT WHEN NOT EXISTS (SELECT FROM echocache_stats WHERE builds_waiting > 0);
+		PERFORM pg_sleep(0.01);
+	END LOOP;
+END $$;
+
 -- What has been counted for a document since the last call: all that is not 0.
 CREATE FUNCTION counted(document text = 'session') RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
 	result text;
 BEGIN
+	PERFORM await_builder();
 	SELECT string_agg(value || ' ' || key, ', ' ORDER BY key COLLATE "C") INTO result
 	FROM echocache_stats s, jsonb_each_text(to_jsonb(s) - 'name' - 'stats_reset')
 	WHERE name = document AND value <> '0';
@@ -54,6 +64,7 @@ CREATE FUNCTION plain(key text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
 	result text;
 BEGIN
+	PERFORM await_builder();
 	FOR i IN 1 .. 20 LOOP
 		CREATE TEMP TABLE answer (line text);
 		EXECUTE format($copy$ COPY answer FROM PROGRAM
