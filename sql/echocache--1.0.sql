@@ -740,13 +740,17 @@ CREATE FUNCTION echocache.warming(OUT relation oid, OUT warm_pid integer, OUT wa
     AS 'MODULE_PATHNAME', 'echocache_warming_internal' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
 COMMENT ON FUNCTION echocache.warming() IS 'behind the view echocache_documents';
 
+CREATE FUNCTION echocache.suspended(document text) RETURNS text
+    AS 'MODULE_PATHNAME', 'echocache_suspended_internal' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache.suspended(text) IS 'behind the view echocache_documents';
+
 CREATE VIEW echocache_documents AS
     SELECT d.name, d.relation, d.key_column, d.owner_column, d.filter, d.exclude,
            pg_catalog.make_interval(secs => d.ttl) AS ttl, d.policy, d.document, d.touch_on_read,
            (SELECT pg_catalog.array_agg(x.relation ORDER BY x.relation::pg_catalog.text)
             FROM (SELECT DISTINCT relation FROM echocache.dependent
                   WHERE dependent.document OPERATOR(pg_catalog.=) d.name) x) AS dependents,
-           w.warm_pid, w.warm_started, w.warm_total, w.warm_done, w.warm_stored
+           echocache.suspended(d.name) AS suspended, w.warm_pid, w.warm_started, w.warm_total, w.warm_done, w.warm_stored
     FROM echocache.document d LEFT JOIN echocache.warming() w
          ON w.relation OPERATOR(pg_catalog.=) d.relation::pg_catalog.oid;
 COMMENT ON VIEW echocache_documents IS 'the attached tables';
@@ -766,7 +770,7 @@ COMMENT ON VIEW echocache_stats IS 'what has happened to each document since sta
 REVOKE ALL ON FUNCTION echocache_health(), echocache_connect(), echocache_disconnect(), echocache_stats_reset(),
     echocache.servers(), echocache.stats(), echocache.document_trigger() FROM PUBLIC;
 REVOKE ALL ON FUNCTION echocache_warm(text, bigint), echocache_purge(text), echocache_verify(text, bigint, boolean),
-    echocache.warming() FROM PUBLIC;
+    echocache.warming(), echocache.suspended(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION
     echocache_kv_get(text), echocache_kv_get_bytea(text), echocache_kv_gets(text),
     echocache_kv_gets_bytea(text), echocache_kv_get_multi(text[]), echocache_kv_get_multi_bytea(text[]),
@@ -791,6 +795,6 @@ REVOKE ALL ON FUNCTION
     echocache_kv_delete(text), echocache_kv_incr(text, bigint), echocache_kv_decr(text, bigint),
     echocache_kv_stats(), echocache_flush_all() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION echocache_health(), echocache.servers(), echocache.stats() TO pg_monitor;
-GRANT EXECUTE ON FUNCTION echocache.warming() TO pg_monitor;
+GRANT EXECUTE ON FUNCTION echocache.warming(), echocache.suspended(text) TO pg_monitor;
 GRANT USAGE ON SCHEMA echocache TO pg_monitor;
 GRANT SELECT ON echocache_documents, echocache_servers, echocache_stats TO pg_monitor;

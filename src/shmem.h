@@ -234,6 +234,7 @@ typedef struct EcShared
 
 	/* by the launcher, under the lock; read without it, then verified */
 	pg_atomic_uint64 generation;
+	pg_atomic_uint64 list_generation;	/* the first one with this list, and these states */
 	bool		enabled;
 	int			nservers;
 	EcServer	server[EC_MAX_SERVERS];
@@ -274,6 +275,16 @@ extern EcShared *ec_shmem;		/* NULL: not in shared_preload_libraries */
 extern void ec_shmem_init(void);
 extern void ec_shmem_require(void);
 extern void ec_shmem_wake(int pid);
+
+/*
+ * Is what a process of this generation calls a server still the same one, with a state that has
+ * not begun anew?  There may be a newer generation all the same, for another prefix.
+ */
+static inline bool
+ec_shmem_is_listed(uint64 generation)
+{
+	return pg_atomic_read_u64(&ec_shmem->list_generation) <= generation;
+}
 
 /* Is this the generation of the topology that is in force? */
 static inline bool

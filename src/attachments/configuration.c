@@ -37,7 +37,7 @@
 static EcAttachment *read_attachment(HeapTuple tuple, TupleDesc desc);
 static void read_dependents(List *attachments);
 static bool type_is_plain(Oid type);
-static bool all_triggers_fire(EcAttachment *att);
+static const char *why_suspended(EcAttachment *att);
 static void resolve_column(EcAttachment *att, EcColumn *column);
 static bool key_is_exact(const EcColumn *key);
 
@@ -247,8 +247,7 @@ ec_configuration_resolve(EcAttachment *att)
 	if (att->function_name || !att->key.plain || (att->has_owner && !att->owner.plain))
 		att->render_all = true;
 	att->slot = ec_slot_claim(att->relid, att->name);
-	att->suspended = att->slot == NULL || !all_triggers_fire(att) ||
-		(att->function_name && !OidIsValid(att->function));
+	att->suspended = why_suspended(att);
 	MemoryContextSwitchTo(old);
 	att->resolved = true;
 }
@@ -274,18 +273,25 @@ ec_configuration_function(EcAttachment *att)
 						   ObjectIdGetDatum(get_namespace_oid(schema, true)));
 }
 
-/* Is every change of the attached table and the dependent ones seen? */
-static bool
-all_triggers_fire(EcAttachment *att)
+/*
+ * Why the attachment is not cached: not every change of its tables is seen, or it has no slot,
+ * or no function any more.  NULL: it is cached.
+ */
+static const char *
+why_suspended(EcAttachment *att)
 {
+	const char *reason;
 	ListCell   *lc;
 
-	if (!ec_firing_on(att->relid, att->name, false))
-		return false;
+	if (att->slot == NULL)
+		return psprintf("all %d places for attached tables are taken", EC_MAX_ATTACHMENTS);
+	if (att->function_name && !OidIsValid(att->function))
+		return psprintf("function %s does not exist any more", att->function_name);
+	reason = ec_firing_problem(att->relid, att->name, false);
 	foreach(lc, att->dependents)
-		if (!ec_firing_on(((EcDependent *) lfirst(lc))->relid, att->name, true))
-			return false;
-	return true;
+		if (reason == NULL)
+			reason = ec_firing_problem(((EcDependent *) lfirst(lc))->relid, att->name, true);
+	return reason;
 }
 
 /* Look up a column that ids or owners are compared with.  Throws 42703 when it is gone. */

@@ -95,10 +95,10 @@ typedef struct EcAttachment
 	Expr	   *filter_expr;	/* the filter; made at first use */
 	bool		key_unique;		/* an index says that ids are unique; made at first use */
 	bool		code_known;		/* runs_code was looked up; by read/usercode.c, at first use */
+	bool		code_unknowable;	/* that was tried before a commit, and has failed */
 	bool		runs_code;		/* making a document may run code of a user's */
 	bool		is_plain;		/* and none that is not in C */
-	bool		suspended;		/* not cached: a trigger of ours does not fire, or there is no
-								 * slot, or no function */
+	const char *suspended;		/* why it is not cached, for people to read; NULL: it is */
 	bool		names_known;	/* the next one is known */
 	bool		shows_names;	/* a column contains names of objects; see ec_affected_by_names() */
 	bool		resolved;		/* the fields that are not in the configuration are set */

@@ -20,6 +20,7 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_trigger.h"
 #include "commands/trigger.h"
+#include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
@@ -34,8 +35,11 @@
 					 TRIGGER_TYPE_UPDATE | TRIGGER_TYPE_DELETE)
 #define TRUNCATE_TYPE	(TRIGGER_TYPE_STATEMENT | TRIGGER_TYPE_BEFORE | TRIGGER_TYPE_TRUNCATE)
 
+#define NOT_FIRING	"a trigger of echocache on %s is disabled, changed or gone"
+
 static bool is_unconditional(HeapTuple tuple, TupleDesc desc, const char *name);
 static bool on_table_fire(Oid relid, const char *name, Oid row, Oid truncate);
+static const char *problem_with(const char *fmt, Oid relid) pg_attribute_format_arg(1);
 
 /* Does the trigger fire always, and is it for the attachment of this name? */
 static bool
@@ -87,14 +91,23 @@ on_table_fire(Oid relid, const char *name, Oid row, Oid truncate)
 	return has_row && has_truncate;
 }
 
+/* What is wrong with our triggers on this table, palloc'd. */
+static const char *
+problem_with(const char *fmt, Oid relid)
+{
+	return psprintf(fmt, quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
+													get_rel_name(relid)));
+}
+
 /*
  * Do our triggers for the attachment of this name see every change of this table, which is
- * the attached one, or with dependent a dependent table?  A function also sees rows of tables
- * that inherit from a dependent table, which our trigger there does not see.  Looks at every
- * partition, so an attachment asks when it is resolved only.  Takes no lock on a table.
+ * the attached one, or with dependent a dependent table?  Then NULL; else why they do not, for
+ * people to read.  A function also sees rows of tables that inherit from a dependent table,
+ * which our trigger there does not see.  Looks at every partition, so an attachment asks when
+ * it is resolved only.  Takes no lock on a table.
  */
-bool
-ec_firing_on(Oid relid, const char *name, bool dependent)
+const char *
+ec_firing_problem(Oid relid, const char *name, bool dependent)
 {
 	Oid			row = ec_catalog_function(dependent ? EC_CATALOG_DEPENDENT_TRIGGER :
 										  EC_CATALOG_ROW_TRIGGER);
@@ -103,11 +116,12 @@ ec_firing_on(Oid relid, const char *name, bool dependent)
 	ListCell   *lc;
 
 	if (!OidIsValid(row) || !on_table_fire(relid, name, row, truncate))
-		return false;
+		return problem_with(NOT_FIRING, relid);
 	if (relkind != RELKIND_PARTITIONED_TABLE)
-		return !dependent || ec_inherit_children(relid) == NIL;
+		return !dependent || ec_inherit_children(relid) == NIL ? NULL :
+			problem_with("other tables inherit from %s", relid);
 	foreach(lc, ec_inherit_tree(relid))
 		if (!on_table_fire(lfirst_oid(lc), name, row, InvalidOid))
-			return false;
-	return true;
+			return problem_with(NOT_FIRING, lfirst_oid(lc));
+	return NULL;
 }

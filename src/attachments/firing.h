@@ -10,6 +10,6 @@
 #ifndef ECHOCACHE_ATTACHMENTS_FIRING_H
 #define ECHOCACHE_ATTACHMENTS_FIRING_H
 
-extern bool ec_firing_on(Oid relid, const char *name, bool dependent);
+extern const char *ec_firing_problem(Oid relid, const char *name, bool dependent);
 
 #endif							/* ECHOCACHE_ATTACHMENTS_FIRING_H */

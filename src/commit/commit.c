@@ -42,8 +42,8 @@
  *
  * Everybody takes the locks of the fence in one order: first those on attachments, by OID,
  * then those on keys, by hash.  Only a bulk writer waits for an attachment lock, and a bulk
- * writer holds nothing in store mode.  A fill never waits for a lock while it holds one.  So
- * there is no cycle.
+ * writer holds nothing in store mode.  A fill waits for none of these, nor for anything else
+ * while it holds one; for its own lock (fill.c) nobody waits.  So there is no cycle.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -407,8 +407,8 @@ invalidate(bool bulk, bool whole, EcKeyList *list)
  * them, stay with the prepared transaction; they bar every fill until it ends, and make
  * nobody wait.
  *
- * May throw, which aborts the transaction: for interrupts, lock_timeout, out of memory, for
- * what rendering a row throws, and with fallback = off for a server that is not there.
+ * May throw, which aborts the transaction: for interrupts, lock_timeout, out of memory, and
+ * with fallback = off for a server that is not there.
  */
 void
 ec_commit_pre(bool prepare)

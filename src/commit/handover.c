@@ -18,6 +18,8 @@
  */
 #include "postgres.h"
 
+#include "miscadmin.h"
+
 #include "commit/handover.h"
 #include "servers/state.h"
 
@@ -92,6 +94,11 @@ ec_handover_put(Oid relid, const char *id)
 	if (db == NULL || idlen > EC_KEY_MAX)
 		return false;
 	LWLockAcquire(ec_shmem->ring_lock, LW_EXCLUSIVE);
+	if (db->dboid != MyDatabaseId)
+	{
+		LWLockRelease(ec_shmem->ring_lock);
+		return false;			/* another database has the slot by now */
+	}
 	ring = ring_of(db);
 	first = ring->n == 0;
 	room = is_in(ring, relid, id, idlen);

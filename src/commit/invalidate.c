@@ -175,9 +175,9 @@ key_heads(const char *name)
  * server that cannot be purged is made DOWN, and with note its outbox gets a row for the
  * whole attachment.  Returns whether all servers have done it.
  *
- * Once there is a newer generation of the topology, no server of the caller's generation is
- * made DOWN any more, or waited for: all servers of the newer one are purged after the caller
- * has left its own.  A row in the outbox covers the servers of both generations; a detach
+ * Once there is another list of servers, no server of the caller's list is made DOWN any
+ * more, or waited for: all servers of the newer one are purged after the caller has left its
+ * generation.  A row in the outbox covers the servers of both generations; a detach
  * needs it, since that purge does not know the attachment any more.
  *
  * Throws what CHECK_FOR_INTERRUPTS and writing to the outbox throw, and with fallback = off
@@ -213,7 +213,7 @@ ec_invalidate_all(const char *name, int64 *removed, bool note)
 				lock_outbox(i);
 				locked = true;
 			}
-			if (give_up || !ec_shmem_is_current(ec_placement_generation()))
+			if (give_up || !ec_shmem_is_listed(ec_placement_generation()))
 			{
 				all = false;
 				if (note)

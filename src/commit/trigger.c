@@ -9,7 +9,7 @@
  * (any more), or that is on a table which is no part of the attachment, does nothing.
  *
  * A trigger only notes, in pending.c, which documents its transaction changes.  It sends
- * nothing to a server, and takes no lock.
+ * nothing to a server, and waits for no lock.
  *
  * Copyright (c) 2026, echocache developers
  *

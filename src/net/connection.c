@@ -529,8 +529,9 @@ reset(EcConnection *c)
 /*
  * The exchange has failed.  A kept connection may have been closed since its last use: what
  * is not answered yet is asked once more on a new one.  Nothing that is sent does harm when
- * it is done twice, unless the caller has said so (EC_RETRY_NEVER).  false: the exchange is
- * not made anew, or has failed again.
+ * it is done twice, unless the caller has said so (EC_RETRY_NEVER).  What carries a token of
+ * this connection is not asked again, and finds no item with its token.  false: the exchange
+ * is not made anew, or has failed again.
  */
 bool
 ec_connection_retry(EcConnection *c)
@@ -544,8 +545,10 @@ ec_connection_retry(EcConnection *c)
 	ex->ask = EC_ASK_LOUD;
 	ec_socket_close(c);
 	reset(c);
+	for (; ex->recv >= 0 && ex->reqs[ex->recv].connection != 0; ex->recv = ex->reqs[ex->recv].next)
+		ex->reqs[ex->recv].result = EC_MISMATCH;
 	ex->send = ex->recv;
-	return ec_socket_open(c, c->server);
+	return ex->recv < 0 || ec_socket_open(c, c->server);
 }
 
 /*
@@ -556,6 +559,8 @@ bool
 ec_connection_end(EcConnection *c)
 {
 	c->exchange.reqs = NULL;
+	if (c->state == EC_CONNECTION_CLOSED)
+		return true;			/* see ec_connection_retry() */
 	if (c->state != EC_CONNECTION_FAILED)
 	{
 		Assert(c->state == EC_CONNECTION_BUSY);

@@ -3,12 +3,12 @@
  * build.c
  *	  Documents that a function of the user's makes of a row.
  *
- * The function runs as the owner of the attached table, whoever reads or writes, in a
- * read-only, security-restricted context with a search path of pg_catalog, pg_temp, and under
- * the settings that all documents are rendered with.  So its result depends on nothing but the
- * data; ec_build_may_store() knows the one exception.  The document must show the key, and the
- * owner if there is one, at top level and as the row has them, since a hit's key and owner are
- * checked on the cached bytes.
+ * The function runs as the owner of the attached table, whoever reads, in a read-only,
+ * security-restricted context with a search path of pg_catalog, pg_temp, and under the settings
+ * that all documents are rendered with.  So its result depends on nothing but the data;
+ * ec_build_may_store() knows the one exception.  The document must show the key, and the owner
+ * if there is one, at top level and as the row has them, since a hit's key and owner are checked
+ * on the cached bytes.
  *
  * The function reads tables that we know nothing of, and may take its time: no lock of the
  * fence is held meanwhile, nor the topology entered.
@@ -181,7 +181,7 @@ ec_build_check_function(Oid function, Relation rel)
 	if (lacks_temp(tuple))
 		ereport(WARNING,
 				(errmsg("the search_path of function %s lacks pg_temp", name),
-				 errdetail("So temporary tables of whoever reads or writes come before all "
+				 errdetail("So temporary tables of whoever reads come before all "
 						   "others: what is built in a session that has any is not cached."),
 				 errhint("Put it last: ALTER FUNCTION %s SET search_path = ..., pg_temp.", name)));
 	if (proc->provolatile == PROVOLATILE_VOLATILE)

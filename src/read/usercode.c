@@ -21,6 +21,7 @@
 #include "nodes/nodeFuncs.h"
 #include "nodes/primnodes.h"
 #include "parser/parse_coerce.h"
+#include "storage/lmgr.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
@@ -33,6 +34,7 @@
 
 static bool is_users(Oid function, void *arg);
 static bool is_not_in_c(Oid function, void *arg);
+static bool is_transparent(Node *node);
 static bool contains(Node *node, void *arg);
 static bool is_domain(Oid type, void *arg);
 static bool makes_domains(Node *node, void *arg);
@@ -63,13 +65,56 @@ is_not_in_c(Oid function, void *arg)
 	return language != INTERNALlanguageId && language != ClanguageId;
 }
 
-/* Does the expression call a function that the checker, arg, says yes to, or check a domain? */
+/*
+ * A node whose code, if it runs any, is in the functions that check_functions_in_node() knows, or
+ * is PostgreSQL's own.  (The comparisons of an array, a row or GREATEST are those of a class of
+ * operators, which only a superuser creates.)  What is not listed here may call whatever it likes:
+ * SQL/JSON does.
+ */
+static bool
+is_transparent(Node *node)
+{
+	switch (nodeTag(node))
+	{
+		case T_ArrayCoerceExpr:
+		case T_ArrayExpr:
+		case T_BoolExpr:
+		case T_BooleanTest:
+		case T_CaseExpr:
+		case T_CaseTestExpr:
+		case T_CaseWhen:
+		case T_CoalesceExpr:
+		case T_CoerceViaIO:
+		case T_CollateExpr:
+		case T_Const:
+		case T_DistinctExpr:
+		case T_FieldSelect:
+		case T_FuncExpr:
+		case T_List:
+		case T_MinMaxExpr:
+		case T_NamedArgExpr:
+		case T_NullIfExpr:
+		case T_NullTest:
+		case T_OpExpr:
+		case T_RelabelType:
+		case T_RowCompareExpr:
+		case T_RowExpr:
+		case T_ScalarArrayOpExpr:
+		case T_SubscriptingRef:
+		case T_Var:
+			return true;
+		default:
+			return false;
+	}
+}
+
+/* May the expression call a function that the checker, arg, says yes to? */
 static bool
 contains(Node *node, void *arg)
 {
 	if (node == NULL)
 		return false;
-	if (IsA(node, CoerceToDomain) ||
+	if (!is_transparent(node) ||
 		check_functions_in_node(node, *(check_function_callback *) arg, NULL))
 		return true;
 	return expression_tree_walker(node, contains, arg);
@@ -159,13 +204,17 @@ ec_usercode_runs(EcAttachment *att)
 /*
  * Learn whether the document is plain, before a commit wants to know: made by PostgreSQL's own
  * functions, and such in C, which only a superuser creates.  What cannot be found out, for an
- * error, is not plain.  Throws interrupts, and what is no fault of the filter's.
+ * error or for a lock on the table that would have to be waited for, is not plain.  Throws
+ * interrupts, and what is no fault of the filter's.
  */
 void
 ec_usercode_learn(EcAttachment *att)
 {
-	if (!att->code_known && att->function_name == NULL)
-		(void) ec_act_guarded(look, att);
+	if (att->code_known || att->code_unknowable || att->function_name != NULL ||
+		!ConditionalLockRelationOid(att->relid, AccessShareLock))
+		return;
+	att->code_unknowable = !ec_act_guarded(look, att);
+	UnlockRelationOid(att->relid, AccessShareLock);
 }
 
 /* Is the document known to be plain?  Never throws. */

@@ -126,8 +126,6 @@ begin(Round *round, EcConnection *conns, EcRequest *reqs, int nreqs, int flags)
 								flags & EC_NO_RETRY ? EC_RETRY_NEVER : EC_RETRY_IF_UNCLEAR);
 			round->active[round->nactive++] = c;
 		}
-		if (req->connection != 0)
-			c->exchange.retry = EC_RETRY_NEVER;
 	}
 }
 

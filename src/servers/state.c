@@ -5,9 +5,10 @@
  *
  * A state is one word with an epoch (shmem.h).  Any process makes a server DOWN when an
  * exchange fails.  Anything else the database's worker makes of it, by compare-and-swap on the
- * word that it has seen.  There are two exceptions: a new generation resets the words of all
- * databases, ec_topology_publish(); and the states of databases without a slot have no worker
- * of their own, so any worker has a server tried again there, ec_state_retry_unclaimed().
+ * word that it has seen.  There are two exceptions: a new generation resets the words of the
+ * databases whose keys it moves, ec_topology_publish(); and the states of databases without a
+ * slot have no worker of their own, so any worker has a server tried again there,
+ * ec_state_retry_unclaimed().
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -277,7 +278,7 @@ ec_state_down(uint64 generation, int server, const char *reason)
 	bool		changed;
 	EcServer   *s = &ec_shmem->server[server];
 
-	if (!ec_shmem_is_current(generation))
+	if (!ec_shmem_is_listed(generation))
 		return;					/* no server of the present topology */
 
 	changed = make_down(&ec_shmem->unclaimed, server);

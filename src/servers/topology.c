@@ -49,7 +49,9 @@ static void resolve_server(EcServer *s, bool numeric);
 static int	make_servers(EcServer *servers);
 static void shmem_startup(void);
 static void choose_owners(void);
-static void publish(const EcServer *known, int nknown);
+static bool is_same_list(const EcServer *servers, int n);
+static void take_next_prefix(EcDatabase *db, bool held);
+static void publish(const EcServer *known, int nknown, bool all);
 static bool is_better_owner(const EcDatabase *a, const EcDatabase *b);
 
 /* ---------------------------------------------------------------- publishing */
@@ -225,16 +227,57 @@ choose_owners(void)
 		ec_shmem->database[d].owns_prefix = owns[d];
 }
 
+/* Are these the servers of the present generation, and is the cache on or off as it was? */
+static bool
+is_same_list(const EcServer *servers, int n)
+{
+	bool		same = n == ec_shmem->nservers && ec_shmem->enabled == ec_guc_enabled;
+
+	for (int i = 0; i < n && same; i++)
+	{
+		const EcServer *s = &ec_shmem->server[i];
+
+		same = strcmp(servers[i].name, s->name) == 0 && servers[i].weight == s->weight &&
+			servers[i].naddresses == s->naddresses &&
+			memcmp(servers[i].address, s->address, s->naddresses * sizeof(EcAddress)) == 0;
+	}
+	return same;
+}
+
+/*
+ * The database has another prefix from now on.  held: the keys of the old one were its own,
+ * and are to be purged; else they are somebody else's.  ec_shmem->lock is held exclusively.
+ */
+static void
+take_next_prefix(EcDatabase *db, bool held)
+{
+	db->has_next_prefix = db->owns_prefix = false;
+	if (held)
+	{
+		strlcpy(db->old_prefix, db->prefix, sizeof(db->old_prefix));
+		db->old_prefix_generation = pg_atomic_read_u64(&ec_shmem->generation);
+		db->has_old_prefix = true;
+	}
+	strlcpy(db->prefix, db->next_prefix, sizeof(db->prefix));
+}
+
 /*
  * Publish what the settings say as a new generation, and say which database has which prefix.
  * No server begins as UP: keys may have moved, and what was left in their old places is purged
  * before anybody reads.  Names have the addresses of the known servers.  Throws out of memory.
+ *
+ * The new generation is none for a database whose keys stay where they are: with the same
+ * servers, prefix and owner a process of the one before places keys as one of this one does.
+ * Its servers keep their states, and a process of the one before still makes them DOWN
+ * (list_generation; the model: topology.pml, SAME).  So nobody purges what has not changed.
+ * With all every database begins anew: what the servers have may be of another timeline.
  */
 static void
-publish(const EcServer *known, int nknown)
+publish(const EcServer *known, int nknown, bool all)
 {
 	EcServer   *servers = palloc(sizeof(EcServer) * EC_MAX_SERVERS);
 	int			n = make_servers(servers);
+	bool		owned[EC_MAX_DATABASES];
 
 	for (int i = 0; i < n; i++)
 	{
@@ -250,40 +293,44 @@ publish(const EcServer *known, int nknown)
 	}
 
 	LWLockAcquire(ec_shmem->lock, LW_EXCLUSIVE);
-	ec_state_reset(&ec_shmem->unclaimed);
+	all |= !is_same_list(servers, n);
 	for (int d = 0; d < EC_MAX_DATABASES; d++)
 	{
 		EcDatabase *db = &ec_shmem->database[d];
-
 		bool		held = false;
 
 		for (int i = 0; i < EC_MAX_SERVERS; i++)
 			held |= db->lease_held[i];
-		ec_state_reset(db);
 		db->standby &= RecoveryInProgress();
-		if (!db->has_next_prefix)
-			continue;
-		db->has_next_prefix = db->owns_prefix = false;
-		if (!held)
-		{
-			/* the keys of the old prefix are somebody else's, and not for us to purge */
-			strlcpy(db->prefix, db->next_prefix, sizeof(db->prefix));
-			continue;
-		}
-		strlcpy(db->old_prefix, db->prefix, sizeof(db->old_prefix));
-		strlcpy(db->prefix, db->next_prefix, sizeof(db->prefix));
-		db->old_prefix_generation = pg_atomic_read_u64(&ec_shmem->generation);
-		db->has_old_prefix = true;
+		if (db->has_next_prefix)
+			take_next_prefix(db, held);
+		owned[d] = db->owns_prefix;
 	}
 	choose_owners();
-	memcpy(ec_shmem->server, servers, n * sizeof(EcServer));
-	ec_shmem->nservers = n;
-	ec_shmem->enabled = ec_guc_enabled;
+	/* one that has another prefix has just owned none */
+	for (int d = 0; d < EC_MAX_DATABASES; d++)
+		if (all || !owned[d] || !ec_shmem->database[d].owns_prefix)
+			ec_state_reset(&ec_shmem->database[d]);
+	if (all)
+	{
+		ec_state_reset(&ec_shmem->unclaimed);
+		memcpy(ec_shmem->server, servers, n * sizeof(EcServer));
+		ec_shmem->nservers = n;
+		ec_shmem->enabled = ec_guc_enabled;
+		pg_atomic_write_u64(&ec_shmem->list_generation,
+							pg_atomic_read_u64(&ec_shmem->generation) + 1);
+	}
+	/* connections are of a generation */
+	for (int i = 0; i < n; i++)
+	{
+		pg_atomic_write_u32(&ec_shmem->server[i].connections, 0);
+		pg_atomic_write_u32(&ec_shmem->server[i].kept, 0);
+	}
 	ec_shmem->republish = false;
 	pg_atomic_fetch_add_u64(&ec_shmem->generation, 1);
 	LWLockRelease(ec_shmem->lock);
 
-	ereport(LOG,
+	ereport(all ? LOG : DEBUG1,
 			(errmsg_plural("echocache: the cache is %s, with %d server",
 						   "echocache: the cache is %s, with %d servers", n,
 						   ec_guc_enabled ? "on" : "off", n)));
@@ -294,9 +341,9 @@ publish(const EcServer *known, int nknown)
 
 /* Likewise; names keep their addresses.  By the launcher only. */
 void
-ec_topology_publish(void)
+ec_topology_publish(bool all)
 {
-	publish(ec_shmem->server, ec_shmem->nservers);
+	publish(ec_shmem->server, ec_shmem->nservers, all);
 }
 
 /*
@@ -343,7 +390,7 @@ ec_topology_resolve_names(void)
 		LWLockRelease(ec_shmem->lock);
 	}
 	if (changed)
-		publish(known, n);
+		publish(known, n, true);
 	pfree(known);
 }
 

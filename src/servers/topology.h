@@ -14,7 +14,7 @@
 
 /* By the postmaster, then by the launcher. */
 extern void ec_topology_init(void);
-extern void ec_topology_publish(void);
+extern void ec_topology_publish(bool all);
 extern void ec_topology_resolve_names(void);
 
 /* With ec_shmem->lock held. */

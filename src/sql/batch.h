@@ -26,7 +26,7 @@ typedef struct EcBatch
 {
 	const char *function;		/* for messages */
 	const char *name;
-	EcAttachment *att;			/* as it is now; what its query reads is locked */
+	EcAttachment *att;			/* as it is now; its table is locked */
 	bool		lock_busy;		/* the attachment lock was busy for long: do not wait again */
 } EcBatch;
 

@@ -18,7 +18,10 @@
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
+#include "attachments/attachment.h"
+#include "attachments/configuration.h"
 #include "commit/handover.h"
+#include "read/act.h"
 #include "servers/state.h"
 #include "shmem.h"
 #include "sql/stats.h"
@@ -28,6 +31,16 @@
 PG_FUNCTION_INFO_V1(echocache_servers_internal);
 PG_FUNCTION_INFO_V1(echocache_stats_internal);
 PG_FUNCTION_INFO_V1(echocache_stats_reset);
+PG_FUNCTION_INFO_V1(echocache_suspended_internal);
+
+/* What look() is asked for, and its answer. */
+typedef struct Look
+{
+	const char *name;
+	const char *suspended;
+} Look;
+
+static void look(void *arg);
 
 /* Behind the view echocache_servers: a row for each server of the topology. */
 Datum
@@ -107,6 +120,33 @@ echocache_stats_internal(PG_FUNCTION_ARGS)
 		tuplestore_putvalues(rows, desc, values, nulls);
 	}
 	return (Datum) 0;
+}
+
+/* Why the attachment is not cached. */
+static void
+look(void *arg)
+{
+	Look	   *l = arg;
+	EcAttachment *att = ec_attachment_by_name(l->name);
+
+	l->suspended = att == NULL ? NULL : att->suspended;
+}
+
+/*
+ * Behind echocache_documents: why the attachment is not cached.  NULL: it is.  One that cannot
+ * be resolved does not keep the others from being seen.
+ */
+Datum
+echocache_suspended_internal(PG_FUNCTION_ARGS)
+{
+	Look		l = {text_to_cstring(PG_GETARG_TEXT_PP(0)), NULL};
+
+	ec_shmem_require();
+	if (!ec_act_guarded(look, &l))
+		l.suspended = "a column of its table is gone";
+	if (l.suspended == NULL)
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(l.suspended));
 }
 
 /* All counters of this database's attachments back to zero. */

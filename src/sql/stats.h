@@ -16,5 +16,6 @@
 extern Datum echocache_servers_internal(PG_FUNCTION_ARGS);
 extern Datum echocache_stats_internal(PG_FUNCTION_ARGS);
 extern Datum echocache_stats_reset(PG_FUNCTION_ARGS);
+extern Datum echocache_suspended_internal(PG_FUNCTION_ARGS);
 
 #endif							/* ECHOCACHE_SQL_STATS_H */

@@ -56,7 +56,7 @@ static TimeoutId overrun;
 static void builder_exit(int code, Datum arg);
 static void end_process(void);
 static void begin(void);
-static void complain(EcSlot *slot, const char *name, const char *id, const ErrorData *error);
+static void complain(EcSlot *slot, const char *id, const ErrorData *error);
 static void make(const EcBuildKey *key);
 static void build(const EcBuildKey *key);
 
@@ -112,7 +112,7 @@ begin(void)
 
 /* Log what went wrong with a document, unless that attachment was complained of just now. */
 static void
-complain(EcSlot *slot, const char *name, const char *id, const ErrorData *error)
+complain(EcSlot *slot, const char *id, const ErrorData *error)
 {
 	uint64		now = (uint64) GetCurrentTimestamp();
 	uint64		logged = pg_atomic_read_u64(&slot->build_logged);
@@ -122,8 +122,8 @@ complain(EcSlot *slot, const char *name, const char *id, const ErrorData *error)
 		return;
 	ereport(WARNING,
 			(errcode(error->sqlerrcode),
-			 errmsg("echocache: document \"%s\" with id \"%s\" could not be made: %s", name, id,
-					error->message),
+			 errmsg("echocache: document \"%s\" with id \"%s\" could not be made: %s",
+					slot->name, id, error->message),
 			 errdetail("It is not cached.  Whoever reads it makes it, or gets the error.  More "
 					   "errors of this document within a minute are only counted."),
 			 errcontext_msg("%s", error->context ? error->context : "the builder")));
@@ -171,7 +171,6 @@ build(const EcBuildKey *key)
 	PG_CATCH();
 	{
 		ErrorData  *error;
-		EcAttachment *att;
 
 		disable_all_timeouts(false);
 		QueryCancelPending = false; /* the timeout may have come just now */
@@ -179,14 +178,12 @@ build(const EcBuildKey *key)
 		error = CopyErrorData();
 		FlushErrorState();
 		AbortCurrentTransaction();
-		StartTransactionCommand();
-		att = ec_attachment_by_relid(key->relid);
-		if (att != NULL && att->slot != NULL)
+		MemoryContextSwitchTo(context);
+		if (making)
 		{
-			ec_slot_count(att->slot, EC_BUILD_ERRORS, 1);
-			complain(att->slot, att->name, pnstrdup(key->id, key->idlen), error);
+			ec_slot_count(making, EC_BUILD_ERRORS, 1);
+			complain(making, pnstrdup(key->id, key->idlen), error);
 		}
-		CommitTransactionCommand();
 	}
 	PG_END_TRY();
 	making = NULL;

@@ -338,7 +338,7 @@ complain(Launcher *launcher, const char *waiting, TimestampTz now)
 	ereport(LOG,
 			(errmsg("echocache: no background worker slot is free for database %s", waiting),
 			 errdetail("Documents of a database without a worker are not cached, and without a "
-					   "builder those of a function only when they are read."),
+					   "builder those that need one only when they are read."),
 			 errhint("Increase max_worker_processes.")));
 }
 
@@ -371,7 +371,7 @@ begin(Launcher *launcher)
 	for (int d = 0; d < EC_MAX_DATABASES; d++)
 		ec_shmem_wake(ec_shmem->database[d].worker_pid); /* of the launcher before us */
 	launcher->standby = RecoveryInProgress();
-	ec_topology_publish();
+	ec_topology_publish(true);
 }
 
 /* Publish another topology if the settings ask for it, a promotion, or a worker. */
@@ -379,6 +379,7 @@ static void
 follow_settings(Launcher *launcher)
 {
 	bool		publish = ec_shmem->republish;
+	bool		promoted = false;
 
 	if (ConfigReloadPending)
 	{
@@ -399,10 +400,10 @@ follow_settings(Launcher *launcher)
 		/* promoted: the cache may hold what this timeline does not have */
 		launcher->standby = false;
 		ec_shmem->promoted = ec_shmem->identity.was_standby;
-		publish = true;
+		promoted = true;
 	}
-	if (publish)
-		ec_topology_publish();
+	if (publish || promoted)
+		ec_topology_publish(promoted);
 }
 
 /*

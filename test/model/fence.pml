@@ -279,7 +279,7 @@ look:
 			:: goto table
 			fi
 		};
-		/* lock_item(): no lock is waited for; who else fills is, by looking again */
+		/* lock_keys(): no lock is waited for; who else fills is, by looking again */
 		atomic {
 			if
 			:: build == 0 -> build = READER(r)

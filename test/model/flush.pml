@@ -116,7 +116,7 @@ proctype Reader(byte r)
 #ifdef FLUSH_SEEN_BEFORE_LOCK
 	async_lsn <= flushed;
 #endif
-	/* lock_item(): under the lock, ec_slot_is_flushed() */
+	/* lock_keys(): under the lock, ec_slot_is_flushed() */
 	atomic {
 		if
 		:: store == 0 && invalidate == 0 -> store = READER(r)

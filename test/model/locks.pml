@@ -91,7 +91,7 @@ proctype Bulk()
 	d_step { bulk[0]--; bulk[1]-- }
 }
 
-/* lock_item() and unlock_item(). */
+/* lock_keys() and set_markers(). */
 proctype Fill(byte k)
 {
 #ifdef FILL_WAITS_FOR_ATTACHMENT_LOCK

@@ -306,7 +306,7 @@ look:
 			:: failed -> server_down(); goto table
 			:: else
 			fi;
-			/* lock_item(), and ec_fill_lock() looking again: the state is not */
+			/* lock_keys(), and claim_or_await() looking again: the state is not */
 			atomic {
 				if
 				:: store == 0 && invalidate == 0 -> store = READER(r)

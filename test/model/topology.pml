@@ -10,12 +10,13 @@
  *
  * MOVE: generation 1 has the document in place 0, 2 in place 1, 3 in place 0 again.
  * OFF: it is always in place 0, and generation 2 is "off".
+ * SAME: it is always in place 0, the generations are other databases', and no state begins anew.
  *
- * Five rules, each of which has a switch, are what src/ must keep: the worker takes a
+ * Six rules, each of which has a switch, are what src/ must keep: the worker takes a
  * state word together with the generation that it has entered; who commits while the cache is
  * off locks all the same; a writer keeps its locks when it leaves the topology, before its change
  * is visible; who attaches a table does not leave before that; a key's place changes with the
- * generation only.
+ * generation only; a failure counts for as long as the states do that it is about.
  *
  * Both places share the state word, as the first server of each list does.  With
  * FAILURES any exchange may fail.  The rest is as in fence.pml and recovery.pml.
@@ -44,9 +45,12 @@
 #endif
 #define TXNS		(WRITERS + PREPARED + ATTACHERS)
 
-#ifdef OFF
+#if defined(OFF)
 #define PLACE(g)	0
 #define ON(g)		((g) != 2)
+#elif defined(SAME)
+#define PLACE(g)	0
+#define ON(g)		true
 #else
 #define PLACE(g)	((g) == 2)
 #define ON(g)		true
@@ -169,11 +173,17 @@ inline enter(p)
 
 #define LEAVE(p)	entered[p] = 0
 
-/* ec_state_down() */
+/* ec_state_down(): the states are still those of the caller's generation */
+#if defined(SAME) && !defined(FAILURE_IS_FORGOTTEN)
+#define IN_FORCE	true
+#else
+#define IN_FORCE	(generation == g)
+#endif
+
 inline server_down()
 {
 	if
-	:: generation != g
+	:: !IN_FORCE
 	:: else ->
 		atomic {
 			if
@@ -393,7 +403,7 @@ proctype Reader(byte r)
 		store = 0;
 		LEAVE(PROC(r));
 		doc = db;
-		/* read_outside(): in the topology again, if it is the same; in time, late, or not at all */
+		/* ec_fill_read(): in the topology again, if it is the same; in time, late, or not at all */
 		enter(PROC(r));
 		atomic {
 			if
@@ -433,7 +443,9 @@ proctype Launcher()
 #ifdef PLACE_AT_ONCE
 		prefix = PLACE(generation + 1);				/* ec_database_claim() */
 #endif
+#ifndef SAME
 		atomic { publishing = 1; purge = 1; change(RECOVERING) };
+#endif
 		is_on = ON(generation + 1);
 		generation++;
 		publishing = 0
@@ -568,7 +580,7 @@ proctype Memcached()
 end:
 	do
 	:: LATE(0)
-#ifndef OFF
+#if !defined(OFF) && !defined(SAME)
 	:: LATE(1)
 #endif
 	od
@@ -583,7 +595,7 @@ init
 		:: kind[0] = DOC; value[0] = ANCIENT
 		:: true
 		fi;
-#ifndef OFF
+#if !defined(OFF) && !defined(SAME)
 		kind[1] = DOC;								/* and it is old */
 #endif
 		run Launcher();

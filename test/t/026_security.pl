@@ -61,6 +61,7 @@ my %objects = (
 	'function echocache_health' => 'monitor',
 	'function echocache.servers' => 'monitor',
 	'function echocache.stats' => 'monitor',
+	'function echocache.suspended' => 'monitor',
 	'function echocache.warming' => 'monitor',
 	'function echocache_warm' => 'granted',
 	'function echocache_purge' => 'granted',

@@ -17,7 +17,7 @@ use Test::More;
 
 my $memcached = memcached();
 my $node = new_node('main', hosts => [$memcached],
-	conf => "log_statement = none\nmax_prepared_transactions = 5\n");
+	conf => "log_statement = none\nmax_prepared_transactions = 5\nlog_min_messages = debug1\n");
 my $s = session($node, sql => q{
 	CREATE EXTENSION echocache;
 	CREATE TABLE session (id text PRIMARY KEY, title text);
@@ -93,6 +93,7 @@ for my $name ('first', 'second')
 }
 my $why = 'SELECT last_error FROM echocache_servers';
 wait_for('the first database to have the keys', sub { return $db{second}->run($why) =~ /database "first" of this cluster/ });
+# One that moves no keys of most databases is logged at DEBUG1.
 sub generations { return scalar(() = slurp_file($node->logfile) =~ /echocache: the cache is on, with/g); }
 wait_state($s, 'UP');
 my $before = generations();

@@ -152,6 +152,7 @@ sub suspends
 	cached($name, $id, read_sql($name, $id), "$label: before");
 	$s->run($break);
 	like($s->messages, $suspended, "$label: a warning");
+	like($s->run("SELECT suspended FROM echocache_documents WHERE name = '$name'"), qr/^a trigger of echocache on public\.${name}\w* is disabled, changed or gone$/, "$label: the view says so");
 	invalidated($memcached, "$name:$id", "$label: invalidated");
 	$s->run($change);
 	right($name, $id, $value, "$label: a change behind it", suspended => 1);
@@ -159,6 +160,7 @@ sub suspends
 	invalidated($memcached, "$name:$id", "$label: a read does not fill");
 	$s->run($mend);
 	cached($name, $id, $value, "$label: mended");
+	is($s->run("SELECT suspended FROM echocache_documents WHERE name = '$name'"), '', "$label: and the view");
 	return;
 }
 

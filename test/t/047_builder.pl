@@ -16,7 +16,8 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $memcached = memcached();
-my $node = new_node('main', hosts => [$memcached], conf => "max_worker_processes = 12\nlog_statement = none\n");
+my $proxy = proxy($memcached);
+my $node = new_node('main', hosts => [$proxy], conf => "max_worker_processes = 12\nlog_statement = none\n");
 my $s = session($node, sql => q{
 	CREATE EXTENSION echocache;
 	CREATE TABLE composed (id int PRIMARY KEY, v int, slow float8 DEFAULT 0);
@@ -153,6 +154,38 @@ $s->run(q{CREATE FUNCTION of_sql(int) RETURNS boolean IMMUTABLE LANGUAGE plpgsql
 $s->run('SELECT echocache_stats_reset(); UPDATE plain SET v = 2');
 await_builder($s);
 is(counted('plain', qw(write_throughs builds)), '0|1', 'one with a filter in another language is the builder\'s');
+
+#
+# What is no function call may be one all the same.
+#
+$s->run(q{
+	CREATE FUNCTION sees(anyelement) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN RETURN true; END $$;
+	CREATE DOMAIN seen AS int CHECK (sees(VALUE));
+	CREATE FUNCTION mood_json(mood) RETURNS json IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN RETURN '"moody"'; END $$;
+	CREATE CAST (mood AS json) WITH FUNCTION mood_json(mood)});
+for ([ 15, 'a cast to a domain', 'v::seen IS NOT NULL' ], [ 15, 'a call', 'sees(v)' ], [ 15, 'a call in a CASE', 'CASE WHEN v > 0 THEN sees(v) ELSE false END' ],
+	[ 16, 'JSON_OBJECT, which casts', q{JSON_OBJECT('a': m RETURNING jsonb) IS NOT NULL} ], [ 17, 'JSON_VALUE, which makes a domain', q{v > 0 AND JSON_VALUE(jsonb '{"a": 1}', '$.a' RETURNING seen) IS NOT NULL} ])
+{
+	my ($since, $what, $filter) = @$_;
+
+	next if $node->pg_version < $since;
+	$s->run(q{DROP TABLE IF EXISTS tricky; CREATE TABLE tricky (id int PRIMARY KEY, v int, m mood DEFAULT 'glad')});
+	$s->run("SELECT echocache_attach('tricky', 'tricky', exclude => '{m}', filter => " . q{$f$} . $filter . q{$f$)});
+	$s->run('INSERT INTO tricky VALUES (1, 1)');
+	await_builder($s);
+	is(counted('tricky', qw(write_throughs builds)), '0|1', "a filter with $what is the builder's");
+}
+
+#
+# A connection that is closed while a document is made says nothing of the server.
+#
+$log = -s $node->logfile;
+$s->run('UPDATE composed SET v = 1, slow = 0; UPDATE composed SET v = 2, slow = 3 WHERE id = 1; SELECT echocache_invalidate($$composed$$, 1)');
+$other->send(q{SELECT echocache_get('composed', 1)});
+wait_for('the fill to be busy', sub { return $s->run('SELECT wait_event FROM pg_stat_activity WHERE pid = ' . $other->pid) eq 'PgSleep' });
+$proxy->tell('reset');
+is($other->finish, '{"id" : 1, "v" : 50, "by" : "client backend"}', 'a fill whose connection was closed meanwhile');
+unlike(slurp_file($node->logfile, $log), qr/is down/, 'leaves the server UP');
 
 #
 # A miss takes what a SELECT takes, and a constant more.
