@@ -67,6 +67,21 @@ CREATE TRIGGER dependent_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON
     FOR EACH STATEMENT EXECUTE FUNCTION echocache.document_trigger();
 ALTER TABLE echocache.dependent ENABLE ALWAYS TRIGGER dependent_changed;
 
+-- A publication FOR ALL TABLES has these, too.
+CREATE FUNCTION echocache.replication_trigger() RETURNS trigger
+    AS 'MODULE_PATHNAME', 'echocache_replication_trigger' LANGUAGE C;
+COMMENT ON FUNCTION echocache.replication_trigger() IS
+    'keeps out what logical replication brings, which is about another cluster';
+CREATE TRIGGER not_replicated BEFORE INSERT OR UPDATE OR DELETE ON echocache.document
+    FOR EACH ROW EXECUTE FUNCTION echocache.replication_trigger();
+ALTER TABLE echocache.document ENABLE ALWAYS TRIGGER not_replicated;
+CREATE TRIGGER not_replicated BEFORE INSERT OR UPDATE OR DELETE ON echocache.dependent
+    FOR EACH ROW EXECUTE FUNCTION echocache.replication_trigger();
+ALTER TABLE echocache.dependent ENABLE ALWAYS TRIGGER not_replicated;
+CREATE TRIGGER not_replicated BEFORE INSERT OR UPDATE OR DELETE ON echocache.outbox
+    FOR EACH ROW EXECUTE FUNCTION echocache.replication_trigger();
+ALTER TABLE echocache.outbox ENABLE ALWAYS TRIGGER not_replicated;
+
 -- ---------------------------------------------------------------- attach and detach
 
 CREATE FUNCTION echocache_row_trigger() RETURNS trigger
@@ -740,7 +755,7 @@ CREATE FUNCTION echocache.warming(OUT relation oid, OUT warm_pid integer, OUT wa
     AS 'MODULE_PATHNAME', 'echocache_warming_internal' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
 COMMENT ON FUNCTION echocache.warming() IS 'behind the view echocache_documents';
 
-CREATE FUNCTION echocache.suspended(document text) RETURNS text
+CREATE FUNCTION echocache.suspended(name text) RETURNS text
     AS 'MODULE_PATHNAME', 'echocache_suspended_internal' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
 COMMENT ON FUNCTION echocache.suspended(text) IS 'behind the view echocache_documents';
 
@@ -768,7 +783,8 @@ COMMENT ON VIEW echocache_stats IS 'what has happened to each document since sta
 -- ---------------------------------------------------------------- privileges
 
 REVOKE ALL ON FUNCTION echocache_health(), echocache_connect(), echocache_disconnect(), echocache_stats_reset(),
-    echocache.servers(), echocache.stats(), echocache.document_trigger() FROM PUBLIC;
+    echocache.servers(), echocache.stats(), echocache.document_trigger(),
+    echocache.replication_trigger() FROM PUBLIC;
 REVOKE ALL ON FUNCTION echocache_warm(text, bigint), echocache_purge(text), echocache_verify(text, bigint, boolean),
     echocache.warming(), echocache.suspended(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION

@@ -155,7 +155,8 @@ before_command(Before *before)
 	if (!IsA(stmt, AlterTableStmt) && !IsA(stmt, RenameStmt) && !IsA(stmt, DropStmt) &&
 		!IsA(stmt, AlterObjectSchemaStmt))
 		return;
-	if (ec_attachment_all() == NIL)
+	if (ec_attachment_all() == NIL &&
+		!(IsA(stmt, AlterTableStmt) && enables_triggers((AlterTableStmt *) stmt)))
 		return;
 	if (IsA(stmt, AlterTableStmt))
 	{
@@ -208,6 +209,12 @@ after_command(const Before *before, const EcCommand *command, Node *stmt)
 	ec_object_drop_leftovers();
 	if (OidIsValid(before->relid))
 		after_alter(before, stmt);
+	else if (IsA(stmt, AlterTableStmt) && OidIsValid(before->altered) &&
+			 ec_catalog_is_own(before->altered) && enables_triggers((AlterTableStmt *) stmt))
+	{
+		CommandCounterIncrement();
+		ec_triggers_enable(before->altered);
+	}
 	if (command->triggered != NIL)
 	{
 		CommandCounterIncrement();

@@ -109,8 +109,9 @@ ec_triggers_create(Oid relid, const char *name, const char *schema, bool depende
 /*
  * ENABLE TRIGGER ALL or USER, as a restore or a fixture ends with, has enabled the triggers of
  * this table, but ours not in the way in which they were made: mend that, with the current
- * role's rights.  The caller has the table locked and closed; the command locks it as it does,
- * to the end of the transaction.  Throws what ALTER TABLE throws.
+ * role's rights.  On the extension's own tables what has changed meanwhile was not seen, so
+ * the trigger for it is fired now.  The caller has the table locked and closed; the command
+ * locks it as it does, to the end of the transaction.  Throws what ALTER TABLE throws.
  */
 void
 ec_triggers_enable(Oid relid)
@@ -118,6 +119,7 @@ ec_triggers_enable(Oid relid)
 	Relation	rel = table_open(relid, NoLock);
 	char	   *schema = get_namespace_name(RelationGetNamespace(rel));
 	const char *qualified = quote_qualified_identifier(schema, RelationGetRelationName(rel));
+	bool		own = ec_catalog_is_own(relid);
 	StringInfoData actions;
 
 	initStringInfo(&actions);
@@ -125,7 +127,8 @@ ec_triggers_enable(Oid relid)
 	{
 		Trigger    *t = &rel->trigdesc->triggers[i];
 
-		if (t->tgenabled == TRIGGER_FIRES_ON_ORIGIN && ec_catalog_is_trigger_function(t->tgfoid))
+		if (t->tgenabled == TRIGGER_FIRES_ON_ORIGIN && !t->tgisinternal &&
+			(own || ec_catalog_is_trigger_function(t->tgfoid)))
 			appendStringInfo(&actions, "%s ENABLE ALWAYS TRIGGER %s", actions.len > 0 ? "," : "",
 							 quote_identifier(t->tgname));
 	}
@@ -135,6 +138,10 @@ ec_triggers_enable(Oid relid)
 	SPI_connect();
 	/* at once, or else the first one is warned of the others */
 	run("ALTER TABLE %s%s", qualified, actions.data);
+	if (own && get_attnum(relid, "document") != InvalidAttrNumber &&
+		SPI_execute(psprintf("UPDATE %s SET document = document WHERE false", qualified), false,
+					0) != SPI_OK_UPDATE)
+		elog(ERROR, "could not update \"%s\"", qualified);
 	SPI_finish();
 	CommandCounterIncrement();	/* whoever looks whether they fire sees it */
 }

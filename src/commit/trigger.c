@@ -19,6 +19,7 @@
 
 #include "commands/trigger.h"
 #include "executor/tuptable.h"
+#include "replication/logicalworker.h"
 #include "utils/datum.h"
 #include "utils/inval.h"
 #include "utils/rel.h"
@@ -37,6 +38,7 @@ PG_FUNCTION_INFO_V1(echocache_row_trigger);
 PG_FUNCTION_INFO_V1(echocache_truncate_trigger);
 PG_FUNCTION_INFO_V1(echocache_dependent_trigger);
 PG_FUNCTION_INFO_V1(echocache_document_trigger);
+PG_FUNCTION_INFO_V1(echocache_replication_trigger);
 
 static TriggerData *trigger_data(FunctionCallInfo fcinfo, TriggerEvent when);
 static bool same(TupleTableSlot *old, TupleTableSlot *new, AttrNumber attno);
@@ -210,4 +212,23 @@ echocache_document_trigger(PG_FUNCTION_ARGS)
 	foreach(lc, ec_attachment_relids())
 		ec_pending_whole(lfirst_oid(lc));
 	return PointerGetDatum(NULL);
+}
+
+/*
+ * On the extension's own tables: BEFORE INSERT OR UPDATE OR DELETE, FOR EACH ROW.  Keeps out
+ * what logical replication brings: it is about another cluster's attachments and servers.
+ */
+Datum
+echocache_replication_trigger(PG_FUNCTION_ARGS)
+{
+	TriggerData *data = (TriggerData *) fcinfo->context;
+
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("this function is for a trigger of the extension")));
+	if (IsLogicalWorker())
+		return PointerGetDatum(NULL);
+	return PointerGetDatum(TRIGGER_FIRED_BY_UPDATE(data->tg_event) ? data->tg_newtuple
+						   : data->tg_trigtuple);
 }

@@ -17,5 +17,6 @@ extern Datum echocache_row_trigger(PG_FUNCTION_ARGS);
 extern Datum echocache_truncate_trigger(PG_FUNCTION_ARGS);
 extern Datum echocache_dependent_trigger(PG_FUNCTION_ARGS);
 extern Datum echocache_document_trigger(PG_FUNCTION_ARGS);
+extern Datum echocache_replication_trigger(PG_FUNCTION_ARGS);
 
 #endif							/* ECHOCACHE_COMMIT_TRIGGER_H */

@@ -58,6 +58,7 @@ my %objects = (
 	'function echocache_truncate_trigger' => 'trigger',
 	'function echocache_dependent_trigger' => 'trigger',
 	'function echocache.document_trigger' => 'nobody',
+	'function echocache.replication_trigger' => 'nobody',
 	'function echocache_health' => 'monitor',
 	'function echocache.servers' => 'monitor',
 	'function echocache.stats' => 'monitor',

@@ -16,7 +16,7 @@ use Test::More;
 
 my @memcached = map { memcached() } 1 .. 2;
 my $proxy = proxy($memcached[1]);
-my $node = new_node('main', hosts => [ $memcached[0], $proxy ], conf => "echocache.lease = '5s'\nmax_worker_processes = 16\nlog_min_messages = debug1\nlog_statement = none\n");
+my $node = new_node('main', hosts => [ $memcached[0], $proxy ], conf => "echocache.lease = '5s'\nmax_worker_processes = 16\nwal_level = logical\nmax_wal_senders = 5\nmax_replication_slots = 5\nlog_min_messages = debug1\nlog_statement = none\n");
 
 my $s = session($node, sql => q{
 	CREATE EXTENSION echocache;
@@ -108,5 +108,54 @@ invalidated($memcached[1], "mine:$id", 'before it is UP again the document goes'
 is($s->run("SELECT echocache_get('mine', $id)"), qq({"id":$id,"v":1000}), 'and is read right');
 
 $_->quit for $s, $writer, $holder;
+
+#
+# A publication for all tables carries no attachments, nor an outbox.
+#
+my $subscriber = new_node('subscriber', hosts => [ memcached() ], conf => "wal_level = logical\nmax_worker_processes = 16\nlog_statement = none\n");
+my $tables = q{
+	CREATE EXTENSION echocache;
+	CREATE TABLE mine (id int PRIMARY KEY, v int);
+	CREATE TABLE theirs (id int PRIMARY KEY, v int);
+	CREATE TABLE part (id int PRIMARY KEY, mine int)};
+my $sub = session($subscriber, sql => "$tables; SELECT echocache_attach('theirs', 'theirs')");
+
+$s = session($node, sql => q{
+	CREATE TABLE theirs (id int PRIMARY KEY, v int);
+	CREATE TABLE part (id int PRIMARY KEY, mine int);
+	CREATE FUNCTION document(m mine) RETURNS json STABLE LANGUAGE sql AS 'SELECT json_build_object(''id'', m.id)';
+	CREATE PUBLICATION everything FOR ALL TABLES});
+$sub->run('CREATE SUBSCRIPTION s CONNECTION $$' . $node->connstr('postgres') . '$$ PUBLICATION everything');
+wait_for('the copies', sub { return $sub->run(q{SELECT count(*) FROM pg_subscription_rel WHERE srsubstate <> 'r'}) eq '0' });
+is($sub->run('SELECT name FROM echocache.document'), 'theirs', 'what is attached at the publisher is not at the subscriber');
+$s->run(q{SELECT echocache_detach('mine'); SELECT echocache_attach('mine', 'mine', document => 'document', ttl => '1 h');
+	SELECT echocache_attach_dependent('part', 'mine', 'mine'); SELECT echocache_attach('theirs', 'theirs');
+	INSERT INTO theirs VALUES (1, 1); INSERT INTO part VALUES (1, 1)});
+$memcached[0]->stop;
+$memcached[1]->stop;
+$s->run('UPDATE theirs SET v = 2; INSERT INTO theirs VALUES (2, 2)');
+cmp_ok($s->run('SELECT count(*) FROM echocache.outbox'), '>', 0, 'the publisher has an outbox');
+$_->start for @memcached;
+wait_state($s, 'UP');
+$s->run(q{SELECT echocache_detach('theirs'); INSERT INTO theirs VALUES (3, 3)});
+wait_for('the changes to come', sub { return $sub->run('SELECT count(*) FROM theirs') eq '3' });
+is($sub->run(q{SELECT string_agg(name, ' ') FROM echocache.document}) . $sub->run('SELECT count(*) FROM echocache.dependent') . $sub->run('SELECT count(*) FROM echocache.outbox'), 'theirs00', 'nor what is attached, detached or waiting later');
+is($sub->run(q{SELECT echocache_get('theirs', 1)}), '{"id":1,"v":2}', 'and the subscriber caches what it has attached');
+unlike(slurp_file($subscriber->logfile), qr/ERROR/, 'the replication has met no error');
+$sub->run('DROP SUBSCRIPTION s');
+$sub->quit;
+$subscriber->stop;
+
+#
+# Tables of ours in a restore with --disable-triggers.
+#
+$s->run(q{SELECT echocache_detach('mine'); SELECT echocache_attach('mine', 'mine')});
+$s->run(q{CREATE TABLE saved AS SELECT * FROM echocache.document; SELECT echocache_detach('mine')});
+my $reader = session($node);
+is($reader->attempt(q{SELECT echocache_get('mine', 1)}), undef, 'nothing is attached');
+$s->run(q{ALTER TABLE echocache.document DISABLE TRIGGER ALL; INSERT INTO echocache.document SELECT * FROM saved; ALTER TABLE echocache.document ENABLE TRIGGER ALL});
+like($reader->run(q{SELECT echocache_get('mine', 1)}), qr/^{"id":1,/, 'what was restored is attached, for all sessions');
+is($s->run(q{SELECT count(*) FROM pg_trigger WHERE tgfoid::regproc::text LIKE 'echocache.%' AND tgenabled <> 'A'}), '0', 'and all triggers are as they were made');
+$_->quit for $s, $reader;
 $node->stop;
 done_testing();
