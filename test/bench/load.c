@@ -14,6 +14,7 @@
  *		load run [-c CONNECTIONS] [-t SECONDS] [-r RATE | -b] [-S SEED]
  *			[-n RECORDS] [-N HIGHEST ID] [-d DISTRIBUTION] [-x MIX] [-w ID]
  *			[-m SERVERS -k KEY PREFIX] [-R SQL] [-U SQL] [-I SQL] [-s BYTES]
+ *			[-p MS [-g MS]]
  *
  * Many connections, operations drawn at random: how many in a second, and how long
  * did each take, counted from when it was due? (run.c)  Prints lines of metric, value.

@@ -384,6 +384,94 @@ part_scale()
 	emit_faults scale-keys
 }
 
+# composed_table NAME POLICY MS: 1,000 documents of a function that takes so long.
+composed_table()
+{
+	ec_sql >/dev/null <<-SQL
+		CREATE TABLE $1 (id bigint PRIMARY KEY, n bigint NOT NULL, note text) WITH (fillfactor = 50);
+		INSERT INTO $1 SELECT i, 0, '' FROM generate_series(1, 1000) i;
+		CREATE FUNCTION ${1}_document($1) RETURNS json LANGUAGE plpgsql STABLE AS \$\$
+		BEGIN
+		    PERFORM pg_sleep($3 / 1000.0);
+		    RETURN json_build_object('id', \$1.id, 'n', \$1.n);
+		END \$\$;
+		SELECT echocache_attach('$1', '$1', document => '${1}_document', policy => '$2');
+	SQL
+}
+
+# build_counts NAME: what the builder has made of it, once nothing waits for it any more.
+build_counts()
+{
+	for _ in $(seq 600); do
+		[ "$(ec_sql -c "SELECT builds_waiting FROM echocache_stats WHERE name = '$1'")" != 0 ] || break
+		sleep 0.05
+	done
+	ec_sql -F ' ' -c "SELECT builds, builds_dropped, build_errors FROM echocache_stats
+		WHERE name = '$1' AND builds_waiting = 0"
+}
+
+# reads_answer NAME: with what was committed when the statement began, or something newer.
+reads_answer()
+{
+	local n
+
+	n=$(ec_sql -c "SELECT count(*) FROM $1
+		WHERE id <= 5 AND (echocache_get('$1', id)::json ->> 'n')::bigint >= n")
+	[ "$n" = 5 ] || ec_die "only $n of 5 reads of $1 answer"
+}
+
+# one_build ROUND MS POLICY
+one_build()
+{
+	local case="function of $2 ms" table=${3//-/_}_$2 counts before load status=0
+
+	arguments=(-c 64 -r 200 -t "$builder_seconds" -n 1000 -x update=1 -s 20
+		-U "UPDATE $table SET n = n + 1, note = \$2 WHERE id = \$1::bigint RETURNING n")
+	case $3,$2 in
+		write-through,1) arguments+=(-m "$hosts" -k "$table:" -p 0.3 -g 2000) ;;
+		# Most of these do not come.  To ask more often would take the servers' CPU time.
+		write-through,*) arguments+=(-m "$hosts" -k "$table:" -p 10 -g 200) ;;
+	esac
+	read -r -a before <<<"$(build_counts "$table")"
+	run_load builder "$case" "$3" "$1" "${arguments[@]}" &
+	load=$!
+	# By now too many documents of 50 ms wait.
+	sleep 2
+	reads_answer "$table"
+	wait $load || status=$?
+	[ $status = 0 ] || ec_die "the updates of $table failed"
+	read -r -a counts <<<"$(build_counts "$table")"
+	[ ${#counts[@]} = 3 ] || ec_die "the builder does not come to an end with $table"
+	emit builder "$case" "$3" builds "$1" $((counts[0] - before[0]))
+	emit builder "$case" "$3" builds_dropped "$1" $((counts[1] - before[1]))
+	emit builder "$case" "$3" build_errors "$1" $((counts[2] - before[2]))
+}
+
+part_builder()
+{
+	local round ms policy
+
+	start_servers
+	for ms in 1 50; do
+		for policy in write-through invalidate; do
+			composed_table ${policy//-/_}_$ms $policy $ms
+		done
+	done
+	ec_sql -c "VACUUM ANALYZE" -c CHECKPOINT
+	wait_up
+	# The builder shall be there: it starts with the first key.
+	ec_sql -c "UPDATE write_through_1 SET n = n + 1 WHERE id = 1"
+	[ "$(build_counts write_through_1)" = "1 0 0" ] || ec_die "the builder does not make a document"
+	for round in $(seq $builder_rounds); do
+		for ms in 1 50; do
+			for policy in $(rotated "$round" write-through invalidate); do
+				one_build "$round" $ms "$policy"
+			done
+		done
+	done
+	emit_faults builder
+}
+
 # builds: how often has the slow document been computed?
 builds()
 {

@@ -18,6 +18,9 @@
  *	-m, -k		read memcached first, the key is KEY PREFIX and the id
  *	-R SQL		gives the document $1; without -m always used, else upon a miss or a marker
  *	-U, -I SQL	update and insert $1, with the text $2 of -s BYTES (100)
+ *	-p MS		ask memcached every so often after an update for what it wrote: -U returns a
+ *				counter, which is the document's member "n".  With -r, and updates alone
+ *	-g MS		how long to ask (1000)
  *
  * Without -r and -b the loop is closed: each connection does one operation after the
  * other, which tells the throughput.  It does not tell latencies as clients see
@@ -25,6 +28,9 @@
  * not made.  In the open loop they are due whether the system is ready or not: an
  * operation's latency counts from when it was due, its waiting for a free
  * connection (and for the thread to be woken) included.
+ *
+ * How long until memcached has the new document (-p) counts from when the update had
+ * returned.  A document that did not come counts with the whole time of -g.
  *
  * Operation i is the same, whoever runs it: it is drawn from the seed and i.
  *
@@ -48,6 +54,7 @@
 #define RUN_IN_NS		((int64_t) 250 * 1000 * 1000)
 #define WINDOW			65536	/* inserts under way at a time, at most */
 #define THETA			0.99
+#define SOON_NS			((int64_t) 20 * 1000 * 1000)
 
 /* Kinds of operations, and under what their latencies are counted. */
 typedef enum Kind
@@ -58,10 +65,13 @@ typedef enum Kind
 	INSERT,
 	RMW,
 	LAG,						/* from due to begun */
+	CACHED,						/* from updated to in memcached */
 	NKINDS
 } Kind;
 
-static const char *const kind_names[] = {"read_hit", "read_miss", "update", "insert", "rmw", "lag"};
+static const char *const kind_names[] = {
+	"read_hit", "read_miss", "update", "insert", "rmw", "lag", "cached"
+};
 
 typedef enum Distribution
 {
@@ -80,6 +90,10 @@ typedef struct Worker
 	int64_t		markers;
 	int64_t		absent;
 	int64_t		unserved;		/* arrivals that we gave up */
+	int64_t		written_id;		/* by the last update, and the counter that it returned */
+	int64_t		written;
+	int64_t		soon;			/* documents that memcached had within SOON_NS */
+	int64_t		not_cached;		/* and those that did not come */
 } Worker;
 
 /* What was asked for; not changed after the threads have started. */
@@ -98,6 +112,8 @@ static const char *read_sql;
 static const char *update_sql;
 static const char *insert_sql;
 static int	payload_bytes = 100;
+static int64_t poll_ns;
+static int64_t patience_ns = (int64_t) 1000 * 1000 * 1000;
 
 /* The schedule: offsets in ns from `begin`; NULL in the closed loop. */
 static int64_t *schedule;
@@ -271,11 +287,20 @@ write_document(Worker *w, const char *statement, int64_t id, Random *r)
 {
 	char		number[24];
 	const char *params[2] = {number, w->payload};
+	PGresult   *res;
 
 	for (int i = 0; i < payload_bytes; i += 16)
 		snprintf(w->payload + i, payload_bytes - i + 1, "%016llx", (unsigned long long) draw(r));
 	snprintf(number, sizeof(number), "%lld", (long long) id);
-	PQclear(sql_run(w->conn, statement, 2, params));
+	res = sql_run(w->conn, statement, 2, params);
+	if (poll_ns > 0)
+	{
+		if (PQntuples(res) != 1)
+			die("the update of %lld returns no counter", (long long) id);
+		w->written_id = id;
+		w->written = strtoll(PQgetvalue(res, 0, 0), NULL, 10);
+	}
+	PQclear(res);
 }
 
 static void
@@ -334,6 +359,43 @@ sleep_until(int64_t ns)
 		;
 }
 
+/* Does memcached have what this worker has just written, or something newer? */
+static bool
+is_cached(Worker *w)
+{
+	static const char member[] = "\"n\"";
+	char		key[250];
+	char	   *value;
+	size_t		len;
+
+	snprintf(key, sizeof(key), "%s%lld", key_prefix, (long long) w->written_id);
+	value = cache_get(w->cache, key, &len);
+	if (value == NULL || strcmp(value, "null") == 0)
+		return false;
+	if (!is_document_of(value, w->written_id) || (value = strstr(value, member)) == NULL)
+		die("memcached has no such document as %s", key);
+	value += strlen(member);
+	value += strspn(value, " :");
+	return strtoll(value, NULL, 10) >= w->written;
+}
+
+/* Ask until it has.  Returns how long that took; -1: it did not come. */
+static int64_t
+wait_until_cached(Worker *w, int64_t since)
+{
+	for (;;)
+	{
+		bool		cached = is_cached(w);
+		int64_t		now = now_ns();
+
+		if (cached)
+			return now - since;
+		if (now - since >= patience_ns)
+			return -1;
+		sleep_until(now + poll_ns);
+	}
+}
+
 static void
 closed_loop(Worker *w)
 {
@@ -357,6 +419,8 @@ open_loop(Worker *w)
 	{
 		int64_t		due = begin + schedule[i];
 		int64_t		start;
+		int64_t		done;
+		int64_t		wait = 0;
 		Kind		kind;
 
 		if (now_ns() > give_up)
@@ -367,10 +431,18 @@ open_loop(Worker *w)
 		sleep_until(due);
 		start = now_ns();
 		kind = operate(w, i);
+		done = now_ns();
+		if (poll_ns > 0)
+			wait = wait_until_cached(w, done);
 		if (due < begin)
 			continue;
-		histogram_add(w->latency[kind], now_ns() - due);
+		histogram_add(w->latency[kind], done - due);
 		histogram_add(w->latency[LAG], start - due);
+		if (poll_ns == 0)
+			continue;
+		histogram_add(w->latency[CACHED], wait < 0 ? patience_ns : wait);
+		w->soon += wait >= 0 && wait <= SOON_NS;
+		w->not_cached += wait < 0;
 	}
 }
 
@@ -447,6 +519,7 @@ print_latency(const char *name, const Histogram *h)
 		return;
 	printf("%s_count\t%lld\n", name, (long long) histogram_count(h));
 	printf("%s_p50\t%.1f\n", name, histogram_us(h, 0.5));
+	printf("%s_p95\t%.1f\n", name, histogram_us(h, 0.95));
 	printf("%s_p99\t%.1f\n", name, histogram_us(h, 0.99));
 	printf("%s_p999\t%.1f\n", name, histogram_us(h, 0.999));
 	printf("%s_max\t%.1f\n", name, histogram_us(h, 1));
@@ -458,9 +531,12 @@ print_results(const Worker *workers)
 	Histogram  *sum[NKINDS];
 	Histogram  *reads = histogram_new();
 	int64_t		operations = 0;
+	int64_t		polled;
 	int64_t		markers = 0,
 				absent = 0,
-				unserved = 0;
+				unserved = 0,
+				soon = 0,
+				not_cached = 0;
 
 	for (Kind k = 0; k < NKINDS; k++)
 	{
@@ -469,7 +545,7 @@ print_results(const Worker *workers)
 			histogram_merge(sum[k], workers[i].latency[k]);
 		if (k == READ_HIT || k == READ_MISS)
 			histogram_merge(reads, sum[k]);
-		if (k != LAG)
+		if (k < LAG)
 			operations += histogram_count(sum[k]);
 	}
 	for (int i = 0; i < connections; i++)
@@ -477,6 +553,8 @@ print_results(const Worker *workers)
 		markers += workers[i].markers;
 		absent += workers[i].absent;
 		unserved += workers[i].unserved;
+		soon += workers[i].soon;
+		not_cached += workers[i].not_cached;
 	}
 	if (absent > 0 && mix[INSERT] == 0)
 		die("%lld reads found no document", (long long) absent);
@@ -488,6 +566,12 @@ print_results(const Worker *workers)
 		printf("hit_ratio\t%.5f\n",
 			   (double) histogram_count(sum[READ_HIT]) / histogram_count(reads));
 		printf("markers\t%lld\n", (long long) markers);
+	}
+	polled = histogram_count(sum[CACHED]);
+	if (polled > 0)
+	{
+		printf("cached_share\t%.5f\n", (double) (polled - not_cached) / polled);
+		printf("cached_in_20ms\t%.5f\n", (double) soon / polled);
 	}
 	for (Kind k = 0; k < NKINDS; k++)
 		print_latency(kind_names[k], sum[k]);
@@ -537,7 +621,7 @@ run_main(int argc, char **argv)
 	int64_t		highest = 0;
 	int			option;
 
-	while ((option = getopt(argc, argv, "bc:d:I:k:m:n:N:r:R:s:S:t:U:w:x:")) != -1)
+	while ((option = getopt(argc, argv, "bc:d:g:I:k:m:n:N:p:r:R:s:S:t:U:w:x:")) != -1)
 	{
 		switch (option)
 		{
@@ -549,6 +633,9 @@ run_main(int argc, char **argv)
 				break;
 			case 'd':
 				distribution = parse_distribution(optarg);
+				break;
+			case 'g':
+				patience_ns = (int64_t) (atof(optarg) * 1e6);
 				break;
 			case 'I':
 				insert_sql = optarg;
@@ -564,6 +651,9 @@ run_main(int argc, char **argv)
 				break;
 			case 'N':
 				highest = atoll(optarg);
+				break;
+			case 'p':
+				poll_ns = (int64_t) (atof(optarg) * 1e6);
 				break;
 			case 'r':
 				rate = atof(optarg);
@@ -597,7 +687,9 @@ run_main(int argc, char **argv)
 		records < 1 || payload_bytes < 1 || (burst && rate > 0) ||
 		((mix[READ_HIT] > 0 || mix[RMW] > 0 || warm_id) && read_sql == NULL) ||
 		((mix[UPDATE] > 0 || mix[RMW] > 0) && update_sql == NULL) ||
-		(mix[INSERT] > 0 && insert_sql == NULL))
+		(mix[INSERT] > 0 && insert_sql == NULL) ||
+		(poll_ns > 0 && (servers == NULL || rate <= 0 || mix[READ_HIT] > 0 || mix[INSERT] > 0 ||
+						 mix[RMW] > 0)))
 		die("wrong arguments; see load.c");
 
 	atomic_store(&last_id, highest > records ? highest : records);

@@ -8,6 +8,7 @@
 #	bulk       one UPDATE of 1 to 100,000 rows
 #	ycsb       YCSB A, B, C, D and F, throughput and open-loop latencies
 #	scale      1 to 4 memcached servers, 1 to 200 connections, 10 to 1,000,000 keys
+#	builder    how long after a commit a document made by the user's function is there
 #	stampede   200 clients miss one slow document at once
 #
 # Writes to FOLDER (results/ beside this file; after --quick or --only
@@ -32,7 +33,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/../lib.sh"
 export LC_ALL=C
 
-all_parts=(reads commit bulk ycsb scale stampede)
+all_parts=(reads commit bulk ycsb scale builder stampede)
 parts=()
 seed=${BENCH_SEED:-1}
 size=default
@@ -66,6 +67,7 @@ commit_rounds=5 commit_seconds=0.8
 bulk_rounds=5 bulk_rows="1 10 100 1000 10000 50000 100000"
 ycsb_rounds=3 ycsb_seconds=1.5 ycsb_records=100000 ycsb_sizes="1024 230"
 scale_rounds=3 scale_seconds=1.2 scale_connections="1 8 32 100 200" scale_keys="10 1000 100000 1000000"
+builder_rounds=3 builder_seconds=4
 stampede_rounds=5 stampede_clients=200
 cache_mb=1024
 case $size in
@@ -75,6 +77,7 @@ case $size in
 		bulk_rounds=1 bulk_rows="1 100 10000 50000"
 		ycsb_rounds=1 ycsb_seconds=0.2 ycsb_records=10000
 		scale_rounds=1 scale_seconds=0.2 scale_keys="10 1000 20000"
+		builder_rounds=1 builder_seconds=2
 		stampede_rounds=2 stampede_clients=50
 		;;
 	full)
