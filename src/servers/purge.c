@@ -21,7 +21,6 @@
 #include "postgres.h"
 
 #include "deadline.h"
-#include "guc.h"
 #include "net/request.h"
 #include "protocol/reply.h"
 #include "protocol/wire.h"
@@ -44,8 +43,12 @@
 #define SPARE_BYTES		(32 * 1024 * 1024)
 #define LIST_MS			(10 * 60 * 1000)
 
-/* How long to wait before a server whose crawler was busy is asked again. */
-#define CRAWLER_NAP_MS	5
+/*
+ * How long to wait for a crawler that is at work for somebody else, who may have millions of
+ * keys listed, and before it is asked again: who lists in a loop leaves short gaps.
+ */
+#define CRAWLER_MS		10000
+#define CRAWLER_NAP_MS	1
 
 typedef struct Collected
 {
@@ -233,7 +236,7 @@ ec_purge(int server, List *heads, int64 *removed, EcFailure *failure)
 	{
 		found.len = 0;
 		found.full = false;
-		ok = list_keys(server, ec_guc_timeout, last, collect, &found, failure) &&
+		ok = list_keys(server, CRAWLER_MS, last, collect, &found, failure) &&
 			delete_keys(server, &found, removed, failure);
 	} while (ok && found.full);
 	pfree(found.keys);

@@ -12,7 +12,10 @@ use lib "$FindBin::RealBin/../perl";
 use EchoCache;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
+use IO::Socket::INET;
+use POSIX ();
 use Test::More;
+use Time::HiRes qw(sleep);
 
 my @memcached = map { memcached() } 1 .. 2;
 my $proxy = proxy($memcached[1]);
@@ -156,6 +159,58 @@ is($reader->attempt(q{SELECT echocache_get('mine', 1)}), undef, 'nothing is atta
 $s->run(q{ALTER TABLE echocache.document DISABLE TRIGGER ALL; INSERT INTO echocache.document SELECT * FROM saved; ALTER TABLE echocache.document ENABLE TRIGGER ALL});
 like($reader->run(q{SELECT echocache_get('mine', 1)}), qr/^{"id":1,/, 'what was restored is attached, for all sessions');
 is($s->run(q{SELECT count(*) FROM pg_trigger WHERE tgfoid::regproc::text LIKE 'echocache.%' AND tgenabled <> 'A'}), '0', 'and all triggers are as they were made');
+
+#
+# Somebody else lists the keys of a memcached, again and again: the list is waited for, and the server
+# is not taken for dead.
+#
+my $big = memcached();
+$big->exchange(join('', map { "set other:$_ 0 0 1 noreply\r\nx\r\n" } 1 .. 200_000) . "get other:200000\r\n", qr/END\r\n/);
+
+# Have a list, and throw it away; returns whether there was one.
+sub list_keys
+{
+	my ($socket) = @_;
+	my ($piece, $tail) = ('', '');
+
+	syswrite $socket, "lru_crawler metadump hash\r\n";
+	while ($tail !~ /(?:\A|\n)(?:END|BUSY.*)\r\n\z/)
+	{
+		sysread $socket, $piece, 1 << 20 or die 'memcached is gone';
+		$tail = substr($tail . $piece, -200);
+	}
+	return $tail !~ /BUSY/;
+}
+
+my @listers = map {
+	my $pid = fork // die "cannot fork: $!";
+	if ($pid == 0)
+	{
+		my $socket = IO::Socket::INET->new($big->address) // POSIX::_exit(1);
+		list_keys($socket) while 1;
+	}
+	$pid } 1 .. 2;
+my $socket = IO::Socket::INET->new($big->address);
+my $seen_busy = 0;
+for (1 .. 20)
+{
+	$seen_busy += !list_keys($socket);
+	sleep 0.02;
+}
+cmp_ok($seen_busy, '>', 5, 'the crawler is busy most of the time');
+my $log = -s $node->logfile;
+setting($s, 'echocache.timeout' => '200ms');
+setting($s, 'echocache.hosts' => $big->address);
+wait_state($s, 'UP', $big);
+pass('the server is UP all the same');
+$s->run('UPDATE mine SET v = 0');
+is($s->error('TRUNCATE mine'), 'no error', 'a TRUNCATE waits for the list');
+is($s->run(q{SELECT state FROM echocache_servers}), 'UP', 'the server is UP');
+is_deeply([ $s->run(q{SELECT count(*) FROM echocache.outbox}), grep { /^mine/ } $big->_all_keys ], [0], 'nothing is left there');
+unlike(slurp_file($node->logfile, $log), qr/is down/, 'and was so all the time');
+kill 'KILL', @listers;
+waitpid $_, 0 for @listers;
+
 $_->quit for $s, $reader;
 $node->stop;
 done_testing();
