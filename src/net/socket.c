@@ -38,9 +38,14 @@
 #include "protocol/wire.h"
 #include "servers/placement.h"
 
+/* When a connection that is idle is probed, and again while there is no answer. */
+#define KEEPALIVE_IDLE_S		60
+#define KEEPALIVE_INTERVAL_S	10
+
 static void close_socket(EcConnection *c);
 static void count_open(EcConnection *c);
 static void lack(EcConnection *c, const char *fmt,...) pg_attribute_printf(2, 3);
+static bool prepare_socket(pgsocket fd, int family);
 static bool begin_connect(EcConnection *c, const EcAddress *a);
 static bool try_next_address(EcConnection *c);
 static bool go_on_connecting(EcConnection *c);
@@ -184,12 +189,30 @@ ec_socket_open(EcConnection *c, int server)
 	return try_next_address(c);
 }
 
+/*
+ * Set the socket's options.  Probes keep a network from forgetting a connection that is idle,
+ * as a NAT does after some minutes, and find one that it has forgotten.  false: errno says why.
+ */
+static bool
+prepare_socket(pgsocket fd, int family)
+{
+	int			on = 1;
+	int			idle_s = KEEPALIVE_IDLE_S;
+	int			interval_s = KEEPALIVE_INTERVAL_S;
+
+	if (!pg_set_noblock(fd) || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
+		return false;
+	return family == AF_UNIX ||
+		(setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) == 0 &&
+		 setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on)) == 0 &&
+		 setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof(idle_s)) == 0 &&
+		 setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof(interval_s)) == 0);
+}
+
 /* Begin to connect to one address.  false: that has failed at once. */
 static bool
 begin_connect(EcConnection *c, const EcAddress *a)
 {
-	int			on = 1;
-
 	if (!AcquireExternalFD())
 	{
 		lack(c, "too many open files");
@@ -207,9 +230,7 @@ begin_connect(EcConnection *c, const EcAddress *a)
 			lack(c, "could not create a socket: %s", strerror(error));
 		return false;
 	}
-	if (!pg_set_noblock(c->fd) || fcntl(c->fd, F_SETFD, FD_CLOEXEC) < 0 ||
-		(a->addr.ss_family != AF_UNIX &&
-		 setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) < 0))
+	if (!prepare_socket(c->fd, a->addr.ss_family))
 	{
 		ec_socket_fail(c, "could not prepare a socket: %s", strerror(errno));
 		return false;

@@ -109,6 +109,10 @@ for my $case ([ 'leaves', sub { $_[0]->quit } ],
 	is($s->run('SELECT connections FROM echocache_servers'), $alone, "none is left of a backend that $how");
 }
 
+# Probes keep a network from forgetting a connection that is idle: the kernel's timer is theirs.
+my $port = sprintf('%04X', $memcached->port);
+cmp_ok(scalar(() = slurp_file('/proc/net/tcp') =~ /^\s*\d+: \S+ \S+:$port 01 \S+ 02:/mg), '>=', $alone, 'each connection of ours has probes');
+
 # A backend may give its connection back and gets another when it needs one.
 $s->run('SELECT echocache_get_session(1); SELECT echocache_disconnect()');
 wait_for('the connection to be closed', sub { return connections() < $alone });

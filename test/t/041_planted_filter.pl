@@ -65,7 +65,7 @@ refused($open, 'renamed, in a session that has plans');
 refused(session($node), 'renamed, in a new session');
 
 $s->run('DROP FUNCTION lib.f(text); ALTER FUNCTION lib.g(text) RENAME TO f');
-is($open->run($reads[0]), '{"id":1,"title":"a"}', 'its name is back, and the filter works');
+like($open->run($reads[0]), qr/"title":"axx"/, 'its name is back, and the filter works: the writes went on meanwhile');
 $open->run(q{UPDATE session SET title = 'b'});
 
 $s->run("DROP FUNCTION lib.f(text); SET ROLE mallory; $planted; RESET ROLE");
@@ -74,7 +74,7 @@ refused(session($node), 'dropped, in a new session');
 
 # Who may act as the owner may make his filters' functions; others may not, from the start.
 $s->run('ALTER FUNCTION lib.f(text) OWNER TO deputy');
-is($open->run($reads[0]), '{"id":1,"title":"b"}', 'the function of a member of the owner');
+like($open->run($reads[0]), qr/"title":"bx+"/, 'the function of a member of the owner');
 $s->run(q{ALTER FUNCTION lib.f(text) OWNER TO mallory; SELECT echocache_detach()});
 like($s->error(q{SELECT echocache_attach('session', filter => 'lib.f(title)')}), qr/^42501: function lib\.f\(text\) cannot be used in the filter/, "an attach refuses somebody else's");
 
