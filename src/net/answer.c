@@ -183,6 +183,14 @@ take_line(EcRequest *req, const EcReply *reply, EcFailure *failure)
 EcAnswer
 ec_answer_take(EcRequest *req, const EcReply *reply, EcFailure *failure)
 {
+	if (reply->kind == EC_REPLY_ERROR && says(reply, "Too many open connections"))
+	{
+		/* it serves those who have one */
+		ec_failure_set(failure, ERRCODE_INSUFFICIENT_RESOURCES, "the server said \"ERROR %.*s\"",
+					   (int) Min(reply->text_len, SAID_MAX), reply->text);
+		failure->ours = true;
+		return EC_ANSWER_WRONG;
+	}
 	if ((KIND(req->kind) & COMMANDS) != 0)
 		return take_line(req, reply, failure);
 	if (!may_follow(req, reply))

@@ -570,5 +570,7 @@ ec_connection_end(EcConnection *c)
 	ec_socket_close(c);
 	if (!c->failure.ours)
 		ec_state_down(ec_placement.generation, c->server, c->failure.reason);
+	else if (ec_shmem_is_listed(ec_placement.generation))
+		ec_state_set_error(c->server, c->failure.reason);
 	return false;
 }

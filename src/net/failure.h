@@ -16,7 +16,8 @@ typedef struct EcFailure
 {
 	int			sqlstate;		/* what an error about it is to carry */
 	bool		timed_out;
-	bool		ours;			/* we were short of something: it says nothing about the server */
+	bool		ours;			/* this process was short of something, a connection perhaps: it says
+								 * nothing about how the server serves others */
 	char		reason[EC_ERROR_MAX];	/* a phrase, for a message's detail and for last_error */
 } EcFailure;
 

@@ -123,4 +123,23 @@ my $opened = $memcached->stats->{total_connections};
 $s->run("SELECT echocache_get_session($_); UPDATE session SET n = 0 WHERE id = $_") for 1 .. 20;
 is($memcached->stats->{total_connections}, $opened, 'and one connection serves transaction after transaction');
 
+# A memcached that has no connection left serves those who have one.
+my $small = memcached(args => [ '-c', '30', '-t', '1' ]);
+my $full = new_node('full', hosts => [$small]);
+my $admin = session($full, sql => q{
+	CREATE EXTENSION echocache;
+	CREATE TABLE session (id int PRIMARY KEY, n int);
+	INSERT INTO session SELECT g, g FROM generate_series(1, 20) g;
+	SELECT echocache_attach('session')});
+wait_state($admin, 'UP');
+$admin->run('SELECT echocache_get_session(1)');
+my @many = map { session($full) } 1 .. 30;
+is(join(' ', map { $_->run(q{SELECT echocache_get_session(1) ->> 'n'}) } @many, @many), join(' ', ('1') x 60), 'more sessions than it has connections for read');
+is($admin->run('SELECT state FROM echocache_servers'), 'UP', 'the server is UP');
+like($admin->run('SELECT last_error FROM echocache_servers'), qr/Too many open connections/, 'the view has its words');
+unlike(slurp_file($full->logfile), qr/is down/, 'it was UP all the time');
+$admin->run('UPDATE session SET n = 2 WHERE id = 1');
+is(join(' ', map { $_->run(q{SELECT echocache_get_session(1) ->> 'n'}) } @many), join(' ', ('2') x 30), 'and nobody reads anything old');
+$_->quit for @many, $admin;
+
 done_testing();
