@@ -756,7 +756,7 @@ CREATE FUNCTION echocache.warming(OUT relation oid, OUT warm_pid integer, OUT wa
 COMMENT ON FUNCTION echocache.warming() IS 'behind the view echocache_documents';
 
 CREATE FUNCTION echocache.suspended(name text) RETURNS text
-    AS 'MODULE_PATHNAME', 'echocache_suspended_internal' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+    AS 'MODULE_PATHNAME', 'echocache_suspended_internal' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION echocache.suspended(text) IS 'behind the view echocache_documents';
 
 CREATE VIEW echocache_documents AS

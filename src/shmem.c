@@ -145,6 +145,7 @@ shmem_startup(void)
 			pg_atomic_init_u64(&ec_shmem->entered[i], 0);
 		ec_shmem->stats_reset = GetCurrentTimestamp();
 		pg_atomic_init_u64(&ec_shmem->generation, 0);
+		pg_atomic_init_u64(&ec_shmem->list_generation, 0);
 		pg_atomic_init_u64(&ec_shmem->no_launcher_logged, (uint64) ec_shmem->stats_reset);
 	}
 	LWLockRelease(AddinShmemInitLock);

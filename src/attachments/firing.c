@@ -95,8 +95,13 @@ on_table_fire(Oid relid, const char *name, Oid row, Oid truncate)
 static const char *
 problem_with(const char *fmt, Oid relid)
 {
-	return psprintf(fmt, quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
-													get_rel_name(relid)));
+	char	   *schema = get_namespace_name(get_rel_namespace(relid));
+	char	   *name = get_rel_name(relid);
+
+	/* no lock is held: it may have been dropped just now */
+	if (schema == NULL || name == NULL)
+		return psprintf("table %u is gone", relid);
+	return psprintf(fmt, quote_qualified_identifier(schema, name));
 }
 
 /*

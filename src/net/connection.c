@@ -545,7 +545,8 @@ ec_connection_retry(EcConnection *c)
 	ex->ask = EC_ASK_LOUD;
 	ec_socket_close(c);
 	reset(c);
-	for (; ex->recv >= 0 && ex->reqs[ex->recv].connection != 0; ex->recv = ex->reqs[ex->recv].next)
+	for (; ex->recv >= 0 && ec_request_is_bound(&ex->reqs[ex->recv]);
+		 ex->recv = ex->reqs[ex->recv].next)
 		ex->reqs[ex->recv].result = EC_MISMATCH;
 	ex->send = ex->recv;
 	return ex->recv < 0 || ec_socket_open(c, c->server);

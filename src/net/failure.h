@@ -16,8 +16,8 @@ typedef struct EcFailure
 {
 	int			sqlstate;		/* what an error about it is to carry */
 	bool		timed_out;
-	bool		ours;			/* this process was short of something, a connection perhaps: it says
-								 * nothing about how the server serves others */
+	bool		ours;			/* this process was short of something, a connection perhaps: how
+								 * the server serves others is not known */
 	char		reason[EC_ERROR_MAX];	/* a phrase, for a message's detail and for last_error */
 } EcFailure;
 

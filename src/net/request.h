@@ -59,8 +59,8 @@ typedef struct EcRequest
 	int64		ttl;			/* seconds; 0: none; -1 for GET: do not touch */
 	uint64		token;			/* in for STORE and REMOVE, an amount for INCREMENT and DECREMENT,
 								 * out for GET, INSPECT and MARK */
-	uint64		connection;		/* on which the token was learned: out for the latter; in for STORE
-								 * and REMOVE, which no other one is to carry; 0: any may */
+	uint64		connection;		/* on which it was answered: out; in for STORE and REMOVE, which no
+								 * other one is to carry than that of the token; 0: any may */
 	EcResult	result;
 	const EcFailure *failure;	/* of EC_REFUSED and EC_FAILED; NULL: not asked at all */
 	struct varlena *found;		/* GET, INSPECT: the value, palloc'd in the caller's context */
@@ -82,6 +82,14 @@ typedef struct EcRequest
 
 /* Markers in one exchange of many; each exchange has a deadline of its own. */
 #define EC_MARK_BATCH		1000
+
+/* Is the request for one connection only, that on which its token was learned? */
+static inline bool
+ec_request_is_bound(const EcRequest *req)
+{
+	return (req->kind == EC_REQUEST_STORE || req->kind == EC_REQUEST_REMOVE) &&
+		req->connection != 0;
+}
 
 extern const char *ec_request_reason(const EcRequest *req);
 extern int64 ec_request_ttl(int64 seconds);

@@ -45,10 +45,10 @@
 
 /*
  * How long to wait for a crawler that is at work for somebody else, who may have millions of
- * keys listed, and before it is asked again: who lists in a loop leaves short gaps.
+ * keys listed, and before it is asked again: who lists in a loop leaves very short gaps.
  */
 #define CRAWLER_MS		10000
-#define CRAWLER_NAP_MS	1
+#define CRAWLER_NAP_US	100
 
 typedef struct Collected
 {
@@ -165,9 +165,10 @@ list_keys(int server, int patience_ms, EcDeadline last, EcLineCallback callback,
 		ec_exchange_list(&req, last, EC_PATIENT, failure);
 		if (req.result == EC_DONE)
 			return true;
-		if (req.result == EC_FAILED || ec_deadline_left(patience) == 0)
+		if (req.result == EC_FAILED || failure->sqlstate != ERRCODE_OBJECT_IN_USE ||
+			ec_deadline_left(patience) == 0)
 			return false;
-		ec_deadline_nap(CRAWLER_NAP_MS);
+		pg_usleep(CRAWLER_NAP_US);
 		if (after_batch)
 			after_batch();
 	}

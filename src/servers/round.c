@@ -87,7 +87,7 @@ make_room(EcConnection *conns)
 static bool
 is_lost(const EcRequest *req, const EcConnection *c, bool active)
 {
-	return req->connection != 0 &&
+	return ec_request_is_bound(req) &&
 		(req->connection != c->serial || (!active && !ec_connection_is_ready(c)));
 }
 

@@ -768,6 +768,9 @@ use IO::Select;
 use IO::Socket::INET;
 use POSIX ();
 
+# An answer that ends in this is not given: the connection is closed.
+use constant HANG_UP => "\0hang up";
+
 sub new
 {
 	my ($class, %opt) = @_;
@@ -810,6 +813,13 @@ sub _serve
 			elsif (sysread $socket, my $request, 65536)
 			{
 				my $bytes = ref $answer ? $answer->($request) : $answer;
+
+				if (defined $bytes && $bytes =~ /\Q${\HANG_UP}\E\z/)
+				{
+					$select->remove($socket);
+					close $socket;
+					next;
+				}
 				syswrite $socket, $bytes if defined $bytes;
 			}
 			else

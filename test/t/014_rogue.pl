@@ -189,6 +189,26 @@ for my $case (
 }
 
 #
+# One that has no memory for a marker, and hangs up when the old document is to go instead.
+#
+{
+	my $row = 'SELECT row_to_json(s) FROM session s WHERE id = 1';
+	my $old = $s->run($row);
+	my $bad = impostor(
+		mg => sub { 'VA ' . length($old) . " c1 O$_[0]\r\n$old\r\n" },
+		ms => sub { return "SERVER_ERROR out of memory storing object\r\n" },
+		md => sub { return EchoCache::Rogue::HANG_UP });
+
+	hosts($bad->address);
+	wait_state($s, 'UP');
+	is($s->run('SELECT echocache_get_session(1)'), $old, 'a server that has a document');
+	$s->run("UPDATE session SET title = 'newer' WHERE id = 1");
+	isnt($s->run($row), $old, 'which is changed');
+	is($s->run('SELECT echocache_get_session(1)'), $s->run($row), 'and neither takes the marker nor confirms that it is gone: it is not believed');
+	$bad->stop;
+}
+
+#
 # The real thing behind a bad line: hanging up at every position of an answer, and
 # of a request.
 #

