@@ -78,6 +78,7 @@ static List *dropped_list = NIL;
 
 static void invalidate(Datum arg, Oid relid);
 static void invalidate_filters(Datum arg, int cacheid, uint32 hash);
+static void invalidate_names(Datum arg, int cacheid, uint32 hash);
 static void free_plans(EcAttachment *att);
 static void drop(void);
 static void load(void);
@@ -91,6 +92,17 @@ ec_attachment_init(void)
 	CacheRegisterRelcacheCallback(invalidate, (Datum) 0);
 	CacheRegisterSyscacheCallback(PROCOID, invalidate_filters, (Datum) 0);
 	CacheRegisterSyscacheCallback(TYPEOID, invalidate_filters, (Datum) 0);
+	CacheRegisterSyscacheCallback(NAMESPACEOID, invalidate_names, (Datum) 0);
+}
+
+/*
+ * Syscache callback: a schema has perhaps been renamed, and queries of ours name it.  As
+ * invalidate().
+ */
+static void
+invalidate_names(Datum arg, int cacheid, uint32 hash)
+{
+	cache_stale = true;
 }
 
 /*

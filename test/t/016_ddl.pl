@@ -410,6 +410,23 @@ $memcached->thaw;
 wait_state($s, 'UP');
 nothing_old('DDL with the server frozen, thawed', 1 .. 3);
 cached('DDL with the server frozen, thawed');
+# A schema by another name, for sessions that have plans.
+$s->run(q{CREATE SCHEMA before; CREATE TABLE before.moved (id int PRIMARY KEY, v int); INSERT INTO before.moved SELECT g, 0 FROM generate_series(1, 9) g;
+	SELECT echocache_attach('before.moved', 'moved')});
+my $pooled = session($node);
+$pooled->run("SELECT echocache_get('moved', $_)") for 1 .. 7;
+$s->run('ALTER SCHEMA before RENAME TO afterwards');
+is($pooled->run(q{SELECT echocache_get('moved', 8)}), '{"id":8,"v":0}', 'a schema is renamed: a session that has plans reads');
+is($pooled->run(q{SELECT d FROM echocache_get_many('moved', '{8,9}') d ORDER BY 1}) =~ tr/\n//, 1, 'and reads many');
+is($pooled->error('UPDATE afterwards.moved SET v = 1'), 'no error', 'and writes');
+is($s->run(q{SELECT echocache_get('moved', 8)}), '{"id":8,"v":1}', 'which others read');
+$pooled->run("BEGIN; SELECT echocache_get('moved', 9); SAVEPOINT a; ALTER SCHEMA afterwards RENAME TO again");
+is($pooled->run(q{SELECT echocache_invalidate('moved', 9); SELECT echocache_get('moved', 9)}) =~ /"v":1/, 1, 'renamed in the very transaction');
+$pooled->run('ROLLBACK TO a');
+is($pooled->run(q{SELECT echocache_get('moved', 7)}), '{"id":7,"v":1}', 'and back');
+$pooled->run('COMMIT');
+$pooled->quit;
+
 unlike(slurp_file($node->logfile), qr/PANIC|TRAP|terminated by signal/, 'no backend crashed');
 
 done_testing();
