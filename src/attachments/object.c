@@ -107,16 +107,24 @@ ec_object_check_drop_function(DropStmt *stmt)
 		Oid			function = LookupFuncWithArgs(stmt->removeType,
 												  lfirst_node(ObjectWithArgs, lc), true);
 		List	   *atts = OidIsValid(function) ? ec_affected_by_function(function) : NIL;
+		ListCell   *ld;
 
 		/* whoever may not drop it is told that by the command */
-		if (atts != NIL && ec_compat_owns_function(function, GetUserId()))
-			ereport(ERROR,
-					(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
-					 errmsg("cannot drop function %s because document \"%s\" depends on it",
-							format_procedure(function),
-							((EcAttachment *) linitial(atts))->name),
-					 errhint("Run SELECT echocache_detach('%s') first, or use DROP ... CASCADE to "
-							 "detach the table too.", ((EcAttachment *) linitial(atts))->name)));
+		if (!OidIsValid(function) || !ec_compat_owns_function(function, GetUserId()))
+			continue;
+		foreach(ld, atts)
+		{
+			EcAttachment *att = lfirst(ld);
+
+			/* pg_dump --clean drops the triggers first, the extension last */
+			if (ec_triggers_exist(att->relid, att->name))
+				ereport(ERROR,
+						(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+						 errmsg("cannot drop function %s because document \"%s\" depends on it",
+								format_procedure(function), att->name),
+						 errhint("Run SELECT echocache_detach('%s') first, or use DROP ... "
+								 "CASCADE to detach the table too.", att->name)));
+		}
 	}
 }
 

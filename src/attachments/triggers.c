@@ -107,6 +107,27 @@ ec_triggers_create(Oid relid, const char *name, const char *schema, bool depende
 }
 
 /*
+ * Has this table, which the caller has not locked, any trigger for the attachment of this name?
+ * Locks it in AccessShareLock to the end of the transaction, waiting.
+ */
+bool
+ec_triggers_exist(Oid relid, const char *name)
+{
+	Relation	rel = table_open(relid, AccessShareLock);
+	bool		found = false;
+
+	for (int i = 0; rel->trigdesc && i < rel->trigdesc->numtriggers; i++)
+	{
+		Trigger    *t = &rel->trigdesc->triggers[i];
+
+		found |= t->tgnargs == 1 && strcmp(t->tgargs[0], name) == 0 &&
+			ec_catalog_is_trigger_function(t->tgfoid);
+	}
+	table_close(rel, NoLock);
+	return found;
+}
+
+/*
  * ENABLE TRIGGER ALL or USER, as a restore or a fixture ends with, has enabled the triggers of
  * this table, but ours not in the way in which they were made: mend that, with the current
  * role's rights.  On the extension's own tables what has changed meanwhile was not seen, so

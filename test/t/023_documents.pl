@@ -272,6 +272,17 @@ is($r->run($triggers), $s->run($triggers), 'so are the triggers');
 wait_state($r, 'UP');
 $r->run(q{INSERT INTO message VALUES (100, 1, 'in the copy')});
 holds($memcached, 'two.session:1', '{"id" : 1, "owner" : 7, "title" : "s1", "messages" : ["in the copy"]}', 'a change of a dependent table is written through');
+# Over itself, as pg_dump --clean means it.
+my ($rows, $attached, $on) = map { $r->run($_) } my @same = ('SELECT count(*), sum(id) FROM message', $documents, $triggers);
+$node->command_ok([ 'pg_dump', '--clean', '--if-exists', '-f', "$dump.clean", $node->connstr('restored') ], 'pg_dump --clean');
+$r->quit;
+$node->command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-f', "$dump.clean", $node->connstr('restored') ], 'is restored over itself');
+$r = session($node, dbname => 'restored');
+is_deeply([ map { $r->run($_) } @same ], [ $rows, $attached, $on ], 'rows, documents and triggers are the same');
+wait_state($r, 'UP');
+$r->run(q{INSERT INTO message VALUES (101, 1, 'once more')});
+await_builder($r);
+holds($memcached, 'two.session:1', '{"id" : 1, "owner" : 7, "title" : "s1", "messages" : ["in the copy","once more"]}', 'and it is cached again');
 is($r->error('DROP TABLE session CASCADE'), 'no error', 'the copy is dropped');
 holds($memcached, 'session:1', document(1), 'the first one is as it was');
 $r->quit;
