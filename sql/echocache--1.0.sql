@@ -67,7 +67,7 @@ CREATE TRIGGER dependent_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON
     FOR EACH STATEMENT EXECUTE FUNCTION echocache.document_trigger();
 ALTER TABLE echocache.dependent ENABLE ALWAYS TRIGGER dependent_changed;
 
--- A publication FOR ALL TABLES has these, too.
+-- A publication FOR ALL TABLES publishes these, too; a subscriber must not apply that.
 CREATE FUNCTION echocache.replication_trigger() RETURNS trigger
     AS 'MODULE_PATHNAME', 'echocache_replication_trigger' LANGUAGE C;
 COMMENT ON FUNCTION echocache.replication_trigger() IS

@@ -133,7 +133,8 @@ typedef struct EcDatabase
 	TimestampTz lease_error_at;
 	/* by whoever changed the state, without a lock: shown in the view only */
 	TimestampTz since[EC_MAX_SERVERS];
-	int			builder_pid;	/* by the builder, with the lock held exclusively; 0: none */
+	int			builder_pid;	/* by the builder, and 0 by whoever frees the slot, with the lock
+								 * held exclusively; 0: none */
 	bool		reloading;		/* by the worker, as it ends: start another at once */
 	bool		standby;		/* by the worker: the states are those of a hot standby */
 } EcDatabase;
@@ -278,7 +279,8 @@ extern void ec_shmem_wake(int pid);
 
 /*
  * Is what a process of this generation calls a server still the same one, with a state that has
- * not begun anew?  There may be a newer generation all the same, for another prefix.
+ * not begun anew?  There may be a newer generation all the same, for another prefix.  (The states
+ * of the database that has it have begun anew.)
  */
 static inline bool
 ec_shmem_is_listed(uint64 generation)

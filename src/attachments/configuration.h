@@ -94,7 +94,7 @@ typedef struct EcAttachment
 	TupleDesc	shape;			/* of the document as a record; made at first use */
 	Expr	   *filter_expr;	/* the filter; made at first use */
 	bool		key_unique;		/* an index says that ids are unique; made at first use */
-	bool		code_known;		/* runs_code was looked up; by read/usercode.c, at first use */
+	bool		code_known;		/* the next two were looked up; by read/usercode.c, at first use */
 	bool		code_unknowable;	/* that was tried before a commit, and has failed */
 	bool		runs_code;		/* making a document may run code of a user's */
 	bool		is_plain;		/* and none that is not in C */

@@ -155,6 +155,7 @@ before_command(Before *before)
 	if (!IsA(stmt, AlterTableStmt) && !IsA(stmt, RenameStmt) && !IsA(stmt, DropStmt) &&
 		!IsA(stmt, AlterObjectSchemaStmt))
 		return;
+	/* triggers of our own tables are put right also while nothing is attached */
 	if (ec_attachment_all() == NIL &&
 		!(IsA(stmt, AlterTableStmt) && enables_triggers((AlterTableStmt *) stmt)))
 		return;

@@ -276,14 +276,13 @@ choose_maker(EcTouched *touched)
 {
 	EcAttachment *att = touched->att;
 
-	if (att->policy != EC_WRITE_THROUGH || att->suspended ||
-		!ConditionalLockRelationOid(att->relid, AccessShareLock))
+	if (att->policy != EC_WRITE_THROUGH || att->suspended)
 		return;
-	if (ec_usercode_is_plain(att))
+	if (!ec_usercode_is_plain(att))
+		touched->build = true;
+	else if (ConditionalLockRelationOid(att->relid, AccessShareLock))
 		touched->share = ec_locks_attachment(att->relid, EC_LOCK_ATTACHMENT_SHARE, false) &&
 			ec_attachment_by_relid(att->relid) == att;
-	else
-		touched->build = true;
 }
 
 /*
@@ -351,7 +350,7 @@ render(void *arg)
 	ec_store_render(&commit, arg);
 }
 
-/* Step 2 for a few documents, with that part of step 3. */
+/* Step 2 for a few documents, with step 3 while the markers are on their way. */
 static void
 mark_keys(EcKeyList *list)
 {

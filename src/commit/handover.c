@@ -10,7 +10,8 @@
  * which there is no room is dropped, which costs the next reader a miss: nothing depends on
  * the builder.
  *
- * None of these functions throws or allocates.
+ * None of these functions throws or allocates.  Each but ec_handover_is_empty() takes ring_lock;
+ * the caller holds no lightweight lock.
  *
  * Copyright (c) 2026, echocache developers
  *

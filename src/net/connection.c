@@ -545,6 +545,7 @@ ec_connection_retry(EcConnection *c)
 	ex->ask = EC_ASK_LOUD;
 	ec_socket_close(c);
 	reset(c);
+	/* no exchange mixes requests that are bound with others */
 	for (; ex->recv >= 0 && ec_request_is_bound(&ex->reqs[ex->recv]);
 		 ex->recv = ex->reqs[ex->recv].next)
 		ex->reqs[ex->recv].result = EC_MISMATCH;

@@ -59,8 +59,8 @@ typedef struct EcRequest
 	int64		ttl;			/* seconds; 0: none; -1 for GET: do not touch */
 	uint64		token;			/* in for STORE and REMOVE, an amount for INCREMENT and DECREMENT,
 								 * out for GET, INSPECT and MARK */
-	uint64		connection;		/* on which it was answered: out; in for STORE and REMOVE, which no
-								 * other one is to carry than that of the token; 0: any may */
+	uint64		connection;		/* out: on which it was answered; in for STORE and REMOVE: on which
+								 * the token was learned, no other may carry it; 0: any may */
 	EcResult	result;
 	const EcFailure *failure;	/* of EC_REFUSED and EC_FAILED; NULL: not asked at all */
 	struct varlena *found;		/* GET, INSPECT: the value, palloc'd in the caller's context */

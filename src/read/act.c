@@ -314,9 +314,10 @@ ec_act_end(const EcActing *before)
 }
 
 /*
- * Do some work that may throw because of what a stranger has put into the cache.  Returns
- * whether it did not.  The work is contained.  An error that is no fault of the input (a cancel,
- * no memory, an internal error) is thrown all the same.
+ * Do some work that may throw for what others have made: what is in the cache, a filter, an
+ * attachment that cannot be resolved.  Returns whether it did not.  The work is contained.  An
+ * error that is no fault of the input (a cancel, no memory, an internal error) is thrown all
+ * the same.
  */
 bool
 ec_act_guarded(void (*work) (void *arg), void *arg)

@@ -48,7 +48,7 @@
 #include "shmem.h"
 #include "waitpoint.h"
 
-/* Documents that one call fills: each takes a lock, of which there are not many. */
+/* Documents that one call fills: each takes two locks, of which there are not many. */
 #define FILL_MAX		500
 
 /* What ec_fill_read() works on. */

@@ -35,7 +35,6 @@
 #include "read/act.h"
 #include "read/encoding.h"
 #include "read/render.h"
-#include "read/usercode.h"
 
 static bool is_unique(Relation rel, AttrNumber attno);
 static void make_shape(EcAttachment *att, Relation rel);

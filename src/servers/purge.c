@@ -20,6 +20,8 @@
  */
 #include "postgres.h"
 
+#include "miscadmin.h"
+
 #include "deadline.h"
 #include "net/request.h"
 #include "protocol/reply.h"
@@ -44,8 +46,9 @@
 #define LIST_MS			(10 * 60 * 1000)
 
 /*
- * How long to wait for a crawler that is at work for somebody else, who may have millions of
- * keys listed, and before it is asked again: who lists in a loop leaves very short gaps.
+ * How long a crawler that works for somebody else is waited for, who may have millions of keys
+ * listed.  It is asked again this often, since whoever lists in a loop leaves only very short
+ * gaps.
  */
 #define CRAWLER_MS		10000
 #define CRAWLER_NAP_US	100
@@ -169,6 +172,7 @@ list_keys(int server, int patience_ms, EcDeadline last, EcLineCallback callback,
 			ec_deadline_left(patience) == 0)
 			return false;
 		pg_usleep(CRAWLER_NAP_US);
+		CHECK_FOR_INTERRUPTS();
 		if (after_batch)
 			after_batch();
 	}

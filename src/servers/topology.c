@@ -263,7 +263,7 @@ take_next_prefix(EcDatabase *db, bool held)
 
 /*
  * Publish what the settings say as a new generation, and say which database has which prefix.
- * No server begins as UP: keys may have moved, and what was left in their old places is purged
+ * Where keys may have moved no server begins as UP: what was left in their old places is purged
  * before anybody reads.  Names have the addresses of the known servers.  Throws out of memory.
  *
  * The new generation is none for a database whose keys stay where they are: with the same
@@ -339,7 +339,10 @@ publish(const EcServer *known, int nknown, bool all)
 	pfree(servers);
 }
 
-/* Likewise; names keep their addresses.  By the launcher only. */
+/*
+ * Publish what the settings say; names keep their addresses.  all: every database begins anew,
+ * as publish() says.  By the launcher only.  Throws out of memory.
+ */
 void
 ec_topology_publish(bool all)
 {

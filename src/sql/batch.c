@@ -32,6 +32,7 @@
 #include "guc.h"
 #include "net/request.h"
 #include "read/act.h"
+#include "read/build.h"
 #include "read/fetch.h"
 #include "read/render.h"
 #include "read/usercode.h"
@@ -89,8 +90,8 @@ ec_batch_begin(EcBatch *batch, const char *function, const char *name)
 
 /*
  * Have the attachment as it is now, and a lock on its table.  May wait for that; the caller
- * holds none of ours.  Throws 55000 when the attachment is not cached,
- * or has become that of another table.
+ * holds none of ours.  Throws 55000 when the attachment is not cached, has become that of
+ * another table, or has documents that this session must not make.
  */
 void
 ec_batch_attachment(EcBatch *batch)
@@ -112,8 +113,15 @@ ec_batch_attachment(EcBatch *batch)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("document \"%s\" is not cached", batch->name),
-				 errdetail("A trigger of echocache on its table is disabled or gone, or another "
-						   "database uses its keys.")));
+				 errdetail("It is suspended: %s.", att->suspended)));
+	if (!ec_build_may_store(att))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("%s cannot make documents of \"%s\" in this session", batch->function,
+						batch->name),
+				 errdetail("It has temporary tables, and the search_path of function %s lacks "
+						   "pg_temp.", att->function_name),
+				 errhint("Connect anew, or put pg_temp last in that search_path.")));
 }
 
 /* Enter the topology; 55000 when there is none. */

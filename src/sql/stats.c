@@ -143,7 +143,7 @@ echocache_suspended_internal(PG_FUNCTION_ARGS)
 
 	ec_shmem_require();
 	if (!ec_act_guarded(look, &l))
-		l.suspended = "a column of its table is gone";
+		l.suspended = "its table, or a column of it, is gone";
 	if (l.suspended == NULL)
 		PG_RETURN_NULL();
 	PG_RETURN_TEXT_P(cstring_to_text(l.suspended));

@@ -26,7 +26,6 @@
 
 #include "attachments/column.h"
 #include "attachments/configuration.h"
-#include "commit/locks.h"
 #include "deadline.h"
 #include "net/request.h"
 #include "protocol/wire.h"
@@ -254,16 +253,18 @@ compare(EcVerify *verify, EcVerifyKey *keys, EcRequest *reqs, int n)
 	for (int i = 0; i < n; i++)
 	{
 		EcVerifyKey *key = &keys[i];
+		bool		still;
 
 		if (!key->wrong)
 			continue;
-		verify->left_out += removals[i].result == EC_FAILED ||
-			!ec_state_is_still(key->server, key->word);
-		if (removals[i].result == EC_DONE && ec_state_is_still(key->server, key->word))
+		still = ec_state_is_still(key->server, key->word);
+		if (removals[i].result == EC_DONE && still)
 			verify->invalidated++;
 		else
 			key->wrong = false;
-		if (removals[i].result != EC_DONE && removals[i].result != EC_FAILED)
+		if (removals[i].result == EC_FAILED || (removals[i].result == EC_DONE && !still))
+			verify->left_out++;
+		else if (removals[i].result != EC_DONE)
 		{
 			key->done = false;
 			open++;

@@ -193,6 +193,7 @@ build(const EcBuildKey *key)
 	pgstat_report_activity(STATE_IDLE, NULL);
 }
 
+/* The process: make what waits, until nothing has come for IDLE_MS. */
 void
 echocache_builder_main(Datum arg)
 {

@@ -74,6 +74,7 @@ void
 ec_database_ban(Oid dboid)
 {
 	EcBan	   *ban = &ec_shmem->bans[0];
+
 	LWLockAcquire(ec_shmem->lock, LW_EXCLUSIVE);
 	for (int i = 1; i < EC_MAX_BANS; i++)
 		if (ec_shmem->bans[i].until < ban->until)

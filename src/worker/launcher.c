@@ -195,6 +195,7 @@ start(Known *k, const char *type, const char *function, BackgroundWorkerHandle *
 	return false;
 }
 
+/* Start the worker of this database.  false: PostgreSQL has no slot for it. */
 static bool
 start_worker(Known *k)
 {
@@ -244,11 +245,12 @@ note_ended(HTAB *known, TimestampTz now)
 	hash_seq_init(&status, known);
 	while ((k = hash_seq_search(&status)) != NULL)
 	{
-		EcDatabase *slot = ec_database_find(k->dboid);
+		EcDatabase *slot;
 
 		if (k->handle == NULL)
 			continue;
 		forget_if_ended(&k->handle);
+		slot = ec_database_find(k->dboid);
 		if (k->handle != NULL)
 		{
 			looking |= slot == NULL;

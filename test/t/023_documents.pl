@@ -282,7 +282,7 @@ is_deeply([ map { $r->run($_) } @same ], [ $rows, $attached, $on ], 'rows, docum
 wait_state($r, 'UP');
 $r->run(q{INSERT INTO message VALUES (101, 1, 'once more')});
 await_builder($r);
-holds($memcached, 'two.session:1', '{"id" : 1, "owner" : 7, "title" : "s1", "messages" : ["in the copy","once more"]}', 'and it is cached again');
+holds($memcached, 'two.session:1', '{"id" : 1, "owner" : 7, "title" : "s1", "messages" : ["in the copy", "once more"]}', 'and it is cached again');
 is($r->error('DROP TABLE session CASCADE'), 'no error', 'the copy is dropped');
 holds($memcached, 'session:1', document(1), 'the first one is as it was');
 $r->quit;

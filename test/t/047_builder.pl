@@ -177,6 +177,28 @@ for ([ 15, 'a cast to a domain', 'v::seen IS NOT NULL' ], [ 15, 'a call', 'sees(
 }
 
 #
+# A function that may see the temporary tables of whoever makes the document: in such a session it
+# makes none for others.
+#
+$s->run(q{
+	CREATE TABLE shown (id int PRIMARY KEY);
+	CREATE TABLE beside (n int);
+	INSERT INTO beside VALUES (1);
+	CREATE FUNCTION shown_document(s shown) RETURNS json STABLE LANGUAGE sql SET search_path = public AS 'SELECT json_build_object(''id'', s.id, ''n'', (SELECT n FROM beside))';
+	SELECT echocache_attach('shown', 'shown', document => 'shown_document');
+	INSERT INTO shown VALUES (1)});
+await_builder($s);
+{
+	my $temp = session($node, sql => 'CREATE TEMPORARY TABLE beside (n int); INSERT INTO beside VALUES (2)');
+
+	like($temp->error(q{SELECT echocache_warm('shown')}), qr/^55000: echocache_warm\(\) cannot make documents of "shown" in this session/, 'a session with temporary tables does not warm');
+	like($temp->error(q{SELECT * FROM echocache_verify('shown')}), qr/^55000: echocache_verify\(\) cannot make documents of "shown" in this session/, 'nor verify');
+	$temp->run(q{SELECT echocache_invalidate('shown', 1); SELECT echocache_get('shown', 1)});
+	$temp->quit;
+}
+is($s->run(q{SELECT echocache_get('shown', 1)}), '{"id" : 1, "n" : 1}', 'and what it makes for itself is not cached');
+
+#
 # A connection that is closed while a document is made says nothing of the server.
 #
 $log = -s $node->logfile;
