@@ -195,12 +195,17 @@ show(Worker *w, const char *text)
 	return value;
 }
 
-/* At rest a server is not to be DOWN just because the machine is slow. */
+/*
+ * At rest a server is not to be DOWN just because the machine is slow, nor a fill to lose its
+ * marker: memcached counts in whole seconds, so one that lives for a second may end at once.
+ */
 static void
 be_patient(Worker *w, bool patient)
 {
 	run(w, patient ? "ALTER SYSTEM SET echocache.timeout = '5s'"
 		: "ALTER SYSTEM RESET echocache.timeout");
+	run(w, patient ? "ALTER SYSTEM SET echocache.marker_ttl = '30s'"
+		: "ALTER SYSTEM RESET echocache.marker_ttl");
 	run(w, "SELECT pg_reload_conf()");
 	usleep(100000);
 	if (patient && !wait_all_up(30))
