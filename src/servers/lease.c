@@ -490,9 +490,14 @@ ec_lease_step(EcDatabase *db, int server)
 	if (ec_shmem->promoted && !db->lease_forced[server] && item.line.kind == EC_LEASE_LEASE &&
 		is_of_our_system(&item.line))
 	{
-		/* the old primary gives way to this claim, if it runs; the next look begins the wait */
-		db->lease_forced[server] = true;
-		if (put(db, server, EC_LEASE_PROMOTED, &item) == EC_FAILED)
+		EcResult	result = put(db, server, EC_LEASE_PROMOTED, &item);
+
+		/*
+		 * The old primary gives way to this claim, if it runs; the next look begins the wait.  It
+		 * may have renewed its lease just now: then again.
+		 */
+		db->lease_forced[server] = result == EC_DONE;
+		if (result == EC_FAILED)
 			return EC_LEASE_FAILED;
 		return keep_off(db, server, WAITING_REASON, EC_RECOVERING);
 	}

@@ -270,15 +270,15 @@ round:
 #ifdef PROMOTION
 		if
 		:: c == 1 && kind == LEASE && owner == 0 && !force ->
-			force = 1;								/* once */
 			same[c] = 1;
 			seen_any[c] = 0;
 #ifdef PROMOTED_AT_ONCE
+			force = 1;
 			goto take
 #else
 			cas(c, PROMOTED);
 			if
-			:: ok -> begin_to_wait(c)
+			:: ok -> force = 1; begin_to_wait(c)	/* once */
 			:: else
 			fi;
 			goto round

@@ -801,9 +801,9 @@ sub _serve
 	my $select = IO::Select->new($listener);
 
 	$SIG{PIPE} = 'IGNORE';
-	while (my @ready = $select->can_read)
+	while (1)
 	{
-		for my $socket (@ready)
+		for my $socket ($select->can_read)
 		{
 			if ($socket == $listener)
 			{
@@ -897,7 +897,12 @@ sub _line
 {
 	my ($self) = @_;
 
-	die 'the proxy does not answer' unless IO::Select->new($self->{out})->can_read($EchoCache::patience);
+	# a signal, of a child that has ended, say, interrupts the wait
+	my $end = time + $EchoCache::patience;
+	until (IO::Select->new($self->{out})->can_read(1))
+	{
+		die 'the proxy does not answer' if time > $end;
+	}
 	my $line = readline $self->{out};
 	die 'the proxy has ended' unless defined $line;
 	chomp $line;

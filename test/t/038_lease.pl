@@ -172,7 +172,9 @@ for my $mode ('fast', 'immediate')
 	$s = session($node);
 	up_within($s, 0.9 * $lease, "restarted after a stop, $mode");
 }
+my $log = -s $node->logfile;
 kill 'KILL', $s->run('SELECT pg_backend_pid()');
+wait_for('the postmaster to notice', sub { return slurp_file($node->logfile, $log) =~ /was terminated by signal 9/ });
 $node->poll_query_until('postgres', 'SELECT 1', '1');
 $s = session($node);
 up_within($s, 0.9 * $lease, 'after a crash');
@@ -314,13 +316,21 @@ is(read_all($h), 'last', 'and changes nothing there');
 $standby->stop;
 wait_state($s, 'UP');
 
-# A standby is promoted while its primary runs: the primary gives way.
+# A standby is promoted while its primary runs: the primary gives way, also if it has renewed its
+# lease just before the claim arrives.
+my $proxy = proxy($m);
 $standby = clone('standby2', has_streaming => 1);
+$standby->append_conf('postgresql.conf', "echocache.hosts = '" . $proxy->address . "'\n");
 $standby->start;
 $h = session($standby);
 wait_state($h, 'UP');
 $node->wait_for_catchup($standby, 'replay', $node->lsn('insert'));
+$proxy->tell('hold up ms _echocache');
 $h->run('SELECT pg_promote()');
+$proxy->holding('up');
+my $renewed = lease_item();
+wait_for('a renewal', sub { return lease_item() ne $renewed });
+$proxy->tell('release up');
 up_within($h, 6 * $lease, 'promoted beside its primary');
 stays_away($s, qr/another cluster uses the keys: .*standby2_data/, 'the primary');
 $h->run(q{UPDATE session SET v = 'promoted'});
