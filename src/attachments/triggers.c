@@ -26,6 +26,7 @@
 #include "attachments/triggers.h"
 
 static bool is_attached_as(Oid relid, const char *name);
+static bool is_for(const Trigger *t, const char *name);
 static void run(const char *fmt,...) pg_attribute_printf(1, 2);
 
 /* Run a utility command through SPI, which is connected.  Throws what the command throws. */
@@ -106,23 +107,28 @@ ec_triggers_create(Oid relid, const char *name, const char *schema, bool depende
 	SPI_finish();
 }
 
+/* Is this a trigger of ours for the attachment of this name? */
+static bool
+is_for(const Trigger *t, const char *name)
+{
+	return t->tgnargs == 1 && strcmp(t->tgargs[0], name) == 0 &&
+		ec_catalog_is_trigger_function(t->tgfoid);
+}
+
 /*
  * Has this table, which the caller has not locked, any trigger for the attachment of this name?
- * Locks it in AccessShareLock to the end of the transaction, waiting.
+ * Locks it in AccessShareLock to the end of the transaction, waiting; false if it is gone then.
  */
 bool
 ec_triggers_exist(Oid relid, const char *name)
 {
-	Relation	rel = table_open(relid, AccessShareLock);
+	Relation	rel = try_table_open(relid, AccessShareLock);
 	bool		found = false;
 
+	if (rel == NULL)
+		return false;
 	for (int i = 0; rel->trigdesc && i < rel->trigdesc->numtriggers; i++)
-	{
-		Trigger    *t = &rel->trigdesc->triggers[i];
-
-		found |= t->tgnargs == 1 && strcmp(t->tgargs[0], name) == 0 &&
-			ec_catalog_is_trigger_function(t->tgfoid);
-	}
+		found |= is_for(&rel->trigdesc->triggers[i], name);
 	table_close(rel, NoLock);
 	return found;
 }
@@ -188,9 +194,8 @@ ec_triggers_drop(Oid relid, const char *name, bool dependent)
 	{
 		Trigger    *t = &rel->trigdesc->triggers[i];
 
-		if (t->tgnargs == 1 && strcmp(t->tgargs[0], name) == 0 && !t->tgisclone &&
-			(own ? t->tgfoid == ec_catalog_function(EC_CATALOG_DEPENDENT_TRIGGER) :
-			 ec_catalog_is_trigger_function(t->tgfoid)))
+		if (is_for(t, name) && !t->tgisclone &&
+			(!own || t->tgfoid == ec_catalog_function(EC_CATALOG_DEPENDENT_TRIGGER)))
 			found = lappend(found, pstrdup(t->tgname));
 	}
 	table_close(rel, NoLock);
