@@ -29,6 +29,9 @@
 
 EcShared   *ec_shmem = NULL;
 
+/* See ec_shmem_may_log(). */
+#define LOG_AGAIN_MS	60000
+
 static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
 static shmem_request_hook_type prev_shmem_request_hook = NULL;
 
@@ -181,4 +184,18 @@ ec_shmem_wake(int pid)
 
 	if (proc)
 		SetLatch(&proc->procLatch);
+}
+
+/*
+ * May what was logged last at this time, a TimestampTz, be logged again?  Once a minute; the
+ * process that is told so is the one that logs.
+ */
+bool
+ec_shmem_may_log(pg_atomic_uint64 *last)
+{
+	uint64		now = (uint64) GetCurrentTimestamp();
+	uint64		logged = pg_atomic_read_u64(last);
+
+	return TimestampDifferenceExceeds((TimestampTz) logged, (TimestampTz) now, LOG_AGAIN_MS) &&
+		pg_atomic_compare_exchange_u64(last, &logged, now);
 }

@@ -276,6 +276,7 @@ extern EcShared *ec_shmem;		/* NULL: not in shared_preload_libraries */
 extern void ec_shmem_init(void);
 extern void ec_shmem_require(void);
 extern void ec_shmem_wake(int pid);
+extern bool ec_shmem_may_log(pg_atomic_uint64 *last);
 
 /*
  * Is what a process of this generation calls a server still the same one, with a state that has

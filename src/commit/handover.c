@@ -119,8 +119,8 @@ ec_handover_put(Oid relid, const char *id)
 }
 
 /*
- * The key that has waited longest, for the builder of this database, which calls
- * ec_handover_done() when it is through with it.  false: none does.
+ * The key that has waited longest, for the builder of this database.  The one that was taken
+ * before is done with: it is made, or its builder has come to its end at it.  false: none waits.
  */
 bool
 ec_handover_take(EcBuildKey *key)
@@ -134,29 +134,13 @@ ec_handover_take(EcBuildKey *key)
 	LWLockAcquire(ec_shmem->ring_lock, LW_EXCLUSIVE);
 	ring = ring_of(db);
 	if (ring->making)
-		drop_first(ring);		/* at which another builder has come to its end */
+		drop_first(ring);
 	found = ring->n > 0;
 	if (found)
 		*key = *key_at(ring, 0);
 	ring->making = found;
 	LWLockRelease(ec_shmem->ring_lock);
 	return found;
-}
-
-/* The builder is through with the key that it has taken, for better or worse. */
-void
-ec_handover_done(void)
-{
-	EcDatabase *db = ec_state_database();
-	EcRing	   *ring;
-
-	if (db == NULL)
-		return;
-	LWLockAcquire(ec_shmem->ring_lock, LW_EXCLUSIVE);
-	ring = ring_of(db);
-	if (ring->making)
-		drop_first(ring);
-	LWLockRelease(ec_shmem->ring_lock);
 }
 
 /* How many keys of this table wait, or are just being made. */

@@ -17,7 +17,6 @@ extern bool ec_handover_put(Oid relid, const char *id);
 
 /* By the builder and the launcher. */
 extern bool ec_handover_take(EcBuildKey *key);
-extern void ec_handover_done(void);
 extern bool ec_handover_is_empty(const EcDatabase *db);
 
 /* By anybody. */

@@ -30,9 +30,6 @@
 #include "servers/topology.h"
 #include "shmem.h"
 
-/* How often a commit without a launcher is logged. */
-#define NO_LAUNCHER_MS	60000
-
 static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
 
 /*
@@ -463,11 +460,7 @@ ec_topology_is_entered(void)
 void
 ec_topology_without_launcher(void)
 {
-	uint64		now = (uint64) GetCurrentTimestamp();
-	uint64		logged = pg_atomic_read_u64(&ec_shmem->no_launcher_logged);
-
-	if (!TimestampDifferenceExceeds((TimestampTz) logged, (TimestampTz) now, NO_LAUNCHER_MS) ||
-		!pg_atomic_compare_exchange_u64(&ec_shmem->no_launcher_logged, &logged, now))
+	if (!ec_shmem_may_log(&ec_shmem->no_launcher_logged))
 		return;
 	ereport(LOG,
 			(errmsg("echocache: the launcher has not started"),

@@ -44,9 +44,6 @@
 /* It ends when nothing has come for so long. */
 #define IDLE_MS		10000
 
-/* How often an error of one attachment is logged. */
-#define COMPLAIN_MS	60000
-
 /* The attachment whose document is being made; NULL: none is. */
 static EcSlot *making = NULL;
 
@@ -90,13 +87,7 @@ begin(void)
 	EcDatabase *db;
 	bool		needed;
 
-	ec_session_signals();
-	if (ec_database_is_banned(dboid))
-		proc_exit(0);
-	BackgroundWorkerInitializeConnectionByOid(dboid, InvalidOid, 0);
-	ec_session_settings();
-	/* while a worker starts PostgreSQL lets it ignore SIGHUP: a reload then is not lost */
-	ProcessConfigFile(PGC_SIGHUP);
+	ec_session_begin(dboid);
 	LWLockAcquire(ec_shmem->lock, LW_EXCLUSIVE);
 	db = ec_database_find(dboid);
 	needed = db != NULL &&
@@ -114,11 +105,7 @@ begin(void)
 static void
 complain(EcSlot *slot, const char *id, const ErrorData *error)
 {
-	uint64		now = (uint64) GetCurrentTimestamp();
-	uint64		logged = pg_atomic_read_u64(&slot->build_logged);
-
-	if (!TimestampDifferenceExceeds((TimestampTz) logged, (TimestampTz) now, COMPLAIN_MS) ||
-		!pg_atomic_compare_exchange_u64(&slot->build_logged, &logged, now))
+	if (!ec_shmem_may_log(&slot->build_logged))
 		return;
 	ereport(WARNING,
 			(errcode(error->sqlerrcode),
@@ -226,7 +213,6 @@ echocache_builder_main(Datum arg)
 			continue;
 		}
 		build(&key);
-		ec_handover_done();
 		end = ec_deadline_in(IDLE_MS);
 	}
 	proc_exit(0);

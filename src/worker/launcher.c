@@ -359,11 +359,7 @@ begin(Launcher *launcher)
 {
 	HASHCTL		ctl = {.keysize = sizeof(Oid), .entrysize = sizeof(Known)};
 
-	ec_session_signals();
-	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
-	ec_session_settings();
-	/* while a worker starts PostgreSQL lets it ignore SIGHUP: a reload then is not lost */
-	ProcessConfigFile(PGC_SIGHUP);
+	ec_session_begin(InvalidOid);
 	before_shmem_exit(launcher_exit, (Datum) 0);
 	LWLockAcquire(ec_shmem->lock, LW_EXCLUSIVE);
 	ec_shmem->launcher_pid = MyProcPid;

@@ -21,12 +21,16 @@
 #include "miscadmin.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
+#include "storage/ipc.h"
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
 
 #include "read/act.h"
 #include "shmem.h"
+#include "worker/database.h"
 #include "worker/session.h"
+
+static void override_settings(void);
 
 /* The settings of ours, as they are in every version that we support. */
 static const char *const settings[][2] = {
@@ -45,18 +49,9 @@ static const char *const settings[][2] = {
 	{"synchronous_commit", "local"},
 };
 
-/* React to signals as a background worker does: end when told, note a reload. */
-void
-ec_session_signals(void)
-{
-	pqsignal(SIGHUP, SignalHandlerForConfigReload);
-	pqsignal(SIGTERM, die);
-	BackgroundWorkerUnblockSignals();
-}
-
 /* Once, right after the process has connected to its database, before any query. */
-void
-ec_session_settings(void)
+static void
+override_settings(void)
 {
 	for (int i = 0; i < lengthof(settings); i++)
 		/* not all are in every version */
@@ -74,6 +69,24 @@ ec_session_settings(void)
 					PGC_SUSET, PGC_S_OVERRIDE);
 	Assert(superuser());
 	CommitTransactionCommand();
+}
+
+/*
+ * Begin as a background worker does: end when told, note a reload; connect to the database,
+ * InvalidOid: to none; have settings of our own.  Exits if the database is about to be dropped.
+ */
+void
+ec_session_begin(Oid dboid)
+{
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+	if (OidIsValid(dboid) && ec_database_is_banned(dboid))
+		proc_exit(0);
+	BackgroundWorkerInitializeConnectionByOid(dboid, InvalidOid, 0);
+	override_settings();
+	/* while a worker starts PostgreSQL lets it ignore SIGHUP: a reload then is not lost */
+	ProcessConfigFile(PGC_SIGHUP);
 }
 
 /* Does the launcher that has started this process still run? */

@@ -10,8 +10,7 @@
 #ifndef ECHOCACHE_WORKER_SESSION_H
 #define ECHOCACHE_WORKER_SESSION_H
 
-extern void ec_session_signals(void);
-extern void ec_session_settings(void);
+extern void ec_session_begin(Oid dboid);
 extern bool ec_session_launcher_is_ours(void);
 
 #endif							/* ECHOCACHE_WORKER_SESSION_H */

@@ -99,13 +99,7 @@ begin(void)
 	Oid			dboid = DatumGetObjectId(MyBgworkerEntry->bgw_main_arg);
 	EcDatabase *db;
 
-	ec_session_signals();
-	if (ec_database_is_banned(dboid))
-		proc_exit(0);
-	BackgroundWorkerInitializeConnectionByOid(dboid, InvalidOid, 0);
-	ec_session_settings();
-	/* while a worker starts PostgreSQL lets it ignore SIGHUP: a reload then is not lost */
-	ProcessConfigFile(PGC_SIGHUP);
+	ec_session_begin(dboid);
 	if (!extension_exists())
 	{
 		ec_database_free(dboid);
