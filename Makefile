@@ -65,6 +65,7 @@ OBJS = \
 	src/read/member.o \
 	src/read/owner.o \
 	src/read/permission.o \
+	src/read/query.o \
 	src/read/read.o \
 	src/read/render.o \
 	src/read/usercode.o \

@@ -35,6 +35,7 @@
 #include "guc.h"
 #include "protocol/key.h"
 #include "read/encoding.h"
+#include "read/query.h"
 #include "servers/placement.h"
 #include "shmem.h"
 
@@ -172,12 +173,13 @@ ec_attachment_at_xact_end(void)
 static void
 free_plans(EcAttachment *att)
 {
-	SPIPlanPtr	plans[] = {att->plan_one[0], att->plan_one[1], att->plan_many[0],
-	att->plan_many[1], att->plan_row};
-
-	for (int i = 0; i < lengthof(plans); i++)
-		if (plans[i] != NULL)
-			SPI_freeplan(plans[i]);
+	for (int i = 0; i < 2; i++)
+	{
+		ec_query_free(&att->query_one[i]);
+		ec_query_free(&att->query_many[i]);
+	}
+	if (att->plan_row != NULL)
+		SPI_freeplan(att->plan_row);
 }
 
 /* What is loaded is stale.  It is kept to the end of the transaction, for those who hold it. */

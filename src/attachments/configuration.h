@@ -57,6 +57,18 @@ typedef struct EcDependent
 	List	   *keys;			/* names, of char * */
 } EcDependent;
 
+/* The parameters of a query, at most. */
+#define EC_QUERY_ARGS	3
+
+/* A query of ours on an attached table; see read/query.h. */
+typedef struct EcQuery
+{
+	SPIPlanPtr	plan;			/* NULL: not prepared yet */
+	struct EcAttachment *att;
+	int			nargs;
+	Oid			argtypes[EC_QUERY_ARGS];
+} EcQuery;
+
 /*
  * An attached table, as this backend has it cached.  A pointer stays valid to the end of
  * the transaction, even when the attachment changes or goes meanwhile.
@@ -88,11 +100,11 @@ typedef struct EcAttachment
 	bool		render_all;		/* the document may depend on any setting */
 	EcSlot	   *slot;			/* NULL: none was free */
 	/* made at first use; [1] for the table's owner, whom row level security does not bind */
-	SPIPlanPtr	plan_one[2];
-	SPIPlanPtr	plan_many[2];
+	EcQuery		query_one[2];
+	EcQuery		query_many[2];
 	SPIPlanPtr	plan_row;		/* from JSON back to a row */
 	TupleDesc	shape;			/* of the document as a record; made at first use */
-	Expr	   *filter_expr;	/* the filter; made at first use */
+	Expr	   *filter_expr;	/* see ec_filter_expr() */
 	bool		key_unique;		/* an index says that ids are unique; made at first use */
 	bool		code_known;		/* the next two were looked up; by read/usercode.c, at first use */
 	bool		code_unknowable;	/* that was tried before a commit, and has failed */

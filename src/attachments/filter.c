@@ -4,7 +4,9 @@
  *	  The filter of an attachment: from SQL to an expression, and back.
  *
  * A stored filter is canonical: it is parsed and deparsed under settings of ours, so that
- * no setting of the session, its search_path above all, changes what it means.
+ * no setting of the session, its search_path above all, changes what it means.  Its names are
+ * looked up once for each time that an attachment is loaded: from then on there is only the
+ * expression.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -187,6 +189,30 @@ ec_filter_parse(Relation rel, const char *filter, bool canonical)
 	if (nestlevel > 0)
 		AtEOXact_GUC(true, nestlevel);
 	return expr;
+}
+
+/*
+ * The stored filter as an expression; NULL: there is none.  It is made at first use and kept
+ * with the attachment.  Whose code it runs is checked each time.  The relation is the attached
+ * table, open and locked.  Throws as ec_filter_parse() does, and 42883 if a function is gone.
+ */
+Expr *
+ec_filter_expr(EcAttachment *att, Relation rel)
+{
+	Assert(RelationGetRelid(rel) == att->relid);
+	if (att->filter_expr != NULL)
+		(void) check_functions((Node *) att->filter_expr, &rel->rd_rel->relowner);
+	else if (att->filter != NULL)
+	{
+		char	   *tree = nodeToString(ec_filter_parse(rel, att->filter, true));
+		MemoryContext old = MemoryContextSwitchTo(att->context);
+
+		/* so it has no positions: whoever shows the query would take them for those in its text */
+		att->filter_expr = (Expr *) stringToNode(tree);
+		MemoryContextSwitchTo(old);
+		pfree(tree);
+	}
+	return att->filter_expr;
 }
 
 /* The expression as SQL, with every name qualified.  ec_filter_parse() reads it again. */

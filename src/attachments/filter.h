@@ -13,7 +13,10 @@
 #include "nodes/nodes.h"
 #include "utils/relcache.h"
 
+#include "attachments/configuration.h"
+
 extern Node *ec_filter_parse(Relation rel, const char *filter, bool canonical);
+extern Expr *ec_filter_expr(EcAttachment *att, Relation rel);
 extern char *ec_filter_deparse(Oid relid, Node *expr);
 
 #endif							/* ECHOCACHE_ATTACHMENTS_FILTER_H */

@@ -33,7 +33,7 @@ static bool is_strange(Oid type, void *arg);
 
 /*
  * The role that the function belongs to, if this may not act as the table's owner; else
- * InvalidOid.  Throws XX000 if there is no such function.
+ * InvalidOid.  Throws 42883 if there is no such function.
  */
 Oid
 ec_trust_function(Oid function, Oid relowner)
@@ -45,7 +45,9 @@ ec_trust_function(Oid function, Oid relowner)
 		return InvalidOid;
 	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
 	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for function %u", function);
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_FUNCTION),
+				 errmsg("function with OID %u does not exist", function)));
 	owner = ((Form_pg_proc) GETSTRUCT(tuple))->proowner;
 	ReleaseSysCache(tuple);
 	return has_privs_of_role(owner, relowner) ? InvalidOid : owner;

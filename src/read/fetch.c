@@ -29,10 +29,12 @@
 #include "read/act.h"
 #include "read/build.h"
 #include "read/fetch.h"
+#include "read/query.h"
 #include "read/render.h"
 #include "read/usercode.h"
+#include "waitpoint.h"
 
-static SPIPlanPtr make_plan(EcAttachment *att, bool many);
+static void make_query(EcAttachment *att, EcQuery *query, bool many);
 static int	compare_rows(const void *a, const void *b);
 static void take_results(EcAttachment *att, EcRow **sorted, int n, MemoryContext context);
 static void fetch_by_query(EcAttachment *att, EcRow **rows, int n, bool as_owner,
@@ -42,19 +44,17 @@ static void any_id(void *arg);
 
 /*
  * The query for rows by id: key, JSON (or the row, if a function makes the document of it),
- * owner.  Every name in it is qualified, but for those of pg_catalog in the filter.  The
- * children of a plain table are not part of its documents, since triggers do not reach them.
- * The plan is kept until the attachment is forgotten.
+ * owner.  Every name in it is qualified.  The children of a plain table are not part of its
+ * documents, since triggers do not reach them.  It is kept until the attachment is forgotten.
  */
-static SPIPlanPtr
-make_plan(EcAttachment *att, bool many)
+static void
+make_query(EcAttachment *att, EcQuery *query, bool many)
 {
 	StringInfoData sql;
 	TypeCacheEntry *type = lookup_type_cache(att->key.type, TYPECACHE_EQ_OPR);
 	Oid			argtype = many ? get_array_type(att->key.type) : att->key.type;
 	const char *key = quote_identifier(NameStr(att->key.name));
 	const char *table = ec_attachment_table(att);
-	SPIPlanPtr	plan;
 
 	initStringInfo(&sql);
 	appendStringInfo(&sql, "SELECT t.%s, ", key);
@@ -80,18 +80,16 @@ make_plan(EcAttachment *att, bool many)
 		appendStringInfo(&sql, "t.%s", quote_identifier(NameStr(att->owner.name)));
 	else
 		appendStringInfoString(&sql, "NULL");
-	appendStringInfo(&sql, " FROM %s%s AS t WHERE %s", att->partitioned ? "" : "ONLY ", table,
+	appendStringInfo(&sql, " FROM %s%s AS t WHERE %s AND $0",
+					 att->partitioned ? "" : "ONLY ", table,
 					 ec_column_comparison(psprintf("t.%s", key), type->eq_opr, "$1", many));
-	if (att->filter)
-		appendStringInfo(&sql, " AND (%s)", att->filter);
 
 	/* a plan for any id locks every partition each time, one for this id its own */
-	plan = SPI_prepare_cursor(sql.data, 1, &argtype,
-							  att->partitioned ? CURSOR_OPT_CUSTOM_PLAN : 0);
-	if (plan == NULL || SPI_keepplan(plan) != 0)
-		elog(ERROR, "could not prepare \"%s\": %s", sql.data, SPI_result_code_string(SPI_result));
+	ec_query_prepare(query, att, sql.data, 1, &argtype,
+					 att->partitioned ? CURSOR_OPT_CUSTOM_PLAN : 0);
+	if (SPI_keepplan(query->plan) != 0)
+		elog(ERROR, "could not keep \"%s\"", sql.data);
 	pfree(sql.data);
-	return plan;
 }
 
 static int
@@ -164,8 +162,8 @@ fetch_by_query(EcAttachment *att, EcRow **rows, int n, bool as_owner, MemoryCont
 		bool		byval;
 		char		align;
 
-		if (att->plan_many[as_owner] == NULL)
-			att->plan_many[as_owner] = make_plan(att, true);
+		if (att->query_many[as_owner].plan == NULL)
+			make_query(att, &att->query_many[as_owner], true);
 		qsort(rows, n, sizeof(EcRow *), compare_rows);
 		for (int i = 0; i < n; i++)
 		{
@@ -174,20 +172,18 @@ fetch_by_query(EcAttachment *att, EcRow **rows, int n, bool as_owner, MemoryCont
 		}
 		get_typlenbyvalalign(att->key.type, &len, &byval, &align);
 		array = PointerGetDatum(construct_array(ids, n, att->key.type, len, byval, align));
-		if (SPI_execute_plan(att->plan_many[as_owner], &array, NULL, true, 0) != SPI_OK_SELECT)
-			elog(ERROR, "could not read documents of \"%s\"", att->name);
+		(void) ec_query_run(&att->query_many[as_owner], &array, NULL, 0);
 		take_results(att, rows, n, context);
 	}
 	else
 	{
-		if (att->plan_one[as_owner] == NULL)
-			att->plan_one[as_owner] = make_plan(att, false);
+		if (att->query_one[as_owner].plan == NULL)
+			make_query(att, &att->query_one[as_owner], false);
 		for (int i = 0; i < n; i++)
 		{
 			Datum		id = ec_column_datum(&att->key, rows[i]->id);
 
-			if (SPI_execute_plan(att->plan_one[as_owner], &id, NULL, true, 2) != SPI_OK_SELECT)
-				elog(ERROR, "could not read documents of \"%s\"", att->name);
+			(void) ec_query_run(&att->query_one[as_owner], &id, NULL, 2);
 			take_results(att, &rows[i], 1, context);
 			SPI_freetuptable(SPI_tuptable);
 		}
@@ -223,6 +219,7 @@ fetch_now(void *arg)
 		asked[i]->json = NULL;
 		asked[i]->owner = NULL;
 	}
+	ec_waitpoint("fetch-checked");
 	fetch_by_query(fetch->att, asked, fetch->n, fetch->as_owner, CurrentMemoryContext);
 	PopActiveSnapshot();
 	ec_act_end(&before);
@@ -263,16 +260,17 @@ any_id(void *arg)
 	AnyId	   *any = arg;
 	EcAttachment *att = any->att;
 	const char *key = quote_identifier(NameStr(att->key.name));
+	EcQuery		query;
 	EcActing	before;
 
 	ec_act_begin(att, true, &before);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	if (SPI_execute(psprintf("SELECT t.%s FROM %s%s AS t WHERE t.%s IS NOT NULL AND (%s) LIMIT 1",
-							 key, att->partitioned ? "" : "ONLY ", ec_attachment_table(att), key,
-							 att->filter ? att->filter : "true"), true, 1) != SPI_OK_SELECT)
-		elog(ERROR, "could not read a row of \"%s\"", att->name);
-	if (SPI_processed > 0)
+	ec_query_prepare(&query, att,
+					 psprintf("SELECT t.%s FROM %s%s AS t WHERE t.%s IS NOT NULL AND $0 LIMIT 1",
+							  key, att->partitioned ? "" : "ONLY ", ec_attachment_table(att), key),
+					 0, NULL, 0);
+	if (ec_query_run(&query, NULL, NULL, 1) > 0)
 		any->id = MemoryContextStrdup(any->context,
 									  SPI_getvalue(SPI_tuptable->vals[0],
 												   SPI_tuptable->tupdesc, 1));

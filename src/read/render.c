@@ -80,7 +80,7 @@ make_shape(EcAttachment *att, Relation rel)
 	while ((attno = bms_next_member(att->columns, attno)) >= 0)
 		TupleDescCopyEntry(shape, ++n, RelationGetDescr(rel), attno);
 	att->key_unique = is_unique(rel, get_attnum(att->relid, NameStr(att->key.name)));
-	att->filter_expr = att->filter ? (Expr *) ec_filter_parse(rel, att->filter, true) : NULL;
+	(void) ec_filter_expr(att, rel);
 	att->shape = BlessTupleDesc(shape);
 	MemoryContextSwitchTo(old);
 }

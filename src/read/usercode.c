@@ -172,7 +172,7 @@ look(void *arg)
 	att->is_plain = true;
 	if (att->filter)
 	{
-		Node	   *filter = (Node *) ec_filter_parse(rel, att->filter, true);
+		Node	   *filter = (Node *) ec_filter_expr(att, rel);
 
 		att->runs_code |= contains(filter, &users);
 		att->is_plain &= !contains(filter, &not_in_c) && !makes_domains(filter, NULL);

@@ -243,24 +243,23 @@ ec_batch_fetch(EcBatch *batch, EcRow *rows, int n)
 }
 
 /*
- * Prepare a query of ours, for as long as the caller is connected to SPI.  It is planned anew
- * for its values each time: a plan for an unknown limit is bad for a few rows behind some key.
- * It is prepared as the table's owner.  Throws what parsing the query throws.
+ * Prepare a query of ours, for as long as the caller is connected to SPI, in the place of the
+ * one that is there, if any.  It is planned anew for its values each time: a plan for an unknown
+ * limit is bad for a few rows behind some key.  It is prepared as the table's owner.  Throws what
+ * parsing the query throws.
  */
-SPIPlanPtr
-ec_batch_prepare(EcBatch *batch, const char *sql, int nargs, Oid *argtypes)
+void
+ec_batch_prepare(EcBatch *batch, EcQuery *query, const char *sql, int nargs,
+				 const Oid *argtypes)
 {
 	MemoryContext context = CurrentMemoryContext;
 	EcActing	before;
-	SPIPlanPtr	plan;
 
+	ec_query_free(query);
 	ec_act_begin(batch->att, true, &before);
-	plan = SPI_prepare_cursor(sql, nargs, argtypes, CURSOR_OPT_CUSTOM_PLAN);
+	ec_query_prepare(query, batch->att, sql, nargs, argtypes, CURSOR_OPT_CUSTOM_PLAN);
 	ec_act_end(&before);
 	MemoryContextSwitchTo(context); /* SPI has left us in its own */
-	if (plan == NULL)
-		elog(ERROR, "could not prepare \"%s\": %s", sql, SPI_result_code_string(SPI_result));
-	return plan;
 }
 
 /*
@@ -268,15 +267,14 @@ ec_batch_prepare(EcBatch *batch, const char *sql, int nargs, Oid *argtypes)
  * it gives; they are in SPI_tuptable.  Throws what the query throws.
  */
 uint64
-ec_batch_query(EcBatch *batch, SPIPlanPtr plan, Datum *values, const char *nulls)
+ec_batch_query(EcBatch *batch, EcQuery *query, const Datum *values, const char *nulls)
 {
 	MemoryContext context = CurrentMemoryContext;
 	EcActing	before;
 
 	ec_act_begin(batch->att, true, &before);
 	PushActiveSnapshot(GetLatestSnapshot());
-	if (SPI_execute_plan(plan, values, nulls, true, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not read the table of document \"%s\"", batch->name);
+	(void) ec_query_run(query, values, nulls, 0);
 	PopActiveSnapshot();
 	ec_act_end(&before);
 	MemoryContextSwitchTo(context);
@@ -287,9 +285,7 @@ ec_batch_query(EcBatch *batch, SPIPlanPtr plan, Datum *values, const char *nulls
 char *
 ec_batch_from(EcAttachment *att)
 {
-	return psprintf("FROM %s%s AS t WHERE t.%s IS NOT NULL%s%s%s",
+	return psprintf("FROM %s%s AS t WHERE t.%s IS NOT NULL AND $0",
 					att->partitioned ? "" : "ONLY ", ec_attachment_table(att),
-					quote_identifier(NameStr(att->key.name)),
-					att->filter ? " AND (" : "", att->filter ? att->filter : "",
-					att->filter ? ")" : "");
+					quote_identifier(NameStr(att->key.name)));
 }

@@ -10,10 +10,9 @@
 #ifndef ECHOCACHE_SQL_BATCH_H
 #define ECHOCACHE_SQL_BATCH_H
 
-#include "executor/spi.h"
-
 #include "attachments/configuration.h"
 #include "net/request.h"
+#include "read/query.h"
 #include "read/render.h"
 
 /* Documents of one batch: each takes a lock, of which there are not many. */
@@ -38,8 +37,9 @@ extern void ec_batch_unlock(EcBatch *batch);
 extern void ec_batch_leave(EcBatch *batch);
 extern void ec_batch_exchange(EcRequest *reqs, int n);
 extern void ec_batch_fetch(EcBatch *batch, EcRow *rows, int n);
-extern SPIPlanPtr ec_batch_prepare(EcBatch *batch, const char *sql, int nargs, Oid *argtypes);
-extern uint64 ec_batch_query(EcBatch *batch, SPIPlanPtr plan, Datum *values,
+extern void ec_batch_prepare(EcBatch *batch, EcQuery *query, const char *sql, int nargs,
+							 const Oid *argtypes);
+extern uint64 ec_batch_query(EcBatch *batch, EcQuery *query, const Datum *values,
 							 const char *nulls);
 extern char *ec_batch_from(EcAttachment *att);
 

@@ -308,7 +308,7 @@ put_row(void *arg)
 {
 	RowSink    *sink = arg;
 	EcAttachment *att = sink->att;
-	Datum		argument = PointerGetDatum(sink->json);
+	Datum		values[2] = {(Datum) 0, PointerGetDatum(sink->json)};
 	TupleDesc	now = lookup_rowtype_tupdesc_copy(sink->desc->tdtypeid, sink->desc->tdtypmod);
 	EcActing	before;
 	HeapTupleData tuple = {0};
@@ -324,16 +324,15 @@ put_row(void *arg)
 		elog(ERROR, "SPI_connect failed");
 	if (att->plan_row == NULL)
 	{
-		Oid			type = JSONOID;
-		char	   *sql = psprintf("SELECT pg_catalog.json_populate_record(NULL::%s, $1)",
-								   ec_attachment_table(att));
-		SPIPlanPtr	plan = SPI_prepare(sql, 1, &type);
+		const char *sql = "SELECT pg_catalog.json_populate_record($1, $2)";
+		Oid			types[2] = {now->tdtypeid, JSONOID};
+		SPIPlanPtr	plan = SPI_prepare(sql, 2, types);
 
 		if (plan == NULL || SPI_keepplan(plan) != 0)
 			elog(ERROR, "could not prepare \"%s\": %s", sql, SPI_result_code_string(SPI_result));
 		att->plan_row = plan;
 	}
-	if (SPI_execute_plan(att->plan_row, &argument, NULL, true, 1) != SPI_OK_SELECT ||
+	if (SPI_execute_plan(att->plan_row, values, "n ", true, 1) != SPI_OK_SELECT ||
 		SPI_processed != 1)
 		elog(ERROR, "could not read a row from a document of \"%s\"", att->name);
 	tuple.t_data = DatumGetHeapTupleHeader(SPI_getbinval(SPI_tuptable->vals[0],

@@ -93,7 +93,7 @@ classify(void *arg)
 	ec_act_begin(att, true, &before);
 	values[2] = ec_column_datum(&att->key, c->key->id);
 	ec_act_end(&before);
-	if (ec_batch_query(&verify->batch, verify->plan, values, NULL) == 1)
+	if (ec_batch_query(&verify->batch, &verify->query, values, NULL) == 1)
 		c->ours = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1,
 											 &isnull)) && !isnull;
 	SPI_freetuptable(SPI_tuptable);
@@ -107,20 +107,16 @@ is_ours(EcVerify *verify, EcVerifyKey *key, EcRequest *req)
 
 	if (key->id == NULL || req->client_flags != 0)
 		return false;
-	if (verify->planned != verify->batch.att)
+	if (verify->query.att != verify->batch.att)
 	{
 		Oid			argtypes[3] = {TEXTOID, TEXTOID, verify->batch.att->key.type};
 
-		if (verify->plan)
-			(void) SPI_freeplan(verify->plan);
-		verify->plan = ec_batch_prepare(&verify->batch,
-										"SELECT CASE WHEN pg_catalog.json_typeof(j) "
-										"OPERATOR(pg_catalog.=) 'object' THEN "
-										"(j OPERATOR(pg_catalog.->) $2)::pg_catalog.jsonb "
-										"OPERATOR(pg_catalog.=) pg_catalog.to_jsonb($3) END "
-										"FROM (SELECT $1::pg_catalog.json AS j) AS v",
-										3, argtypes);
-		verify->planned = verify->batch.att;
+		ec_batch_prepare(&verify->batch, &verify->query,
+						 "SELECT CASE WHEN pg_catalog.json_typeof(j) OPERATOR(pg_catalog.=) "
+						 "'object' THEN (j OPERATOR(pg_catalog.->) $2)::pg_catalog.jsonb "
+						 "OPERATOR(pg_catalog.=) pg_catalog.to_jsonb($3) END "
+						 "FROM (SELECT $1::pg_catalog.json AS j) AS v",
+						 3, argtypes);
 	}
 	return ec_act_guarded(classify, &c) && c.ours;
 }
@@ -324,14 +320,14 @@ count_rows(EcVerify *verify, int64 limit)
 {
 	Oid			argtypes[1] = {INT8OID};
 	Datum		values[1] = {Int64GetDatum(limit)};
-	SPIPlanPtr	plan;
+	EcQuery		query = {NULL};
 	bool		isnull;
 
 	ec_batch_attachment(&verify->batch);
-	plan = ec_batch_prepare(&verify->batch,
-							psprintf("SELECT pg_catalog.count(*) FROM (SELECT 1 %s LIMIT $1) AS r",
-									 ec_batch_from(verify->batch.att)), 1, argtypes);
-	if (ec_batch_query(&verify->batch, plan, values, NULL) != 1)
+	ec_batch_prepare(&verify->batch, &query,
+					 psprintf("SELECT pg_catalog.count(*) FROM (SELECT 1 %s LIMIT $1) AS r",
+							  ec_batch_from(verify->batch.att)), 1, argtypes);
+	if (ec_batch_query(&verify->batch, &query, values, NULL) != 1)
 		elog(ERROR, "could not count the rows of document \"%s\"", verify->batch.name);
 	return DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 }

@@ -51,8 +51,7 @@ typedef struct EcVerify
 	int64		missing;		/* of the sample */
 	uint64		random;
 
-	SPIPlanPtr	plan;			/* of classify() */
-	EcAttachment *planned;
+	EcQuery		query;			/* of classify() */
 
 	int64		matching;
 	int64		stale;

@@ -73,8 +73,7 @@ typedef struct Warm
 {
 	EcBatch		batch;
 	MemoryContext context;		/* of what outlives a batch */
-	SPIPlanPtr	plan;
-	EcAttachment *planned;		/* of which attachment the plan is */
+	EcQuery		query;
 	Datum		last;			/* the greatest key that we are done with */
 	bool		begun;			/* there is one */
 	int			limit;			/* documents of the next batch */
@@ -83,7 +82,7 @@ typedef struct Warm
 	bool		none_up;		/* no server is: there is no use in going on */
 } Warm;
 
-static SPIPlanPtr make_plan(EcBatch *batch);
+static void make_query(Warm *warm);
 static int	next_keys(Warm *warm, WarmKey *keys);
 static int	choose(Warm *warm, WarmKey *keys, int *n, int64 room);
 static void fill(Warm *warm, WarmKey *keys, int n);
@@ -192,13 +191,13 @@ echocache_warming_internal(PG_FUNCTION_ARGS)
 /* ---------------------------------------------------------------- the work */
 
 /*
- * The query for the next keys: $1 the last one, unless $2 says that there is none,
+ * Prepare the query for the next keys: $1 the last one, unless $2 says that there is none,
  * $3 how many.
  */
-static SPIPlanPtr
-make_plan(EcBatch *batch)
+static void
+make_query(Warm *warm)
 {
-	EcAttachment *att = batch->att;
+	EcAttachment *att = warm->batch.att;
 	TypeCacheEntry *type = lookup_type_cache(att->key.type, TYPECACHE_LT_OPR | TYPECACHE_GT_OPR);
 	const char *key = quote_identifier(NameStr(att->key.name));
 	Oid			argtypes[3] = {att->key.type, BOOLOID, INT4OID};
@@ -209,12 +208,13 @@ make_plan(EcBatch *batch)
 				(errcode(ERRCODE_UNDEFINED_FUNCTION),
 				 errmsg("the type %s of column \"%s\" has no ordering",
 						format_type_be(att->key.type), NameStr(att->key.name)),
-				 errdetail("%s goes over the table in the order of its keys.", batch->function),
+				 errdetail("%s goes over the table in the order of its keys.",
+						   warm->batch.function),
 				 errhint("Create a default operator class for btree.")));
 	sql = psprintf("SELECT t.%s %s AND ($2 OR %s) ORDER BY t.%s LIMIT $3", key,
 				   ec_batch_from(att),
 				   ec_column_comparison(psprintf("t.%s", key), type->gt_opr, "$1", false), key);
-	return ec_batch_prepare(batch, sql, 3, argtypes);
+	ec_batch_prepare(&warm->batch, &warm->query, sql, 3, argtypes);
 }
 
 /*
@@ -234,19 +234,14 @@ next_keys(Warm *warm, WarmKey *keys)
 
 	ec_batch_attachment(&warm->batch);
 	att = warm->batch.att;
-	if (warm->planned != att)
-	{
-		if (warm->plan)
-			(void) SPI_freeplan(warm->plan);
-		warm->plan = make_plan(&warm->batch);
-		warm->planned = att;
-	}
+	if (warm->query.att != att)
+		make_query(warm);
 	values[0] = warm->last;
 	if (!warm->begun)
 		nulls[0] = 'n';
 	values[1] = BoolGetDatum(!warm->begun);
 	values[2] = Int32GetDatum(warm->limit);
-	n = (int) ec_batch_query(&warm->batch, warm->plan, values, nulls);
+	n = (int) ec_batch_query(&warm->batch, &warm->query, values, nulls);
 
 	get_typlenbyval(att->key.type, &len, &byval);
 	nestlevel = att->key.plain ? 0 : ec_act_begin_output(att);

@@ -59,7 +59,7 @@ my $verify = sub { return q{SELECT echocache_verify('session')} };
 my $prepare = sub { return "BEGIN; UPDATE session SET title = '$_[0]' WHERE id <= 3; PREPARE TRANSACTION 'p'" };
 
 my @cases = (
-	(map { [ 'a fill', $fill, $_ ] } qw(fill-locked fill-marked fill-read)),
+	(map { [ 'a fill', $fill, $_ ] } qw(fill-locked fill-marked fetch-checked fill-read)),
 	(map { [ 'a commit', $few, $_ ] } qw(before-locks after-locks before-markers after-markers before-commit before-store)),
 	(map { [ 'a bulk commit', $bulk, $_ ] } qw(after-locks after-markers before-commit)),
 	(map { [ 'a TRUNCATE', $all, $_ ] } qw(after-locks after-markers)),
@@ -89,7 +89,7 @@ for my $case (@cases)
 	my $plain = $home->get('session:1') // 'null';
 	sessions();
 	$other->thaw if $frozen;
-	if ($point =~ /^(?:fill|warm|verify)|-locks$|^before-markers$/) { like($plain, qr/^(?:null|\Q@{[ row(1, $old{1}) ]}\E)$/, 'killed: a plain client finds the old document or none'); }
+	if ($point =~ /^(?:fill|fetch|warm|verify)|-locks$|^before-markers$/) { like($plain, qr/^(?:null|\Q@{[ row(1, $old{1}) ]}\E)$/, 'killed: a plain client finds the old document or none'); }
 	else { is($plain, 'null', 'killed: a plain client finds no document'); }
 	is($s->run('SELECT title FROM session WHERE id = 1'), $committed ? $round : $old{1}, $committed ? 'it is committed' : 'it never was');
 	is($s->run('SELECT count(*) FROM pg_prepared_xacts'), 0, 'nothing is prepared') if $sql == $prepare;

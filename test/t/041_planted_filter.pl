@@ -72,6 +72,28 @@ $s->run("DROP FUNCTION lib.f(text); SET ROLE mallory; $planted; RESET ROLE");
 refused($open, 'dropped, in a session that has plans');
 refused(session($node), 'dropped, in a new session');
 
+# Between the check and the query: the filter is what it was, and not what has its name by now.
+# (The table is locked.)
+SKIP:
+{
+	skip 'built without wait points', 5 if $s->run(q{SELECT count(*) FROM pg_settings WHERE name = 'echocache.wait_point'}) == 0;
+	my $holder = session($node);
+
+	for my $point (qw(fill-marked fetch-checked))
+	{
+		my $session = session($node);
+
+		$s->run(q{DROP FUNCTION lib.f(text); SET ROLE owner;
+			CREATE FUNCTION lib.f(text) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT true';
+			RESET ROLE; SELECT echocache_flush_all()});
+		stop_at($holder, $point, $session, $reads[0]);
+		$s->run("DROP FUNCTION lib.f(text); SET ROLE mallory; $planted; RESET ROLE");
+		is(go_on($holder, $session) // '', '', "the function changes, $point: no document");
+		like($session->{messages}, $point eq 'fill-marked' ? qr/ERROR:  42501: function lib\.f/ : qr/ERROR:  42883: function with OID \d+ does not exist/, 'the read says why');
+	}
+	unlike(slurp_file($node->logfile), qr/LOG:  planted/, 'nothing of hers has run');
+}
+
 # Who may act as the owner may make his filters' functions; others may not, from the start.
 $s->run('ALTER FUNCTION lib.f(text) OWNER TO deputy');
 like($open->run($reads[0]), qr/"title":"bx+"/, 'the function of a member of the owner');
