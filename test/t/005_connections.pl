@@ -111,7 +111,8 @@ for my $case ([ 'leaves', sub { $_[0]->quit } ],
 
 # Probes keep a network from forgetting a connection that is idle: the kernel's timer is theirs.
 my $port = sprintf('%04X', $memcached->port);
-cmp_ok(scalar(() = slurp_file('/proc/net/tcp') =~ /^\s*\d+: \S+ \S+:$port 01 \S+ 02:/mg), '>=', $alone, 'each connection of ours has probes');
+# (while an answer is due another timer is shown)
+wait_for('each connection of ours to have probes', sub { return (() = slurp_file('/proc/net/tcp') =~ /^\s*\d+: \S+ \S+:$port 01 \S+ 02:/mg) >= $alone });
 
 # A backend may give its connection back and gets another when it needs one.
 $s->run('SELECT echocache_get_session(1); SELECT echocache_disconnect()');

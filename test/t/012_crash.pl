@@ -152,7 +152,6 @@ for my $how ('immediate stop', 'kill of the postmaster')
 		my @plain = map { my %held = $_->contents('session:'); values %held } @memcached;
 		$how eq 'immediate stop' ? $node->stop('immediate') : $node->kill9;
 		is($read, row(1, $title) . '|', 'before the flush SQL reads what is committed');
-		is_deeply([ grep { $_ ne 'null' } @plain ], [], 'and a plain client finds no document');
 		if ($how ne 'immediate stop')
 		{
 			# Its children end by themselves.
@@ -162,6 +161,9 @@ for my $how ('immediate stop', 'kill of the postmaster')
 		}
 		else { $node->start; }
 		sessions();
+		# (something else may have flushed them, a checkpoint say)
+		my %rows = map { $_ => 1 } split /\n/, $s->run('SELECT row_to_json(session) FROM session');
+		is_deeply([ grep { $_ ne 'null' && !$rows{$_} } @plain ], [], 'what a plain client found before was flushed');
 		$lost = $s->run('SELECT count(*) FROM session WHERE id = 4') == 1;
 		wait_state($s, 'UP');
 		coherent($s, \@memcached, 'after the restart the cache is what the table is', filled => 1);
