@@ -18,6 +18,7 @@ OBJS = \
 	src/attachments/command.o \
 	src/attachments/configuration.o \
 	src/attachments/ddl.o \
+	src/attachments/depend.o \
 	src/attachments/dependent.o \
 	src/attachments/detach.o \
 	src/attachments/filter.o \

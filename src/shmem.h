@@ -195,13 +195,14 @@ typedef struct EcBuildKey
 	char		id[EC_KEY_MAX];	/* no id is longer that is cached */
 } EcBuildKey;
 
-/* The documents of a database that its builder is to make, the oldest first. */
+/* What the builder of a database is to do: the documents that it is to make, the oldest first. */
 typedef struct EcRing
 {
 	Oid			dboid;			/* whose keys these are; perhaps one that has left the slot */
 	int			first;
 	int			n;
 	bool		making;			/* the builder is at the first one */
+	bool		record;			/* before that, it is to record dependencies */
 	EcBuildKey	key[EC_RING_KEYS];
 } EcRing;
 

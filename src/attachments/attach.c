@@ -33,6 +33,7 @@
 #include "attachments/catalog.h"
 #include "attachments/check.h"
 #include "attachments/configuration.h"
+#include "attachments/depend.h"
 #include "attachments/slot.h"
 #include "attachments/triggers.h"
 #include "commit/pending.h"
@@ -191,6 +192,7 @@ Datum
 echocache_attach(PG_FUNCTION_ARGS)
 {
 	EcAttaching a = {0};
+	EcAttachment *att;
 
 	ec_shmem_require();
 	PreventCommandIfReadOnly("echocache_attach()");
@@ -223,11 +225,11 @@ echocache_attach(PG_FUNCTION_ARGS)
 	ec_slot_require(a.relid, a.name);
 	insert_configuration(&a);
 	ec_pending_whole(a.relid);
-	if (a.function)
+	att = ec_attachment_by_name(a.name);
+	if (att != NULL)
 	{
-		EcAttachment *att = ec_attachment_by_name(a.name);
-
-		if (att != NULL)
+		(void) ec_depend_record(att, true);
+		if (a.function)
 			ec_fetch_try(att);
 	}
 	PG_RETURN_VOID();

@@ -42,6 +42,7 @@
 #include "attachments/command.h"
 #include "attachments/configuration.h"
 #include "attachments/ddl.h"
+#include "attachments/depend.h"
 #include "attachments/dependent.h"
 #include "attachments/inherit.h"
 #include "attachments/object.h"
@@ -57,7 +58,7 @@ typedef struct Before
 	bool		present;		/* the extension was there */
 	Oid			relid;			/* the table that it alters, locked; InvalidOid: none of interest */
 	List	   *renames;		/* see rename.h */
-	List	   *functions;
+	List	   *noted;
 	Oid			altered;		/* the table of any ALTER TABLE, locked */
 	List	   *parents;		/* OIDs: the tables that it inherits from */
 } Before;
@@ -72,6 +73,8 @@ static void carry_out(Before *before, const char *queryString, bool readOnlyTree
 					  QueryEnvironment *queryEnv, DestReceiver *dest, QueryCompletion *qc);
 static void before_command(Before *before);
 static void after_command(const Before *before, const EcCommand *command, Node *stmt);
+static bool creates_row_trigger(Node *stmt);
+static void after_triggers(List *relids);
 static void after_alter(const Before *before, Node *stmt);
 static PlannedStmt *qualified(PlannedStmt *pstmt, Oid relid);
 static void check_own(void);
@@ -152,8 +155,8 @@ before_command(Before *before)
 {
 	Node	   *stmt = before->pstmt->utilityStmt;
 
-	if (!IsA(stmt, AlterTableStmt) && !IsA(stmt, RenameStmt) && !IsA(stmt, DropStmt) &&
-		!IsA(stmt, AlterObjectSchemaStmt))
+	if (!IsA(stmt, AlterTableStmt) && !IsA(stmt, RenameStmt) &&
+		!IsA(stmt, AlterObjectSchemaStmt) && !IsA(stmt, AlterEnumStmt))
 		return;
 	/* triggers of our own tables are put right also while nothing is attached */
 	if (ec_attachment_all() == NIL &&
@@ -185,13 +188,11 @@ before_command(Before *before)
 		if (!OidIsValid(relid))
 			return;
 		before->pstmt = qualified(before->pstmt, relid);
-		before->renames = ec_rename_begin(relid);
+		before->renames = ec_rename_begin_column(relid);
 		if (ec_affected_by_table(relid) != NIL)
 			before->relid = relid;
 	}
-	else if (IsA(stmt, DropStmt))
-		ec_object_check_drop_function((DropStmt *) stmt);
-	before->functions = ec_rename_functions(stmt);
+	before->noted = ec_rename_note(stmt, before->relid);
 }
 
 /* The command has been carried out.  The extension is there, and perhaps was not before. */
@@ -205,8 +206,14 @@ after_command(const Before *before, const EcCommand *command, Node *stmt)
 			ec_changed_type(lfirst_oid(lc));
 	if (IsA(stmt, RenameStmt) || IsA(stmt, AlterObjectSchemaStmt))
 		ec_changed_names();
-	ec_rename_follow_functions(before->functions);
+	ec_rename_follow(before->noted);
 	inherited(before, command, stmt);
+	if (command->triggered != NIL)
+		CommandCounterIncrement();
+	if (!IsA(stmt, DropStmt) || ((DropStmt *) stmt)->removeType != OBJECT_TRIGGER)
+		after_triggers(command->triggered);
+	if (creates_row_trigger(stmt))
+		ec_depend_record_at_commit();
 	ec_object_drop_leftovers();
 	if (OidIsValid(before->relid))
 		after_alter(before, stmt);
@@ -216,15 +223,45 @@ after_command(const Before *before, const EcCommand *command, Node *stmt)
 		CommandCounterIncrement();
 		ec_triggers_enable(before->altered);
 	}
-	if (command->triggered != NIL)
-	{
-		CommandCounterIncrement();
-		warn_suspended(list_difference_oid(command->triggered, list_make1_oid(before->relid)));
-	}
+	warn_suspended(list_difference_oid(command->triggered, list_make1_oid(before->relid)));
 	if (IsA(stmt, TransactionStmt) &&
 		(((TransactionStmt *) stmt)->kind == TRANS_STMT_COMMIT_PREPARED ||
 		 ((TransactionStmt *) stmt)->kind == TRANS_STMT_ROLLBACK_PREPARED))
 		ec_attachment_free_slots();
+}
+
+/* Does the statement create the trigger of an attachment, as a restore does? */
+static bool
+creates_row_trigger(Node *stmt)
+{
+	return IsA(stmt, CreateTrigStmt) &&
+		strcmp(strVal(llast(((CreateTrigStmt *) stmt)->funcname)), "echocache_row_trigger") == 0;
+}
+
+/*
+ * Triggers of ours on these tables have been altered or dropped, but not by DROP TRIGGER: where
+ * they went with what they depend on, the attachment goes, too.
+ */
+static void
+after_triggers(List *relids)
+{
+	ListCell   *lc;
+
+	foreach(lc, relids)
+	{
+		Oid			relid = lfirst_oid(lc);
+		ListCell   *la;
+
+		if (get_rel_relkind(relid) == '\0')
+			continue;
+		foreach(la, ec_affected_by_table(relid))
+		{
+			EcAttachment *att = lfirst(la);
+
+			if (att->relid == relid)
+				ec_object_detach_untriggered(att);
+		}
+	}
 }
 
 /* The table has been altered: its documents change, and its columns must still do. */
@@ -232,7 +269,7 @@ static void
 after_alter(const Before *before, Node *stmt)
 {
 	if (before->renames)
-		ec_rename_follow(before->renames, (RenameStmt *) stmt);
+		ec_rename_follow_column(before->renames, (RenameStmt *) stmt);
 	if (IsA(stmt, AlterTableStmt))
 	{
 		check_keys(before->relid);	/* makes visible what the command did */

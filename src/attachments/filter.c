@@ -192,6 +192,16 @@ ec_filter_parse(Relation rel, const char *filter, bool canonical)
 }
 
 /*
+ * Has the attachment a filter that may have names of users' objects in it?  A stored filter in
+ * which no name is qualified has built-in ones only, but for its columns.
+ */
+bool
+ec_filter_has_names(const EcAttachment *att)
+{
+	return att->filter != NULL && strchr(att->filter, '.') != NULL;
+}
+
+/*
  * The stored filter as an expression; NULL: there is none.  It is made at first use and kept
  * with the attachment.  Whose code it runs is checked each time.  The relation is the attached
  * table, open and locked.  Throws as ec_filter_parse() does, and 42883 if a function is gone.

@@ -16,6 +16,7 @@
 #include "attachments/configuration.h"
 
 extern Node *ec_filter_parse(Relation rel, const char *filter, bool canonical);
+extern bool ec_filter_has_names(const EcAttachment *att);
 extern Expr *ec_filter_expr(EcAttachment *att, Relation rel);
 extern char *ec_filter_deparse(Oid relid, Node *expr);
 

@@ -5,8 +5,9 @@
  *
  * Whatever drops an object, a statement or a CASCADE from anywhere, no attachment outlives
  * what it needs: the hook detaches it, and invalidates its documents, before the object is
- * gone.  A statement that drops such a column or function is refused, unless it says
- * CASCADE.  Documents that merely look different afterwards are invalidated at the commit.
+ * gone.  A statement that drops such a column is refused, unless it says CASCADE; for other
+ * objects depend.c has PostgreSQL do that.  Documents that merely look different afterwards are
+ * invalidated at the commit.
  *
  * A hook may load the configuration anew, by any lookup.  So it copies names and OIDs
  * before it acts, and an attachment that is gone by then needs nothing any more.
@@ -32,12 +33,10 @@
 #include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
-#include "parser/parse_func.h"
 #include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
-#include "utils/regproc.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
@@ -93,40 +92,6 @@ ec_object_init(void)
 }
 
 /* ---------------------------------------------------------------- before the command */
-
-void
-ec_object_check_drop_function(DropStmt *stmt)
-{
-	ListCell   *lc;
-
-	if ((stmt->removeType != OBJECT_FUNCTION && stmt->removeType != OBJECT_ROUTINE) ||
-		stmt->behavior == DROP_CASCADE || ec_affected_with_function() == NIL)
-		return;
-	foreach(lc, stmt->objects)
-	{
-		Oid			function = LookupFuncWithArgs(stmt->removeType,
-												  lfirst_node(ObjectWithArgs, lc), true);
-		List	   *atts = OidIsValid(function) ? ec_affected_by_function(function) : NIL;
-		ListCell   *ld;
-
-		/* whoever may not drop it is told that by the command */
-		if (!OidIsValid(function) || !ec_compat_owns_function(function, GetUserId()))
-			continue;
-		foreach(ld, atts)
-		{
-			EcAttachment *att = lfirst(ld);
-
-			/* pg_dump --clean drops the triggers first, the extension last */
-			if (ec_triggers_exist(att->relid, att->name))
-				ereport(ERROR,
-						(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
-						 errmsg("cannot drop function %s because document \"%s\" depends on it",
-								format_procedure(function), att->name),
-						 errhint("Run SELECT echocache_detach('%s') first, or use DROP ... "
-								 "CASCADE to detach the table too.", att->name)));
-		}
-	}
-}
 
 /* What the attachment needs this column of this table for; NULL: for nothing. */
 static const char *
@@ -370,6 +335,13 @@ detach_now(EcAttachment *att)
 	} while (!equal(tables, ec_attachment_tables(name)));
 	detach(name, linitial_oid(tables), false);
 	leave_triggers(name, tables);
+}
+
+void
+ec_object_detach_untriggered(EcAttachment *att)
+{
+	if (!OidIsValid(ec_triggers_row(att->relid, att->name)))
+		detach_now(att);
 }
 
 /*

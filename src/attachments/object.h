@@ -17,20 +17,18 @@
 extern void ec_object_init(void);
 
 /*
- * Before the command: refuse (2BP01) to drop a document's function, unless by CASCADE.  With
- * CASCADE the hook detaches as the function goes, also those that begin to use it after this.
- * Throws also what looking the functions up throws.  Changes nothing, so any role may come
- * here; takes no lock and expects none.
- */
-extern void ec_object_check_drop_function(DropStmt *stmt);
-
-/*
  * Before the command: refuse (2BP01) to drop a column that the attachment, which may be
  * unresolved, needs in this table, unless by CASCADE.  With CASCADE the hook detaches it as
  * the column goes: PostgreSQL may yet refuse that, as in a partition.  Changes nothing, takes
  * no lock and expects none.  The current role owns the table.
  */
 extern void ec_object_check_drop_column(EcAttachment *att, Oid relid, AlterTableCmd *cmd);
+
+/*
+ * After a command that has dropped triggers of ours on this table, which is locked, with what
+ * they depend on: detach it, if its row trigger is among them.  Throws what a detach throws.
+ */
+extern void ec_object_detach_untriggered(EcAttachment *att);
 
 /*
  * After each command: drop the triggers that attachments detached by it have left behind,

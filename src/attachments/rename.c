@@ -1,12 +1,11 @@
 /*-------------------------------------------------------------------------
  *
  * rename.c
- *	  Columns and functions of documents get other names.
+ *	  Columns, functions and whatever else an attachment has by name get other names.
  *
- * The configuration has both by name, so the transaction that renames also writes the
- * configuration: no commit shows a new name in the catalogs and the old one there.  A
- * filter is parsed before the command, while its names are valid, and deparsed after it,
- * so it means the same columns throughout.
+ * The transaction that renames also writes the configuration: no commit shows a new name in
+ * the catalogs and the old one there.  A filter is parsed before the command, while its names
+ * are valid, and deparsed after it, so it means the same objects throughout.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -16,7 +15,6 @@
 
 #include "access/genam.h"
 #include "access/htup_details.h"
-#include "access/relation.h"
 #include "access/table.h"
 #include "access/xact.h"
 #include "catalog/indexing.h"
@@ -31,11 +29,13 @@
 #include "utils/lsyscache.h"
 
 #include "attachments/affected.h"
+#include "attachments/attachment.h"
 #include "attachments/catalog.h"
 #include "attachments/configuration.h"
 #include "attachments/filter.h"
 #include "attachments/rename.h"
 #include "compat.h"
+#include "read/act.h"
 
 /* An attachment for which the table whose column is renamed has a role. */
 typedef struct Rename
@@ -43,47 +43,77 @@ typedef struct Rename
 	char	   *name;			/* the attachment's */
 	Oid			relid;
 	int			role;
-	Node	   *filter;			/* as it was parsed with the old name */
 } Rename;
 
-/* A function of a document, which may be about to get another name. */
-typedef struct DocumentFunction
+/* What an attachment has by name, while the names are valid. */
+typedef struct Noted
 {
 	char	   *name;			/* the attachment's */
-	Oid			function;
-} DocumentFunction;
+	Oid			relid;
+	Oid			function;		/* that makes its documents, or InvalidOid */
+	Node	   *filter;			/* or NULL */
+} Noted;
 
+static void parse_filter(void *arg);
 static void check_owner(const RangeVar *relation, Oid relid, Oid oldRelId, void *arg);
-static void update_configuration(List *renames, RenameStmt *stmt, List *functions);
+static bool follow_column(Rename *rename, RenameStmt *stmt, Datum *values, const bool *nulls);
+static bool follow_names(const Noted *noted, Datum *values);
+static void update_configuration(List *renames, RenameStmt *stmt, List *noted);
 static void rename_keys(RenameStmt *stmt, List *renames);
 static Datum renamed(Datum name, RenameStmt *stmt);
 static Datum renamed_array(Datum names, RenameStmt *stmt);
 
+/* Parse the filter of an attachment, as its owner: values in it are made on the way. */
+static void
+parse_filter(void *arg)
+{
+	Noted	   *noted = arg;
+	EcAttachment *att = ec_attachment_by_name(noted->name);
+	Relation	rel = table_open(noted->relid, AccessShareLock);
+	EcActing	before;
+
+	if (att != NULL && att->relid == noted->relid && att->filter != NULL)
+	{
+		ec_act_begin(att, true, &before);
+		noted->filter = (Node *) ec_filter_expr(att, rel);
+		ec_act_end(&before);
+	}
+	table_close(rel, NoLock);
+}
+
 List *
-ec_rename_functions(Node *stmt)
+ec_rename_note(Node *stmt, Oid relid)
 {
 	List	   *list = NIL;
 	ListCell   *lc;
 
-	if (!IsA(stmt, RenameStmt) && !IsA(stmt, AlterObjectSchemaStmt))
+	if (!IsA(stmt, RenameStmt) && !IsA(stmt, AlterObjectSchemaStmt) &&
+		!(IsA(stmt, AlterEnumStmt) && ((AlterEnumStmt *) stmt)->oldVal != NULL))
 		return NIL;
-	foreach(lc, ec_affected_with_function())
+	foreach(lc, ec_attachment_all())
 	{
 		EcAttachment *att = lfirst(lc);
-		DocumentFunction *made_by = palloc(sizeof(DocumentFunction));
+		Noted	   *noted = palloc0(sizeof(Noted));
+		bool		parsed = false;
 
-		made_by->name = pstrdup(att->name);
-		made_by->function = ec_configuration_function(att);
-		list = lappend(list, made_by);
+		noted->name = pstrdup(att->name);
+		noted->relid = att->relid;
+		if (att->function_name)
+			noted->function = ec_configuration_function(att);
+		if (ec_filter_has_names(att) || 
+			(att->filter && OidIsValid(relid) && (ec_affected_role(att, relid) & EC_ROLE_OWN)))
+			parsed = ec_act_guarded(parse_filter, noted) && noted->filter != NULL;
+		if (OidIsValid(noted->function) || parsed)
+			list = lappend(list, noted);
 	}
 	return list;
 }
 
 void
-ec_rename_follow_functions(List *functions)
+ec_rename_follow(List *noted)
 {
-	if (functions != NIL)
-		update_configuration(NIL, NULL, functions);
+	if (noted != NIL)
+		update_configuration(NIL, NULL, noted);
 }
 
 /* As PostgreSQL checks it before it locks a table whose column is to be renamed. */
@@ -104,7 +134,7 @@ ec_rename_lock(RenameStmt *stmt)
 }
 
 List *
-ec_rename_begin(Oid relid)
+ec_rename_begin_column(Oid relid)
 {
 	List	   *renames = NIL;
 	ListCell   *lc;
@@ -120,20 +150,13 @@ ec_rename_begin(Oid relid)
 		rename->name = pstrdup(att->name);
 		rename->relid = att->relid;
 		rename->role = ec_affected_role(att, relid);
-		if (att->filter)
-		{
-			Relation	rel = relation_open(att->relid, AccessShareLock);
-
-			rename->filter = ec_filter_parse(rel, att->filter, true);
-			relation_close(rel, NoLock);
-		}
 		renames = lappend(renames, rename);
 	}
 	return renames;
 }
 
 void
-ec_rename_follow(List *renames, RenameStmt *stmt)
+ec_rename_follow_column(List *renames, RenameStmt *stmt)
 {
 	update_configuration(renames, stmt, NIL);
 	rename_keys(stmt, renames);
@@ -164,9 +187,52 @@ renamed_array(Datum names, RenameStmt *stmt)
 										   TYPALIGN_CHAR));
 }
 
-/* Write the new names of columns, or of functions, into echocache.document. */
+/* Put the column's new name into this row of echocache.document.  Returns whether it changes. */
+static bool
+follow_column(Rename *rename, RenameStmt *stmt, Datum *values, const bool *nulls)
+{
+	if (!(rename->role & EC_ROLE_OWN))
+		return false;
+	values[Anum_ec_document_key_column - 1] =
+		renamed(values[Anum_ec_document_key_column - 1], stmt);
+	if (!nulls[Anum_ec_document_owner_column - 1])
+		values[Anum_ec_document_owner_column - 1] =
+			renamed(values[Anum_ec_document_owner_column - 1], stmt);
+	values[Anum_ec_document_filter_columns - 1] =
+		renamed_array(values[Anum_ec_document_filter_columns - 1], stmt);
+	values[Anum_ec_document_exclude - 1] =
+		renamed_array(values[Anum_ec_document_exclude - 1], stmt);
+	return true;
+}
+
+/* Put names as they are now into this row of echocache.document.  Returns whether it changes. */
+static bool
+follow_names(const Noted *noted, Datum *values)
+{
+	Oid			schema = OidIsValid(noted->function) ? get_func_namespace(noted->function)
+		: InvalidOid;
+	bool		changed = false;
+	char	   *now;
+
+	if (OidIsValid(schema))
+	{
+		now = quote_qualified_identifier(get_namespace_name(schema),
+										 get_func_name(noted->function));
+		changed = strcmp(now, TextDatumGetCString(values[Anum_ec_document_document - 1])) != 0;
+		values[Anum_ec_document_document - 1] = CStringGetTextDatum(now);
+	}
+	if (noted->filter != NULL)
+	{
+		now = ec_filter_deparse(noted->relid, noted->filter);
+		changed |= strcmp(now, TextDatumGetCString(values[Anum_ec_document_filter - 1])) != 0;
+		values[Anum_ec_document_filter - 1] = CStringGetTextDatum(now);
+	}
+	return changed;
+}
+
+/* Write a column's new name, or what is noted, into echocache.document. */
 static void
-update_configuration(List *renames, RenameStmt *stmt, List *functions)
+update_configuration(List *renames, RenameStmt *stmt, List *noted)
 {
 	Relation	rel = ec_catalog_open(EC_CATALOG_DOCUMENT, RowExclusiveLock);
 	SysScanDesc scan;
@@ -185,39 +251,11 @@ update_configuration(List *renames, RenameStmt *stmt, List *functions)
 		heap_deform_tuple(tuple, RelationGetDescr(rel), values, nulls);
 		name = TextDatumGetCString(values[Anum_ec_document_name - 1]);
 		foreach(lc, renames)
-		{
-			Rename	   *rename = lfirst(lc);
-
-			if (strcmp(rename->name, name) != 0 || !(rename->role & EC_ROLE_OWN))
-				continue;
-			values[Anum_ec_document_key_column - 1] =
-				renamed(values[Anum_ec_document_key_column - 1], stmt);
-			if (!nulls[Anum_ec_document_owner_column - 1])
-				values[Anum_ec_document_owner_column - 1] =
-					renamed(values[Anum_ec_document_owner_column - 1], stmt);
-			values[Anum_ec_document_filter_columns - 1] =
-				renamed_array(values[Anum_ec_document_filter_columns - 1], stmt);
-			values[Anum_ec_document_exclude - 1] =
-				renamed_array(values[Anum_ec_document_exclude - 1], stmt);
-			if (rename->filter)
-				values[Anum_ec_document_filter - 1] =
-					CStringGetTextDatum(ec_filter_deparse(rename->relid, rename->filter));
-			changed = true;
-		}
-		foreach(lc, functions)
-		{
-			DocumentFunction *made_by = lfirst(lc);
-			Oid			schema = get_func_namespace(made_by->function);
-			char	   *qualified;
-
-			if (strcmp(made_by->name, name) != 0 || !OidIsValid(schema))
-				continue;
-			qualified = quote_qualified_identifier(get_namespace_name(schema),
-												   get_func_name(made_by->function));
-			changed |= strcmp(qualified,
-							  TextDatumGetCString(values[Anum_ec_document_document - 1])) != 0;
-			values[Anum_ec_document_document - 1] = CStringGetTextDatum(qualified);
-		}
+			if (strcmp(((Rename *) lfirst(lc))->name, name) == 0)
+				changed |= follow_column(lfirst(lc), stmt, values, nulls);
+		foreach(lc, noted)
+			if (strcmp(((Noted *) lfirst(lc))->name, name) == 0)
+				changed |= follow_names(lfirst(lc), values);
 		if (changed)
 		{
 			CatalogTupleUpdate(rel, &tuple->t_self,

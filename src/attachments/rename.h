@@ -13,19 +13,21 @@
 #include "nodes/parsenodes.h"
 
 /*
- * Before the command: the functions of documents, in the current memory context.  NIL if the
- * statement cannot give a function another name, or there is none.  Throws what reading the
- * extension's tables throws; takes no lock and expects none.
+ * Before the command: what attachments have by name and may be about to get another one, in the
+ * current memory context: functions of documents, and filters, as expressions.  relid is the
+ * table whose column is to be renamed, or InvalidOid.  NIL if the statement renames nothing, or
+ * there is nothing.  A filter that cannot be parsed stays as it is.  Locks the tables of
+ * filters in AccessShareLock, waiting, and releases them.  Throws what ec_act_guarded() throws.
  */
-extern List *ec_rename_functions(Node *stmt);
+extern List *ec_rename_note(Node *stmt, Oid relid);
 
 /*
- * After the command: write these functions' names, as they are now, into the configuration.
- * Makes visible what the command did.  No permission is looked at.  Takes RowExclusiveLock
- * on echocache.document; expects no lock.  Throws what writing there throws, and 42704 when
- * the extension is gone; with NIL it does nothing.
+ * After the command: write these names, as they are now, into the configuration.  Makes visible
+ * what the command did.  No permission is looked at.  Takes RowExclusiveLock on
+ * echocache.document; expects no lock.  Throws what writing there throws, and 42704 when the
+ * extension is gone; with NIL it does nothing.
  */
-extern void ec_rename_follow_functions(List *functions);
+extern void ec_rename_follow(List *noted);
 
 /*
  * Before the rename of a column: find and lock its table in AccessExclusiveLock, as the
@@ -36,12 +38,9 @@ extern Oid	ec_rename_lock(RenameStmt *stmt);
 
 /*
  * What is needed after the rename of a column of this table, which is locked; NIL for
- * nothing.  Locks the attached tables in AccessShareLock for their filters, to the end of
- * the transaction, waiting.  Throws what opening them and parsing a filter throw.
- *
- * ec_rename_follow() writes the configuration after the command, under these locks.
+ * nothing.  ec_rename_follow_column() writes the configuration after the command.
  */
-extern List *ec_rename_begin(Oid relid);
-extern void ec_rename_follow(List *renames, RenameStmt *stmt);
+extern List *ec_rename_begin_column(Oid relid);
+extern void ec_rename_follow_column(List *renames, RenameStmt *stmt);
 
 #endif							/* ECHOCACHE_ATTACHMENTS_RENAME_H */

@@ -116,19 +116,22 @@ is_for(const Trigger *t, const char *name)
 }
 
 /*
- * Has this table, which the caller has not locked, any trigger for the attachment of this name?
- * Locks it in AccessShareLock to the end of the transaction, waiting; false if it is gone then.
+ * The trigger that notes changes of rows of the attachment of this name, on its table, which is
+ * locked; InvalidOid if there is none.
  */
-bool
-ec_triggers_exist(Oid relid, const char *name)
+Oid
+ec_triggers_row(Oid relid, const char *name)
 {
-	Relation	rel = try_table_open(relid, AccessShareLock);
-	bool		found = false;
+	Relation	rel = table_open(relid, NoLock);
+	Oid			found = InvalidOid;
 
-	if (rel == NULL)
-		return false;
 	for (int i = 0; rel->trigdesc && i < rel->trigdesc->numtriggers; i++)
-		found |= is_for(&rel->trigdesc->triggers[i], name);
+	{
+		Trigger    *t = &rel->trigdesc->triggers[i];
+
+		if (is_for(t, name) && t->tgfoid == ec_catalog_function(EC_CATALOG_ROW_TRIGGER))
+			found = t->tgoid;
+	}
 	table_close(rel, NoLock);
 	return found;
 }

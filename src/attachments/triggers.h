@@ -12,7 +12,7 @@
 
 extern void ec_triggers_create(Oid relid, const char *name, const char *schema,
 							   bool dependent);
-extern bool ec_triggers_exist(Oid relid, const char *name);
+extern Oid	ec_triggers_row(Oid relid, const char *name);
 extern void ec_triggers_enable(Oid relid);
 extern void ec_triggers_drop(Oid relid, const char *name, bool dependent);
 

@@ -28,6 +28,7 @@
 #include "attachments/attachment.h"
 #include "attachments/catalog.h"
 #include "attachments/configuration.h"
+#include "attachments/depend.h"
 #include "commit/pending.h"
 #include "commit/trigger.h"
 #include "read/usercode.h"
@@ -211,6 +212,7 @@ echocache_document_trigger(PG_FUNCTION_ARGS)
 	CommandCounterIncrement();
 	foreach(lc, ec_attachment_relids())
 		ec_pending_whole(lfirst_oid(lc));
+	ec_depend_record_at_commit();
 	return PointerGetDatum(NULL);
 }
 

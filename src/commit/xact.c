@@ -31,6 +31,7 @@
 
 #include "attachments/attachment.h"
 #include "attachments/catalog.h"
+#include "attachments/depend.h"
 #include "attachments/object.h"
 #include "attachments/slot.h"
 #include "attachments/storage.h"
@@ -69,6 +70,7 @@ at_end(XactEvent event)
 	ec_attachment_at_xact_end();
 	ec_catalog_at_end();
 	ec_database_at_xact_end(event);
+	ec_depend_at_end(event == XACT_EVENT_COMMIT);
 	ec_object_forget_leftovers();
 	ec_slot_at_end();
 	ec_storage_at_end();

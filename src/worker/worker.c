@@ -33,6 +33,7 @@
 
 #include "attachments/attachment.h"
 #include "attachments/catalog.h"
+#include "attachments/depend.h"
 #include "compat.h"
 #include "deadline.h"
 #include "guc.h"
@@ -125,6 +126,8 @@ begin(void)
 	StartTransactionCommand();
 	ec_attachment_claim_slots();
 	ec_kv_keys_await();
+	if (!RecoveryInProgress())
+		ec_depend_hand_over();
 	CommitTransactionCommand();
 	pgstat_report_activity(STATE_IDLE, NULL);
 	return db;

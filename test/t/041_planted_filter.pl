@@ -60,15 +60,28 @@ sub refused
 	return;
 }
 
+# A rename is followed, so the new owner of the name is nobody.
 $s->run("ALTER FUNCTION lib.f(text) RENAME TO g; SET ROLE mallory; $planted; RESET ROLE");
-refused($open, 'renamed, in a session that has plans');
-refused(session($node), 'renamed, in a new session');
-
+for my $session ($open, session($node))
+{
+	$s->run('SELECT echocache_flush_all()');
+	is($session->error($_), 'no error', "renamed: $_") for @reads, q{UPDATE session SET title = title || 'x'};
+}
+unlike(slurp_file($node->logfile), qr/LOG:  planted/, 'nothing of hers has run');
 $s->run('DROP FUNCTION lib.f(text); ALTER FUNCTION lib.g(text) RENAME TO f');
 like($open->run($reads[0]), qr/"title":"axx"/, 'its name is back, and the filter works: the writes went on meanwhile');
-$open->run(q{UPDATE session SET title = 'b'});
 
-$s->run("DROP FUNCTION lib.f(text); SET ROLE mallory; $planted; RESET ROLE");
+# A drop is refused where the catalog has the dependency, which it may not have yet after pg_upgrade.
+sub drop_function
+{
+	$s->run(q{DELETE FROM pg_depend WHERE classid = 'pg_trigger'::regclass AND refclassid = 'pg_proc'::regclass AND refobjid = to_regproc('lib.f');
+		DROP FUNCTION lib.f(text)});
+	return;
+}
+
+$open->run(q{UPDATE session SET title = 'b'});
+drop_function();
+$s->run("SET ROLE mallory; $planted; RESET ROLE");
 refused($open, 'dropped, in a session that has plans');
 refused(session($node), 'dropped, in a new session');
 
@@ -83,11 +96,13 @@ SKIP:
 	{
 		my $session = session($node);
 
-		$s->run(q{DROP FUNCTION lib.f(text); SET ROLE owner;
+		drop_function();
+		$s->run(q{SET ROLE owner;
 			CREATE FUNCTION lib.f(text) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT true';
 			RESET ROLE; SELECT echocache_flush_all()});
 		stop_at($holder, $point, $session, $reads[0]);
-		$s->run("DROP FUNCTION lib.f(text); SET ROLE mallory; $planted; RESET ROLE");
+		drop_function();
+		$s->run("SET ROLE mallory; $planted; RESET ROLE");
 		is(go_on($holder, $session) // '', '', "the function changes, $point: no document");
 		like($session->{messages}, $point eq 'fill-marked' ? qr/ERROR:  42501: function lib\.f/ : qr/ERROR:  42883: function with OID \d+ does not exist/, 'the read says why');
 	}
@@ -120,8 +135,8 @@ $s->run(q{SELECT echocache_attach('session', filter => $$title::lib.mine IS NOT 
 	RESET ROLE;
 	UPDATE session SET title = 'c'});
 $open->run($_) for @reads;
-$s->run(q{ALTER DOMAIN lib.mine RENAME TO gone;
-	SET ROLE mallory;
+$s->run(q{DELETE FROM pg_depend WHERE classid = 'pg_trigger'::regclass AND refclassid = 'pg_type'::regclass;
+	DROP DOMAIN lib.mine; SET ROLE mallory;
 	CREATE FUNCTION lib.spy(text) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS
 	$$BEGIN RAISE LOG 'planted, as %', current_user; RETURN true; END$$;
 	CREATE DOMAIN lib.mine AS text CHECK (lib.spy(VALUE));
@@ -132,8 +147,8 @@ for my $session ($open, session($node))
 	$session->error($_) for @reads, q{UPDATE session SET title = title || 'x'};
 }
 unlike(slurp_file($node->logfile, $offset), qr/LOG:  planted/, 'nothing of hers has run');
-$s->run(q{DROP DOMAIN lib.mine; ALTER DOMAIN lib.gone RENAME TO mine; SELECT echocache_flush_all()});
-like($open->run($reads[0]), qr/"title":"c/, 'its name is back, and the filter works');
+$s->run(q{DROP DOMAIN lib.mine; SET ROLE owner; CREATE DOMAIN lib.mine AS text; RESET ROLE; SELECT echocache_flush_all()});
+like($open->run($reads[0]), qr/"title":"c/, 'it is back, and the filter works');
 $s->run('ALTER DOMAIN lib.mine OWNER TO mallory; SELECT echocache_flush_all()');
 like($open->error($reads[0]), qr/^42501: type lib\.mine cannot be used in the filter/, 'a domain that is given away');
 $s->run(q{SELECT echocache_detach()});
