@@ -472,6 +472,62 @@ part_builder()
 	emit_faults builder
 }
 
+part_large()
+{
+	local round system
+
+	start_servers
+	ec_sql <<-'SQL' >/dev/null
+		CREATE TABLE large_bare (id int PRIMARY KEY, n int NOT NULL, body text);
+		ALTER TABLE large_bare ALTER body SET STORAGE EXTERNAL;
+		CREATE TABLE large_echocache (LIKE large_bare INCLUDING ALL);
+		INSERT INTO large_bare SELECT i, 0, repeat(text_of(10000, i), 1000) FROM generate_series(1, 64) i;
+		INSERT INTO large_echocache SELECT * FROM large_bare;
+		SELECT echocache_attach('large_echocache', 'large');
+		VACUUM ANALYZE;
+		CHECKPOINT;
+	SQL
+	wait_up
+	run_turns large "64 rows of 10 MB" 1 $large_rounds $large_calls \
+		"no trigger" 1 "" "UPDATE large_bare SET n = n + 1" \
+		echocache 1 "" "UPDATE large_echocache SET n = n + 1"
+	# Of a backend that has done nothing else.
+	for round in $(seq $large_rounds); do
+		for system in $(rotated "$round" bare echocache); do
+			emit large "64 rows of 10 MB" "$([ "$system" = bare ] && echo "no trigger" || echo echocache)" peak_kb "$round" \
+				"$(ec_sql -q -c "UPDATE large_$system SET n = n + 1" \
+					-c "SELECT substring(pg_read_file('/proc/self/status') FROM 'VmHWM:\s+(\d+)')")"
+		done
+	done
+	emit_faults large
+}
+
+part_misses()
+{
+	start_servers
+	ec_sql <<-'SQL' >/dev/null
+		CREATE TABLE parts (id int PRIMARY KEY, body text) PARTITION BY RANGE (id);
+		SELECT format('CREATE TABLE parts_%s PARTITION OF parts FOR VALUES FROM (%s) TO (%s)', i, 10 * i, 10 * i + 10)
+		FROM generate_series(1, 300) i
+		\gexec
+		INSERT INTO parts SELECT i, text_of(1000, i) FROM generate_series(10, 3009) i;
+		CREATE TABLE plain (LIKE parts INCLUDING ALL);
+		INSERT INTO plain SELECT * FROM parts;
+		SELECT echocache_attach('parts', 'parts'), echocache_attach('plain', 'plain');
+		VACUUM ANALYZE;
+		CHECKPOINT;
+	SQL
+	wait_up
+	local table
+	for table in parts plain; do
+		run_turns misses "$([ $table = parts ] && echo "300 partitions" || echo "one table")" 1 $misses_rounds $misses_calls \
+			"PostgreSQL, unprepared" 1 "" "SELECT row_to_json(t) FROM $table t WHERE id = 77" \
+			- 1 "" "SELECT echocache_invalidate('$table', 77)" \
+			echocache 1 "" "SELECT echocache_get('$table', 77)"
+	done
+	emit_faults misses
+}
+
 # builds: how often has the slow document been computed?
 builds()
 {

@@ -190,6 +190,15 @@ function targets(    r, n, v, part, at, client, c, i, name, way) {
 	for (r = 1; has("bulk", 50000, "echocache", "us", r); r++)
 		v[r] = get("bulk", 50000, "echocache", "us", r) / get("bulk", 50000, "no trigger", "us", r)
 	target("UPDATE of 50,000 rows, to no trigger", "≤", 1.4, v, r - 1)
+	for (r = 1; has("large", "64 rows of 10 MB", "echocache", "us", r); r++)
+		v[r] = get("large", "64 rows of 10 MB", "echocache", "us", r) / get("large", "64 rows of 10 MB", "no trigger", "us", r)
+	target("UPDATE of 64 rows of 10 MB, time to no trigger", "≤", 1.2, v, r - 1)
+	for (r = 1; has("large", "64 rows of 10 MB", "echocache", "peak_kb", r); r++)
+		v[r] = get("large", "64 rows of 10 MB", "echocache", "peak_kb", r) / get("large", "64 rows of 10 MB", "no trigger", "peak_kb", r)
+	target("UPDATE of 64 rows of 10 MB, peak memory to no trigger", "≤", 1.2, v, r - 1)
+	for (r = 1; has("misses", "300 partitions", "echocache", "us", r); r++)
+		v[r] = get("misses", "300 partitions", "echocache", "us", r) / get("misses", "300 partitions", "PostgreSQL, unprepared", "us", r)
+	target("a miss of a table with 300 partitions to the SELECT", "≤", 3, v, r - 1)
 	for (i = 1; i <= 2; i++) {
 		part = i == 1 ? "reads-many" : "reads-unix-many"
 		for (r = 1; has(part, "1 KB", "one call", "us", r); r++)
@@ -253,6 +262,11 @@ END {
 	table("commit", "update_p99", "99th percentile, µs", "", "no trigger", 1)
 	if (ncases["bulk"]) print "\n## Bulk updates\n\nOne statement; everything on one CPU."
 	table("bulk", "us", "Time of the UPDATE, ms", "rows", "no trigger", 1000)
+	if (ncases["large"]) print "\n## Large rows\n\nOne UPDATE of a small column; no document of these is small enough for memcached."
+	table("large", "us", "Time of the UPDATE, ms", "", "no trigger", 1000)
+	table("large", "peak_kb", "Peak memory of the backend, MB", "", "no trigger", 1024)
+	if (ncases["misses"]) print "\n## Misses\n\nA document that is not in memcached, and the same row by `row_to_json`; everything on one CPU."
+	table("misses", "us", "Time of a read, µs", "table", "PostgreSQL, unprepared", 1)
 	if (ncases["ycsb"]) {
 		print "\n## YCSB\n\n16 connections.  Closed loop: each does one operation after the other."
 		table("ycsb", "throughput", "Operations in a second, closed loop", "workload", "PostgreSQL", 1)

@@ -6,6 +6,8 @@
 #	reads      one connection: a plain client, a hit by SQL, pgmemcache's get, the table
 #	commit     what the triggers and the commit cost, 1 and 8 clients, fsync on and off
 #	bulk       one UPDATE of 1 to 100,000 rows
+#	large      one UPDATE of rows that are too large for memcached: time and memory
+#	misses     a miss of a table with 300 partitions, and the SELECT
 #	ycsb       YCSB A, B, C, D and F, throughput and open-loop latencies
 #	scale      1 to 4 memcached servers, 1 to 200 connections, 10 to 1,000,000 keys
 #	builder    how long after a commit a document made by the user's function is there
@@ -33,7 +35,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/../lib.sh"
 export LC_ALL=C
 
-all_parts=(reads commit bulk ycsb scale builder stampede)
+all_parts=(reads commit bulk large misses ycsb scale builder stampede)
 parts=()
 seed=${BENCH_SEED:-1}
 size=default
@@ -67,6 +69,8 @@ commit_rounds=5 commit_seconds=0.8
 bulk_rounds=5 bulk_rows="1 10 100 1000 10000 50000 100000"
 ycsb_rounds=3 ycsb_seconds=1.5 ycsb_records=100000 ycsb_sizes="1024 230"
 scale_rounds=3 scale_seconds=1.2 scale_connections="1 8 32 100 200" scale_keys="10 1000 100000 1000000"
+large_rounds=5 large_calls=20
+misses_rounds=5 misses_calls=400
 builder_rounds=3 builder_seconds=4
 stampede_rounds=5 stampede_clients=200
 cache_mb=1024
@@ -77,6 +81,8 @@ case $size in
 		bulk_rounds=1 bulk_rows="1 100 10000 50000"
 		ycsb_rounds=1 ycsb_seconds=0.2 ycsb_records=10000
 		scale_rounds=1 scale_seconds=0.2 scale_keys="10 1000 20000"
+		large_rounds=1 large_calls=2
+		misses_rounds=1 misses_calls=20
 		builder_rounds=1 builder_seconds=2
 		stampede_rounds=2 stampede_clients=50
 		;;
