@@ -203,7 +203,9 @@ render_version(EcAttachment *att, EcRow *row, Size most, Relation root, ExprStat
 			mine = execute_attr_map_slot(map->attrMap, slot,
 										 MakeSingleTupleTableSlot(RelationGetDescr(root),
 																  &TTSOpsVirtual));
-		if (least_size(att, mine) <= most)
+		if (least_size(att, mine) > most)
+			row->matches = 1;	/* no server takes its document, so the marker may as well stay */
+		else
 			render_row(att, row, mine, filter, filter ? GetPerTupleExprContext(estate) : NULL);
 		if (mine != slot)
 			ExecDropSingleTupleTableSlot(mine);
@@ -216,9 +218,9 @@ render_version(EcAttachment *att, EcRow *row, Size most, Relation root, ExprStat
  * Render rows that this transaction has written, from where it has written them, as the newest
  * snapshot and the transaction's own changes show them.  No lock is taken: the caller has
  * locked the attached table, and its DML the one that it wrote to.  A row that is not found
- * has no matches, which may mean that it is deleted, that it would take a query, or that its
- * document is larger than most.  For plain documents only.  Throws what the filter and the
- * types' output functions throw.
+ * has no matches, which may mean that it is deleted, or that it would take a query.  One whose
+ * document is larger than most has a match and no JSON.  For plain documents only.  Throws what
+ * the filter and the types' output functions throw.
  */
 void
 ec_render_written(EcAttachment *att, EcRow *rows, int n, Size most)
