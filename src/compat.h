@@ -60,7 +60,6 @@
 #if PG_VERSION_NUM < 160000
 #define ec_compat_owns_relation(relid, role)	pg_class_ownercheck((relid), (role))
 #define ec_compat_owns_database(oid, role)		pg_database_ownercheck((oid), (role))
-#define ec_compat_owns_function(oid, role)		pg_proc_ownercheck((oid), (role))
 #define ec_compat_namespace_aclcheck			pg_namespace_aclcheck
 #define ec_compat_proc_aclcheck				pg_proc_aclcheck
 #else
@@ -70,8 +69,6 @@
 	object_aclcheck(ProcedureRelationId, (oid), (role), (mode))
 #define ec_compat_owns_relation(relid, role) \
 	object_ownercheck(RelationRelationId, (relid), (role))
-#define ec_compat_owns_function(oid, role) \
-	object_ownercheck(ProcedureRelationId, (oid), (role))
 #define ec_compat_owns_database(oid, role) \
 	object_ownercheck(DatabaseRelationId, (oid), (role))
 #endif

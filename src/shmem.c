@@ -59,7 +59,7 @@ shmem_request(void)
 	RequestNamedLWLockTranche("echocache", 2);
 }
 
-/* Every server is RECOVERING, and must be purged. */
+/* Every server is RECOVERING, and must be purged; nothing is demanded of the worker. */
 static void
 init_states(EcDatabase *db)
 {
@@ -70,6 +70,7 @@ init_states(EcDatabase *db)
 		pg_atomic_init_u64(&db->may_flush[i], 0);
 		pg_atomic_init_u64(&db->lease_until[i], 0);
 	}
+	pg_atomic_init_u64(&db->dependency_demands, 0);
 }
 
 /*

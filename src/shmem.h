@@ -131,6 +131,7 @@ typedef struct EcDatabase
 	bool		lease_forced[EC_MAX_SERVERS];	/* a claim was put over a lease in this life */
 	char		lease_error[EC_ERROR_MAX];	/* why they are not, on some server */
 	TimestampTz lease_error_at;
+	pg_atomic_uint64 dependency_demands;	/* by any backend: see attachments/depend.h */
 	/* by whoever changed the state, without a lock: shown in the view only */
 	TimestampTz since[EC_MAX_SERVERS];
 	int			builder_pid;	/* by the builder, and 0 by whoever frees the slot, with the lock
@@ -195,14 +196,13 @@ typedef struct EcBuildKey
 	char		id[EC_KEY_MAX];	/* no id is longer that is cached */
 } EcBuildKey;
 
-/* What the builder of a database is to do: the documents that it is to make, the oldest first. */
+/* The documents of a database that its builder is to make, the oldest first. */
 typedef struct EcRing
 {
 	Oid			dboid;			/* whose keys these are; perhaps one that has left the slot */
 	int			first;
 	int			n;
 	bool		making;			/* the builder is at the first one */
-	bool		record;			/* before that, it is to record dependencies */
 	EcBuildKey	key[EC_RING_KEYS];
 } EcRing;
 

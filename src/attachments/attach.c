@@ -228,7 +228,7 @@ echocache_attach(PG_FUNCTION_ARGS)
 	att = ec_attachment_by_name(a.name);
 	if (att != NULL)
 	{
-		(void) ec_depend_record(att, true);
+		(void) ec_depend_record(att, true, true);
 		if (a.function)
 			ec_fetch_try(att);
 	}

@@ -183,7 +183,7 @@ read_cast(HeapTuple tuple, void *arg)
  * may show it already, written by this transaction, or not yet.
  */
 void
-ec_changed_trigger(Oid trigger, bool created)
+ec_changed_trigger(Oid trigger, bool created, bool dropped)
 {
 	TriggerRow	row;
 
@@ -193,6 +193,8 @@ ec_changed_trigger(Oid trigger, bool created)
 	{
 		ec_changed_relation(row.form.tgrelid);
 		ec_command_note(EC_COMMAND_TRIGGERED, row.form.tgrelid);
+		if (dropped && row.form.tgfoid == ec_catalog_function(EC_CATALOG_ROW_TRIGGER))
+			ec_command_note(EC_COMMAND_UNTRIGGERED, row.form.tgrelid);
 	}
 	else if (created && ec_affected_any_suspended())
 		ec_attachment_reload();

@@ -30,7 +30,7 @@ extern void ec_changed_names(void);
 
 
 /* The object access hook's, of a trigger, a cast and a function. */
-extern void ec_changed_trigger(Oid trigger, bool created);
+extern void ec_changed_trigger(Oid trigger, bool created, bool dropped);
 extern void ec_changed_cast(Oid cast, bool created);
 extern void ec_changed_function(Oid function);
 

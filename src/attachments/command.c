@@ -63,6 +63,9 @@ ec_command_note(EcCommandObject what, Oid oid)
 		case EC_COMMAND_TRIGGERED:
 			current->triggered = list_append_unique_oid(current->triggered, oid);
 			break;
+		case EC_COMMAND_UNTRIGGERED:
+			current->untriggered = list_append_unique_oid(current->untriggered, oid);
+			break;
 		case EC_COMMAND_OWN:
 			current->own = true;
 			break;

@@ -20,6 +20,7 @@ typedef struct EcCommand
 	List	   *created;		/* OIDs of relations that were created */
 	List	   *types;			/* OIDs of types that were altered */
 	List	   *triggered;		/* OIDs of relations where triggers of ours were changed */
+	List	   *untriggered;	/* OIDs of relations where row triggers of ours were dropped */
 	bool		own;			/* an object of the extension was altered */
 	bool		vacated;		/* a database's worker was told to leave */
 } EcCommand;
@@ -30,6 +31,7 @@ typedef enum EcCommandObject
 	EC_COMMAND_CREATED,
 	EC_COMMAND_TYPE,
 	EC_COMMAND_TRIGGERED,
+	EC_COMMAND_UNTRIGGERED,
 	EC_COMMAND_OWN
 } EcCommandObject;
 

@@ -74,13 +74,13 @@ static void carry_out(Before *before, const char *queryString, bool readOnlyTree
 static void before_command(Before *before);
 static void after_command(const Before *before, const EcCommand *command, Node *stmt);
 static bool creates_row_trigger(Node *stmt);
-static void after_triggers(List *relids);
 static void after_alter(const Before *before, Node *stmt);
 static PlannedStmt *qualified(PlannedStmt *pstmt, Oid relid);
 static void check_own(void);
 static void check_alter(AlterTableStmt *stmt, Oid relid);
 static void check_keys(Oid relid);
 static bool detaches_concurrently(AlterTableStmt *stmt);
+static bool changes_type(AlterTableStmt *stmt);
 static bool enables_triggers(AlterTableStmt *stmt);
 static void inherited(const Before *before, const EcCommand *command, Node *stmt);
 static void warn_suspended(List *relids);
@@ -162,6 +162,8 @@ before_command(Before *before)
 	if (ec_attachment_all() == NIL &&
 		!(IsA(stmt, AlterTableStmt) && enables_triggers((AlterTableStmt *) stmt)))
 		return;
+	/* before any table is locked */
+	before->noted = ec_rename_note(stmt);
 	if (IsA(stmt, AlterTableStmt))
 	{
 		AlterTableStmt *alter = (AlterTableStmt *) stmt;
@@ -192,7 +194,6 @@ before_command(Before *before)
 		if (ec_affected_by_table(relid) != NIL)
 			before->relid = relid;
 	}
-	before->noted = ec_rename_note(stmt, before->relid);
 }
 
 /* The command has been carried out.  The extension is there, and perhaps was not before. */
@@ -210,8 +211,9 @@ after_command(const Before *before, const EcCommand *command, Node *stmt)
 	inherited(before, command, stmt);
 	if (command->triggered != NIL)
 		CommandCounterIncrement();
-	if (!IsA(stmt, DropStmt) || ((DropStmt *) stmt)->removeType != OBJECT_TRIGGER)
-		after_triggers(command->triggered);
+	if (command->untriggered != NIL &&
+		!(IsA(stmt, DropStmt) && ((DropStmt *) stmt)->removeType == OBJECT_TRIGGER))
+		ec_object_detach_untriggered(command->untriggered);
 	if (creates_row_trigger(stmt))
 		ec_depend_record_at_commit();
 	ec_object_drop_leftovers();
@@ -227,7 +229,10 @@ after_command(const Before *before, const EcCommand *command, Node *stmt)
 	if (IsA(stmt, TransactionStmt) &&
 		(((TransactionStmt *) stmt)->kind == TRANS_STMT_COMMIT_PREPARED ||
 		 ((TransactionStmt *) stmt)->kind == TRANS_STMT_ROLLBACK_PREPARED))
+	{
 		ec_attachment_free_slots();
+		ec_depend_record_at_commit();
+	}
 }
 
 /* Does the statement create the trigger of an attachment, as a restore does? */
@@ -236,32 +241,6 @@ creates_row_trigger(Node *stmt)
 {
 	return IsA(stmt, CreateTrigStmt) &&
 		strcmp(strVal(llast(((CreateTrigStmt *) stmt)->funcname)), "echocache_row_trigger") == 0;
-}
-
-/*
- * Triggers of ours on these tables have been altered or dropped, but not by DROP TRIGGER: where
- * they went with what they depend on, the attachment goes, too.
- */
-static void
-after_triggers(List *relids)
-{
-	ListCell   *lc;
-
-	foreach(lc, relids)
-	{
-		Oid			relid = lfirst_oid(lc);
-		ListCell   *la;
-
-		if (get_rel_relkind(relid) == '\0')
-			continue;
-		foreach(la, ec_affected_by_table(relid))
-		{
-			EcAttachment *att = lfirst(la);
-
-			if (att->relid == relid)
-				ec_object_detach_untriggered(att);
-		}
-	}
 }
 
 /* The table has been altered: its documents change, and its columns must still do. */
@@ -273,6 +252,8 @@ after_alter(const Before *before, Node *stmt)
 	if (IsA(stmt, AlterTableStmt))
 	{
 		check_keys(before->relid);	/* makes visible what the command did */
+		if (changes_type((AlterTableStmt *) stmt))
+			ec_depend_record_at_commit();	/* the filter may use another function by now */
 		if (enables_triggers((AlterTableStmt *) stmt))
 			ec_triggers_enable(before->relid);
 	}
@@ -392,6 +373,18 @@ detaches_concurrently(AlterTableStmt *stmt)
 			castNode(PartitionCmd, cmd->def)->concurrent)
 			return true;
 	}
+	return false;
+}
+
+/* ALTER TABLE ... ALTER COLUMN ... TYPE? */
+static bool
+changes_type(AlterTableStmt *stmt)
+{
+	ListCell   *lc;
+
+	foreach(lc, stmt->cmds)
+		if (lfirst_node(AlterTableCmd, lc)->subtype == AT_AlterColumnType)
+			return true;
 	return false;
 }
 

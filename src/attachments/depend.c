@@ -9,8 +9,8 @@
  * takes the trigger along, and that the attachment (see ec_object_detach_untriggered()).
  * pg_dump orders by these dependencies, but does not restore them; it restores an attachment and
  * its trigger in either order, perhaps in two sessions.  So what echocache_attach() records the
- * builder records, too: after a commit of either one, and when the database's worker starts, as
- * after pg_upgrade.  It is the builder's since a filter is parsed for it, as its owner.
+ * database's worker records, too: after a commit of either one, and when it starts, as after
+ * pg_upgrade.  (Parsing a filter runs no code of its owner's.)
  *
  * The filter's columns are not among them: PostgreSQL would refuse to change the type of a
  * column on which a trigger depends.  object.c and ddl.c see to the columns.
@@ -33,7 +33,7 @@
 #include "catalog/pg_trigger.h"
 #include "storage/lmgr.h"
 #include "utils/fmgroids.h"
-#include "utils/lsyscache.h"
+#include "utils/snapmgr.h"
 
 #include "attachments/attachment.h"
 #include "attachments/catalog.h"
@@ -41,8 +41,8 @@
 #include "attachments/depend.h"
 #include "attachments/filter.h"
 #include "attachments/triggers.h"
-#include "commit/handover.h"
 #include "read/act.h"
+#include "worker/database.h"
 
 /* What an attachment uses. */
 typedef struct Used
@@ -56,33 +56,46 @@ typedef struct Used
 /* This transaction, if it commits, leaves something to be recorded. */
 static bool at_commit = false;
 
+static SysScanDesc scan_trigger(Relation rel, Oid trigger);
+static bool is_ours(Form_pg_depend depend);
 static bool is_recorded(Oid trigger);
 static bool uses_objects(const EcAttachment *att);
 static void look(void *arg);
+static void forget(Oid trigger);
+
+/* Begin to scan what the trigger depends on. */
+static SysScanDesc
+scan_trigger(Relation rel, Oid trigger)
+{
+	ScanKeyData key[2];
+
+	ScanKeyInit(&key[0], Anum_pg_depend_classid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(TriggerRelationId));
+	ScanKeyInit(&key[1], Anum_pg_depend_objid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(trigger));
+	return systable_beginscan(rel, DependDependerIndexId, true, NULL, 2, key);
+}
+
+/* Is this dependency of a row trigger one that is recorded here? */
+static bool
+is_ours(Form_pg_depend depend)
+{
+	return depend->deptype == DEPENDENCY_NORMAL &&
+		!(depend->refclassid == ProcedureRelationId &&
+		  ec_catalog_is_trigger_function(depend->refobjid));
+}
 
 /* Does the trigger depend on more than its own function? */
 static bool
 is_recorded(Oid trigger)
 {
 	Relation	rel = table_open(DependRelationId, AccessShareLock);
-	ScanKeyData key[2];
-	SysScanDesc scan;
+	SysScanDesc scan = scan_trigger(rel, trigger);
 	HeapTuple	tuple;
 	bool		found = false;
 
-	ScanKeyInit(&key[0], Anum_pg_depend_classid, BTEqualStrategyNumber, F_OIDEQ,
-				ObjectIdGetDatum(TriggerRelationId));
-	ScanKeyInit(&key[1], Anum_pg_depend_objid, BTEqualStrategyNumber, F_OIDEQ,
-				ObjectIdGetDatum(trigger));
-	scan = systable_beginscan(rel, DependDependerIndexId, true, NULL, 2, key);
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
-	{
-		Form_pg_depend depend = (Form_pg_depend) GETSTRUCT(tuple);
-
-		found |= depend->deptype == DEPENDENCY_NORMAL &&
-			!(depend->refclassid == ProcedureRelationId &&
-			  ec_catalog_is_trigger_function(depend->refobjid));
-	}
+		found |= is_ours((Form_pg_depend) GETSTRUCT(tuple));
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
 	return found;
@@ -116,23 +129,38 @@ look(void *arg)
 	ec_act_end(&before);
 }
 
+/* Delete what is recorded for the trigger, but for its own function. */
+static void
+forget(Oid trigger)
+{
+	Relation	rel = table_open(DependRelationId, RowExclusiveLock);
+	SysScanDesc scan = scan_trigger(rel, trigger);
+	HeapTuple	tuple;
+
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+		if (is_ours((Form_pg_depend) GETSTRUCT(tuple)))
+			CatalogTupleDelete(rel, &tuple->t_self);
+	systable_endscan(scan);
+	table_close(rel, RowExclusiveLock);
+}
+
 bool
-ec_depend_record(EcAttachment *att, bool wait)
+ec_depend_record(EcAttachment *att, bool anew, bool wait)
 {
 	Used		used = {att->name, att->relid};
 	ObjectAddress trigger = {TriggerRelationId, InvalidOid, 0};
 
-	if (!uses_objects(att))
+	if (!uses_objects(att) ||
+		(!anew && is_recorded(ec_triggers_row(att->relid, att->name))))
 		return true;
 	if (wait)
 		LockRelationOid(used.relid, AccessShareLock);
 	else if (!ConditionalLockRelationOid(used.relid, AccessShareLock))
 		return false;
-	if (get_rel_relkind(used.relid) != '\0')
-		trigger.objectId = ec_triggers_row(used.relid, used.name);
-	if (!OidIsValid(trigger.objectId) || is_recorded(trigger.objectId) ||
-		!ec_act_guarded(look, &used))
+	trigger.objectId = ec_triggers_row(used.relid, used.name);
+	if (!OidIsValid(trigger.objectId) || !ec_act_guarded(look, &used))
 		return true;
+	forget(trigger.objectId);
 	if (OidIsValid(used.function))
 	{
 		ObjectAddress function = {ProcedureRelationId, used.function, 0};
@@ -152,13 +180,32 @@ ec_depend_record(EcAttachment *att, bool wait)
 }
 
 bool
-ec_depend_record_all(void)
+ec_depend_record_all(bool anew)
 {
-	bool		done = true;
+	List	   *names;
 	ListCell   *lc;
+	bool		done = true;
+	MemoryContext context = CurrentMemoryContext;
 
-	foreach(lc, ec_attachment_all())
-		done &= ec_depend_record(lfirst(lc), false);
+	StartTransactionCommand();
+	MemoryContextSwitchTo(context);
+	names = ec_attachment_names();
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(context);
+	foreach(lc, names)
+	{
+		ListCell   *la;
+
+		/* one each, so that no lock is held while another table is looked at */
+		StartTransactionCommand();
+		PushActiveSnapshot(GetTransactionSnapshot());
+		foreach(la, ec_attachment_all())
+			if (strcmp(((EcAttachment *) lfirst(la))->name, lfirst(lc)) == 0)
+				done &= ec_depend_record(lfirst(la), anew, false);
+		PopActiveSnapshot();
+		CommitTransactionCommand();
+		MemoryContextSwitchTo(context);
+	}
 	return done;
 }
 
@@ -172,18 +219,6 @@ void
 ec_depend_at_end(bool committed)
 {
 	if (at_commit && committed)
-		ec_handover_record();
+		ec_database_demand_dependencies();
 	at_commit = false;
-}
-
-void
-ec_depend_hand_over(void)
-{
-	ListCell   *lc;
-	bool		any = false;
-
-	foreach(lc, ec_attachment_all())
-		any |= uses_objects(lfirst(lc));
-	if (any)
-		ec_handover_record();
 }

@@ -14,6 +14,7 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
 #include "parser/parse_clause.h"
@@ -31,6 +32,7 @@
 
 #include "attachments/filter.h"
 #include "attachments/trust.h"
+#include "attachments/typewalk.h"
 #include "read/act.h"
 
 #define FILTER_QUERY	"SELECT "
@@ -39,6 +41,8 @@ static int	begin_canonical(void);
 static void filter_error(void *arg);
 static bool check_function(Oid function, void *relowner);
 static void check_type(Oid type, Oid relowner);
+static bool is_domain(Oid type, void *arg);
+static void check_literal(Oid type);
 static bool check_named_types(Node *node, void *relowner);
 static bool check_functions(Node *node, void *relowner);
 
@@ -108,15 +112,47 @@ check_type(Oid type, Oid relowner)
 				 errhint("Types in a filter belong to the table's owner or to a superuser.")));
 }
 
+static bool
+is_domain(Oid type, void *arg)
+{
+	return get_typtype(type) == TYPTYPE_DOMAIN;
+}
+
 /*
- * Check the types that the text names.  Parsing makes values of its literals, and so runs
- * checks of domains; a stored filter says the type of each.
+ * Throws 0A000 if parsing a literal of this type runs checks of domains: it contains one.  Those
+ * of a domain itself do not run then.
+ */
+static void
+check_literal(Oid type)
+{
+	if (ec_typewalk_type(getBaseType(type), is_domain, NULL))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("the filter cannot have a constant of type %s", format_type_be(type)),
+				 errdetail("It contains a domain, whose checks would run wherever the filter is "
+						   "read."),
+				 errhint("Make the value of its parts, by ARRAY[...] or ROW(...).")));
+}
+
+/*
+ * Check the types that the text names.  Parsing makes values of its literals; a stored filter
+ * says the type of each.
  */
 static bool
 check_named_types(Node *node, void *relowner)
 {
 	if (node == NULL)
 		return false;
+	if (IsA(node, TypeCast) && IsA(((TypeCast *) node)->arg, A_Const))
+	{
+		Oid			type = LookupTypeNameOid(NULL, ((TypeCast *) node)->typeName, true);
+
+		if (OidIsValid(type))
+		{
+			check_type(type, *(Oid *) relowner);
+			check_literal(type);
+		}
+	}
 	if (IsA(node, TypeName))
 	{
 		Oid			type = LookupTypeNameOid(NULL, (TypeName *) node, true);
@@ -137,13 +173,16 @@ check_functions(Node *node, void *relowner)
 	if (IsA(node, CoerceToDomain) || IsA(node, CoerceViaIO) || IsA(node, ArrayCoerceExpr) ||
 		IsA(node, ConvertRowtypeExpr) || IsA(node, RowExpr) || IsA(node, Const))
 		check_type(exprType(node), *(Oid *) relowner);
+	if (IsA(node, Const))
+		check_literal(exprType(node));
 	(void) check_functions_in_node(node, check_function, relowner);
 	return expression_tree_walker(node, check_functions, relowner);
 }
 
 /*
  * The filter as an expression over the row.  Throws unless it is one boolean expression whose
- * functions may run as the table's owner.  canonical: ec_filter_deparse() has made the text;
+ * functions may run as the table's owner.  Runs none of these, nor any other code of a user's,
+ * if the text is canonical.  canonical: ec_filter_deparse() has made the text;
  * else names in it are found by the caller's search_path.  The relation is open and locked.
  */
 Node *

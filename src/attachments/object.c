@@ -5,8 +5,9 @@
  *
  * Whatever drops an object, a statement or a CASCADE from anywhere, no attachment outlives
  * what it needs: the hook detaches it, and invalidates its documents, before the object is
- * gone.  A statement that drops such a column is refused, unless it says CASCADE; for other
- * objects depend.c has PostgreSQL do that.  Documents that merely look different afterwards are
+ * gone; or after the command, where that has taken the row trigger along with what a filter
+ * uses (depend.c).  A statement that drops a column that is needed is refused, unless it says
+ * CASCADE.  Documents that merely look different afterwards are
  * invalidated at the commit.
  *
  * A hook may load the configuration anew, by any lookup.  So it copies names and OIDs
@@ -233,7 +234,7 @@ object_dropped(Oid classId, Oid objectId, int subId)
 			function_dropped(objectId);
 			break;
 		case TriggerRelationId:
-			ec_changed_trigger(objectId, false);
+			ec_changed_trigger(objectId, false, true);
 			break;
 		case CastRelationId:
 			ec_changed_cast(objectId, false);
@@ -282,7 +283,7 @@ object_changed(Oid classId, Oid objectId, int subId, bool created)
 			ec_changed_function(objectId);
 			break;
 		case TriggerRelationId:
-			ec_changed_trigger(objectId, created);
+			ec_changed_trigger(objectId, created, false);
 			break;
 		case CastRelationId:
 			ec_changed_cast(objectId, created);
@@ -338,10 +339,18 @@ detach_now(EcAttachment *att)
 }
 
 void
-ec_object_detach_untriggered(EcAttachment *att)
+ec_object_detach_untriggered(List *relids)
 {
-	if (!OidIsValid(ec_triggers_row(att->relid, att->name)))
-		detach_now(att);
+	ListCell   *lc;
+
+	foreach(lc, ec_attachment_all())
+	{
+		EcAttachment *att = lfirst(lc);
+
+		if (list_member_oid(relids, att->relid) && get_rel_relkind(att->relid) != '\0' &&
+			!OidIsValid(ec_triggers_row(att->relid, att->name)))
+			detach_now(att);
+	}
 }
 
 /*

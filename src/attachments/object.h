@@ -25,10 +25,11 @@ extern void ec_object_init(void);
 extern void ec_object_check_drop_column(EcAttachment *att, Oid relid, AlterTableCmd *cmd);
 
 /*
- * After a command that has dropped triggers of ours on this table, which is locked, with what
- * they depend on: detach it, if its row trigger is among them.  Throws what a detach throws.
+ * After a command that has dropped row triggers on these tables, and is no DROP TRIGGER: they
+ * went with what they depend on, and so do the attachments.  The tables are locked.  Throws what
+ * a detach throws.
  */
-extern void ec_object_detach_untriggered(EcAttachment *att);
+extern void ec_object_detach_untriggered(List *relids);
 
 /*
  * After each command: drop the triggers that attachments detached by it have left behind,

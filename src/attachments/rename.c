@@ -37,33 +37,97 @@
 #include "compat.h"
 #include "read/act.h"
 
-/* An attachment for which the table whose column is renamed has a role. */
-typedef struct Rename
-{
-	char	   *name;			/* the attachment's */
-	Oid			relid;
-	int			role;
-} Rename;
-
 /* What an attachment has by name, while the names are valid. */
 typedef struct Noted
 {
 	char	   *name;			/* the attachment's */
 	Oid			relid;
 	Oid			function;		/* that makes its documents, or InvalidOid */
+	char	   *function_text;	/* its name, as it is stored */
 	Node	   *filter;			/* or NULL */
+	char	   *filter_text;	/* as it is stored */
 } Noted;
 
+/* An attachment for which the table whose column is renamed has a role. */
+typedef struct Rename
+{
+	Noted		noted;			/* with the filter, if it is the attached table */
+	int			role;
+} Rename;
+
+static const char *old_name(Node *stmt, bool *none);
 static void parse_filter(void *arg);
 static void check_owner(const RangeVar *relation, Oid relid, Oid oldRelId, void *arg);
 static bool follow_column(Rename *rename, RenameStmt *stmt, Datum *values, const bool *nulls);
-static bool follow_names(const Noted *noted, Datum *values);
+static bool is_stored(const Datum *values, const bool *nulls, AttrNumber column,
+					  const char *name);
+static bool follow_names(const Noted *noted, Datum *values, const bool *nulls);
 static void update_configuration(List *renames, RenameStmt *stmt, List *noted);
 static void rename_keys(RenameStmt *stmt, List *renames);
 static Datum renamed(Datum name, RenameStmt *stmt);
 static Datum renamed_array(Datum names, RenameStmt *stmt);
 
-/* Parse the filter of an attachment, as its owner: values in it are made on the way. */
+/*
+ * The name that the statement replaces, as a text may have it; NULL: it is not that simple.
+ * *none: no filter can have such a name.
+ */
+static const char *
+old_name(Node *stmt, bool *none)
+{
+	ObjectType	type;
+	Node	   *object;
+	const char *name = NULL;
+
+	*none = false;
+	if (IsA(stmt, AlterEnumStmt))
+		name = ((AlterEnumStmt *) stmt)->oldVal;
+	else
+	{
+		bool		rename = IsA(stmt, RenameStmt);
+		RangeVar   *relation = rename ? ((RenameStmt *) stmt)->relation
+			: ((AlterObjectSchemaStmt *) stmt)->relation;
+
+		type = rename ? ((RenameStmt *) stmt)->renameType
+			: ((AlterObjectSchemaStmt *) stmt)->objectType;
+		object = rename ? ((RenameStmt *) stmt)->object : ((AlterObjectSchemaStmt *) stmt)->object;
+		switch (type)
+		{
+			case OBJECT_SCHEMA:
+			case OBJECT_COLUMN:
+			case OBJECT_ATTRIBUTE:
+				name = ((RenameStmt *) stmt)->subname;
+				break;
+			case OBJECT_TABLE:
+			case OBJECT_VIEW:
+			case OBJECT_MATVIEW:
+			case OBJECT_FOREIGN_TABLE:
+			case OBJECT_SEQUENCE:
+				name = relation->relname;
+				break;
+			case OBJECT_FUNCTION:
+			case OBJECT_PROCEDURE:
+			case OBJECT_ROUTINE:
+			case OBJECT_AGGREGATE:
+			case OBJECT_OPERATOR:
+				name = strVal(llast(((ObjectWithArgs *) object)->objname));
+				break;
+			case OBJECT_TYPE:
+			case OBJECT_DOMAIN:
+			case OBJECT_COLLATION:
+			case OBJECT_TSCONFIGURATION:
+			case OBJECT_TSDICTIONARY:
+				name = strVal(llast((List *) object));
+				break;
+			case OBJECT_EXTENSION:
+				break;
+			default:
+				*none = true;
+		}
+	}
+	return name == NULL || strpbrk(name, "\"'\\") != NULL ? NULL : name;
+}
+
+/* Parse the filter of an attachment, as its owner.  It is copied, and its table locked. */
 static void
 parse_filter(void *arg)
 {
@@ -75,35 +139,43 @@ parse_filter(void *arg)
 	if (att != NULL && att->relid == noted->relid && att->filter != NULL)
 	{
 		ec_act_begin(att, true, &before);
-		noted->filter = (Node *) ec_filter_expr(att, rel);
+		noted->filter = copyObject((Node *) ec_filter_expr(att, rel));
 		ec_act_end(&before);
+		noted->filter_text = pstrdup(att->filter);
 	}
 	table_close(rel, NoLock);
 }
 
 List *
-ec_rename_note(Node *stmt, Oid relid)
+ec_rename_note(Node *stmt)
 {
 	List	   *list = NIL;
 	ListCell   *lc;
+	const char *name;
+	bool		none;
 
 	if (!IsA(stmt, RenameStmt) && !IsA(stmt, AlterObjectSchemaStmt) &&
 		!(IsA(stmt, AlterEnumStmt) && ((AlterEnumStmt *) stmt)->oldVal != NULL))
+		return NIL;
+	name = old_name(stmt, &none);
+	if (none)
 		return NIL;
 	foreach(lc, ec_attachment_all())
 	{
 		EcAttachment *att = lfirst(lc);
 		Noted	   *noted = palloc0(sizeof(Noted));
-		bool		parsed = false;
 
 		noted->name = pstrdup(att->name);
 		noted->relid = att->relid;
 		if (att->function_name)
+		{
 			noted->function = ec_configuration_function(att);
-		if (ec_filter_has_names(att) || 
-			(att->filter && OidIsValid(relid) && (ec_affected_role(att, relid) & EC_ROLE_OWN)))
-			parsed = ec_act_guarded(parse_filter, noted) && noted->filter != NULL;
-		if (OidIsValid(noted->function) || parsed)
+			noted->function_text = pstrdup(att->function_name);
+		}
+		if (ec_filter_has_names(att) && (name == NULL || strstr(att->filter, name) != NULL) &&
+			!ec_act_guarded(parse_filter, noted))
+			noted->filter = NULL;
+		if (OidIsValid(noted->function) || noted->filter != NULL)
 			list = lappend(list, noted);
 	}
 	return list;
@@ -147,9 +219,11 @@ ec_rename_begin_column(Oid relid)
 		if (ec_affected_role(att, relid) == 0)
 			continue;
 		rename = palloc0(sizeof(Rename));
-		rename->name = pstrdup(att->name);
-		rename->relid = att->relid;
+		rename->noted.name = pstrdup(att->name);
+		rename->noted.relid = att->relid;
 		rename->role = ec_affected_role(att, relid);
+		if (att->filter && (rename->role & EC_ROLE_OWN))
+			parse_filter(&rename->noted);
 		renames = lappend(renames, rename);
 	}
 	return renames;
@@ -202,29 +276,44 @@ follow_column(Rename *rename, RenameStmt *stmt, Datum *values, const bool *nulls
 		renamed_array(values[Anum_ec_document_filter_columns - 1], stmt);
 	values[Anum_ec_document_exclude - 1] =
 		renamed_array(values[Anum_ec_document_exclude - 1], stmt);
+	(void) follow_names(&rename->noted, values, nulls);
 	return true;
 }
 
-/* Put names as they are now into this row of echocache.document.  Returns whether it changes. */
+/* Is this what the row of echocache.document has there? */
 static bool
-follow_names(const Noted *noted, Datum *values)
+is_stored(const Datum *values, const bool *nulls, AttrNumber column, const char *name)
+{
+	return !nulls[column - 1] && strcmp(TextDatumGetCString(values[column - 1]), name) == 0;
+}
+
+/*
+ * Put names as they are now into this row of echocache.document, unless it is not what it was when
+ * they were noted.  Returns whether it changes.
+ */
+static bool
+follow_names(const Noted *noted, Datum *values, const bool *nulls)
 {
 	Oid			schema = OidIsValid(noted->function) ? get_func_namespace(noted->function)
 		: InvalidOid;
 	bool		changed = false;
 	char	   *now;
 
-	if (OidIsValid(schema))
+	if (DatumGetObjectId(values[Anum_ec_document_relation - 1]) != noted->relid)
+		return false;
+	if (OidIsValid(schema) &&
+		is_stored(values, nulls, Anum_ec_document_document, noted->function_text))
 	{
 		now = quote_qualified_identifier(get_namespace_name(schema),
 										 get_func_name(noted->function));
-		changed = strcmp(now, TextDatumGetCString(values[Anum_ec_document_document - 1])) != 0;
+		changed = strcmp(now, noted->function_text) != 0;
 		values[Anum_ec_document_document - 1] = CStringGetTextDatum(now);
 	}
-	if (noted->filter != NULL)
+	if (noted->filter != NULL &&
+		is_stored(values, nulls, Anum_ec_document_filter, noted->filter_text))
 	{
 		now = ec_filter_deparse(noted->relid, noted->filter);
-		changed |= strcmp(now, TextDatumGetCString(values[Anum_ec_document_filter - 1])) != 0;
+		changed |= strcmp(now, noted->filter_text) != 0;
 		values[Anum_ec_document_filter - 1] = CStringGetTextDatum(now);
 	}
 	return changed;
@@ -251,11 +340,11 @@ update_configuration(List *renames, RenameStmt *stmt, List *noted)
 		heap_deform_tuple(tuple, RelationGetDescr(rel), values, nulls);
 		name = TextDatumGetCString(values[Anum_ec_document_name - 1]);
 		foreach(lc, renames)
-			if (strcmp(((Rename *) lfirst(lc))->name, name) == 0)
+			if (strcmp(((Rename *) lfirst(lc))->noted.name, name) == 0)
 				changed |= follow_column(lfirst(lc), stmt, values, nulls);
 		foreach(lc, noted)
 			if (strcmp(((Noted *) lfirst(lc))->name, name) == 0)
-				changed |= follow_names(lfirst(lc), values);
+				changed |= follow_names(lfirst(lc), values, nulls);
 		if (changed)
 		{
 			CatalogTupleUpdate(rel, &tuple->t_self,
@@ -289,7 +378,7 @@ rename_keys(RenameStmt *stmt, List *renames)
 		{
 			Rename	   *rename = lfirst(lc);
 
-			if (strcmp(rename->name,
+			if (strcmp(rename->noted.name,
 					   TextDatumGetCString(values[Anum_ec_dependent_document - 1])) != 0 ||
 				!(rename->role & EC_ROLE_DEPENDENT) ||
 				get_attnum(relid, NameStr(*DatumGetName(values[Anum_ec_dependent_key_column - 1])))

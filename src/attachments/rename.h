@@ -13,13 +13,14 @@
 #include "nodes/parsenodes.h"
 
 /*
- * Before the command: what attachments have by name and may be about to get another one, in the
- * current memory context: functions of documents, and filters, as expressions.  relid is the
- * table whose column is to be renamed, or InvalidOid.  NIL if the statement renames nothing, or
- * there is nothing.  A filter that cannot be parsed stays as it is.  Locks the tables of
- * filters in AccessShareLock, waiting, and releases them.  Throws what ec_act_guarded() throws.
+ * Before the command, while it holds no lock: what attachments have by name and may be about to
+ * get another one, in the current memory context: functions of documents, and filters, as
+ * expressions.  NIL if the statement renames nothing that these can have.  A filter that cannot
+ * be parsed stays as it is.  Locks the tables of filters that may have the name in AccessShareLock,
+ * one after the other, waiting, and releases them: what has changed by the time of
+ * ec_rename_follow() is left alone.  Throws what ec_act_guarded() throws.
  */
-extern List *ec_rename_note(Node *stmt, Oid relid);
+extern List *ec_rename_note(Node *stmt);
 
 /*
  * After the command: write these names, as they are now, into the configuration.  Makes visible
@@ -38,7 +39,10 @@ extern Oid	ec_rename_lock(RenameStmt *stmt);
 
 /*
  * What is needed after the rename of a column of this table, which is locked; NIL for
- * nothing.  ec_rename_follow_column() writes the configuration after the command.
+ * nothing.  Locks the attached tables in AccessShareLock for their filters, to the end of
+ * the transaction, waiting.  Throws what opening them and parsing a filter throw.
+ *
+ * ec_rename_follow_column() writes the configuration after the command, under these locks.
  */
 extern List *ec_rename_begin_column(Oid relid);
 extern void ec_rename_follow_column(List *renames, RenameStmt *stmt);

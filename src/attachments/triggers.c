@@ -12,12 +12,16 @@
  */
 #include "postgres.h"
 
+#include "access/genam.h"
+#include "access/htup_details.h"
 #include "access/table.h"
 #include "access/xact.h"
+#include "catalog/pg_trigger.h"
 #include "commands/trigger.h"
 #include "common/hashfn.h"
 #include "executor/spi.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 
@@ -116,23 +120,38 @@ is_for(const Trigger *t, const char *name)
 }
 
 /*
- * The trigger that notes changes of rows of the attachment of this name, on its table, which is
- * locked; InvalidOid if there is none.
+ * The trigger that notes changes of rows of the attachment of this name, on its own table;
+ * InvalidOid if there is none.  Locks nothing: who has not locked the table may find one that is
+ * just being dropped.
  */
 Oid
 ec_triggers_row(Oid relid, const char *name)
 {
-	Relation	rel = table_open(relid, NoLock);
+	Relation	rel = table_open(TriggerRelationId, AccessShareLock);
+	Size		len = strlen(name) + 1;
 	Oid			found = InvalidOid;
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
 
-	for (int i = 0; rel->trigdesc && i < rel->trigdesc->numtriggers; i++)
+	ScanKeyInit(&key, Anum_pg_trigger_tgrelid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(relid));
+	scan = systable_beginscan(rel, TriggerRelidNameIndexId, true, NULL, 1, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
-		Trigger    *t = &rel->trigdesc->triggers[i];
+		Form_pg_trigger form = (Form_pg_trigger) GETSTRUCT(tuple);
+		bool		isnull;
+		bytea	   *args;
 
-		if (is_for(t, name) && t->tgfoid == ec_catalog_function(EC_CATALOG_ROW_TRIGGER))
-			found = t->tgoid;
+		if (form->tgfoid != ec_catalog_function(EC_CATALOG_ROW_TRIGGER))
+			continue;
+		args = DatumGetByteaPP(heap_getattr(tuple, Anum_pg_trigger_tgargs, RelationGetDescr(rel),
+											&isnull));
+		if (!isnull && VARSIZE_ANY_EXHDR(args) == len && memcmp(VARDATA_ANY(args), name, len) == 0)
+			found = form->oid;
 	}
-	table_close(rel, NoLock);
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
 	return found;
 }
 

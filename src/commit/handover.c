@@ -28,7 +28,6 @@ static EcRing *ring_of(EcDatabase *db);
 static EcBuildKey *key_at(EcRing *ring, int i);
 static bool is_in(EcRing *ring, Oid relid, const char *id, int idlen);
 static void drop_first(EcRing *ring);
-static void wake(const EcDatabase *db);
 
 /* The ring of the database in this slot, empty if another one has left it. */
 static EcRing *
@@ -41,7 +40,6 @@ ring_of(EcDatabase *db)
 	{
 		ring->n = 0;
 		ring->making = false;
-		ring->record = false;
 	}
 	ring->dboid = db->dboid;
 	return ring;
@@ -65,8 +63,7 @@ is_in(EcRing *ring, Oid relid, const char *id, int idlen)
 	{
 		EcBuildKey *key = key_at(ring, i);
 
-		if (key->relid == relid && key->idlen == idlen &&
-			(idlen <= 0 || memcmp(key->id, id, idlen) == 0))
+		if (key->relid == relid && key->idlen == idlen && memcmp(key->id, id, idlen) == 0)
 			return true;
 	}
 	return false;
@@ -79,13 +76,6 @@ drop_first(EcRing *ring)
 	ring->first = (ring->first + 1) % EC_RING_KEYS;
 	ring->n--;
 	ring->making = false;
-}
-
-/* Something waits that did not: wake the builder, or, if there is none, the launcher. */
-static void
-wake(const EcDatabase *db)
-{
-	ec_shmem_wake(db->builder_pid != 0 ? db->builder_pid : ec_shmem->launcher_pid);
 }
 
 /*
@@ -124,39 +114,8 @@ ec_handover_put(Oid relid, const char *id)
 	}
 	LWLockRelease(ec_shmem->ring_lock);
 	if (first)
-		wake(db);
+		ec_shmem_wake(db->builder_pid != 0 ? db->builder_pid : ec_shmem->launcher_pid);
 	return room;
-}
-
-/* Have the builder of this database record dependencies (attachments/depend.h), if one can be. */
-void
-ec_handover_record(void)
-{
-	EcDatabase *db = ec_state_database();
-
-	if (db == NULL)
-		return;
-	LWLockAcquire(ec_shmem->ring_lock, LW_EXCLUSIVE);
-	if (db->dboid == MyDatabaseId)
-		ring_of(db)->record = true;
-	LWLockRelease(ec_shmem->ring_lock);
-	wake(db);
-}
-
-/* For the builder of this database: is it to record dependencies?  Once, for each demand. */
-bool
-ec_handover_take_record(void)
-{
-	EcDatabase *db = ec_state_database();
-	bool		record;
-
-	if (db == NULL)
-		return false;
-	LWLockAcquire(ec_shmem->ring_lock, LW_EXCLUSIVE);
-	record = ring_of(db)->record;
-	ring_of(db)->record = false;
-	LWLockRelease(ec_shmem->ring_lock);
-	return record;
 }
 
 /*
@@ -202,11 +161,11 @@ ec_handover_count(Oid relid)
 	return n;
 }
 
-/* Does nothing wait for the builder of the database in this slot?  As of a moment ago. */
+/* Does no key of the database in this slot wait?  As of a moment ago. */
 bool
 ec_handover_is_empty(const EcDatabase *db)
 {
 	const EcRing *ring = &ec_shmem->ring[db - ec_shmem->database];
 
-	return ring->dboid != db->dboid || (ring->n == 0 && !ring->record);
+	return ring->dboid != db->dboid || ring->n == 0;
 }

@@ -14,11 +14,9 @@
 
 /* By commits. */
 extern bool ec_handover_put(Oid relid, const char *id);
-extern void ec_handover_record(void);
 
 /* By the builder and the launcher. */
 extern bool ec_handover_take(EcBuildKey *key);
-extern bool ec_handover_take_record(void);
 extern bool ec_handover_is_empty(const EcDatabase *db);
 
 /* By anybody. */

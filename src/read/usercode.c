@@ -167,7 +167,6 @@ look(void *arg)
 	/* the filter may name what is in a schema that the caller may not use, but the owner may */
 	ec_act_begin(att, true, &before);
 	rel = table_open(att->relid, AccessShareLock);
-	Assert(att->function_name == NULL);
 	att->runs_code = false;
 	att->is_plain = true;
 	if (att->filter)
@@ -196,8 +195,8 @@ look(void *arg)
 bool
 ec_usercode_runs(EcAttachment *att)
 {
-	if (!att->code_known && att->function_name == NULL)
-		look(att);
+	if (!att->code_known)
+		look(att);				/* also for the filter of a function's documents */
 	return att->function_name != NULL || att->runs_code;
 }
 

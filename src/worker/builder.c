@@ -30,7 +30,6 @@
 #include "utils/timestamp.h"
 
 #include "attachments/attachment.h"
-#include "attachments/depend.h"
 #include "attachments/slot.h"
 #include "commit/handover.h"
 #include "deadline.h"
@@ -44,12 +43,6 @@
 
 /* It ends when nothing has come for so long. */
 #define IDLE_MS		10000
-
-/* How long to wait for a locked table whose attachment's dependencies are to be recorded. */
-#define BUSY_TABLE_MS	1000
-
-/* There is such a table. */
-static bool table_busy = false;
 
 /* The attachment whose document is being made; NULL: none is. */
 static EcSlot *making = NULL;
@@ -123,19 +116,13 @@ complain(EcSlot *slot, const char *id, const ErrorData *error)
 			 errcontext_msg("%s", error->context ? error->context : "the builder")));
 }
 
-/* Make a document, or with NULL record dependencies, in a transaction. */
+/* Make a document, in a transaction. */
 static void
 make(const EcBuildKey *key)
 {
-	EcAttachment *att;
+	EcAttachment *att = ec_attachment_by_relid(key->relid);
 	EcBuilt		built;
 
-	if (key == NULL)
-	{
-		table_busy = !ec_depend_record_all();
-		return;
-	}
-	att = ec_attachment_by_relid(key->relid);
 	if (att == NULL)
 		return;					/* it was detached since */
 	pgstat_report_activity(STATE_RUNNING, psprintf("making document %s", att->name));
@@ -220,22 +207,13 @@ echocache_builder_main(Datum arg)
 		if (!ec_session_launcher_is_ours() || ec_database_is_banned(MyDatabaseId) ||
 			db == NULL || db->builder_pid != MyProcPid)
 			break;
-		if (ec_handover_take_record())
-			build(NULL);
-		else if (ec_handover_take(&key))
-			build(&key);
-		else
+		if (!ec_handover_take(&key))
 		{
 			ec_deadline_nap(ec_deadline_left(end));
 			continue;
 		}
+		build(&key);
 		end = ec_deadline_in(IDLE_MS);
-		if (table_busy)
-		{
-			table_busy = false;
-			ec_deadline_nap(BUSY_TABLE_MS);
-			ec_handover_record();
-		}
 	}
 	proc_exit(0);
 }

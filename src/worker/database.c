@@ -64,6 +64,18 @@ ec_database_at_xact_end(XactEvent event)
 	ec_shmem_wake(ec_shmem->launcher_pid);
 }
 
+/* Have the worker of this database record dependencies; see attachments/depend.h.  Never throws. */
+void
+ec_database_demand_dependencies(void)
+{
+	EcDatabase *db = ec_state_database();
+
+	if (db == NULL)
+		return;
+	(void) pg_atomic_fetch_add_u64(&db->dependency_demands, 1);
+	ec_shmem_wake(db->worker_pid);
+}
+
 /*
  * This backend needs the database for itself, to drop it perhaps: its worker and its builder
  * are told to end, and no other is started before ec_database_unban(), or BAN_MS.  Does not

@@ -50,6 +50,7 @@
 #include "worker/worker.h"
 
 #define WORKER_NAP_MS		10000	/* when all is well */
+#define RECORD_MS			1000	/* from a demand to record dependencies until that is done */
 #define PROMOTED_NAP_MS		100		/* until a promotion is published */
 
 /* When each server of a generation is to be tried again. */
@@ -59,11 +60,21 @@ typedef struct Schedule
 	EcDeadline	retry_at[EC_MAX_SERVERS];
 } Schedule;
 
+/* What is to be recorded of dependencies; when the worker starts, what is not there. */
+typedef struct Recording
+{
+	uint64		demands;		/* as many there were */
+	bool		due;
+	bool		anew;			/* also where something is recorded */
+	EcDeadline	at;				/* when to do it, or to try again */
+} Recording;
+
 static bool extension_exists(void);
 static void worker_exit(int code, Datum arg);
 static EcDatabase *begin(void);
 static void end_if_told(EcDatabase *db);
 static int	see_to_servers(EcDatabase *db, Schedule *schedule);
+static int	see_to_dependencies(EcDatabase *db, Recording *recording);
 static void renew_leases(void);
 
 /* Is the extension in this database? */
@@ -126,8 +137,6 @@ begin(void)
 	StartTransactionCommand();
 	ec_attachment_claim_slots();
 	ec_kv_keys_await();
-	if (!RecoveryInProgress())
-		ec_depend_hand_over();
 	CommitTransactionCommand();
 	pgstat_report_activity(STATE_IDLE, NULL);
 	return db;
@@ -203,6 +212,33 @@ see_to_servers(EcDatabase *db, Schedule *schedule)
 	return nap;
 }
 
+/*
+ * Record what attachments depend on, if that is demanded.  Not at once: the one who has demanded
+ * it may have committed just now, and what tells of that be on its way.  Returns in how many ms
+ * to look again.
+ */
+static int
+see_to_dependencies(EcDatabase *db, Recording *recording)
+{
+	uint64		demands = pg_atomic_read_u64(&db->dependency_demands);
+
+	if (RecoveryInProgress())
+		return WORKER_NAP_MS;
+	if (recording->demands != demands)
+	{
+		recording->demands = demands;
+		recording->due = recording->anew = true;
+		recording->at = ec_deadline_in(RECORD_MS);
+	}
+	if (recording->due && ec_deadline_left(recording->at) == 0)
+	{
+		recording->due = !ec_depend_record_all(recording->anew);
+		recording->anew &= recording->due;
+		recording->at = ec_deadline_in(RECORD_MS);
+	}
+	return recording->due ? Max(ec_deadline_left(recording->at), 1) : WORKER_NAP_MS;
+}
+
 /* Between the batches of a purge: the leases of all servers go on. */
 static void
 renew_leases(void)
@@ -215,6 +251,7 @@ echocache_worker_main(Datum arg)
 {
 	EcDatabase *db = begin();
 	Schedule	schedule = {0};
+	Recording	recording = {pg_atomic_read_u64(&db->dependency_demands), true};
 	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "echocache worker",
 												  ALLOCSET_DEFAULT_SIZES);
 
@@ -228,6 +265,7 @@ echocache_worker_main(Datum arg)
 		MemoryContextReset(context);
 		end_if_told(db);
 		nap = see_to_servers(db, &schedule);
+		nap = Min(nap, see_to_dependencies(db, &recording));
 		ec_deadline_nap(nap);
 	}
 }
