@@ -70,7 +70,8 @@ init_states(EcDatabase *db)
 		pg_atomic_init_u64(&db->may_flush[i], 0);
 		pg_atomic_init_u64(&db->lease_until[i], 0);
 	}
-	pg_atomic_init_u64(&db->dependency_demands, 0);
+	for (int anew = 0; anew < 2; anew++)
+		pg_atomic_init_u64(&db->dependency_demands[anew], 0);
 }
 
 /*

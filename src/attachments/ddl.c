@@ -215,7 +215,7 @@ after_command(const Before *before, const EcCommand *command, Node *stmt)
 		!(IsA(stmt, DropStmt) && ((DropStmt *) stmt)->removeType == OBJECT_TRIGGER))
 		ec_object_detach_untriggered(command->untriggered);
 	if (creates_row_trigger(stmt))
-		ec_depend_record_at_commit();
+		ec_depend_record_at_commit(false);
 	ec_object_drop_leftovers();
 	if (OidIsValid(before->relid))
 		after_alter(before, stmt);
@@ -231,7 +231,7 @@ after_command(const Before *before, const EcCommand *command, Node *stmt)
 		 ((TransactionStmt *) stmt)->kind == TRANS_STMT_ROLLBACK_PREPARED))
 	{
 		ec_attachment_free_slots();
-		ec_depend_record_at_commit();
+		ec_depend_record_at_commit(true);
 	}
 }
 
@@ -253,7 +253,7 @@ after_alter(const Before *before, Node *stmt)
 	{
 		check_keys(before->relid);	/* makes visible what the command did */
 		if (changes_type((AlterTableStmt *) stmt))
-			ec_depend_record_at_commit();	/* the filter may use another function by now */
+			ec_depend_record_at_commit(true);	/* the filter may use another function by now */
 		if (enables_triggers((AlterTableStmt *) stmt))
 			ec_triggers_enable(before->relid);
 	}

@@ -53,8 +53,8 @@ typedef struct Used
 	Node	   *filter;			/* with names in it, or NULL */
 } Used;
 
-/* This transaction, if it commits, leaves something to be recorded. */
-static bool at_commit = false;
+/* This transaction, if it commits, leaves something to be recorded; [1]: anew. */
+static bool at_commit[2];
 
 static SysScanDesc scan_trigger(Relation rel, Oid trigger);
 static bool is_ours(Form_pg_depend depend);
@@ -210,15 +210,18 @@ ec_depend_record_all(bool anew)
 }
 
 void
-ec_depend_record_at_commit(void)
+ec_depend_record_at_commit(bool anew)
 {
-	at_commit = true;
+	at_commit[anew] = true;
 }
 
 void
 ec_depend_at_end(bool committed)
 {
-	if (at_commit && committed)
-		ec_database_demand_dependencies();
-	at_commit = false;
+	for (int anew = 0; anew < 2; anew++)
+	{
+		if (at_commit[anew] && committed)
+			ec_database_demand_dependencies(anew);
+		at_commit[anew] = false;
+	}
 }

@@ -27,8 +27,8 @@ extern bool ec_depend_record(EcAttachment *att, bool anew, bool wait);
  */
 extern bool ec_depend_record_all(bool anew);
 
-/* Have the worker do it anew when this transaction commits. */
-extern void ec_depend_record_at_commit(void);
+/* Have the worker do it when this transaction commits. */
+extern void ec_depend_record_at_commit(bool anew);
 
 /* The transaction is over.  Never throws. */
 extern void ec_depend_at_end(bool committed);

@@ -212,7 +212,7 @@ echocache_document_trigger(PG_FUNCTION_ARGS)
 	CommandCounterIncrement();
 	foreach(lc, ec_attachment_relids())
 		ec_pending_whole(lfirst_oid(lc));
-	ec_depend_record_at_commit();
+	ec_depend_record_at_commit(true);
 	return PointerGetDatum(NULL);
 }
 

@@ -66,13 +66,13 @@ ec_database_at_xact_end(XactEvent event)
 
 /* Have the worker of this database record dependencies; see attachments/depend.h.  Never throws. */
 void
-ec_database_demand_dependencies(void)
+ec_database_demand_dependencies(bool anew)
 {
 	EcDatabase *db = ec_state_database();
 
 	if (db == NULL)
 		return;
-	(void) pg_atomic_fetch_add_u64(&db->dependency_demands, 1);
+	(void) pg_atomic_fetch_add_u64(&db->dependency_demands[anew], 1);
 	ec_shmem_wake(db->worker_pid);
 }
 

@@ -23,7 +23,7 @@
 
 extern void ec_database_rescan_at_commit(void);
 extern void ec_database_at_xact_end(XactEvent event);
-extern void ec_database_demand_dependencies(void);
+extern void ec_database_demand_dependencies(bool anew);
 extern void ec_database_ban(Oid dboid);
 extern void ec_database_unban(void);
 extern bool ec_database_is_banned(Oid dboid);

@@ -63,7 +63,7 @@ typedef struct Schedule
 /* What is to be recorded of dependencies; when the worker starts, what is not there. */
 typedef struct Recording
 {
-	uint64		demands;		/* as many there were */
+	uint64		demands[2];		/* as many there were; [1]: to do it anew */
 	bool		due;
 	bool		anew;			/* also where something is recorded */
 	EcDeadline	at;				/* when to do it, or to try again */
@@ -220,14 +220,17 @@ see_to_servers(EcDatabase *db, Schedule *schedule)
 static int
 see_to_dependencies(EcDatabase *db, Recording *recording)
 {
-	uint64		demands = pg_atomic_read_u64(&db->dependency_demands);
-
 	if (RecoveryInProgress())
 		return WORKER_NAP_MS;
-	if (recording->demands != demands)
+	for (int anew = 0; anew < 2; anew++)
 	{
-		recording->demands = demands;
-		recording->due = recording->anew = true;
+		uint64		demands = pg_atomic_read_u64(&db->dependency_demands[anew]);
+
+		if (recording->demands[anew] == demands)
+			continue;
+		recording->demands[anew] = demands;
+		recording->due = true;
+		recording->anew |= anew;
 		recording->at = ec_deadline_in(RECORD_MS);
 	}
 	if (recording->due && ec_deadline_left(recording->at) == 0)
@@ -251,7 +254,7 @@ echocache_worker_main(Datum arg)
 {
 	EcDatabase *db = begin();
 	Schedule	schedule = {0};
-	Recording	recording = {pg_atomic_read_u64(&db->dependency_demands), true};
+	Recording	recording = {{0}, true};
 	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "echocache worker",
 												  ALLOCSET_DEFAULT_SIZES);
 
