@@ -131,8 +131,9 @@ typedef struct EcDatabase
 	bool		lease_forced[EC_MAX_SERVERS];	/* a claim was put over a lease in this life */
 	char		lease_error[EC_ERROR_MAX];	/* why they are not, on some server */
 	TimestampTz lease_error_at;
-	/* by any backend, [1]: to do it anew; see attachments/depend.h */
+	/* by any backend, [1]: to do it anew; and by the worker, how many it has met: see depend.h */
 	pg_atomic_uint64 dependency_demands[2];
+	uint64		dependency_met[2];
 	/* by whoever changed the state, without a lock: shown in the view only */
 	TimestampTz since[EC_MAX_SERVERS];
 	int			builder_pid;	/* by the builder, and 0 by whoever frees the slot, with the lock

@@ -231,7 +231,7 @@ after_command(const Before *before, const EcCommand *command, Node *stmt)
 		 ((TransactionStmt *) stmt)->kind == TRANS_STMT_ROLLBACK_PREPARED))
 	{
 		ec_attachment_free_slots();
-		ec_depend_record_at_commit(true);
+		ec_depend_record_at_commit(false);
 	}
 }
 

@@ -12,8 +12,8 @@
  * database's worker records, too: after a commit of either one, and when it starts, as after
  * pg_upgrade.  (Parsing a filter runs no code of its owner's.)
  *
- * The filter's columns are not among them: PostgreSQL would refuse to change the type of a
- * column on which a trigger depends.  object.c and ddl.c see to the columns.
+ * Columns of tables are not among them: PostgreSQL would refuse to change the type of a column on
+ * which a trigger depends.  object.c and ddl.c see to those of the attached table.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -33,6 +33,7 @@
 #include "catalog/pg_trigger.h"
 #include "storage/lmgr.h"
 #include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 
 #include "attachments/attachment.h"
@@ -61,7 +62,8 @@ static bool is_ours(Form_pg_depend depend);
 static bool is_recorded(Oid trigger);
 static bool uses_objects(const EcAttachment *att);
 static void look(void *arg);
-static void forget(Oid trigger);
+static void forget(Oid trigger, bool columns);
+static bool record_alone(const char *name, bool anew);
 
 /* Begin to scan what the trigger depends on. */
 static SysScanDesc
@@ -129,17 +131,26 @@ look(void *arg)
 	ec_act_end(&before);
 }
 
-/* Delete what is recorded for the trigger, but for its own function. */
+/*
+ * Delete what is recorded for the trigger: all of it but its own function, or just the columns of
+ * tables.
+ */
 static void
-forget(Oid trigger)
+forget(Oid trigger, bool columns)
 {
 	Relation	rel = table_open(DependRelationId, RowExclusiveLock);
 	SysScanDesc scan = scan_trigger(rel, trigger);
 	HeapTuple	tuple;
 
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
-		if (is_ours((Form_pg_depend) GETSTRUCT(tuple)))
+	{
+		Form_pg_depend depend = (Form_pg_depend) GETSTRUCT(tuple);
+
+		if (is_ours(depend) &&
+			(!columns || (depend->refclassid == RelationRelationId && depend->refobjsubid > 0 &&
+						  get_rel_relkind(depend->refobjid) != RELKIND_COMPOSITE_TYPE)))
 			CatalogTupleDelete(rel, &tuple->t_self);
+	}
 	systable_endscan(scan);
 	table_close(rel, RowExclusiveLock);
 }
@@ -153,14 +164,15 @@ ec_depend_record(EcAttachment *att, bool anew, bool wait)
 	if (!uses_objects(att) ||
 		(!anew && is_recorded(ec_triggers_row(att->relid, att->name))))
 		return true;
+	/* keeps CREATE and DROP TRIGGER away, and no writer */
 	if (wait)
-		LockRelationOid(used.relid, AccessShareLock);
-	else if (!ConditionalLockRelationOid(used.relid, AccessShareLock))
+		LockRelationOid(used.relid, ShareUpdateExclusiveLock);
+	else if (!ConditionalLockRelationOid(used.relid, ShareUpdateExclusiveLock))
 		return false;
 	trigger.objectId = ec_triggers_row(used.relid, used.name);
 	if (!OidIsValid(trigger.objectId) || !ec_act_guarded(look, &used))
 		return true;
-	forget(trigger.objectId);
+	forget(trigger.objectId, false);
 	if (OidIsValid(used.function))
 	{
 		ObjectAddress function = {ProcedureRelationId, used.function, 0};
@@ -171,42 +183,63 @@ ec_depend_record(EcAttachment *att, bool anew, bool wait)
 	{
 		recordDependencyOnSingleRelExpr(&trigger, used.filter, used.relid, DEPENDENCY_NORMAL,
 										DEPENDENCY_NORMAL, false);
-		CommandCounterIncrement();	/* to see those on columns */
-		(void) deleteDependencyRecordsForSpecific(TriggerRelationId, trigger.objectId,
-												  DEPENDENCY_NORMAL, RelationRelationId,
-												  used.relid);
+		CommandCounterIncrement();
+		forget(trigger.objectId, true);
 	}
 	return true;
 }
 
-bool
-ec_depend_record_all(bool anew)
+/* The same in a transaction of its own, in the worker, which no error in it ends. */
+static bool
+record_alone(const char *name, bool anew)
 {
-	List	   *names;
-	ListCell   *lc;
-	bool		done = true;
 	MemoryContext context = CurrentMemoryContext;
+	volatile bool done = true;
 
-	StartTransactionCommand();
-	MemoryContextSwitchTo(context);
-	names = ec_attachment_names();
-	CommitTransactionCommand();
-	MemoryContextSwitchTo(context);
-	foreach(lc, names)
+	PG_TRY();
 	{
-		ListCell   *la;
+		ListCell   *lc;
 
-		/* one each, so that no lock is held while another table is looked at */
 		StartTransactionCommand();
 		PushActiveSnapshot(GetTransactionSnapshot());
-		foreach(la, ec_attachment_all())
-			if (strcmp(((EcAttachment *) lfirst(la))->name, lfirst(lc)) == 0)
-				done &= ec_depend_record(lfirst(la), anew, false);
+		foreach(lc, ec_attachment_all())
+			if (strcmp(((EcAttachment *) lfirst(lc))->name, name) == 0)
+				done &= ec_depend_record(lfirst(lc), anew, false);
 		PopActiveSnapshot();
+		CommitTransactionCommand();
+	}
+	PG_CATCH();
+	{
+		errcontext("dependencies of document \"%s\"", name);
+		EmitErrorReport();
+		FlushErrorState();
+		AbortCurrentTransaction();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	return done;
+}
+
+List *
+ec_depend_record_all(List *names, bool anew)
+{
+	MemoryContext context = CurrentMemoryContext;
+	List	   *busy = NIL;
+	ListCell   *lc;
+
+	if (names == NIL)
+	{
+		StartTransactionCommand();
+		MemoryContextSwitchTo(context);
+		names = ec_attachment_names();
 		CommitTransactionCommand();
 		MemoryContextSwitchTo(context);
 	}
-	return done;
+	foreach(lc, names)
+		if (!record_alone(lfirst(lc), anew))
+			busy = lappend(busy, lfirst(lc));
+	list_free(names);
+	return busy;
 }
 
 void

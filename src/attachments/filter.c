@@ -46,6 +46,19 @@ static void check_literal(Oid type);
 static bool check_named_types(Node *node, void *relowner);
 static bool check_functions(Node *node, void *relowner);
 
+/* What the text of a stored filter depends on: names, syntax, and the text of constants. */
+static const char *const canonical[][2] = {
+	{"search_path", EC_SEARCH_PATH},
+	{"standard_conforming_strings", "on"},
+	{"transform_null_equals", "off"},
+	{"bytea_output", "hex"},
+	{"datestyle", "ISO, MDY"},
+	{"extra_float_digits", "1"},
+	{"intervalstyle", "postgres"},
+	{"lc_monetary", "C"},
+	{"timezone", "UTC"},
+};
+
 /*
  * Set what the text of a stored filter depends on.  Returns the level for AtEOXact_GUC(),
  * which an error calls by itself.
@@ -55,9 +68,8 @@ begin_canonical(void)
 {
 	int			nestlevel = NewGUCNestLevel();
 
-	ec_act_set("search_path", EC_SEARCH_PATH);
-	ec_act_set("standard_conforming_strings", "on");
-	ec_act_set("transform_null_equals", "off");
+	for (int i = 0; i < lengthof(canonical); i++)
+		ec_act_set(canonical[i][0], canonical[i][1]);
 	return nestlevel;
 }
 
@@ -120,11 +132,17 @@ is_domain(Oid type, void *arg)
 
 /*
  * Throws 0A000 if parsing a literal of this type runs checks of domains: it contains one.  Those
- * of a domain itself do not run then.
+ * of a domain itself do not run then.  And for roles and schemas, of which only the name is
+ * stored: another one may have it some day.
  */
 static void
 check_literal(Oid type)
 {
+	if (type == REGROLEOID || type == REGNAMESPACEOID)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("the filter cannot have a constant of type %s", format_type_be(type)),
+				 errhint("Compare with the OID, or with the name as text.")));
 	if (ec_typewalk_type(getBaseType(type), is_domain, NULL))
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -173,7 +191,7 @@ check_functions(Node *node, void *relowner)
 	if (IsA(node, CoerceToDomain) || IsA(node, CoerceViaIO) || IsA(node, ArrayCoerceExpr) ||
 		IsA(node, ConvertRowtypeExpr) || IsA(node, RowExpr) || IsA(node, Const))
 		check_type(exprType(node), *(Oid *) relowner);
-	if (IsA(node, Const))
+	if (IsA(node, Const) && !((Const *) node)->constisnull)
 		check_literal(exprType(node));
 	(void) check_functions_in_node(node, check_function, relowner);
 	return expression_tree_walker(node, check_functions, relowner);

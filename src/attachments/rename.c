@@ -59,8 +59,8 @@ static const char *old_name(Node *stmt, bool *none);
 static void parse_filter(void *arg);
 static void check_owner(const RangeVar *relation, Oid relid, Oid oldRelId, void *arg);
 static bool follow_column(Rename *rename, RenameStmt *stmt, Datum *values, const bool *nulls);
-static bool is_stored(const Datum *values, const bool *nulls, AttrNumber column,
-					  const char *name);
+static bool follow_text(const char *name, Datum *values, const bool *nulls, AttrNumber column,
+						const char *noted, const char *now);
 static bool follow_names(const Noted *noted, Datum *values, const bool *nulls);
 static void update_configuration(List *renames, RenameStmt *stmt, List *noted);
 static void rename_keys(RenameStmt *stmt, List *renames);
@@ -98,6 +98,7 @@ old_name(Node *stmt, bool *none)
 				name = ((RenameStmt *) stmt)->subname;
 				break;
 			case OBJECT_TABLE:
+			case OBJECT_INDEX:
 			case OBJECT_VIEW:
 			case OBJECT_MATVIEW:
 			case OBJECT_FOREIGN_TABLE:
@@ -280,16 +281,34 @@ follow_column(Rename *rename, RenameStmt *stmt, Datum *values, const bool *nulls
 	return true;
 }
 
-/* Is this what the row of echocache.document has there? */
+/*
+ * Put into this column of a row of echocache.document what stands for the same object now, if it
+ * was another text when that was noted.  Returns whether it changes.  Throws 40001 if the row has
+ * neither: somebody else has renamed something meanwhile.
+ */
 static bool
-is_stored(const Datum *values, const bool *nulls, AttrNumber column, const char *name)
+follow_text(const char *name, Datum *values, const bool *nulls, AttrNumber column,
+			const char *noted, const char *now)
 {
-	return !nulls[column - 1] && strcmp(TextDatumGetCString(values[column - 1]), name) == 0;
+	char	   *stored;
+
+	if (nulls[column - 1] || strcmp(noted, now) == 0)
+		return false;
+	stored = TextDatumGetCString(values[column - 1]);
+	if (strcmp(stored, now) == 0)
+		return false;
+	if (strcmp(stored, noted) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("document \"%s\" was changed by somebody else at the same time", name),
+				 errhint("Try again.")));
+	values[column - 1] = CStringGetTextDatum(now);
+	return true;
 }
 
 /*
- * Put names as they are now into this row of echocache.document, unless it is not what it was when
- * they were noted.  Returns whether it changes.
+ * Put names as they are now into this row of echocache.document, if it is still about the same
+ * table.  Returns whether it changes.  Throws as follow_text() does.
  */
 static bool
 follow_names(const Noted *noted, Datum *values, const bool *nulls)
@@ -297,25 +316,18 @@ follow_names(const Noted *noted, Datum *values, const bool *nulls)
 	Oid			schema = OidIsValid(noted->function) ? get_func_namespace(noted->function)
 		: InvalidOid;
 	bool		changed = false;
-	char	   *now;
 
 	if (DatumGetObjectId(values[Anum_ec_document_relation - 1]) != noted->relid)
 		return false;
-	if (OidIsValid(schema) &&
-		is_stored(values, nulls, Anum_ec_document_document, noted->function_text))
-	{
-		now = quote_qualified_identifier(get_namespace_name(schema),
-										 get_func_name(noted->function));
-		changed = strcmp(now, noted->function_text) != 0;
-		values[Anum_ec_document_document - 1] = CStringGetTextDatum(now);
-	}
-	if (noted->filter != NULL &&
-		is_stored(values, nulls, Anum_ec_document_filter, noted->filter_text))
-	{
-		now = ec_filter_deparse(noted->relid, noted->filter);
-		changed |= strcmp(now, noted->filter_text) != 0;
-		values[Anum_ec_document_filter - 1] = CStringGetTextDatum(now);
-	}
+	if (OidIsValid(schema))
+		changed = follow_text(noted->name, values, nulls, Anum_ec_document_document,
+							  noted->function_text,
+							  quote_qualified_identifier(get_namespace_name(schema),
+														 get_func_name(noted->function)));
+	if (noted->filter != NULL)
+		changed |= follow_text(noted->name, values, nulls, Anum_ec_document_filter,
+							   noted->filter_text,
+							   ec_filter_deparse(noted->relid, noted->filter));
 	return changed;
 }
 

@@ -17,16 +17,16 @@
  * get another one, in the current memory context: functions of documents, and filters, as
  * expressions.  NIL if the statement renames nothing that these can have.  A filter that cannot
  * be parsed stays as it is.  Locks the tables of filters that may have the name in AccessShareLock,
- * one after the other, waiting, and releases them: what has changed by the time of
- * ec_rename_follow() is left alone.  Throws what ec_act_guarded() throws.
+ * one after the other, waiting, and releases them: ec_rename_follow() looks whether anything has
+ * changed meanwhile.  Throws what ec_act_guarded() throws.
  */
 extern List *ec_rename_note(Node *stmt);
 
 /*
  * After the command: write these names, as they are now, into the configuration.  Makes visible
  * what the command did.  No permission is looked at.  Takes RowExclusiveLock on
- * echocache.document; expects no lock.  Throws what writing there throws, and 42704 when the
- * extension is gone; with NIL it does nothing.
+ * echocache.document; expects no lock.  Throws what writing there throws, 40001 when another
+ * rename came in between, and 42704 when the extension is gone; with NIL it does nothing.
  */
 extern void ec_rename_follow(List *noted);
 

@@ -60,13 +60,15 @@ typedef struct Schedule
 	EcDeadline	retry_at[EC_MAX_SERVERS];
 } Schedule;
 
-/* What is to be recorded of dependencies; when the worker starts, what is not there. */
+/* Dependencies that are to be recorded; when the worker starts, what is not there. */
 typedef struct Recording
 {
 	uint64		demands[2];		/* as many there were; [1]: to do it anew */
 	bool		due;
-	bool		anew;			/* also where something is recorded */
+	bool		anew;
 	EcDeadline	at;				/* when to do it, or to try again */
+	MemoryContext context;		/* of the next one */
+	List	   *names;			/* of the attachments; NIL: all */
 } Recording;
 
 static bool extension_exists(void);
@@ -214,12 +216,14 @@ see_to_servers(EcDatabase *db, Schedule *schedule)
 
 /*
  * Record what attachments depend on, if that is demanded.  Not at once: the one who has demanded
- * it may have committed just now, and what tells of that be on its way.  Returns in how many ms
- * to look again.
+ * it may have committed just now, and what tells of that be on its way.  A busy table is tried
+ * again.  Returns in how many ms to look again.
  */
 static int
 see_to_dependencies(EcDatabase *db, Recording *recording)
 {
+	MemoryContext old;
+
 	if (RecoveryInProgress())
 		return WORKER_NAP_MS;
 	for (int anew = 0; anew < 2; anew++)
@@ -229,17 +233,27 @@ see_to_dependencies(EcDatabase *db, Recording *recording)
 		if (recording->demands[anew] == demands)
 			continue;
 		recording->demands[anew] = demands;
-		recording->due = true;
 		recording->anew |= anew;
-		recording->at = ec_deadline_in(RECORD_MS);
+		if (!recording->due)
+			recording->at = ec_deadline_in(RECORD_MS);
+		recording->due = true;
+		recording->names = NIL;
 	}
-	if (recording->due && ec_deadline_left(recording->at) == 0)
-	{
-		recording->due = !ec_depend_record_all(recording->anew);
-		recording->anew &= recording->due;
-		recording->at = ec_deadline_in(RECORD_MS);
-	}
-	return recording->due ? Max(ec_deadline_left(recording->at), 1) : WORKER_NAP_MS;
+	if (!recording->due)
+		return WORKER_NAP_MS;
+	if (ec_deadline_left(recording->at) > 0)
+		return ec_deadline_left(recording->at);
+	old = MemoryContextSwitchTo(recording->context);
+	recording->names = ec_depend_record_all(recording->names, recording->anew);
+	MemoryContextSwitchTo(old);
+	recording->due = recording->names != NIL;
+	recording->at = ec_deadline_in(RECORD_MS);
+	if (recording->due)
+		return RECORD_MS;
+	recording->anew = false;
+	MemoryContextReset(recording->context);
+	memcpy(db->dependency_met, recording->demands, sizeof(db->dependency_met));
+	return WORKER_NAP_MS;
 }
 
 /* Between the batches of a purge: the leases of all servers go on. */
@@ -254,10 +268,12 @@ echocache_worker_main(Datum arg)
 {
 	EcDatabase *db = begin();
 	Schedule	schedule = {0};
-	Recording	recording = {{0}, true};
+	Recording	recording = {{db->dependency_met[0], db->dependency_met[1]}, true};
 	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "echocache worker",
 												  ALLOCSET_DEFAULT_SIZES);
 
+	recording.context = AllocSetContextCreate(TopMemoryContext, "echocache dependencies",
+											  ALLOCSET_SMALL_SIZES);
 	ec_purge_on_batch(renew_leases);
 	for (;;)
 	{

@@ -122,6 +122,23 @@ $s->run(q{SELECT echocache_detach('busy'); DROP TABLE busy, other;
 	DO $$BEGIN IF to_regprocedure('lib.kept(text)') IS NOT NULL THEN ALTER FUNCTION lib.kept(text) RENAME TO keep; END IF; END$$});
 $app->run(q{SET ROLE app; SELECT echocache_detach('spied'); DROP TABLE spied});
 
+# The text of a constant does not depend on who attaches or renames.
+$s->run(q{SET datestyle = 'SQL, DMY'; SET intervalstyle = 'sql_standard';
+	CREATE TABLE dated (id int PRIMARY KEY, d date, i interval, f float8, r regclass);
+	CREATE INDEX dated_d ON dated (d);
+	SELECT echocache_attach('dated', 'dated', filter => $$d >= '01/02/2020' AND i > '-1 2:03:04' AND f <> 0.1::float8 AND r <> 'dated_d'::regclass$$)});
+my $stored = q{SELECT filter FROM echocache.document WHERE name = 'dated'};
+my $dated = $s->run($stored);
+like($dated, qr/'2020-02-01'::date.*::interval.*'public\.dated_d'::regclass/, 'ISO, whoever attaches');
+$s->run(q{SET datestyle = 'German'; SET extra_float_digits = -5; ALTER INDEX dated_d RENAME TO dated_e});
+is($s->run($stored), $dated =~ s/dated_d/dated_e/r, 'the same text, whoever renames');
+$s->run('RESET datestyle; RESET intervalstyle; RESET extra_float_digits');
+$s->run('CREATE TABLE owned (id int PRIMARY KEY, r regrole, n regnamespace)');
+like($s->error("SELECT echocache_attach('owned', 'owned', filter => \$\$$_\$\$)"), qr/^0A000: the filter cannot have a constant of type reg/, "refused: $_")
+  for q{r <> 'app'::regrole}, q{n <> 'lib'::regnamespace};
+$s->run('DROP TABLE owned');
+$s->run(q{SELECT echocache_detach('dated'); DROP TABLE dated});
+
 # Another overload is used once the column has another type: the dependencies follow.
 $s->run(q{CREATE FUNCTION lib.some(int) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT true';
 	CREATE FUNCTION lib.some(bigint) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT true';
