@@ -190,7 +190,7 @@ before_command(Before *before)
 		if (!OidIsValid(relid))
 			return;
 		before->pstmt = qualified(before->pstmt, relid);
-		before->renames = ec_rename_begin_column(relid);
+		before->renames = ec_rename_begin_column(relid, before->noted);
 		if (ec_affected_by_table(relid) != NIL)
 			before->relid = relid;
 	}

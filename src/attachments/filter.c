@@ -41,7 +41,7 @@ static int	begin_canonical(void);
 static void filter_error(void *arg);
 static bool check_function(Oid function, void *relowner);
 static void check_type(Oid type, Oid relowner);
-static bool is_domain(Oid type, void *arg);
+static bool is_no_constant(Oid type, void *arg);
 static void check_literal(Oid type);
 static bool check_named_types(Node *node, void *relowner);
 static bool check_functions(Node *node, void *relowner);
@@ -124,32 +124,31 @@ check_type(Oid type, Oid relowner)
 				 errhint("Types in a filter belong to the table's owner or to a superuser.")));
 }
 
+/*
+ * A domain, whose checks run where its values are made of text; or a type whose text is the name of
+ * a role or a schema, which another one may have some day.
+ */
 static bool
-is_domain(Oid type, void *arg)
+is_no_constant(Oid type, void *arg)
 {
-	return get_typtype(type) == TYPTYPE_DOMAIN;
+	return get_typtype(type) == TYPTYPE_DOMAIN || type == REGROLEOID || type == REGNAMESPACEOID;
 }
 
 /*
- * Throws 0A000 if parsing a literal of this type runs checks of domains: it contains one.  Those
- * of a domain itself do not run then.  And for roles and schemas, of which only the name is
- * stored: another one may have it some day.
+ * Throws 0A000 if the filter cannot have a literal of this type, since it contains such a type.
+ * (The checks of a domain itself do not run when a literal is parsed.)
  */
 static void
 check_literal(Oid type)
 {
-	if (type == REGROLEOID || type == REGNAMESPACEOID)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("the filter cannot have a constant of type %s", format_type_be(type)),
-				 errhint("Compare with the OID, or with the name as text.")));
-	if (ec_typewalk_type(getBaseType(type), is_domain, NULL))
+	if (ec_typewalk_type(getBaseType(type), is_no_constant, NULL))
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("the filter cannot have a constant of type %s", format_type_be(type)),
 				 errdetail("It contains a domain, whose checks would run wherever the filter is "
-						   "read."),
-				 errhint("Make the value of its parts, by ARRAY[...] or ROW(...).")));
+						   "read, or names a role or a schema."),
+				 errhint("Make the value of its parts, by ARRAY[...] or ROW(...); compare roles "
+						 "and schemas by OID.")));
 }
 
 /*
@@ -168,7 +167,8 @@ check_named_types(Node *node, void *relowner)
 		if (OidIsValid(type))
 		{
 			check_type(type, *(Oid *) relowner);
-			check_literal(type);
+			if (!((A_Const *) ((TypeCast *) node)->arg)->isnull)
+				check_literal(type);
 		}
 	}
 	if (IsA(node, TypeName))

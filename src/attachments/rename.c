@@ -207,10 +207,11 @@ ec_rename_lock(RenameStmt *stmt)
 }
 
 List *
-ec_rename_begin_column(Oid relid)
+ec_rename_begin_column(Oid relid, List *noted)
 {
 	List	   *renames = NIL;
 	ListCell   *lc;
+	ListCell   *ln;
 
 	foreach(lc, ec_affected_by_table(relid))
 	{
@@ -225,6 +226,9 @@ ec_rename_begin_column(Oid relid)
 		rename->role = ec_affected_role(att, relid);
 		if (att->filter && (rename->role & EC_ROLE_OWN))
 			parse_filter(&rename->noted);
+		foreach(ln, noted)
+			if (((Noted *) lfirst(ln))->relid == att->relid && rename->noted.filter != NULL)
+				((Noted *) lfirst(ln))->filter = NULL;	/* this one cannot change any more */
 		renames = lappend(renames, rename);
 	}
 	return renames;

@@ -39,12 +39,13 @@ extern Oid	ec_rename_lock(RenameStmt *stmt);
 
 /*
  * What is needed after the rename of a column of this table, which is locked; NIL for
- * nothing.  Locks the attached tables in AccessShareLock for their filters, to the end of
- * the transaction, waiting.  Throws what opening them and parsing a filter throw.
+ * nothing.  The filters of its attachments are taken as they are now, and not as ec_rename_note()
+ * has noted them.  Locks the attached tables in AccessShareLock for that, to the end of the
+ * transaction, waiting.  Throws what opening them and parsing a filter throw.
  *
  * ec_rename_follow_column() writes the configuration after the command, under these locks.
  */
-extern List *ec_rename_begin_column(Oid relid);
+extern List *ec_rename_begin_column(Oid relid, List *noted);
 extern void ec_rename_follow_column(List *renames, RenameStmt *stmt);
 
 #endif							/* ECHOCACHE_ATTACHMENTS_RENAME_H */

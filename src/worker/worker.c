@@ -65,6 +65,7 @@ typedef struct Recording
 {
 	uint64		demands[2];		/* as many there were; [1]: to do it anew */
 	bool		due;
+	bool		again;			/* another one was demanded while it was due */
 	bool		anew;
 	EcDeadline	at;				/* when to do it, or to try again */
 	MemoryContext context;		/* of the next one */
@@ -234,7 +235,9 @@ see_to_dependencies(EcDatabase *db, Recording *recording)
 			continue;
 		recording->demands[anew] = demands;
 		recording->anew |= anew;
-		if (!recording->due)
+		if (recording->due)
+			recording->again = true;
+		else
 			recording->at = ec_deadline_in(RECORD_MS);
 		recording->due = true;
 		recording->names = NIL;
@@ -246,8 +249,9 @@ see_to_dependencies(EcDatabase *db, Recording *recording)
 	old = MemoryContextSwitchTo(recording->context);
 	recording->names = ec_depend_record_all(recording->names, recording->anew);
 	MemoryContextSwitchTo(old);
-	recording->due = recording->names != NIL;
+	recording->due = recording->names != NIL || recording->again;
 	recording->at = ec_deadline_in(RECORD_MS);
+	recording->again = false;
 	if (recording->due)
 		return RECORD_MS;
 	recording->anew = false;

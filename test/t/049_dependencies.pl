@@ -136,7 +136,10 @@ $s->run('RESET datestyle; RESET intervalstyle; RESET extra_float_digits');
 $s->run('CREATE TABLE owned (id int PRIMARY KEY, r regrole, n regnamespace)');
 like($s->error("SELECT echocache_attach('owned', 'owned', filter => \$\$$_\$\$)"), qr/^0A000: the filter cannot have a constant of type reg/, "refused: $_")
   for q{r <> 'app'::regrole}, q{n <> 'lib'::regnamespace};
-$s->run('DROP TABLE owned');
+like($s->error(q{SELECT echocache_attach('owned', 'owned', filter => $$ARRAY[r] <> '{app}'::regrole[]$$)}), qr/^0A000/, 'nor in an array');
+is($s->error(q{SELECT echocache_attach('owned', 'owned', filter => $$CASE WHEN id > 0 THEN r END IS NULL$$)}), 'no error', 'but NULL');
+is($s->run(q{INSERT INTO owned VALUES (1); SELECT echocache_get('owned', 1)}), '{"id":1,"r":null,"n":null}', 'and it can be read');
+$s->run(q{SELECT echocache_detach('owned'); DROP TABLE owned});
 $s->run(q{SELECT echocache_detach('dated'); DROP TABLE dated});
 
 # Another overload is used once the column has another type: the dependencies follow.
