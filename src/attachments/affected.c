@@ -162,22 +162,6 @@ ec_affected_any_suspended(void)
 }
 
 /*
- * The attachments whose documents a function makes.  They may be unresolved; see
- * ec_affected_by_table().
- */
-List *
-ec_affected_with_function(void)
-{
-	List	   *found = NIL;
-	ListCell   *lc;
-
-	foreach(lc, ec_attachment_all())
-		if (((EcAttachment *) lfirst(lc))->function_name)
-			found = lappend(found, lfirst(lc));
-	return found;
-}
-
-/*
  * The attachments whose documents show names of objects, in the attached table's columns or
  * in a dependent table's.  They may be unresolved.
  */
@@ -209,7 +193,7 @@ ec_affected_by_function(Oid function)
 	List	   *found = NIL;
 	ListCell   *lc;
 
-	foreach(lc, ec_affected_with_function())
+	foreach(lc, ec_attachment_all())
 		if (ec_configuration_function(lfirst(lc)) == function)
 			found = lappend(found, lfirst(lc));
 	return found;

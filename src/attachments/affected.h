@@ -23,7 +23,6 @@ extern bool ec_affected_is_part(Oid relid, Oid whole);
 extern int	ec_affected_role(EcAttachment *att, Oid relid);
 extern List *ec_affected_by_table(Oid relid);
 extern bool ec_affected_any_suspended(void);
-extern List *ec_affected_with_function(void);
 extern List *ec_affected_by_function(Oid function);
 extern List *ec_affected_by_type(Oid type);
 extern List *ec_affected_by_names(void);

@@ -31,6 +31,7 @@
 #include "attachments/attachment.h"
 #include "attachments/catalog.h"
 #include "attachments/configuration.h"
+#include "attachments/filter.h"
 #include "attachments/slot.h"
 #include "guc.h"
 #include "protocol/key.h"
@@ -62,9 +63,9 @@ invalidate_filters(Datum arg, int cacheid, uint32 hash)
 		return;
 	foreach(lc, attachments)
 	{
-		const char *filter = ((EcAttachment *) lfirst(lc))->filter;
+		EcAttachment *att = lfirst(lc);
 
-		cache_stale |= filter && (cacheid == PROCOID || strchr(filter, '.') != NULL);
+		cache_stale |= cacheid == PROCOID ? att->filter != NULL : ec_filter_has_names(att);
 	}
 }
 

@@ -116,19 +116,12 @@ look(void *arg)
 {
 	Used	   *used = arg;
 	EcAttachment *att = ec_attachment_by_name(used->name);
-	Relation	rel;
-	EcActing	before;
 
 	if (att == NULL || att->relid != used->relid)
 		return;
 	used->function = att->function;
-	if (!ec_filter_has_names(att))
-		return;
-	ec_act_begin(att, true, &before);
-	rel = table_open(att->relid, NoLock);
-	used->filter = (Node *) ec_filter_expr(att, rel);
-	table_close(rel, NoLock);
-	ec_act_end(&before);
+	if (ec_filter_has_names(att))
+		used->filter = (Node *) ec_filter_as_owner(att, NoLock);
 }
 
 /*

@@ -14,6 +14,7 @@
  */
 #include "postgres.h"
 
+#include "access/table.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
@@ -46,30 +47,18 @@ static void check_literal(Oid type);
 static bool check_named_types(Node *node, void *relowner);
 static bool check_functions(Node *node, void *relowner);
 
-/* What the text of a stored filter depends on: names, syntax, and the text of constants. */
-static const char *const canonical[][2] = {
-	{"search_path", EC_SEARCH_PATH},
-	{"standard_conforming_strings", "on"},
-	{"transform_null_equals", "off"},
-	{"bytea_output", "hex"},
-	{"datestyle", "ISO, MDY"},
-	{"extra_float_digits", "1"},
-	{"intervalstyle", "postgres"},
-	{"lc_monetary", "C"},
-	{"timezone", "UTC"},
-};
-
 /*
- * Set what the text of a stored filter depends on.  Returns the level for AtEOXact_GUC(),
- * which an error calls by itself.
+ * Set what the text of a stored filter depends on: names and the text of constants, and syntax.
+ * Returns the level for AtEOXact_GUC(), which an error calls by itself.
  */
 static int
 begin_canonical(void)
 {
 	int			nestlevel = NewGUCNestLevel();
 
-	for (int i = 0; i < lengthof(canonical); i++)
-		ec_act_set(canonical[i][0], canonical[i][1]);
+	ec_act_set_output();
+	ec_act_set("standard_conforming_strings", "on");
+	ec_act_set("transform_null_equals", "off");
 	return nestlevel;
 }
 
@@ -280,6 +269,22 @@ ec_filter_expr(EcAttachment *att, Relation rel)
 		pfree(tree);
 	}
 	return att->filter_expr;
+}
+
+/* The same, as the table's owner; takes this lock on the table, waiting, if it is not NoLock. */
+Expr *
+ec_filter_as_owner(EcAttachment *att, LOCKMODE lockmode)
+{
+	Relation	rel;
+	Expr	   *expr;
+	EcActing	before;
+
+	ec_act_begin(att, true, &before);
+	rel = table_open(att->relid, lockmode);
+	expr = ec_filter_expr(att, rel);
+	table_close(rel, NoLock);
+	ec_act_end(&before);
+	return expr;
 }
 
 /* The expression as SQL, with every name qualified.  ec_filter_parse() reads it again. */

@@ -11,6 +11,7 @@
 #define ECHOCACHE_ATTACHMENTS_FILTER_H
 
 #include "nodes/nodes.h"
+#include "storage/lockdefs.h"
 #include "utils/relcache.h"
 
 #include "attachments/configuration.h"
@@ -18,6 +19,7 @@
 extern Node *ec_filter_parse(Relation rel, const char *filter, bool canonical);
 extern bool ec_filter_has_names(const EcAttachment *att);
 extern Expr *ec_filter_expr(EcAttachment *att, Relation rel);
+extern Expr *ec_filter_as_owner(EcAttachment *att, LOCKMODE lockmode);
 extern char *ec_filter_deparse(Oid relid, Node *expr);
 
 #endif							/* ECHOCACHE_ATTACHMENTS_FILTER_H */

@@ -7,8 +7,7 @@
  * what it needs: the hook detaches it, and invalidates its documents, before the object is
  * gone; or after the command, where that has taken the row trigger along with what a filter
  * uses (depend.c).  A statement that drops a column that is needed is refused, unless it says
- * CASCADE.  Documents that merely look different afterwards are
- * invalidated at the commit.
+ * CASCADE.  Documents that merely look different afterwards are invalidated at the commit.
  *
  * A hook may load the configuration anew, by any lookup.  So it copies names and OIDs
  * before it acts, and an attachment that is gone by then needs nothing any more.

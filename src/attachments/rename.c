@@ -134,17 +134,11 @@ parse_filter(void *arg)
 {
 	Noted	   *noted = arg;
 	EcAttachment *att = ec_attachment_by_name(noted->name);
-	Relation	rel = table_open(noted->relid, AccessShareLock);
-	EcActing	before;
 
-	if (att != NULL && att->relid == noted->relid && att->filter != NULL)
-	{
-		ec_act_begin(att, true, &before);
-		noted->filter = copyObject((Node *) ec_filter_expr(att, rel));
-		ec_act_end(&before);
-		noted->filter_text = pstrdup(att->filter);
-	}
-	table_close(rel, NoLock);
+	if (att == NULL || att->relid != noted->relid || att->filter == NULL)
+		return;
+	noted->filter = copyObject((Node *) ec_filter_as_owner(att, AccessShareLock));
+	noted->filter_text = pstrdup(att->filter);
 }
 
 List *

@@ -59,6 +59,7 @@ static void object_access(ObjectAccessType access, Oid classId, Oid objectId, in
 						  void *arg);
 static bool belongs_to_session(Oid function);
 static ErrorData *try_work(void (*work) (void *arg), void *arg, bool contain);
+static void set_timezone(void);
 static void set_rendering(EcAttachment *att);
 
 /* Install the hook: once, from _PG_init. */
@@ -203,16 +204,21 @@ ec_act_set(const char *name, const char *value)
 							 true, 0, false);
 }
 
-/* Set what text output depends on, as far as documents of this attachment need it. */
 static void
-set_rendering(EcAttachment *att)
+set_timezone(void)
 {
-	if (!att->render_all && !att->render_timezone)
-		return;
 	if (strcmp(pg_get_timezone_name(session_timezone), "UTC") != 0)
 		ec_act_set("TimeZone", "UTC");
-	if (!att->render_all)
-		return;
+}
+
+/*
+ * Set all that text output depends on, for the present GUC nest level.  Throws what the settings'
+ * hooks throw.
+ */
+void
+ec_act_set_output(void)
+{
+	set_timezone();
 	if (DateStyle != USE_ISO_DATES || DateOrder != DATEORDER_MDY)
 		ec_act_set("datestyle", "ISO, MDY");
 	if (IntervalStyle != INTSTYLE_POSTGRES)
@@ -225,6 +231,16 @@ set_rendering(EcAttachment *att)
 	if (bytea_output != BYTEA_OUTPUT_HEX)
 		ec_act_set("bytea_output", "hex");
 	ec_act_set("search_path", EC_SEARCH_PATH);
+}
+
+/* Set what text output depends on, as far as documents of this attachment need it. */
+static void
+set_rendering(EcAttachment *att)
+{
+	if (att->render_all)
+		ec_act_set_output();
+	else if (att->render_timezone)
+		set_timezone();
 }
 
 /*

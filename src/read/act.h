@@ -26,6 +26,7 @@ typedef struct EcActing
 
 extern void ec_act_init(void);
 extern void ec_act_set(const char *name, const char *value);
+extern void ec_act_set_output(void);
 extern int	ec_act_begin_output(EcAttachment *att);
 extern void ec_act_end_output(int nestlevel);
 extern void ec_act_begin(EcAttachment *att, bool as_owner, EcActing *before);
