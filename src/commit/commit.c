@@ -18,8 +18,8 @@
  *				   plain: nobody's code runs in a commit.
  *	commit		4. PostgreSQL commits.  The change is visible, the locks are still held.
  *	COMMIT		5. Step C (store.c): where the writer holds a key in store mode, the document
- *				   replaces the writer's own marker.  What is not plain is handed over to the
- *				   builder (handover.c).
+ *				   replaces the writer's own marker.  The lock of a key whose document is
+ *				   not plain is released, and the key handed over to the builder (handover.c).
  *	ABORT		Nothing happens.  A marker that is left behind costs nothing, and the next
  *				fill takes it over.
  *

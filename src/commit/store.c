@@ -18,10 +18,12 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "utils/resowner.h"
 
 #include "attachments/attachment.h"
 #include "attachments/slot.h"
 #include "commit/handover.h"
+#include "commit/locks.h"
 #include "commit/store.h"
 #include "deadline.h"
 #include "guc.h"
@@ -175,18 +177,26 @@ send_documents(EcCommit *commit)
 			commit->touched[step_c.touched[i]].stored++;
 }
 
-/* Hand the keys over to the builder. */
+/*
+ * Hand the keys over to the builder.  Each key's lock is released first, since the builder does
+ * not wait for it for long: the change is visible, and the writer stores nothing.
+ */
 static void
 hand_over(EcCommit *commit)
 {
+	ResourceOwner owner = CurrentResourceOwner;
+
+	CurrentResourceOwner = TopTransactionResourceOwner;
 	for (int i = 0; i < step_c.nbuilds; i++)
 	{
 		EcFenceKey *key = step_c.builds[i];
 		EcAttachment *att = commit->touched[key->touched].att;
 
+		ec_locks_release_key(key->hash, EC_LOCK_INVALIDATE);
 		if (!ec_handover_put(att->relid, key->id))
 			ec_slot_count(att->slot, EC_BUILDS_DROPPED, 1);
 	}
+	CurrentResourceOwner = owner;
 }
 
 /*
@@ -203,6 +213,7 @@ ec_store_send(EcCommit *commit)
 		send_documents(commit);
 	if (step_c.nbuilds > 0)
 		hand_over(commit);
+	ec_waitpoint("after-store");
 }
 
 /* The transaction is over, however it ended: forget what step C was to do.  Never throws. */

@@ -257,7 +257,7 @@ await_key(const EcItem *item)
 }
 
 /*
- * Load a document that a commit has changed, whose locks may still be held for an instant.
+ * Load a document that a commit has changed, whose key another commit may hold for a moment.
  * Throws as ec_read() does.
  */
 EcBuilt

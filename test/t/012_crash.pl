@@ -60,7 +60,7 @@ my $prepare = sub { return "BEGIN; UPDATE session SET title = '$_[0]' WHERE id <
 
 my @cases = (
 	(map { [ 'a fill', $fill, $_ ] } qw(fill-locked fill-marked fetch-checked fill-read)),
-	(map { [ 'a commit', $few, $_ ] } qw(before-locks after-locks before-markers after-markers before-commit before-store)),
+	(map { [ 'a commit', $few, $_ ] } qw(before-locks after-locks before-markers after-markers before-commit before-store after-store)),
 	(map { [ 'a bulk commit', $bulk, $_ ] } qw(after-locks after-markers before-commit)),
 	(map { [ 'a TRUNCATE', $all, $_ ] } qw(after-locks after-markers)),
 	[ 'a PREPARE', $prepare, 'before-commit' ],
@@ -75,7 +75,7 @@ for my $case (@cases)
 {
 	my ($what, $sql, $point, $frozen) = @$case;
 	my $round = "$what at $point";
-	my $committed = $point eq 'before-store';
+	my $committed = $point =~ /-store$/;
 
 	coherent($s, \@memcached, "$round: all documents are cached before", filled => 1);
 	my %old = map { $_ => $s->run("SELECT title FROM session WHERE id = $_") } 1 .. 3;
@@ -90,6 +90,7 @@ for my $case (@cases)
 	sessions();
 	$other->thaw if $frozen;
 	if ($point =~ /^(?:fill|fetch|warm|verify)|-locks$|^before-markers$/) { like($plain, qr/^(?:null|\Q@{[ row(1, $old{1}) ]}\E)$/, 'killed: a plain client finds the old document or none'); }
+	elsif ($point eq 'after-store') { like($plain, qr/^(?:null|\Q@{[ row(1, $round) ]}\E)$/, 'killed: a plain client finds the new document or none'); }
 	else { is($plain, 'null', 'killed: a plain client finds no document'); }
 	is($s->run('SELECT title FROM session WHERE id = 1'), $committed ? $round : $old{1}, $committed ? 'it is committed' : 'it never was');
 	is($s->run('SELECT count(*) FROM pg_prepared_xacts'), 0, 'nothing is prepared') if $sql == $prepare;

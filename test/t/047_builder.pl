@@ -52,6 +52,14 @@ $s->run(q{UPDATE composed SET v = 4});
 await_builder($s);
 holds($memcached, 'composed:1', '{"id" : 1, "v" : 25, "by" : "echocache builder"}', 'the next change, too');
 
+# The writer has released the key by then, however long its own end takes.
+my $writer = session($node);
+stop_at($other, 'after-store', $writer, 'UPDATE composed SET v = 20');
+await_builder($s);
+holds($memcached, 'composed:1', '{"id" : 1, "v" : 5, "by" : "echocache builder"}', 'the builder does not wait for the end of the commit');
+go_on($other, $writer);
+$writer->run("SET echocache.wait_point = ''");
+
 # One that takes its time.
 my $took = EchoCache::seconds(sub { $s->run('UPDATE composed SET slow = 3, v = 5') });
 in_time($s, $took, 1.5, 'a commit does not wait for a slow function');
