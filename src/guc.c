@@ -35,6 +35,7 @@ int			ec_guc_ttl = 1800;
 bool		ec_guc_fallback = true;
 int			ec_guc_pool_size = 100;
 int			ec_guc_timeout = 100;
+int			ec_guc_commit_timeout = 1000;
 int			ec_guc_retry_interval = 1000;
 int			ec_guc_marker_ttl = 30;
 int			ec_guc_lease = 10000;
@@ -403,6 +404,12 @@ define_times(void)
 							"Deadline of one exchange with the cache, connecting included.",
 							NULL,
 							&ec_guc_timeout, 100, 1, 60 * 1000, PGC_SIGHUP, GUC_UNIT_MS,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("echocache.commit_timeout",
+							"How long a commit waits for a server to confirm that documents are "
+							"invalidated.",
+							"It waits no longer than until the server is DOWN.",
+							&ec_guc_commit_timeout, 1000, 1, 60 * 1000, PGC_SIGHUP, GUC_UNIT_MS,
 							NULL, NULL, NULL);
 	DefineCustomIntVariable("echocache.lease",
 							"How long a cluster that is gone keeps the keys of its prefix "

@@ -44,6 +44,7 @@ extern int	ec_guc_ttl;				/* s */
 extern bool ec_guc_fallback;
 extern int	ec_guc_pool_size;
 extern int	ec_guc_timeout;			/* ms */
+extern int	ec_guc_commit_timeout;	/* ms */
 extern int	ec_guc_retry_interval;	/* ms */
 extern int	ec_guc_lease;			/* ms */
 extern int	ec_guc_marker_ttl;		/* s */

@@ -87,6 +87,7 @@ typedef struct EcServer
 	pg_atomic_uint32 connections;	/* open now, kept and temporary */
 	pg_atomic_uint32 kept;		/* counted against pool_size */
 	pg_atomic_uint64 item_max;	/* the server's item_size_max; 0: not known */
+	pg_atomic_uint64 slow;		/* timeouts in a row; 0: none.  See ec_state_slow() */
 } EcServer;
 
 /* A database that has the extension. */

@@ -226,6 +226,7 @@ temp_config()
 		# a new cluster waits so long; a busy machine's worker does not come round in less
 		echo "echocache.lease = '5s'"
 		echo "echocache.timeout = '5s'"	# nobody here is to be slow, but the machine may be
+		echo "echocache.commit_timeout = '5s'"
 		echo "echocache.build_timeout = '60s'"
 		echo "fsync = off"
 	} >"$EC_TMP/$1.conf"

@@ -117,7 +117,7 @@ ec_invalidate_mark(EcCommit *commit, EcRequest *reqs, int n, void (*meanwhile) (
 	Assert(ec_topology_is_entered());
 	for (int i = 0; i < n; i++)
 		ec_state_await_look(reqs[i].server);
-	deadline = ec_deadline_in(ec_guc_timeout);
+	deadline = ec_deadline_in(ec_guc_commit_timeout);
 	for (int i = 0; i < n; i++)
 	{
 		reqs[i].skip = ec_state_is_away(reqs[i].server);

@@ -109,6 +109,19 @@ ec_locks_fill(uint64 hash)
 	return acquire(&tag, ExclusiveLock, false);
 }
 
+/* Does nobody fill this document?  Throws as acquire() does. */
+bool
+ec_locks_fill_is_free(uint64 hash)
+{
+	LOCKTAG		tag;
+
+	fill_tag(&tag, hash);
+	if (!acquire(&tag, ShareLock, false))
+		return false;
+	release(&tag, ShareLock);
+	return true;
+}
+
 /* Release that lock. */
 void
 ec_locks_release_fill(uint64 hash)

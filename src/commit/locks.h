@@ -38,6 +38,7 @@ extern uint64 ec_locks_hash(Oid relid, const char *id, int idlen);
 extern bool ec_locks_key(uint64 hash, LOCKMODE mode, bool wait);
 extern bool ec_locks_attachment(Oid relid, LOCKMODE mode, bool wait);
 extern bool ec_locks_fill(uint64 hash);
+extern bool ec_locks_fill_is_free(uint64 hash);
 extern void ec_locks_release_fill(uint64 hash);
 extern void ec_locks_release_key(uint64 hash, LOCKMODE mode);
 extern void ec_locks_release_attachment(Oid relid, LOCKMODE mode);

@@ -178,20 +178,29 @@ take_line(EcRequest *req, const EcReply *reply, EcFailure *failure)
 }
 
 /*
+ * Does the server say that it has no connection for us?  It serves those who have one, so
+ * *failure is ours.  Never throws.
+ */
+bool
+ec_answer_is_no_room(const EcReply *reply, EcFailure *failure)
+{
+	if (reply->kind != EC_REPLY_ERROR || !says(reply, "Too many open connections"))
+		return false;
+	ec_failure_set(failure, ERRCODE_INSUFFICIENT_RESOURCES, "the server said \"ERROR %.*s\"",
+				   (int) Min(reply->text_len, SAID_MAX), reply->text);
+	failure->ours = true;
+	return true;
+}
+
+/*
  * Take an answer to this request, and say what it means.  Throws only what the callback of a
  * command throws.
  */
 EcAnswer
 ec_answer_take(EcRequest *req, const EcReply *reply, EcFailure *failure)
 {
-	if (reply->kind == EC_REPLY_ERROR && says(reply, "Too many open connections"))
-	{
-		/* it serves those who have one */
-		ec_failure_set(failure, ERRCODE_INSUFFICIENT_RESOURCES, "the server said \"ERROR %.*s\"",
-					   (int) Min(reply->text_len, SAID_MAX), reply->text);
-		failure->ours = true;
+	if (ec_answer_is_no_room(reply, failure))
 		return EC_ANSWER_WRONG;
-	}
 	if ((KIND(req->kind) & COMMANDS) != 0)
 		return take_line(req, reply, failure);
 	if (!may_follow(req, reply))

@@ -21,6 +21,7 @@ typedef enum EcAnswer
 	EC_ANSWER_WRONG				/* nothing that may follow such a request; failure says why */
 } EcAnswer;
 
+extern bool ec_answer_is_no_room(const EcReply *reply, EcFailure *failure);
 extern EcAnswer ec_answer_take(EcRequest *req, const EcReply *reply, EcFailure *failure);
 
 #endif							/* ECHOCACHE_NET_ANSWER_H */

@@ -277,6 +277,7 @@ answered(EcConnection *c)
 {
 	EcExchange *ex = &c->exchange;
 
+	ec_state_answered(c->server);
 	c->opaque_silent = ++c->opaque_recv;
 	ex->reqs[ex->recv].connection = c->serial;
 	ex->recv = ex->reqs[ex->recv].next;
@@ -460,8 +461,8 @@ ec_connection_step(EcConnection *c, bool look, bool linger)
 }
 
 /*
- * Is the connection open, does it owe us no answer, and has the server not closed
- * it, as far as can be told?
+ * Is the connection open and was in use just now, does it owe us no answer, and has the server
+ * not closed it, as far as can be told?
  */
 bool
 ec_connection_is_clear(const EcConnection *c)
@@ -469,6 +470,7 @@ ec_connection_is_clear(const EcConnection *c)
 	char		byte;
 
 	return c->state == EC_CONNECTION_IDLE && c->opaque_silent == c->opaque_send &&
+		ec_deadline_in(0) - c->used_at < EC_IDLE_US &&
 		recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 &&
 		(errno == EAGAIN || errno == EWOULDBLOCK);
 }
@@ -492,6 +494,7 @@ ec_connection_begin(EcConnection *c, int server, EcRequest *reqs, int first, EcA
 	ex->retry = retry;
 	if (retry == EC_RETRY_IF_UNCLEAR && c->state == EC_CONNECTION_IDLE)
 		ex->retry = EC_RETRY_ALWAYS;
+	ex->idle_since = c->state == EC_CONNECTION_IDLE ? c->used_at : 0;
 	ex->taken = ex->renewed = 0;
 	ex->limit = reqs[first].limit > 0 ? reqs[first].limit
 		: reqs[first].kind == EC_REQUEST_COMMAND ? EC_COMMAND_MAX : EC_ANSWERS_MAX;
@@ -553,10 +556,7 @@ ec_connection_retry(EcConnection *c)
 	return ex->recv < 0 || ec_socket_open(c, c->server);
 }
 
-/*
- * The exchange is over.  false: it has failed, after which the server is DOWN, unless the
- * failure is ours.  Never throws.
- */
+/* The exchange is over.  false: it has failed, and the connection is closed.  Never throws. */
 bool
 ec_connection_end(EcConnection *c)
 {
@@ -567,12 +567,9 @@ ec_connection_end(EcConnection *c)
 	{
 		Assert(c->state == EC_CONNECTION_BUSY);
 		c->state = EC_CONNECTION_IDLE;
+		c->used_at = ec_deadline_in(0);
 		return true;
 	}
 	ec_socket_close(c);
-	if (!c->failure.ours)
-		ec_state_down(ec_placement.generation, c->server, c->failure.reason);
-	else if (ec_shmem_is_listed(ec_placement.generation))
-		ec_state_set_error(c->server, c->failure.reason);
 	return false;
 }

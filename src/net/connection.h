@@ -16,6 +16,9 @@
 #include "net/request.h"
 #include "net/socket.h"
 
+/* A network may have forgotten a connection that was not used for so long, and tells nobody. */
+#define EC_IDLE_US		INT64CONST(1000000)
+
 /* What came of taking a connection further. */
 typedef enum EcStep
 {

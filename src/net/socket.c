@@ -33,6 +33,7 @@
 
 #include "compat.h"
 #include "guc.h"
+#include "net/answer.h"
 #include "net/auth.h"
 #include "net/socket.h"
 #include "protocol/wire.h"
@@ -173,6 +174,7 @@ ec_socket_open(EcConnection *c, int server)
 	c->settings = ec_guc_transport_serial;
 	c->address = -1;
 	c->answered = false;
+	c->used_at = 0;
 	c->opaque_send = c->opaque_recv = c->opaque_silent = 0;
 	count_open(c);
 	c->buffers = malloc(EC_OUT_SIZE + EC_IN_SIZE);
@@ -378,6 +380,11 @@ go_on_authenticating(EcConnection *c)
 		if (n <= 0)
 			return n == 0;
 		c->in_end += n;
+	}
+	if (ec_answer_is_no_room(&reply, &c->failure))
+	{
+		c->state = EC_CONNECTION_FAILED;
+		return false;
 	}
 	if (reply.kind != EC_REPLY_STORED || c->in_end != reply.line_len)
 	{

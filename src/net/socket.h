@@ -12,6 +12,7 @@
 
 #include "storage/latch.h"
 
+#include "deadline.h"
 #include "net/failure.h"
 #include "net/request.h"
 #include "net/tls.h"
@@ -89,6 +90,7 @@ typedef struct EcExchange
 				big_sent;
 	char	   *value;			/* where the value goes that is received, */
 	size_t		value_missing;	/* and how much of it is to come; NULL: none is */
+	EcDeadline	idle_since;		/* until when the connection was not used; 0: it was not open */
 	uint64		taken;			/* bytes that have arrived, */
 	uint64		limit;			/* and how many may */
 	uint64		renewed;		/* taken, when exchange.c renewed the deadline */
@@ -105,6 +107,7 @@ typedef struct EcConnection
 	uint32		settings;		/* ec_guc_transport_serial when it was opened */
 	bool		kept;			/* counted against pool_size */
 	bool		answered;		/* it has answered a request, which is logged once */
+	EcDeadline	used_at;		/* when the last exchange on it has ended; 0: there was none */
 	WaitEventSet *set;			/* latch, postmaster, this socket */
 	uint32		waiting_for;	/* the socket's events in set */
 	char	   *buffers;		/* out, then in */

@@ -12,8 +12,9 @@
  * model: fence.pml.)
  *
  * That many readers do not make one document at the same time is a lock of its own, which fills
- * alone take.  It is not waited for in its queue; who finds it taken looks into the cache again
- * from time to time.  A document whose key is a writer's is not waited for: the table answers.
+ * alone take.  It is not waited for in its queue; who finds it taken looks from time to time
+ * whether it is free, and into the cache then.  A document whose key is a writer's is not waited
+ * for: the table answers.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -51,6 +52,12 @@
 /* Documents that one call fills: each takes two locks, of which there are not many. */
 #define FILL_MAX		500
 
+/* How often who waits for another's fill looks. */
+#define AWAIT_MAX_MS	20
+
+/* An answer is news for so long. */
+#define NEWS_MS			2
+
 /* What ec_fill_read() works on. */
 typedef struct Fill
 {
@@ -66,6 +73,9 @@ typedef struct Fill
 
 static bool may_fill(EcAttachment *att);
 static void give_up(EcAttachment *att, EcItem *item);
+static bool await_fill(const EcItem *item, EcDeadline deadline);
+static void ask_again(EcAttachment *att, EcItem *item, const EcOwner *owner,
+					  EcPatience *patience);
 static void claim_or_await(EcAttachment *att, EcItem *item, bool alone, const EcOwner *owner,
 						   EcPatience *patience);
 static int	lock_keys(EcAttachment *att, EcItem *items, int n);
@@ -95,42 +105,62 @@ give_up(EcAttachment *att, EcItem *item)
 }
 
 /*
+ * Wait until nobody fills the document, outside of the lock's queue.  false: somebody does at the
+ * deadline.
+ */
+static bool
+await_fill(const EcItem *item, EcDeadline deadline)
+{
+	for (int delay = 1; ec_deadline_left(deadline) > 0; delay = Min(delay * 2, AWAIT_MAX_MS))
+	{
+		ec_deadline_nap(Min(delay, ec_deadline_left(deadline)));
+		if (ec_locks_fill_is_free(item->hash))
+			return true;
+	}
+	return false;
+}
+
+/* Ask once more.  fill_wait bounds how often that is, and each question has its own time. */
+static void
+ask_again(EcAttachment *att, EcItem *item, const EcOwner *owner, EcPatience *patience)
+{
+	patience->spent_us = 0;
+	item->state = EC_ITEM_ASK;
+	ec_hit_ask(att, item, 1, owner, patience);
+}
+
+/*
  * Claim an item that may be filled: FILL where that succeeds, else TABLE.  If the item is alone
- * and somebody else fills it, wait for that; DONE, if the cache has the document then.
+ * and somebody else fills it, wait for that; DONE, if the cache has the document then.  The cache
+ * is not asked before: so it has that time to recover, and only one question of each who waits.
  */
 static void
 claim_or_await(EcAttachment *att, EcItem *item, bool alone, const EcOwner *owner,
 			   EcPatience *patience)
 {
 	EcDeadline	deadline = ec_deadline_in(ec_guc_fill_wait);
-	bool		claimed = false;
-	bool		waited = false;
-	int			delay = 1;
+	bool		missed = item->state == EC_ITEM_ASK;
+	bool		claimed;
 
-	while (ec_hit_time_is_left(patience) && !(claimed = ec_locks_fill(item->hash)) &&
-		   alone && ec_deadline_left(deadline) > 0)
+	while (!(claimed = ec_locks_fill(item->hash)) && alone && await_fill(item, deadline))
 	{
-		ec_deadline_nap(Min(delay, ec_deadline_left(deadline)));
-		delay = Min(delay * 2, 20);
-		waited = true;
-		/* fill_wait bounds how often the cache is asked, and each question has its own time */
-		patience->spent_us = 0;
-		ec_hit_ask(att, item, 1, owner, patience);
-		if (item->state != EC_ITEM_ASK)
+		ask_again(att, item, owner, patience);
+		if (item->state == EC_ITEM_DONE || item->state == EC_ITEM_TABLE)
 			return;
 	}
-	if (claimed && waited)
+	/* where the answer is not new, somebody may have filled the document since */
+	if (claimed && alone && item->state == EC_ITEM_ASK && patience->answered_at != 0 &&
+		ec_deadline_in(-NEWS_MS) > patience->answered_at)
+		ask_again(att, item, owner, patience);
+	if (claimed && (item->state != EC_ITEM_ASK || !ec_hit_time_is_left(patience)))
 	{
-		/* the one that was waited for has probably just stored it */
-		ec_hit_ask(att, item, 1, owner, patience);
-		if (item->state != EC_ITEM_ASK)
-		{
-			ec_locks_release_fill(item->hash);
+		ec_locks_release_fill(item->hash);
+		claimed = false;
+		if (item->state == EC_ITEM_DONE)
 			return;
-		}
 	}
 	item->state = claimed ? EC_ITEM_FILL : EC_ITEM_TABLE;
-	ec_slot_count(att->slot, EC_FILLS_REFUSED, claimed ? 0 : 1);
+	ec_slot_count(att->slot, EC_FILLS_REFUSED, missed && !claimed ? 1 : 0);
 }
 
 /*
@@ -205,11 +235,12 @@ set_markers(EcAttachment *att, EcItem *items, int n, int fills, EcPatience *pati
 }
 
 /*
- * Begin to fill what is still in state ASK: FILL where that succeeds, else TABLE.
+ * Begin to fill what is still in state ASK: FILL where that succeeds, else TABLE.  What is
+ * UNANSWERED becomes TABLE.
  *
- * A single item that somebody else fills is waited for, at most fill_wait, by looking again
- * from time to time and outside the lock's queue: DONE, if that brings it.  So of many readers
- * that miss one document, one makes it.
+ * A single item of either that somebody else fills is waited for, at most fill_wait, outside of the
+ * lock's queue: DONE, if that brings it.  So of many readers that miss one document, one makes
+ * it, also where so many readers are too much for the server at first.
  *
  * The topology is entered.  What is in state FILL afterwards has our marker, and its fill lock
  * is held until ec_fill_read().  Returns whether any item is.  Throws what an exchange and
@@ -227,14 +258,16 @@ ec_fill_begin(EcAttachment *att, EcItem *items, int n, const EcOwner *owner,
 	{
 		EcItem	   *item = &items[i];
 
-		if (item->state != EC_ITEM_ASK)
+		bool		unanswered = item->state == EC_ITEM_UNANSWERED;
+
+		if (item->state != EC_ITEM_ASK && !unanswered)
 			continue;
-		if (may && fills < FILL_MAX)
+		if (may && (unanswered ? n == 1 : fills < FILL_MAX))
 			claim_or_await(att, item, n == 1, owner, patience);
 		else
 		{
 			item->state = EC_ITEM_TABLE;
-			ec_slot_count(att->slot, EC_FILLS_REFUSED, 1);
+			ec_slot_count(att->slot, EC_FILLS_REFUSED, unanswered ? 0 : 1);
 		}
 		fills += item->state == EC_ITEM_FILL;
 	}

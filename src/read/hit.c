@@ -72,6 +72,7 @@ ec_hit_exchange(EcPatience *patience, EcRequest *reqs, int n)
 	Assert(ec_topology_is_entered());
 	ok = ec_exchange_pieces(reqs, n, start + Max(left_us, 1000), &longest_us);
 	patience->spent_us += longest_us;
+	patience->answered_at = ec_deadline_in(0);
 	return ok;
 }
 
@@ -266,9 +267,9 @@ first_failure(const EcRequest *reqs, int n)
 
 /*
  * Ask the cache for every item in state ASK.  Hits become DONE, and what a failed exchange
- * leaves open becomes TABLE.  What is there but is no document of the item is invalidated, by
- * its token.  The topology is entered.  Throws what an exchange throws, and with fallback =
- * off 08006 if it fails.
+ * leaves open becomes UNANSWERED or TABLE.  What is there but is no document of the item is
+ * invalidated, by its token.  The topology is entered.  Throws what an exchange throws, and with
+ * fallback = off 08006 if it fails.
  */
 void
 ec_hit_ask(EcAttachment *att, EcItem *items, int n, const EcOwner *owner,
@@ -307,7 +308,7 @@ ec_hit_ask(EcAttachment *att, EcItem *items, int n, const EcOwner *owner,
 		if (req->skip)
 			continue;
 		if (req->result == EC_FAILED)
-			item->state = EC_ITEM_TABLE;
+			item->state = req->failure->timed_out ? EC_ITEM_UNANSWERED : EC_ITEM_TABLE;
 		else if (req->result == EC_DONE && !ec_state_is_still(item->server, item->word))
 		{
 			/* the keys may have been somebody else's when the server answered */

@@ -11,6 +11,7 @@
 #define ECHOCACHE_READ_HIT_H
 
 #include "attachments/configuration.h"
+#include "deadline.h"
 #include "net/request.h"
 #include "protocol/wire.h"
 #include "read/member.h"
@@ -26,6 +27,7 @@
 typedef struct EcPatience
 {
 	int64		spent_us;
+	EcDeadline	answered_at;	/* when the last exchange ended; 0: there was none */
 } EcPatience;
 
 /* One document that a read wants.  The ids of one read are distinct. */
@@ -39,6 +41,8 @@ typedef struct EcItem
 	enum
 	{
 		EC_ITEM_ASK,			/* the cache may answer */
+		EC_ITEM_UNANSWERED,		/* it has not done so in time: as TABLE, but where somebody else
+								 * fills the item just now, that is waited for */
 		EC_ITEM_TABLE,			/* the table answers, nothing is stored */
 		EC_ITEM_FILL,			/* our marker is set, and the fill lock held: fill it */
 		EC_ITEM_DONE

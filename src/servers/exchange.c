@@ -7,8 +7,8 @@
  * entered.  Whoever makes an exchange must be in the topology: requests name servers by their
  * index in it.
  *
- * Invariant: when an exchange is over, each of its requests has a result, and a server that
- * did not answer one is DOWN, for everybody.
+ * Invariant: when an exchange is over, each of its requests has a result.  A server that did
+ * not answer one is DOWN, for everybody, unless nothing depends on the answer: see round.h.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -105,9 +105,8 @@ ec_exchange_at_xact_end(void)
 
 /*
  * Send each request to its server and wait for the answers, on all servers at once and under
- * one deadline; results are in the reqs.  A server whose exchange fails is DOWN from here on,
- * unless it was we who were short of memory or descriptors.  Returns whether every request was
- * answered.
+ * one deadline; results are in the reqs.  What a failure means for the server is said by the
+ * flags, and by ec_round_blame().  Returns whether every request was answered.
  *
  * Throws what CHECK_FOR_INTERRUPTS throws, and where the kernel does not give a descriptor, or
  * memory, for a set of events to wait for.
@@ -119,20 +118,23 @@ ec_exchange(EcRequest *reqs, int nreqs, EcDeadline deadline, int flags)
 }
 
 /*
- * As ec_exchange(), for as many requests as the caller likes.  They are asked in pieces, the
+ * As ec_exchange(), for as many requests of reads as the caller likes; a timeout is counted.  They
+ * are asked in pieces, the
  * first one under the given deadline, each of the others under one of its own, so that a long
  * list is not taken for a server's end.  A piece has no more requests than a sound server
  * answers in time: their number, and how large they have been so far, or, if valuelen says so,
  * will be.
  *
- * A server that is DOWN, since just now perhaps, is not asked: EC_FAILED.  *longest_us, unless
- * it is NULL, is how long the longest piece took.  Throws what ec_exchange() throws.
+ * A server that is DOWN, since just now perhaps, or has failed in a piece before is not asked:
+ * EC_FAILED.  *longest_us, unless it is NULL, is how long the longest piece took.  Throws what
+ * ec_exchange() throws.
  */
 bool
 ec_exchange_pieces(EcRequest *reqs, int nreqs, EcDeadline deadline, int64 *longest_us)
 {
 	static const EcFailure down = {ERRCODE_CONNECTION_FAILURE, false, false,
 	"the server is known to be down"};
+	const EcFailure *failed[EC_MAX_SERVERS] = {NULL};
 	int			most = PIECE_FIRST;
 	bool		ok = true;
 	int			end;
@@ -156,9 +158,11 @@ ec_exchange_pieces(EcRequest *reqs, int nreqs, EcDeadline deadline, int64 *longe
 				break;
 			bytes += req->valuelen;
 			asked++;
-			req->unasked = ec_state_of(req->server) == EC_DOWN;
+			if (failed[req->server] == NULL && ec_state_of(req->server) == EC_DOWN)
+				failed[req->server] = &down;
+			req->unasked = failed[req->server] != NULL;
 		}
-		ok &= ec_exchange(reqs + first, end - first, deadline, 0);
+		ok &= ec_exchange(reqs + first, end - first, deadline, EC_COUNTED);
 		bytes = 0;
 		for (int i = first; i < end; i++)
 		{
@@ -168,10 +172,12 @@ ec_exchange_pieces(EcRequest *reqs, int nreqs, EcDeadline deadline, int64 *longe
 			{
 				reqs[i].unasked = ok = false;
 				reqs[i].result = EC_FAILED;
-				reqs[i].failure = &down;
+				reqs[i].failure = failed[reqs[i].server];
 			}
 			else if (reqs[i].result == EC_DONE)
 				bytes += reqs[i].found_len;
+			else if (reqs[i].result == EC_FAILED)
+				failed[reqs[i].server] = reqs[i].failure;
 		}
 		if (asked > 0)
 			most = (int) Max(Min(PIECE_BYTES / (bytes / asked + 1), PIECE_MOST), 1);
@@ -200,7 +206,7 @@ delete_refused(EcRequest *reqs, int nreqs)
 		deletes[i].quiet = false;
 		deletes[i].value = NULL;
 	}
-	ok = ec_exchange(deletes, nreqs, ec_deadline_in(ec_guc_timeout), 0);
+	ok = ec_exchange(deletes, nreqs, ec_deadline_in(ec_round_ms(EC_MARKING)), EC_MARKING);
 	for (int i = 0; i < nreqs; i++)
 	{
 		if (deletes[i].skip || (deletes[i].result != EC_FAILED && deletes[i].result != EC_REFUSED))
@@ -239,7 +245,7 @@ bool
 ec_exchange_marks(EcRequest *reqs, int nreqs, EcDeadline deadline,
 				  void (*meanwhile) (void *arg), void *arg)
 {
-	bool		ok = ec_round_run(conns, reqs, nreqs, deadline, 0, 0, meanwhile, arg);
+	bool		ok = ec_round_run(conns, reqs, nreqs, deadline, 0, EC_MARKING, meanwhile, arg);
 	bool		refused = false;
 
 	for (int i = 0; i < nreqs; i++)
@@ -269,8 +275,9 @@ ec_exchange_once(EcRequest *req)
 
 	barrier.keylen = (int) ec_wire_barrier(request);
 	req->result = EC_PENDING;
-	if (ec_connection_is_clear(&conns[req->server]) || ec_exchange(&barrier, 1, deadline, 0))
-		(void) ec_exchange(req, 1, deadline, EC_NO_RETRY);
+	if (ec_connection_is_clear(&conns[req->server]) ||
+		ec_exchange(&barrier, 1, deadline, EC_COUNTED))
+		(void) ec_exchange(req, 1, deadline, EC_NO_RETRY | EC_COUNTED);
 	else
 		req->failure = barrier.failure;
 }
@@ -291,6 +298,7 @@ ec_exchange_send(EcRequest *reqs, int nreqs, EcDeadline deadline)
 	for (int i = 0; i < nreqs; i++)
 	{
 		EcConnection *c = &conns[reqs[i].server];
+		EcDeadline	began;
 
 		if (reqs[i].skip || reqs[i].result != EC_PENDING)
 			continue;
@@ -310,6 +318,7 @@ ec_exchange_send(EcRequest *reqs, int nreqs, EcDeadline deadline)
 		if (!ec_connection_is_ready(c) || reqs[i].connection != c->serial)
 			continue;
 		ec_connection_begin(c, reqs[i].server, reqs, i, EC_ASK_SILENT, EC_RETRY_NEVER);
+		began = ec_deadline_in(0);
 		while (ec_connection_write(c) != EC_STEP_FAILED && ec_connection_wants_write(c))
 		{
 			struct pollfd p = {.fd = c->fd,.events = POLLOUT};
@@ -323,7 +332,10 @@ ec_exchange_send(EcRequest *reqs, int nreqs, EcDeadline deadline)
 			(void) poll(&p, 1, ec_deadline_left(deadline));
 		}
 		if (!ec_connection_end(c))
+		{
+			ec_round_blame(c, began, EC_COUNTED);
 			continue;
+		}
 		for (int j = i; j >= 0; j = reqs[j].next)
 			reqs[j].result = EC_DONE;
 	}
@@ -377,6 +389,6 @@ ec_exchange_flush(int server)
 	EcRequest	req = {.kind = EC_REQUEST_FLUSH,.server = server,.key = request};
 
 	req.keylen = (int) ec_wire_flush(request);
-	(void) ec_exchange(&req, 1, ec_deadline_in(ec_guc_timeout), 0);
+	(void) ec_exchange(&req, 1, ec_deadline_in(ec_guc_timeout), EC_COUNTED);
 	return req.result;
 }

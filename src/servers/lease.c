@@ -170,7 +170,7 @@ look(EcDatabase *db, int server, Lease *lease, Item *item)
 
 	ec_request_init(&req, EC_REQUEST_GET, server, key, lease_key(db, key));
 	lease->looked_at = ec_state_clock();
-	(void) ec_exchange(&req, 1, ec_deadline_in(patience(db, server)), 0);
+	(void) ec_exchange(&req, 1, ec_deadline_in(patience(db, server)), EC_COUNTED);
 	*item = (Item) {.answered_at = ec_state_clock(), .result = req.result};
 	if (req.result != EC_DONE)
 		return;
@@ -232,7 +232,8 @@ put(EcDatabase *db, int server, EcLeaseKind kind, Item *item)
 	req.mode = add ? 'E' : 0;
 	req.ttl = KEEP_S;
 	req.token = item->token;
-	(void) ec_exchange(&req, 1, ec_deadline_in(patience(db, server)), EC_NO_RETRY);
+	(void) ec_exchange(&req, 1, ec_deadline_in(patience(db, server)),
+					   EC_NO_RETRY | EC_COUNTED);
 	if (req.result == EC_DONE && add)
 	{
 		item->result = EC_DONE;
@@ -440,9 +441,9 @@ take(EcDatabase *db, int server, Item *item)
 
 /*
  * Look at the lease's key on a server, and go by what is there; see the table in src/README.md.
- * EC_LEASE_OURS: lease_until says until when the keys are ours.  EC_LEASE_FAILED: the server is
- * DOWN, or there is a newer topology.  EC_LEASE_NOT_OURS: nobody reads from the server any
- * more, and it must be purged.  The topology is entered, no transaction is open.
+ * EC_LEASE_OURS: lease_until says until when the keys are ours.  EC_LEASE_FAILED: the server
+ * has not answered, or there is a newer topology.  EC_LEASE_NOT_OURS: nobody reads from the server
+ * any more, and it must be purged.  The topology is entered, no transaction is open.
  */
 EcLeaseResult
 ec_lease_step(EcDatabase *db, int server)

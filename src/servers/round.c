@@ -24,6 +24,7 @@
 #include "net/connection.h"
 #include "servers/placement.h"
 #include "servers/round.h"
+#include "servers/state.h"
 #include "servers/topology.h"
 
 /* A long answer has a deadline for each so many bytes; a trickle is a dead server. */
@@ -39,6 +40,9 @@
 /* While there is no descriptor for a set of all connections, one is waited for, this long. */
 #define ONE_OF_MANY_MS	5
 
+/* How often a commit that waits looks whether somebody else has found the server DOWN. */
+#define LOOK_MS			10
+
 /* The connections of one exchange; those that have something to wait for. */
 typedef struct Round
 {
@@ -47,11 +51,18 @@ typedef struct Round
 	EcConnection *waiting[EC_MAX_SERVERS];
 	int			nwaiting;
 	bool		more;			/* one of these can go on at once */
+	int			flags;
+	EcDeadline	began;
+	EcDeadline	doubt;			/* when those that had been idle are asked anew; 0: none is */
 } Round;
 
 static void make_room(EcConnection *conns);
+static bool is_doubtful(const Round *round, const EcConnection *c);
 static bool is_lost(const EcRequest *req, const EcConnection *c, bool active);
 static void begin(Round *round, EcConnection *conns, EcRequest *reqs, int nreqs, int flags);
+static void doubt(Round *round, EcDeadline deadline);
+static void renew(Round *round);
+static bool forsake(Round *round);
 static void advance(Round *round, bool look, bool linger);
 static void expire(Round *round, int ms, bool endless);
 static bool finish(Round *round, EcRequest *reqs);
@@ -91,11 +102,26 @@ is_lost(const EcRequest *req, const EcConnection *c, bool active)
 		(req->connection != c->serial || (!active && !ec_connection_is_ready(c)));
 }
 
+/*
+ * Has the connection answered nothing yet in this exchange, and was it idle for so long before that
+ * it may be dead without anybody knowing?
+ */
+static bool
+is_doubtful(const Round *round, const EcConnection *c)
+{
+	const EcExchange *ex = &c->exchange;
+
+	return ex->retry == EC_RETRY_ALWAYS && ex->taken == 0 && ex->idle_since != 0 &&
+		round->began - ex->idle_since >= EC_IDLE_US;
+}
+
 /* Chain up the requests on their connections, which are opened where they are not. */
 static void
 begin(Round *round, EcConnection *conns, EcRequest *reqs, int nreqs, int flags)
 {
 	round->nactive = 0;
+	round->flags = flags;
+	round->began = ec_deadline_in(0);
 	for (int i = 0; i < nreqs; i++)
 	{
 		EcRequest  *req = &reqs[i];
@@ -157,6 +183,54 @@ advance(Round *round, bool look, bool linger)
 	}
 }
 
+/* The waiting begins: when are connections that had been idle asked anew? */
+static void
+doubt(Round *round, EcDeadline deadline)
+{
+	round->doubt = 0;
+	for (int a = 0; a < round->nactive; a++)
+		if (is_doubtful(round, round->active[a]))
+			round->doubt = ec_deadline_in(Min(ec_deadline_left(deadline), ec_guc_timeout) / 2);
+}
+
+/*
+ * Connections that had been idle have not answered for half of the time.  A NAT that has
+ * forgotten them tells nobody, so what they were asked is asked once more on new ones.  A server
+ * that was just slow carries it out twice, which does no harm: see ec_connection_retry().
+ */
+static void
+renew(Round *round)
+{
+	round->doubt = 0;
+	for (int w = 0; w < round->nwaiting; w++)
+	{
+		EcConnection *c = round->waiting[w];
+
+		if (!is_doubtful(round, c))
+			continue;
+		ec_socket_fail(c, "no answer on a connection that was idle");
+		(void) ec_connection_retry(c);
+	}
+}
+
+/* A commit waits no more for servers that others have found DOWN.  Returns whether one is. */
+static bool
+forsake(Round *round)
+{
+	bool		any = false;
+
+	for (int w = 0; w < round->nwaiting; w++)
+	{
+		EcConnection *c = round->waiting[w];
+
+		if (!ec_state_is_away(c->server))
+			continue;
+		ec_socket_fail(c, "the server is known to be down");
+		c->failure.timed_out = any = true;
+	}
+	return any;
+}
+
 /*
  * The deadline is over: what is still waited for has failed, after so many milliseconds, or,
  * endless, since its answer came as fast as it should and had no end.
@@ -175,6 +249,28 @@ expire(Round *round, int ms, bool endless)
 						   "no TLS handshake within %d ms" : "no answer within %d ms", ms);
 		c->failure.timed_out = true;
 	}
+}
+
+/*
+ * A connection has failed, in an exchange with these flags that began at that time: what does
+ * that say of the server?  It is DOWN, for everybody; unless the failure is ours, or a timeout
+ * that is counted only, or a commit has ended its wait because the server is DOWN.  Never throws.
+ */
+void
+ec_round_blame(const EcConnection *c, EcDeadline began, int flags)
+{
+	const EcFailure *failure = &c->failure;
+	uint64		generation = ec_placement_generation();
+
+	if (failure->ours)
+	{
+		if (ec_shmem_is_listed(generation))
+			ec_state_set_error(c->server, failure->reason);
+	}
+	else if ((flags & EC_COUNTED) && failure->timed_out)
+		ec_state_slow(generation, c->server, began, failure->reason);
+	else if (!(flags & EC_MARKING) || !ec_state_is_away(c->server))
+		ec_state_down(generation, c->server, failure->reason);
 }
 
 /*
@@ -198,7 +294,8 @@ finish(Round *round, EcRequest *reqs)
 		}
 		/* one that has said more than it was asked is DOWN, but all is answered */
 		ok &= c->exchange.recv < 0;
-		(void) ec_connection_end(c);
+		if (!ec_connection_end(c))
+			ec_round_blame(c, round->began, round->flags);
 	}
 	return ok;
 }
@@ -238,14 +335,15 @@ wait_for_all(Round *round, int ms, WaitEvent *event)
 }
 
 /*
- * Wait until one of the connections can go on, or the deadline is over; then serve
+ * Wait until one of the connections can go on, or there is something else to be done; then serve
  * interrupts.
  */
 static void
 wait_for(Round *round, EcDeadline deadline)
 {
 	WaitEvent	event;
-	int			ms = ec_deadline_left(deadline);
+	int			left = ec_deadline_left(round->doubt ? Min(round->doubt, deadline) : deadline);
+	int			ms = round->flags & EC_MARKING ? Min(left, LOOK_MS) : left;
 	int			n = round->nwaiting == 1 ? wait_for_one(round->waiting[0], ms, &event)
 		: wait_for_all(round, ms, &event);
 
@@ -261,7 +359,7 @@ wait_for(Round *round, EcDeadline deadline)
  *
  * Between sending and waiting something else is done, which does not need the servers'
  * answers: meanwhile(arg), unless it is NULL.  What it calls finds the cache disabled.  The
- * deadline starts anew after it, and is echocache.timeout then.
+ * deadline starts anew after it, and is ec_round_ms() then.
  *
  * Serves interrupts, which must be possible here.  Throws what they throw and what meanwhile
  * throws, and where the kernel gives no descriptor, or no memory, for a set of events.  An
@@ -284,8 +382,9 @@ ec_round_run(EcConnection *conns, EcRequest *reqs, int nreqs, EcDeadline deadlin
 		ec_placement_bar(true);
 		meanwhile(arg);
 		ec_placement_bar(false);
-		deadline = ec_deadline_in(ec_guc_timeout);
+		deadline = ec_deadline_in(ec_round_ms(flags));
 	}
+	doubt(&round, deadline);
 	for (;;)
 	{
 		/* the answer may be there at once, where the server shares our CPU */
@@ -302,6 +401,13 @@ ec_round_run(EcConnection *conns, EcRequest *reqs, int nreqs, EcDeadline deadlin
 				ex->renewed = ex->taken;
 			}
 		}
+		if (round.doubt != 0 && ec_deadline_left(round.doubt) == 0)
+		{
+			renew(&round);
+			continue;
+		}
+		if ((flags & EC_MARKING) && forsake(&round))
+			continue;
 		if (ec_deadline_left(deadline) == 0 && (!round.more || late++ >= LATE_STEPS))
 		{
 			expire(&round, ec_round_ms(flags), last != 0 && deadline == last);

@@ -15,22 +15,36 @@
 #include "net/socket.h"
 
 /*
- * Flags of ec_round_run() and ec_exchange().  A server on a busy machine may be silent for a
- * while in the middle of much work, such as the list of its keys; where no read and no ordinary
- * commit waits, EC_PATIENT gives it EC_PATIENCE_MS for an answer, if echocache.timeout is
- * shorter.
+ * Flags of ec_round_run() and ec_exchange().
+ *
+ * EC_NO_RETRY: nothing is to be asked twice.
+ *
+ * EC_PATIENT: a server on a busy machine may be silent for a while in the middle of much work,
+ * such as the list of its keys.  Where no read and no ordinary commit waits, it has
+ * EC_PATIENCE_MS for an answer, if echocache.timeout is shorter.
+ *
+ * EC_COUNTED: nothing depends on the answer.  A timeout is not the server's end, but counted by
+ * ec_state_slow().
+ *
+ * EC_MARKING: a commit waits.  The server has echocache.commit_timeout, unless somebody else
+ * finds it DOWN before.
  */
-#define EC_NO_RETRY			0x01	/* not to be asked twice */
+#define EC_NO_RETRY			0x01
 #define EC_PATIENT			0x02
+#define EC_COUNTED			0x04
+#define EC_MARKING			0x08
 #define EC_PATIENCE_MS		1000
 
 /* How long a server has for an answer. */
 static inline int
 ec_round_ms(int flags)
 {
+	if (flags & EC_MARKING)
+		return ec_guc_commit_timeout;
 	return flags & EC_PATIENT ? Max(ec_guc_timeout, EC_PATIENCE_MS) : ec_guc_timeout;
 }
 
+extern void ec_round_blame(const EcConnection *c, EcDeadline began, int flags);
 extern bool ec_round_run(EcConnection *conns, EcRequest *reqs, int nreqs, EcDeadline deadline,
 						 EcDeadline last, int flags, void (*meanwhile) (void *arg), void *arg);
 

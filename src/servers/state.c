@@ -28,6 +28,12 @@
 #include "servers/state.h"
 #include "shmem.h"
 
+/* See ec_state_slow().  A word of EcServer.slow: when the last timeout was, and how many. */
+#define SLOW_MAX	3
+#define SLOW_WORD(at, n)	(((uint64) (at) << 2) | (n))
+#define SLOW_AT(word)		((EcDeadline) ((word) >> 2))
+#define SLOW_COUNT(word)	((int) ((word) & 3))
+
 /* See ec_state_await_look(). */
 #define START_MS	2000
 #define LOOK_NAP_MS	5
@@ -291,6 +297,42 @@ ec_state_down(uint64 generation, int server, const char *reason)
 		ereport(LOG,
 				(errmsg("echocache: server \"%s\" is down: %s", s->name, reason),
 				 errhidestmt(true), errhidecontext(true)));
+}
+
+/*
+ * A read that began at that time was not answered in time.  The server is DOWN once SLOW_MAX have
+ * ended so in a row: each begun after the one before had ended, and without an answer to anybody
+ * in between.  So a server, or a machine, that stands still for a moment is not taken for dead,
+ * however many wait for it just then.  Never throws.
+ */
+void
+ec_state_slow(uint64 generation, int server, EcDeadline began, const char *reason)
+{
+	pg_atomic_uint64 *slow = &ec_shmem->server[server].slow;
+	uint64		word = pg_atomic_read_u64(slow);
+	int			count;
+
+	if (!ec_shmem_is_listed(generation))
+		return;
+	do
+	{
+		count = SLOW_COUNT(word);
+		if (count > 0 && began < SLOW_AT(word))
+			break;				/* it waited beside that one, not after it */
+		count = Min(count + 1, SLOW_MAX);
+	} while (!pg_atomic_compare_exchange_u64(slow, &word, SLOW_WORD(ec_deadline_in(0), count)));
+	if (count == SLOW_MAX)
+		ec_state_down(generation, server, reason);
+	else
+		ec_state_set_error(server, reason);
+}
+
+/* The server has answered a request.  Never throws. */
+void
+ec_state_answered(int server)
+{
+	if (pg_atomic_read_u64(&ec_shmem->server[server].slow) != 0)
+		pg_atomic_write_u64(&ec_shmem->server[server].slow, 0);
 }
 
 /*

@@ -10,6 +10,7 @@
 #ifndef ECHOCACHE_SERVERS_STATE_H
 #define ECHOCACHE_SERVERS_STATE_H
 
+#include "deadline.h"
 #include "shmem.h"
 
 extern EcDatabase *ec_state_database(void);
@@ -23,6 +24,8 @@ extern void ec_state_reset(EcDatabase *db);
 extern bool ec_state_all_noted(int server);
 extern void ec_state_retry_unclaimed(int server);
 extern void ec_state_down(uint64 generation, int server, const char *reason);
+extern void ec_state_slow(uint64 generation, int server, EcDeadline began, const char *reason);
+extern void ec_state_answered(int server);
 extern void ec_state_set_error(int server, const char *reason);
 extern char *ec_state_error(int server);
 extern bool ec_state_lease_error(int server, char *reason, TimestampTz *at);

@@ -88,7 +88,7 @@ static bool
 try_op(EcRequest *req)
 {
 	req->token = 0;
-	(void) ec_exchange(req, 1, ec_deadline_in(ec_guc_timeout), 0);
+	(void) ec_exchange(req, 1, ec_deadline_in(ec_guc_timeout), EC_COUNTED);
 	return req->result == EC_DONE;
 }
 

@@ -218,7 +218,7 @@ ec_batch_exchange(EcRequest *reqs, int n)
 			if (req->skip)
 				req->result = EC_FAILED;
 		}
-		(void) ec_exchange(reqs + first, end - first, ec_deadline_in(ec_guc_timeout), 0);
+		(void) ec_exchange(reqs + first, end - first, ec_deadline_in(ec_guc_timeout), EC_COUNTED);
 	}
 }
 

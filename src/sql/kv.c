@@ -130,7 +130,7 @@ run(EcRequest *req, EcRequestKind kind, text *key, bool once)
 	if (once)
 		ec_exchange_once(req);
 	else
-		(void) ec_exchange(req, 1, ec_deadline_in(ec_guc_timeout), 0);
+		(void) ec_exchange(req, 1, ec_deadline_in(ec_guc_timeout), EC_COUNTED);
 	check_answered(req);
 	ec_kv_keys_end();
 }

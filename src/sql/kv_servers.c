@@ -100,7 +100,7 @@ echocache_kv_stats(PG_FUNCTION_ARGS)
 		reqs[i].callback = take_stat;
 		reqs[i].arg = &stats[i];
 	}
-	(void) ec_exchange(reqs, n, ec_deadline_in(ec_guc_timeout), 0);
+	(void) ec_exchange(reqs, n, ec_deadline_in(ec_guc_timeout), EC_COUNTED);
 	for (int i = 0; i < n; i++)
 	{
 		ListCell   *name;
@@ -144,7 +144,7 @@ echocache_flush_all(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("must be superuser to flush cache servers")));
 	n = begin_servers(reqs, EC_REQUEST_FLUSH, request, ec_wire_flush(request));
-	(void) ec_exchange(reqs, n, ec_deadline_in(ec_guc_timeout), 0);
+	(void) ec_exchange(reqs, n, ec_deadline_in(ec_guc_timeout), EC_COUNTED);
 	for (int i = 0; i < n; i++)
 	{
 		if (reqs[i].result != EC_DONE)

@@ -60,6 +60,7 @@ static List *key_heads(EcDatabase *db, List *rows);
 static List *read_rows(const char *server, int limit);
 static void delete_rows(List *rows);
 static bool flush_instead(EcDatabase *db, int server);
+static bool mark(EcRequest *reqs, int n);
 static bool invalidate(EcDatabase *db, int server, List *rows, bool purge, int64 *removed,
 		   EcFailure *failure);
 static bool take_setting(const EcReply *line, void *arg);
@@ -166,6 +167,13 @@ flush_instead(EcDatabase *db, int server)
 		ec_exchange_flush(server) == EC_DONE;
 }
 
+/* Set these markers.  false: the server has failed. */
+static bool
+mark(EcRequest *reqs, int n)
+{
+	return ec_exchange_marks(reqs, n, ec_deadline_in(ec_guc_commit_timeout), NULL, NULL);
+}
+
 /*
  * Invalidate on the server what the rows say, or with purge all keys of this database.  true:
  * confirmed.  false: the server has failed, or does not tell its keys and *failure has what it
@@ -201,13 +209,13 @@ invalidate(EcDatabase *db, int server, List *rows, bool purge, int64 *removed,
 		reqs[n].quiet = true;
 		if (++n == EC_MARK_BATCH)
 		{
-			ok = ok && ec_exchange_marks(reqs, n, ec_deadline_in(ec_guc_timeout), NULL, NULL);
+			ok = ok && mark(reqs, n);
 			*removed += n;
 			n = 0;
 			ec_lease_renew(db);
 		}
 	}
-	ok = ok && ec_exchange_marks(reqs, n, ec_deadline_in(ec_guc_timeout), NULL, NULL);
+	ok = ok && mark(reqs, n);
 	*removed += n;
 	pfree(reqs);
 	return ok && (ec_purge(server, whole, removed, failure) || flush_instead(db, server));
@@ -445,12 +453,15 @@ void
 ec_recovery_watch(EcDatabase *db, int server)
 {
 	uint64		word;
+	EcLeaseResult lease;
 	bool		up;
 
 	if (!ec_state_read(db, server, ec_placement_generation(), &word))
 		return;
-	up = ec_lease_watch(db, server) == EC_LEASE_OURS &&
-		read_rows(ec_placement_name(server), 1) == NIL;
+	lease = ec_lease_watch(db, server);
+	if (lease == EC_LEASE_FAILED && EC_STATE(word) == EC_UP)
+		return;					/* DOWN by now; or slow, and what was seen before counts on */
+	up = lease == EC_LEASE_OURS && read_rows(ec_placement_name(server), 1) == NIL;
 	if (up != (EC_STATE(word) == EC_UP))
 		(void) ec_state_swap(db, server, &word, up ? EC_UP : EC_RECOVERING, true);
 }

@@ -257,7 +257,7 @@ saw_faults()
 
 run_quiet()
 {
-	set_conf "echocache.timeout = '5s'"
+	set_conf "echocache.timeout = '5s'" "echocache.commit_timeout = '5s'"
 	echocache_run quiet "$1" "$2"
 	ok "$(is "$(figure apart)" 0)" "quiet: no old answer to excuse"
 }
@@ -267,7 +267,7 @@ run_faults()
 	local want=
 
 	[ -n "$faults" ] || want='freeze kill flush evict cut hold delay reset terminate crash stop'
-	set_conf "echocache.timeout = '200ms'"
+	set_conf "echocache.timeout = '200ms'" "echocache.commit_timeout = '400ms'"
 	echocache_run "faults $2" "$1" "$2" --faults "${faults:-all}" --pause 500
 	# shellcheck disable=SC2086 # several words
 	[ -z "$want" ] || saw_faults "faults $2" $want
@@ -276,7 +276,7 @@ run_faults()
 # With fallback = off nothing commits that cannot be invalidated: so there is nothing to excuse.
 run_strict()
 {
-	set_conf "echocache.timeout = '200ms'" "echocache.fallback = off"
+	set_conf "echocache.timeout = '200ms'" "echocache.commit_timeout = '400ms'" "echocache.fallback = off"
 	echocache_run "fallback = off" "$1" "$2" --faults freeze,kill,cut,hold,delay --strict --pause 400
 	ok "$(is "$(figure apart)" 0)" "fallback = off: no old answer to excuse"
 	set_conf "echocache.fallback = on"
@@ -287,7 +287,7 @@ run_promote()
 {
 	local tries=1
 
-	set_conf "echocache.timeout = '500ms'"
+	set_conf "echocache.timeout = '500ms'" "echocache.commit_timeout = '1s'"
 	echocache_run promotion "$1" "$2" --faults promote --pause 500
 	saw_faults promotion promote
 }

@@ -9,6 +9,7 @@
 # Rules hold for all connections, present and future, and until "pass".
 #
 #	hold up|down [REGEX]    keep what comes, from the first piece on that matches
+#	forget up|down          hold all of the connections that there are, as a NAT does; not new ones
 #	keep up|down            begin to hold no more; where something is held, it stays
 #	release up|down         let go what is held, in order, and hold no more
 #	delay up|down MS        let every byte arrive that much later
@@ -283,6 +284,7 @@ sub command
 	{
 		$rule->{hold} = defined $value ? qr/$value/ : qr/\A/;
 	}
+	elsif ($verb eq 'forget') { $_->{$way}{holding} = 1 for @connections; }
 	elsif ($verb eq 'keep') { delete $rule->{hold}; }
 	elsif ($verb eq 'release')
 	{

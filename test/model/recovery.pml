@@ -110,7 +110,22 @@ inline server_down()
 	}
 }
 
-/* ec_exchange_marks(): what is not confirmed makes the server DOWN; it may be applied later. */
+/*
+ * A reader's exchange has failed: it is refused, or three in a row were too slow.  Else the server
+ * stays as it is (ec_state_slow()); what was sent may be applied later all the same.
+ */
+inline failed_read()
+{
+	if
+	:: server_down()
+	:: true
+	fi
+}
+
+/*
+ * ec_exchange_marks(): what is not confirmed makes the server DOWN; it may be applied later.  So
+ * may a marker that was sent a second time, on a new connection.
+ */
 inline send_marker(t)
 {
 	atomic {
@@ -303,7 +318,7 @@ look:
 				fi
 			};
 			if
-			:: failed -> server_down(); goto table
+			:: failed -> failed_read(); goto table
 			:: else
 			fi;
 			/* lock_keys(), and claim_or_await() looking again: the state is not */
@@ -322,7 +337,7 @@ look:
 				fi
 			};
 			if
-			:: failed -> server_down()
+			:: failed -> failed_read()
 			:: else
 			fi;
 			failed = 0;
@@ -338,7 +353,7 @@ look:
 				marked = 0
 			};
 			if
-			:: failed -> server_down()
+			:: failed -> failed_read()
 			:: else
 			fi;
 			goto answer;

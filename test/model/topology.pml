@@ -370,7 +370,7 @@ proctype Reader(byte r)
 		};
 		if
 		:: failed -> server_down()
-		:: else
+		:: true						/* or it was only slow: ec_state_slow() */
 		fi;
 		LEAVE(PROC(r));
 		if
@@ -415,7 +415,7 @@ proctype Reader(byte r)
 #ifdef FAILURES
 		if
 		:: server_down()
-		:: !failed
+		:: true
 		fi;
 #endif
 		LEAVE(PROC(r));

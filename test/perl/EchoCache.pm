@@ -89,9 +89,13 @@ echocache.retry_interval = '50ms'
 echocache.lease = '1s'
 # A busy machine's memcached may take longer than the default; tests of waiting set their own.
 echocache.timeout = '5s'
+echocache.commit_timeout = '5s'
 CONF
 	}
 	$node->append_conf('postgresql.conf', $opt{conf}) if defined $opt{conf};
+	# A commit waits as long as a read, unless the test says otherwise.
+	$node->append_conf('postgresql.conf', "echocache.commit_timeout = '$1'")
+	  if ($opt{conf} // '') =~ /^echocache\.timeout = '(.*)'/m && $opt{conf} !~ /commit_timeout/;
 	$node->start;
 	return $node;
 }
@@ -226,6 +230,8 @@ sub setting
 	my ($session, %settings) = @_;
 	my $before = $session->run('SELECT pg_conf_load_time()');
 
+	# As in new_node().
+	$settings{'echocache.commit_timeout'} //= $settings{'echocache.timeout'} if $settings{'echocache.timeout'};
 	$session->run("ALTER SYSTEM SET $_ = '$settings{$_}'") for sort keys %settings;
 	$session->run('SELECT pg_reload_conf()');
 	wait_for('the configuration to be read', sub {
