@@ -257,7 +257,6 @@ ec_fill_begin(EcAttachment *att, EcItem *items, int n, const EcOwner *owner,
 	for (int i = 0; i < n; i++)
 	{
 		EcItem	   *item = &items[i];
-
 		bool		unanswered = item->state == EC_ITEM_UNANSWERED;
 
 		if (item->state != EC_ITEM_ASK && !unanswered)

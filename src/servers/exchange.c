@@ -118,10 +118,9 @@ ec_exchange(EcRequest *reqs, int nreqs, EcDeadline deadline, int flags)
 }
 
 /*
- * As ec_exchange(), for as many requests of reads as the caller likes; a timeout is counted.  They
- * are asked in pieces, the
- * first one under the given deadline, each of the others under one of its own, so that a long
- * list is not taken for a server's end.  A piece has no more requests than a sound server
+ * As ec_exchange() with EC_COUNTED, for as many requests as the caller likes.  They are asked in
+ * pieces, the first one under the given deadline, each of the others under one of its own, so that
+ * a long list is not taken for a server's end.  A piece has no more requests than a sound server
  * answers in time: their number, and how large they have been so far, or, if valuelen says so,
  * will be.
  *
