@@ -539,12 +539,14 @@ builds()
 	ec_sql -c "SELECT calls FROM pg_stat_user_functions WHERE funcname = 'compute'"
 }
 
+# downs: how often was a server found to be DOWN?
+downs() { grep -c ' is down: ' "$EC_TMP/pg-bench/log" || true; }
+
 part_stampede()
 {
-	local round system before
+	local round system at before warm
 
-	# So many clients at once may keep memcached from the CPU for longer than the default.
-	start_servers "track_functions = all" "echocache.timeout = '2s'"
+	start_servers "track_functions = all"
 	# Document 1 takes some 20 ms of CPU; 2 is for connections to warm up with.
 	ec_sql >/dev/null <<-'SQL'
 		CREATE TABLE slow (id bigint PRIMARY KEY);
@@ -561,22 +563,26 @@ part_stampede()
 	SQL
 	wait_up
 	for round in $(seq $stampede_rounds); do
-		for system in $(rotated "$round" PostgreSQL echocache pgmemcache); do
-			ec_sql -c "SELECT echocache_get('slow', 2), echocache_invalidate('slow', 1), memcache_delete('set.slow:1')" \
-				>/dev/null
-			case $system in
-				PostgreSQL) arguments=(-R "SELECT slow_document(s) FROM slow s WHERE id = \$1::bigint") ;;
-				echocache) arguments=(-m "$hosts" -k slow: -R "SELECT echocache_get('slow', \$1::bigint)") ;;
-				pgmemcache)
-					arguments=(-m "$hosts" -k set.slow: -R "SELECT doc, memcache_set('set.slow:' || \$1::bigint, doc)
-						FROM (SELECT slow_document(s)::text AS doc FROM slow s WHERE id = \$1::bigint OFFSET 0) d")
-					;;
-			esac
-			before=$(builds)
-			run_load stampede "$stampede_clients clients" "$system" "$round" "${arguments[@]}" \
-				-c $stampede_clients -b -n 1 -w 2
-			emit stampede "$stampede_clients clients" "$system" builds "$round" $(($(builds) - before))
+		for at in "$stampede_clients clients" "$stampede_clients clients, their first statement"; do
+			warm=(-w 2)
+			[[ $at != *first* ]] || warm=()
+			for system in $(rotated "$round" PostgreSQL echocache pgmemcache); do
+				ec_sql -c "SELECT echocache_get('slow', 2), echocache_invalidate('slow', 1), memcache_delete('set.slow:1')" \
+					>/dev/null
+				case $system in
+					PostgreSQL) arguments=(-R "SELECT slow_document(s) FROM slow s WHERE id = \$1::bigint") ;;
+					echocache) arguments=(-m "$hosts" -k slow: -R "SELECT echocache_get('slow', \$1::bigint)") ;;
+					pgmemcache)
+						arguments=(-m "$hosts" -k set.slow: -R "SELECT doc, memcache_set('set.slow:' || \$1::bigint, doc)
+							FROM (SELECT slow_document(s)::text AS doc FROM slow s WHERE id = \$1::bigint OFFSET 0) d")
+						;;
+				esac
+				before=$(builds)
+				run_load stampede "$at" "$system" "$round" "${arguments[@]}" -c $stampede_clients -b -n 1 "${warm[@]}"
+				emit stampede "$at" "$system" builds "$round" $(($(builds) - before))
+			done
 		done
 	done
+	emit stampede-downs "all rounds" echocache downs 1 "$(downs)"
 	emit_faults stampede
 }
