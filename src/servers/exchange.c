@@ -41,10 +41,16 @@
 #define PIECE_MOST		1000
 #define PIECE_BYTES		(256 * 1024)
 
+/* How often a commit that has no connection tries to get one. */
+#define ROOM_NAP_MS		10
+
 static EcConnection conns[EC_MAX_SERVERS];
 
 static void close_all(void);
 static void disconnect_at_exit(int code, Datum arg);
+static bool is_wanted(int server);
+static bool is_ours(const EcRequest *req);
+static bool try_for_room(EcRequest *reqs, int nreqs, EcDeadline deadline);
 static bool delete_refused(EcRequest *reqs, int nreqs);
 static void down_for_want(EcRequest *reqs, int nreqs);
 
@@ -90,16 +96,26 @@ ec_exchange_disconnect(void)
 	return n;
 }
 
+/* Does somebody need this open connection more than we do?  That is answered once. */
+static bool
+is_wanted(int server)
+{
+	pg_atomic_uint32 *wanted = &ec_shmem->server[server].room_wanted;
+
+	return conns[server].state == EC_CONNECTION_IDLE && pg_atomic_read_u32(wanted) != 0 &&
+		pg_atomic_exchange_u32(wanted, 0) != 0;
+}
+
 /*
  * At the end of a transaction: what an error left in the middle of an exchange is closed, and
- * so is what goes beyond pool_size.  Never throws.
+ * so is what goes beyond pool_size, or what a commit of somebody else waits for.  Never throws.
  */
 void
 ec_exchange_at_xact_end(void)
 {
 	ec_placement_bar(false);
 	for (int i = 0; i < ec_placement.nservers; i++)
-		if (conns[i].state != EC_CONNECTION_IDLE || !conns[i].kept)
+		if (conns[i].state != EC_CONNECTION_IDLE || !conns[i].kept || is_wanted(i))
 			ec_socket_close(&conns[i]);
 }
 
@@ -220,6 +236,52 @@ delete_refused(EcRequest *reqs, int nreqs)
 	return ok;
 }
 
+/* Was the request not answered because this process is short of something? */
+static bool
+is_ours(const EcRequest *req)
+{
+	return !req->skip && req->result == EC_FAILED && req->failure != NULL && req->failure->ours;
+}
+
+/*
+ * Markers are not confirmed because this process is short of something: of one of the server's
+ * connections, which it has given to others.  Ask them for one, and try again until the deadline.
+ * Returns whether all markers are confirmed.  Throws what ec_exchange() throws.
+ */
+static bool
+try_for_room(EcRequest *reqs, int nreqs, EcDeadline deadline)
+{
+	EcRequest  *again = palloc(nreqs * sizeof(EcRequest));
+	bool		any = true;
+	bool		ok = true;
+
+	while (any && ec_deadline_left(deadline) > ROOM_NAP_MS)
+	{
+		any = false;
+
+		memcpy(again, reqs, nreqs * sizeof(EcRequest));
+		for (int i = 0; i < nreqs; i++)
+		{
+			again[i].skip = !is_ours(&reqs[i]) || ec_state_is_away(reqs[i].server);
+			if (again[i].skip)
+				continue;
+			pg_atomic_write_u32(&ec_shmem->server[reqs[i].server].room_wanted, 1);
+			any = true;
+		}
+		if (!any)
+			break;
+		ec_deadline_nap(ROOM_NAP_MS);
+		(void) ec_round_run(conns, again, nreqs, deadline, 0, EC_MARKING, NULL, NULL);
+		for (int i = 0; i < nreqs; i++)
+			if (!again[i].skip)
+				reqs[i] = again[i];
+	}
+	pfree(again);
+	for (int i = 0; i < nreqs; i++)
+		ok &= reqs[i].skip || reqs[i].result != EC_FAILED;
+	return ok;
+}
+
 /*
  * Markers are not confirmed because this process is short of something.  The server is as good
  * as any, but what it holds of these keys is about to be old: so it is DOWN until its worker
@@ -229,8 +291,7 @@ static void
 down_for_want(EcRequest *reqs, int nreqs)
 {
 	for (int i = 0; i < nreqs; i++)
-		if (!reqs[i].skip && reqs[i].result == EC_FAILED && reqs[i].failure != NULL &&
-			reqs[i].failure->ours && ec_state_of(reqs[i].server) != EC_DOWN)
+		if (is_ours(&reqs[i]) && ec_state_of(reqs[i].server) != EC_DOWN)
 			ec_state_down(ec_placement.generation, reqs[i].server, reqs[i].failure->reason);
 }
 
@@ -247,6 +308,8 @@ ec_exchange_marks(EcRequest *reqs, int nreqs, EcDeadline deadline,
 	bool		ok = ec_round_run(conns, reqs, nreqs, deadline, 0, EC_MARKING, meanwhile, arg);
 	bool		refused = false;
 
+	if (!ok)
+		ok = try_for_room(reqs, nreqs, deadline);
 	for (int i = 0; i < nreqs; i++)
 		refused |= !reqs[i].skip && reqs[i].result == EC_REFUSED;
 	if (refused)

@@ -141,6 +141,17 @@ like($admin->run('SELECT last_error FROM echocache_servers'), qr/Too many open c
 unlike(slurp_file($full->logfile), qr/is down/, 'it was UP all the time');
 $admin->run('UPDATE session SET n = 2 WHERE id = 1');
 is(join(' ', map { $_->run(q{SELECT echocache_get_session(1) ->> 'n'}) } @many), join(' ', ('2') x 30), 'and nobody reads anything old');
-$_->quit for @many, $admin;
+$_->quit for @many;
+
+# A commit that has no connection gets one of those who are at the end of a transaction.
+my $script = PostgreSQL::Test::Utils::tempdir() . '/more';
+append_to_file($script, "\\set id random(1, 20)\nSELECT echocache_get_session(:id);\nUPDATE session SET n = n + 1 WHERE id = :id;\n");
+my $log = -s $full->logfile;
+$full->command_ok([ 'pgbench', '-n', '-c', 45, '-j', 2, '-t', 40, '-f', $script, $full->connstr('postgres') ],
+	'more clients than it has connections for read and write');
+unlike(slurp_file($full->logfile, $log), qr/is down/, 'the server was UP all the time');
+is($admin->run(q{SELECT markers > 1700 FROM echocache_stats WHERE name = 'session'}), 't', 'and had nearly all markers');
+coherent($admin, [$small], 'SQL reads what the table has');
+$admin->quit;
 
 done_testing();
