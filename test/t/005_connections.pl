@@ -145,7 +145,8 @@ $_->quit for @many;
 
 # A commit that has no connection gets one of those who are at the end of a transaction.
 my $script = PostgreSQL::Test::Utils::tempdir() . '/more';
-append_to_file($script, "\\set id random(1, 20)\nSELECT echocache_get_session(:id);\nUPDATE session SET n = n + 1 WHERE id = :id;\n");
+append_to_file($script, "SELECT echocache_get_session(:client_id);\nUPDATE session SET n = n + 1 WHERE id = :client_id;\n");
+$admin->run('INSERT INTO session SELECT g, g FROM generate_series(21, 45) g; INSERT INTO session VALUES (0, 0)');
 my $log = -s $full->logfile;
 $full->command_ok([ 'pgbench', '-n', '-c', 45, '-j', 2, '-t', 40, '-f', $script, $full->connstr('postgres') ],
 	'more clients than it has connections for read and write');
