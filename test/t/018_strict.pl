@@ -170,6 +170,7 @@ $s->run("SELECT echocache_get_session($on_a), echocache_get_session($on_b)");
 $b->freeze;
 my $took = seconds(sub { like($other->error("SELECT echocache_get_session($on_b)"), $no_read, 'a read fails') });
 in_time($other, $took, $timeout + $slack, 'in time');
+like($other->error("SELECT echocache_get_session($on_b)"), $no_read, 'and again') for 2 .. 3;
 $took = seconds(sub {
 	like($s->error("SELECT echocache_get_session($on_b)"), $no_read, 'so does the next');
 	like($s->error("SELECT echocache_get_session($on_b, 7)"), $no_read, 'by owner');
