@@ -8,6 +8,7 @@
  * and its outbox has a row by which its worker invalidates the document before the server is
  * UP again.  A writer that takes the second way holds the server's outbox lock in share mode
  * to the end of its transaction; the worker waits for that lock before it looks at the rows.
+ * Where there is no worker, and the next one purges the server, a row of anybody's is enough.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -39,6 +40,7 @@ static void count_failure(EcCommit *commit, const EcRequest *req);
 static void lock_outbox(int server);
 static List *key_heads(const char *name);
 static void note_keys(EcCommit *commit, EcRequest *reqs, int n, int server);
+static void note_all(const char *document, int server, bool locked);
 
 /* A server has just failed: count that at each attachment of the transaction. */
 static void
@@ -69,23 +71,28 @@ lock_outbox(int server)
 
 /*
  * Note in the outbox of this server, which is DOWN, those keys of the batch that are not
- * confirmed.  Beyond OUTBOX_KEYS all documents of the attachments are noted instead.  The
- * outbox lock is held.  Throws what writing to the outbox throws.
+ * confirmed.  Beyond OUTBOX_KEYS all documents of the attachments are noted instead.  One row is
+ * enough, and none is needed if there is one, where the next worker purges the server.  The
+ * outbox lock is held.  Throws what the outbox throws.
  */
 static void
 note_keys(EcCommit *commit, EcRequest *reqs, int n, int server)
 {
 	const char *name = ec_placement_name(server);
 
-	/* after the first generation every server is purged, rows or not */
-	if (ec_placement_generation() == EC_FIRST_GENERATION)
-		return;
 	if (ec_state_all_noted(server) || commit->outbox_keys[server] < 0)
 		return;
 	for (int i = 0; i < n; i++)
 	{
 		if (reqs[i].server != server || reqs[i].result != EC_FAILED)
 			continue;
+		if (ec_state_is_unattended(server))
+		{
+			if (!ec_outbox_has(name, NULL))
+				ec_outbox_add(name, reqs[i].arg, reqs[i].key, reqs[i].keylen);
+			commit->outbox_keys[server] = -1;
+			return;
+		}
 		if (++commit->outbox_keys[server] > OUTBOX_KEYS)
 		{
 			for (int d = 0; d < commit->n; d++)
@@ -95,6 +102,20 @@ note_keys(EcCommit *commit, EcRequest *reqs, int n, int server)
 		}
 		ec_outbox_add(name, reqs[i].arg, reqs[i].key, reqs[i].keylen);
 	}
+}
+
+/*
+ * Note in the outbox of this server that all documents of the attachment must go.  A row that
+ * says so already is enough if nobody deletes it before this transaction ends, for which the
+ * outbox lock must be held: locked.  Throws what the outbox throws.
+ */
+static void
+note_all(const char *document, int server, bool locked)
+{
+	const char *name = ec_placement_name(server);
+
+	if (!locked || !ec_state_is_unattended(server) || !ec_outbox_has(name, document))
+		ec_outbox_add(name, document, NULL, 0);
 }
 
 /*
@@ -217,7 +238,7 @@ ec_invalidate_all(const char *name, int64 *removed, bool note)
 			{
 				all = false;
 				if (note)
-					ec_outbox_add(ec_placement_name(i), name, NULL, 0);
+					note_all(name, i, locked);
 				break;
 			}
 			CHECK_FOR_INTERRUPTS();

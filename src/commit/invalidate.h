@@ -28,7 +28,7 @@ typedef struct EcCommit
 {
 	int			n;
 	EcTouched  *touched;
-	int			outbox_keys[EC_MAX_SERVERS];	/* rows written; -1: whole attachments are noted */
+	int			outbox_keys[EC_MAX_SERVERS];	/* rows written; -1: no more are needed */
 } EcCommit;
 
 extern void ec_invalidate_mark(EcCommit *commit, EcRequest *reqs, int n,

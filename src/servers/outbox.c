@@ -5,7 +5,12 @@
  *
  * A transaction that cannot confirm its markers on a server, because that is DOWN, writes one
  * row for each such key into echocache.outbox, as part of itself.  Rows are never merged, nor
- * left out because one is there: the worker may just have dealt with that one.
+ * left out because one is there: the worker may just have dealt with that one.  There are two
+ * exceptions, where that cannot be.  The worker itself has put one row for each attachment in
+ * place of many, and the state is still the word under which it did so (ec_state_all_noted()).
+ * Or there is no worker, and the one that comes will purge the server (ec_state_is_unattended()).
+ * Then one row is left, for hot standbys: they take a row that has been replayed as a sign that
+ * the server cannot be believed.
  *
  * Each server has an outbox lock.  A writer takes it in share mode, as its last lock, before
  * it reads the state DOWN that makes it write rows, and keeps it to its end (a prepared
@@ -24,6 +29,7 @@
 #include "access/heapam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
+#include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
@@ -159,6 +165,47 @@ ec_outbox_add(const char *server, const char *document, const char *key, int key
 	simple_heap_insert(rel, heap_form_tuple(RelationGetDescr(rel), values, nulls));
 	PopActiveSnapshot();
 	table_close(rel, RowExclusiveLock);
+}
+
+/* Is the text this string? */
+static bool
+is_text(Datum value, const char *string)
+{
+	text	   *t = DatumGetTextPP(value);
+
+	return VARSIZE_ANY_EXHDR(t) == strlen(string) &&
+		memcmp(VARDATA_ANY(t), string, VARSIZE_ANY_EXHDR(t)) == 0;
+}
+
+/*
+ * Has the outbox a row for this server, of a transaction that has committed or of this one?
+ * With document: a row for all keys of that attachment?  May miss one that comes during
+ * the scan.  Looks at the newest rows first, since there may be thousands about other servers.
+ * Not by an MVCC snapshot, which a serializable transaction would answer for.  In a transaction;
+ * the table is locked for the scan only.  Throws 42704 without the extension, and what the scan
+ * throws.
+ */
+bool
+ec_outbox_has(const char *server, const char *document)
+{
+	Relation	rel = ec_catalog_open(EC_CATALOG_OUTBOX, AccessShareLock);
+	TableScanDesc scan = table_beginscan_strat(rel, SnapshotSelf, 0, NULL, true, false);
+	HeapTuple	tuple;
+	bool		found = false;
+
+	while (!found && HeapTupleIsValid(tuple = heap_getnext(scan, BackwardScanDirection)))
+	{
+		Datum		values[Natts_outbox];
+		bool		nulls[Natts_outbox];
+
+		heap_deform_tuple(tuple, RelationGetDescr(rel), values, nulls);
+		found = is_text(values[Anum_outbox_server - 1], server) &&
+			(document == NULL || (nulls[Anum_outbox_key - 1] &&
+								  is_text(values[Anum_outbox_document - 1], document)));
+	}
+	table_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return found;
 }
 
 /*

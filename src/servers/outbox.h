@@ -34,6 +34,7 @@ typedef struct EcOutboxHolder
 extern void ec_outbox_lock(const char *server);
 extern bool ec_outbox_is_free(const char *server, EcOutboxHolder *holder);
 extern void ec_outbox_add(const char *server, const char *document, const char *key, int keylen);
+extern bool ec_outbox_has(const char *server, const char *document);
 extern List *ec_outbox_read(const char *server, int limit);
 extern void ec_outbox_delete(List *rows);
 

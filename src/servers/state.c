@@ -5,10 +5,11 @@
  *
  * A state is one word with an epoch (shmem.h).  Any process makes a server DOWN when an
  * exchange fails.  Anything else the database's worker makes of it, by compare-and-swap on the
- * word that it has seen.  There are two exceptions: a new generation resets the words of the
- * databases whose keys it moves, ec_topology_publish(); and the states of databases without a
+ * word that it has seen.  There are three exceptions: a new generation resets the words of the
+ * databases whose keys it moves, ec_topology_publish(); the states of databases without a
  * slot have no worker of their own, so any worker has a server tried again there,
- * ec_state_retry_unclaimed().
+ * ec_state_retry_unclaimed(); and where PostgreSQL has no place for a worker the launcher sees
+ * to it that the next one purges what is DOWN, ec_state_demand_purge().
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -244,6 +245,50 @@ ec_state_all_noted(int server)
 	word = ec_state_word(db, server);
 	return (EC_STATE(word) == EC_DOWN || EC_STATE(word) == EC_UNOWNED) &&
 		pg_atomic_read_u64(&db->whole_noted[server]) == word;
+}
+
+/*
+ * Has the database no worker now, and will the next one purge this server before it is UP?  Then
+ * a row of the outbox that is there does for the caller's changes, too, whichever keys it is
+ * about.  The caller holds the server's outbox lock to the end of its transaction.
+ *
+ * The purge comes after that end, and nobody deletes the row before it.  Only a worker does
+ * either, once it has claimed the database and then found the lock free.  If one had found it
+ * free before the caller took it, the caller would see the claim here, and any other finds it
+ * held.  (The rows of a server that is not in the topology any more are deleted without a look
+ * at the lock; nobody needs them.)
+ */
+bool
+ec_state_is_unattended(int server)
+{
+	EcDatabase *db = ec_state_database();
+	uint64		word;
+
+	if (db == NULL)
+		return true;			/* ec_database_claim(): every server is purged */
+	if (db->worker_pid != 0)
+		return false;
+	word = ec_state_word(db, server);
+	return (EC_STATE(word) == EC_DOWN || EC_STATE(word) == EC_UNOWNED) && EC_MUST_PURGE(word);
+}
+
+/*
+ * No worker can be had for this database now, and there is none.  What is DOWN is to be purged by
+ * the worker that comes one day, so that until then the outbox does not grow.  For the launcher.
+ * Never throws.
+ */
+void
+ec_state_demand_purge(EcDatabase *db)
+{
+	for (int i = 0; i < ec_shmem->nservers; i++)
+	{
+		uint64		word = ec_state_word(db, i);
+
+		/* not ec_state_swap(): since when it is DOWN stays as it is */
+		if (EC_STATE(word) == EC_DOWN && !EC_MUST_PURGE(word))
+			(void) pg_atomic_compare_exchange_u64(&db->state[i], &word,
+												  EC_STATE_WORD(EC_EPOCH(word) + 1, true, EC_DOWN));
+	}
 }
 
 /* Make a server DOWN for this database, unless it is.  Returns whether it was not. */

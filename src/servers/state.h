@@ -22,6 +22,8 @@ extern bool ec_state_read(EcDatabase *db, int server, uint64 generation, uint64 
 extern bool ec_state_swap(EcDatabase *db, int server, uint64 *word, EcState to, bool purge);
 extern void ec_state_reset(EcDatabase *db);
 extern bool ec_state_all_noted(int server);
+extern bool ec_state_is_unattended(int server);
+extern void ec_state_demand_purge(EcDatabase *db);
 extern void ec_state_retry_unclaimed(int server);
 extern void ec_state_down(uint64 generation, int server, const char *reason);
 extern void ec_state_slow(uint64 generation, int server, EcDeadline began, const char *reason);

@@ -455,9 +455,9 @@ ec_topology_is_entered(void)
 
 /*
  * A commit has entered the first generation: the launcher has not taken over from the
- * postmaster yet.  The commit sends its markers as any other does, but no server becomes UP and
- * the outbox is not needed, since the launcher's first generation has every server purged.  A
- * launcher that does not come (for want of max_worker_processes) is logged once a minute.
+ * postmaster yet.  The commit sends its markers as any other does, but no server becomes UP, and
+ * the launcher's first generation has every server purged.  A launcher that does not come (for
+ * want of max_worker_processes) is logged once a minute.
  */
 void
 ec_topology_without_launcher(void)

@@ -306,18 +306,22 @@ start_missing(Launcher *launcher, bool looking, TimestampTz now)
 	list_sort(all, compare_known);
 	foreach(lc, all)
 	{
-		bool		has_slot;
+		EcDatabase *slot;
 
 		k = lfirst(lc);
 		if (k->handle != NULL || k->absent || now < k->retry_at || ec_database_is_banned(k->dboid))
 			continue;
-		has_slot = ec_database_find(k->dboid) != NULL;
-		if (!has_slot && looking)
+		slot = ec_database_find(k->dboid);
+		if (slot == NULL && looking)
 			continue;
 		if (start_worker(k))
-			looking |= !has_slot;
-		else
-			note_waiting(&waiting, k);
+		{
+			looking |= slot == NULL;
+			continue;
+		}
+		note_waiting(&waiting, k);
+		if (slot != NULL && slot->worker_pid == 0)
+			ec_state_demand_purge(slot);
 	}
 	/* no builder takes the place of a worker */
 	foreach(lc, all)

@@ -10,12 +10,17 @@
  * cluster may crash and start again (CRASHES), which leaves prepared transactions with their
  * locks, the rows of the outbox, the item, and what is under way to it.
  *
+ * With UNCLAIMED the database has no slot in shared memory, at first and after a crash: the state
+ * is the one that all such databases share, and nobody makes the server UP before the worker
+ * comes and claims a slot.  With LEAVES the worker ends between two rounds, when it likes, and
+ * comes again; it gives up the slot or not.
+ *
  * A state word is compared in two places only: by the worker with the one that it has
  * read, and with the one of whole_noted.  So instead of an epoch that grows without
  * end there are two bits, "it is still that word", which every change clears.
  *
- * Switches: WRITERS, PREPARED, READERS, READS, CRASHES, and one for each rule that can be
- * left out, named where it is used.
+ * Switches: WRITERS, PREPARED, READERS, READS, CRASHES, UNCLAIMED, LEAVES; STANDBY, which asserts
+ * what a hot standby goes by; and one for each rule that can be left out, named where it is used.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -36,6 +41,12 @@
 #ifndef CRASHES
 #define CRASHES		0
 #endif
+#ifndef UNCLAIMED
+#define UNCLAIMED	0
+#endif
+#ifndef LEAVES
+#define LEAVES		0
+#endif
 #define TXNS		(WRITERS + PREPARED)
 
 #define DOWN		0
@@ -46,11 +57,13 @@ byte state = UP;				/* EcDatabase.state: the word's state, */
 bit purge;						/* and whether it must be purged first */
 bit same;						/* it is still the word that the worker has read */
 bit noted;						/* it is whole_noted: the outbox has a row for everything */
+bit slot = !UNCLAIMED;			/* the database has a slot; else state is EcShared.unclaimed's */
+bit attended = !UNCLAIMED;		/* EcDatabase.worker_pid: the worker is there */
 
 byte db;						/* transactions that are committed and visible */
 byte acked;						/* of which COMMIT has returned */
 byte invalidated;					/* whose marker is confirmed, or the worker's for them */
-byte rows;						/* who has a visible row in the outbox */
+byte rows;						/* who has a visible row in the outbox, or OTHER */
 bit whole;						/* there is one for all documents */
 
 byte store, invalidate;			/* the key's lock, as in fence.pml */
@@ -78,6 +91,9 @@ inline check()
 	assert(kind != DOC || (value & ~db) == 0);						/* G1 */
 	assert(kind != DOC || (acked & invalidated & ~value) == 0);		/* G2, plain clients */
 	assert(kind != DOC || state != UP || (acked & ~value) == 0);	/* and the others, when UP */
+#ifdef STANDBY
+	assert(kind != DOC || (db & ~value) == 0 || rows != 0 || whole);	/* and a standby's */
+#endif
 #ifndef PROMISE_ONLY
 	assert(kind != DOC || state != UP || value == db);				/* the newest: G3, rest */
 	assert(state != UP || (rows == 0 && !whole));					/* no row is visible */
@@ -88,6 +104,7 @@ inline check()
 #define READER(r)	((r) + TXNS + 1)
 #define PROC(r)		((r) + TXNS)	/* a reader's number among the processes */
 #define WORKER		(TXNS + READERS)
+#define OTHER		B(7)			/* a row about another document */
 
 inline change(to)
 {
@@ -140,7 +157,16 @@ inline send_marker(t)
 	fi
 }
 
-/* ec_invalidate_mark(): confirmed, or a row, or a whole row that will be taken up after us */
+/* ec_state_is_unattended(): whoever comes next purges the server first */
+#ifdef UNATTENDED_IS_ENOUGH
+#define PURGED_FIRST	(!attended && state == DOWN)
+#elif defined(PURGE_IS_ENOUGH)
+#define PURGED_FIRST	(state == DOWN && purge)
+#else
+#define PURGED_FIRST	(!slot || !attended && state == DOWN && purge)
+#endif
+
+/* ec_invalidate_mark(): confirmed, or a row, or one of somebody else's that will do */
 inline step_a(t)
 {
 	if
@@ -167,10 +193,21 @@ inline step_a(t)
 			:: !confirmed && rows != 0
 			:: !confirmed && rows == 0 && !(state == DOWN && noted) -> row = 1
 #else
-			:: !confirmed && !(state == DOWN && noted) -> row = 1
+			:: !confirmed && !(state == DOWN && noted) -> row = 1; one = PURGED_FIRST
 #endif
 			fi
-		}
+		};
+#if UNCLAIMED || LEAVES
+		if
+#ifdef NO_ROW_AT_ALL
+		:: one -> row = 0
+#else
+		:: one -> row = (rows == 0 && !whole)					/* ec_outbox_has() */
+#endif
+		:: !one
+		fi;
+		one = 0
+#endif
 	fi
 }
 
@@ -184,7 +221,7 @@ inline visible(t)
 
 proctype Writer(byte t)
 {
-	bit holds_store, holds_invalidate, confirmed, row;
+	bit holds_store, holds_invalidate, confirmed, row, one;
 	byte doc;
 
 	{
@@ -227,13 +264,13 @@ ended:
 	}
 	UNLESS_CRASH(t);
 done:
-	atomic { holds_store = 0; holds_invalidate = 0; confirmed = 0; row = 0; doc = 0 }
+	atomic { holds_store = 0; holds_invalidate = 0; confirmed = 0; row = 0; one = 0; doc = 0 }
 }
 
 /* PREPARE TRANSACTION, and whoever ends it, in this life of the cluster or the next. */
 proctype Prepared(byte t)
 {
-	bit confirmed, row, gone;
+	bit confirmed, row, one, gone;
 
 	{
 		atomic { store == 0 -> invalidate++; BEGIN(t) };
@@ -282,7 +319,7 @@ second:
 		fi
 	};
 done:
-	atomic { confirmed = 0; row = 0; gone = 0 }
+	atomic { confirmed = 0; row = 0; one = 0; gone = 0 }
 }
 
 /* ec_read() of one document. */
@@ -383,16 +420,46 @@ proctype Worker()
 restart:
 	{
 		BEGIN(WORKER);
+#if UNCLAIMED || LEAVES
+		/* ec_database_claim() */
+		atomic {
+			attended = 1;
+			if
+			:: slot
+			:: !slot ->
+				slot = 1;
+#ifdef CLAIM_WITHOUT_PURGE
+				purge = 0;
+#else
+				purge = 1;
+#endif
+				change(RECOVERING)
+			fi
+		};
+#endif
 round:
 end:
 		atomic {
-			state != UP ->
-			found = 0; all = 0; ok = 0;
-			must_purge = purge;
-			same = 1;					/* ec_recovery_run(): ec_state_read() */
 			if
-			:: state == DOWN -> goto probe
-			:: state == RECOVERING -> goto recovering
+			:: state != UP ->
+				found = 0; all = 0; ok = 0;
+				must_purge = purge;
+				same = 1;				/* ec_recovery_run(): ec_state_read() */
+				if
+				:: state == DOWN -> goto probe
+				:: state == RECOVERING -> goto recovering
+				fi
+#if LEAVES
+			:: true ->
+				found = 0; all = 0; ok = 0; must_purge = 0;
+				attended = 0;
+				if
+				:: true
+				:: slot = 0; change(RECOVERING)		/* ec_database_free() */
+				:: slot = 0; change(DOWN)
+				fi;
+				goto restart
+#endif
 			fi
 		};
 
@@ -437,7 +504,10 @@ look:
 		atomic {
 			if
 			:: all || must_purge -> put(ABSENT, 0, NOBODY); ok = 1
-			:: !all && !must_purge -> put(MARKER, 0, NOBODY); ok = 1
+			:: !all && !must_purge && found != OTHER -> put(MARKER, 0, NOBODY); ok = 1
+#if UNCLAIMED || LEAVES
+			:: !all && !must_purge && found == OTHER -> ok = 1
+#endif
 			:: true						/* failed; it may be applied later */
 			fi;
 		};
@@ -447,7 +517,7 @@ look:
 		fi;
 		/* delete_rows(): exactly those */
 		atomic {
-			invalidated = invalidated | found;
+			invalidated = invalidated | (found & ~OTHER);
 			rows = rows & ~found;
 			whole = whole && !all;
 #ifdef WHOLE_NOTE_UNKEYED
@@ -508,6 +578,16 @@ end:
 	ITEM_EVENTS
 	/* somebody else, of any database, has had an exchange fail */
 	:: atomic { state != DOWN -> change(DOWN) }
+#if UNCLAIMED || LEAVES
+	/* somebody has changed another document, and holds the outbox lock for just this */
+	:: atomic { state == DOWN -> rows = rows | OTHER }
+	/* ec_state_retry_unclaimed(), by the worker of another database */
+	:: atomic { !slot && state == DOWN -> change(RECOVERING) }
+#endif
+#if LEAVES
+	/* ec_state_demand_purge(), by the launcher, which has found no place for a worker */
+	:: atomic { slot && !attended && state == DOWN && !purge -> purge = 1; change(DOWN) }
+#endif
 	od
 }
 
@@ -530,6 +610,8 @@ end:
 			outbox = outbox & (prepared * B(WRITERS));
 			same = 0;
 			noted = 0;
+			slot = !UNCLAIMED;
+			attended = !UNCLAIMED;
 			purge = (START_STATE == RECOVERING);
 			state = START_STATE
 		}
@@ -543,6 +625,10 @@ init
 
 	atomic {
 		kind = DOC;									/* cached, of before all */
+		if
+		:: !slot -> state = RECOVERING
+		:: slot
+		fi;
 		run Worker();
 		run Memcached();
 #if CRASHES
