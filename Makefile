@@ -48,6 +48,7 @@ OBJS = \
 	src/net/auth.o \
 	src/net/connection.o \
 	src/net/failure.o \
+	src/net/probe.o \
 	src/net/request.o \
 	src/net/socket.o \
 	src/net/tls.o \
@@ -70,6 +71,7 @@ OBJS = \
 	src/read/read.o \
 	src/read/render.o \
 	src/read/usercode.o \
+	src/servers/address.o \
 	src/servers/exchange.o \
 	src/servers/lease.o \
 	src/servers/outbox.o \
@@ -95,6 +97,7 @@ OBJS = \
 	src/worker/database.o \
 	src/worker/launcher.o \
 	src/worker/recovery.o \
+	src/worker/resolver.o \
 	src/worker/session.o \
 	src/worker/waiting.o \
 	src/worker/worker.o

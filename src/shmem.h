@@ -76,8 +76,15 @@ typedef struct EcServer
 	char		host[EC_HOST_MAX];
 	int			port;			/* 0: unix socket */
 	int			weight;
+	bool		named;			/* its addresses are what a resolver says */
+
+	/* by the launcher, with the lock held exclusively; chosen's only when publishing */
 	int			naddresses;		/* 0: the name does not resolve (yet) */
-	EcAddress	address[EC_MAX_ADDRESSES];
+	EcAddress	address[EC_MAX_ADDRESSES];	/* in order: servers/address.c */
+	int			chosen;			/* which one everybody uses */
+
+	/* by a database's worker, with the lock held exclusively; reset when publishing */
+	EcAddress	wanted;			/* to be chosen instead; len 0: none */
 
 	/* by any backend, with the lock held exclusively */
 	char		last_error[EC_ERROR_MAX];
@@ -258,13 +265,13 @@ typedef struct EcShared
 
 	/*
 	 * With the lock held exclusively.  launcher_pid is the launcher's.  republish says that
-	 * somebody wants a new generation: set by a worker that brings another prefix, by a
-	 * backend whose attachment wants the prefix, and by whoever frees a database's slot; reset
-	 * by the launcher, when publishing.  rescans grows when a database may have got the
-	 * extension: by the backend that has created or dropped it, and by whoever frees a
-	 * database's slot.  Bans are made and lifted by the backend whose command needs the
-	 * database, and cleared by the launcher.  stats_reset is by echocache_stats_reset(), in
-	 * any database.
+	 * somebody wants a new generation: set by a worker that brings another prefix or wants
+	 * another address, by a backend whose attachment wants the prefix, and by whoever frees a
+	 * database's slot; reset by the launcher, when publishing.  rescans grows when a database
+	 * may have got the extension: by the backend that has created or dropped it, and by whoever
+	 * frees a database's slot.  Bans are made and lifted by the backend whose command needs the
+	 * database, and cleared by the launcher.  stats_reset is by echocache_stats_reset(), in any
+	 * database.
 	 */
 	int			launcher_pid;	/* 0: there is none */
 	bool		republish;

@@ -47,8 +47,7 @@ static void close_socket(EcConnection *c);
 static void count_open(EcConnection *c);
 static void lack(EcConnection *c, const char *fmt,...) pg_attribute_printf(2, 3);
 static bool prepare_socket(pgsocket fd, int family);
-static bool begin_connect(EcConnection *c, const EcAddress *a);
-static bool try_next_address(EcConnection *c);
+static bool begin_connect(EcConnection *c);
 static bool go_on_connecting(EcConnection *c);
 static bool go_on_handshake(EcConnection *c);
 static bool begin_login(EcConnection *c);
@@ -172,7 +171,6 @@ ec_socket_open(EcConnection *c, int server)
 	c->fd = PGINVALID_SOCKET;
 	c->state = EC_CONNECTION_CONNECTING;
 	c->settings = ec_guc_transport_serial;
-	c->address = -1;
 	c->answered = false;
 	c->used_at = 0;
 	c->opaque_send = c->opaque_recv = c->opaque_silent = 0;
@@ -188,7 +186,7 @@ ec_socket_open(EcConnection *c, int server)
 		ec_socket_fail(c, "the host name does not resolve");
 		return false;
 	}
-	return try_next_address(c);
+	return begin_connect(c);
 }
 
 /*
@@ -211,10 +209,13 @@ prepare_socket(pgsocket fd, int family)
 		 setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof(interval_s)) == 0);
 }
 
-/* Begin to connect to one address.  false: that has failed at once. */
+/* Begin to connect to the address that everybody uses.  false: that has failed at once. */
 static bool
-begin_connect(EcConnection *c, const EcAddress *a)
+begin_connect(EcConnection *c)
 {
+	const EcServer *s = &ec_placement.server[c->server];
+	const EcAddress *a = &s->address[s->chosen];
+
 	if (!AcquireExternalFD())
 	{
 		lack(c, "too many open files");
@@ -260,29 +261,7 @@ begin_connect(EcConnection *c, const EcAddress *a)
 	return true;
 }
 
-/*
- * Try the server's next address, then the one after that.  false: none is left, and the
- * reason is that of the last one.
- */
-static bool
-try_next_address(EcConnection *c)
-{
-	EcServer   *s = &ec_placement.server[c->server];
-
-	while (++c->address < s->naddresses)
-	{
-		close_socket(c);
-		c->state = EC_CONNECTION_CONNECTING;
-		if (begin_connect(c, &s->address[c->address]))
-			return true;
-	}
-	return false;
-}
-
-/*
- * The connecting socket became writable: has it succeeded?  If not, the next address is
- * tried.  false: the connection has failed.
- */
+/* The connecting socket became writable: has it succeeded?  false: the connection has failed. */
 static bool
 go_on_connecting(EcConnection *c)
 {
@@ -299,7 +278,7 @@ go_on_connecting(EcConnection *c)
 	if (error != 0)
 	{
 		ec_socket_fail(c, "could not connect: %s", strerror(error));
-		return try_next_address(c);
+		return false;
 	}
 	/* a unix socket's other end is on this machine: there TLS would protect from nobody */
 	if (!ec_guc_tls || s->port == 0)

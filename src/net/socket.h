@@ -32,7 +32,6 @@
  *
  *	from				to				when
  *	CLOSED				CONNECTING		an exchange begins, or is made anew
- *	CONNECTING			CONNECTING		an address has failed, and there is another one
  *	CONNECTING			HANDSHAKE		the socket is connected, and TLS is wanted
  *	CONNECTING,
  *	HANDSHAKE			AUTHENTICATING	a user name is to be told
@@ -103,7 +102,6 @@ typedef struct EcConnection
 	int			server;			/* in the topology that the backend has entered */
 	pgsocket	fd;
 	EcTls	   *tls;			/* NULL: plain */
-	int			address;		/* which of the server's addresses */
 	uint32		settings;		/* ec_guc_transport_serial when it was opened */
 	bool		kept;			/* counted against pool_size */
 	bool		answered;		/* it has answered a request, which is logged once */

@@ -5,16 +5,14 @@
  *
  * The topology is published as a generation, and used by processes that have entered it; the
  * rules are in shmem.h.  The postmaster publishes the first generation, the launcher all
- * others.  The launcher also resolves names, which can block for long.
+ * others.  Neither of them asks a resolver, for which commands and shutdowns would have to wait:
+ * names are looked up by children of the launcher (worker/resolver.c).
  *
  * Copyright (c) 2026, echocache developers
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
-
-#include <netdb.h>
-#include <sys/un.h>
 
 #include "access/xact.h"
 #include "access/xlog.h"
@@ -26,6 +24,7 @@
 
 #include "compat.h"
 #include "guc.h"
+#include "servers/address.h"
 #include "servers/state.h"
 #include "servers/topology.h"
 #include "shmem.h"
@@ -42,61 +41,17 @@ static int *entries = NULL;
 static int	nentries = 0;
 static int	max_entries = 0;
 
-static void resolve_server(EcServer *s, bool numeric);
 static int	make_servers(EcServer *servers);
 static void shmem_startup(void);
 static void choose_owners(void);
+static EcServer *find_server(EcServer *servers, int n, const char *name);
+static void choose_addresses(EcServer *servers, int n);
 static bool is_same_list(const EcServer *servers, int n);
 static void take_next_prefix(EcDatabase *db, bool held);
-static void publish(const EcServer *known, int nknown, bool all);
+static void publish(EcServer *known, int nknown, bool all);
 static bool is_better_owner(const EcDatabase *a, const EcDatabase *b);
 
 /* ---------------------------------------------------------------- publishing */
-
-/*
- * Set the addresses of a server; with numeric, only those that need no resolver.  (localhost
- * is in the hosts file, and the postmaster looks it up for listen_addresses as well.)  Never
- * throws; a name that does not resolve has no address.
- */
-static void
-resolve_server(EcServer *s, bool numeric)
-{
-	struct addrinfo hints = {0};
-	struct addrinfo *list;
-	char		port[16];
-
-	s->naddresses = 0;
-	if (s->port == 0)
-	{
-		struct sockaddr_un *un = (struct sockaddr_un *) &s->address[0].addr;
-
-		memset(&s->address[0], 0, sizeof(EcAddress));
-		un->sun_family = AF_UNIX;
-		strlcpy(un->sun_path, s->host, sizeof(un->sun_path));
-		s->address[0].len = sizeof(struct sockaddr_un);
-		s->naddresses = 1;
-		return;
-	}
-	hints.ai_socktype = SOCK_STREAM;
-	hints.ai_flags = AI_NUMERICSERV;
-	if (numeric && strcmp(s->host, "localhost") != 0)
-		hints.ai_flags |= AI_NUMERICHOST;
-	snprintf(port, sizeof(port), "%d", s->port);
-	if (getaddrinfo(s->host, port, &hints, &list) != 0)
-		return;
-	for (struct addrinfo *a = list; a && s->naddresses < EC_MAX_ADDRESSES; a = a->ai_next)
-	{
-		EcAddress  *address = &s->address[s->naddresses];
-
-		if (a->ai_addrlen > sizeof(address->addr))
-			continue;
-		memset(address, 0, sizeof(EcAddress));
-		memcpy(&address->addr, a->ai_addr, a->ai_addrlen);
-		address->len = a->ai_addrlen;
-		s->naddresses++;
-	}
-	freeaddrinfo(list);
-}
 
 /* The servers that the settings name, with the addresses of those that need no resolver. */
 static int
@@ -118,7 +73,7 @@ make_servers(EcServer *servers)
 		else
 			snprintf(s->name, sizeof(s->name), strchr(h->host, ':') ? "[%s]:%d" : "%s:%d",
 					 h->host, h->port);
-		resolve_server(s, true);
+		s->named = !ec_address_set_fixed(s);
 		pg_atomic_init_u32(&s->connections, 0);
 		pg_atomic_init_u32(&s->kept, 0);
 		pg_atomic_init_u64(&s->item_max, 0);
@@ -226,7 +181,42 @@ choose_owners(void)
 		ec_shmem->database[d].owns_prefix = owns[d];
 }
 
-/* Are these the servers of the present generation, and is the cache on or off as it was? */
+/* The server of this name; NULL: there is none. */
+static EcServer *
+find_server(EcServer *servers, int n, const char *name)
+{
+	for (int i = 0; i < n; i++)
+		if (strcmp(servers[i].name, name) == 0)
+			return &servers[i];
+	return NULL;
+}
+
+/*
+ * Which address of each server is used in the generation that is about to be published: the one
+ * that a worker wants; else that of the generation before; where it has neither, the first one.
+ * ec_shmem->lock is held.
+ */
+static void
+choose_addresses(EcServer *servers, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		EcServer   *s = &servers[i];
+		EcServer   *before = find_server(ec_shmem->server, ec_shmem->nservers, s->name);
+		int			at = -1;
+
+		if (before && before->wanted.len > 0)
+			at = ec_address_find(s, &before->wanted);
+		if (before && at < 0 && before->naddresses > 0)
+			at = ec_address_find(s, &before->address[before->chosen]);
+		s->chosen = Max(at, 0);
+	}
+}
+
+/*
+ * Are these the servers of the present generation, at the addresses that are used, and is the
+ * cache on or off as it was?
+ */
 static bool
 is_same_list(const EcServer *servers, int n)
 {
@@ -237,8 +227,7 @@ is_same_list(const EcServer *servers, int n)
 		const EcServer *s = &ec_shmem->server[i];
 
 		same = strcmp(servers[i].name, s->name) == 0 && servers[i].weight == s->weight &&
-			servers[i].naddresses == s->naddresses &&
-			memcmp(servers[i].address, s->address, s->naddresses * sizeof(EcAddress)) == 0;
+			ec_address_is_same(&servers[i], s);
 	}
 	return same;
 }
@@ -263,7 +252,8 @@ take_next_prefix(EcDatabase *db, bool held)
 /*
  * Publish what the settings say as a new generation, and say which database has which prefix.
  * Where keys may have moved no server begins as UP: what was left in their old places is purged
- * before anybody reads.  Names have the addresses of the known servers.  Throws out of memory.
+ * before anybody reads.  Names have the addresses of the known servers, and each server is used
+ * where choose_addresses() says.  Throws out of memory.
  *
  * The new generation is none for a database whose keys stay where they are: with the same
  * servers, prefix and owner a process of the one before places keys as one of this one does.
@@ -272,7 +262,7 @@ take_next_prefix(EcDatabase *db, bool held)
  * With all every database begins anew: what the servers have may be of another timeline.
  */
 static void
-publish(const EcServer *known, int nknown, bool all)
+publish(EcServer *known, int nknown, bool all)
 {
 	EcServer   *servers = palloc(sizeof(EcServer) * EC_MAX_SERVERS);
 	int			n = make_servers(servers);
@@ -281,17 +271,16 @@ publish(const EcServer *known, int nknown, bool all)
 	for (int i = 0; i < n; i++)
 	{
 		EcServer   *s = &servers[i];
+		EcServer   *k = s->named ? find_server(known, nknown, s->name) : NULL;
 
-		for (int k = 0; s->naddresses == 0 && k < nknown; k++)
-		{
-			if (strcmp(known[k].name, s->name) != 0)
-				continue;
-			s->naddresses = known[k].naddresses;
-			memcpy(s->address, known[k].address, sizeof(s->address));
-		}
+		if (k == NULL)
+			continue;
+		s->naddresses = k->naddresses;
+		memcpy(s->address, k->address, sizeof(s->address));
 	}
 
 	LWLockAcquire(ec_shmem->lock, LW_EXCLUSIVE);
+	choose_addresses(servers, n);
 	all |= !is_same_list(servers, n);
 	for (int d = 0; d < EC_MAX_DATABASES; d++)
 	{
@@ -319,9 +308,10 @@ publish(const EcServer *known, int nknown, bool all)
 		pg_atomic_write_u64(&ec_shmem->list_generation,
 							pg_atomic_read_u64(&ec_shmem->generation) + 1);
 	}
-	/* connections are of a generation */
+	/* connections are of a generation, and so is what workers want */
 	for (int i = 0; i < n; i++)
 	{
+		ec_shmem->server[i].wanted.len = 0;
 		pg_atomic_write_u32(&ec_shmem->server[i].connections, 0);
 		pg_atomic_write_u32(&ec_shmem->server[i].kept, 0);
 	}
@@ -349,50 +339,47 @@ ec_topology_publish(bool all)
 }
 
 /*
- * Resolve the names again.  A server that gets its first addresses can be used from now on;
- * other addresses than before mean another server, and a new generation.  By the launcher
- * only; may block for as long as the resolver likes.
+ * The name of a server has been looked up: these are its addresses, in order.  One that gets its
+ * first addresses can be used from now on, and others than before are nothing to anybody as long
+ * as the one that is used is among them.  If it is not, there is another server behind the name,
+ * and a new generation.  By the launcher only.  Throws out of memory.
  *
- * Nobody sees the other addresses before that generation.  Whoever took them up in the present
- * one would find UP and a good lease, which are those of the server at the old address, and
- * believe what an unpurged one has.
+ * Nobody sees the other address before that generation.  Whoever took it up in the present one
+ * would find UP and a good lease, which are those of the server at the old address, and believe
+ * what an unpurged one has.
  */
 void
-ec_topology_resolve_names(void)
+ec_topology_take_addresses(int server, const EcAddress *address, int n)
 {
-	int			n = ec_shmem->nservers;
+	EcServer   *shared = &ec_shmem->server[server];
 	EcServer   *known = palloc(sizeof(EcServer) * EC_MAX_SERVERS);
-	bool		changed = false;
+	EcServer   *s = &known[server];
+	char		from[EC_ADDRESS_TEXT];
+	char		to[EC_ADDRESS_TEXT];
+	int			at = 0;
 
-	memcpy(known, ec_shmem->server, n * sizeof(EcServer));
-	for (int i = 0; i < n; i++)
+	Assert(n > 0 && n <= EC_MAX_ADDRESSES);
+	memcpy(known, ec_shmem->server, ec_shmem->nservers * sizeof(EcServer));
+	memcpy(s->address, address, n * sizeof(EcAddress));
+	s->naddresses = n;
+	if (shared->naddresses > 0)
+		at = ec_address_find(s, &shared->address[shared->chosen]);
+	if (at < 0)
 	{
-		EcServer   *shared = &ec_shmem->server[i];
-		EcServer	s = known[i];
-
-		CHECK_FOR_INTERRUPTS();
-		resolve_server(&s, true);
-		if (s.naddresses > 0)
-			continue;
-		/* a name; may block for as long as the resolver likes */
-		resolve_server(&s, false);
-		if (s.naddresses == 0 ||
-			(s.naddresses == known[i].naddresses &&
-			 memcmp(s.address, known[i].address, s.naddresses * sizeof(EcAddress)) == 0))
-			continue;
-		known[i] = s;
-		if (shared->naddresses > 0)
-		{
-			changed = true;
-			continue;
-		}
+		ereport(LOG,
+				(errmsg("echocache: server \"%s\" has another address: %s instead of %s", s->name,
+						ec_address_text(&s->address[0], to),
+						ec_address_text(&shared->address[shared->chosen], from))));
+		publish(known, ec_shmem->nservers, true);
+	}
+	else
+	{
 		LWLockAcquire(ec_shmem->lock, LW_EXCLUSIVE);
-		memcpy(shared->address, s.address, sizeof(s.address));
-		shared->naddresses = s.naddresses;
+		memcpy(shared->address, s->address, sizeof(s->address));
+		shared->naddresses = n;
+		shared->chosen = at;
 		LWLockRelease(ec_shmem->lock);
 	}
-	if (changed)
-		publish(known, n, true);
 	pfree(known);
 }
 

@@ -15,7 +15,7 @@
 /* By the postmaster, then by the launcher. */
 extern void ec_topology_init(void);
 extern void ec_topology_publish(bool all);
-extern void ec_topology_resolve_names(void);
+extern void ec_topology_take_addresses(int server, const EcAddress *address, int n);
 
 /* With ec_shmem->lock held. */
 extern EcDatabase *ec_topology_prefix_owner(const EcDatabase *db);

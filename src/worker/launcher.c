@@ -36,19 +36,17 @@
 #include "utils/timestamp.h"
 
 #include "commit/handover.h"
-#include "deadline.h"
 #include "guc.h"
 #include "servers/state.h"
 #include "servers/topology.h"
 #include "shmem.h"
 #include "worker/database.h"
 #include "worker/launcher.h"
+#include "worker/resolver.h"
 #include "worker/session.h"
 
 #define LAUNCHER_NAP_MS		1000
 #define SCAN_INTERVAL_MS	10000	/* how often new databases are looked for */
-#define RESOLVE_INTERVAL_MS 30000	/* how often names are resolved again, */
-#define RESOLVE_DOWN_MS		1000	/* while a server is down: it may have moved */
 #define BACKOFF_MAX_MS		60000
 #define BUILDER_RETRY_MS	1000	/* how soon after a builder another one is started */
 #define COMPLAIN_MS			60000	/* how often a lack of worker slots is logged */
@@ -76,11 +74,9 @@ typedef struct Launcher
 	bool		standby;		/* it was one when we looked last */
 	uint64		rescans;		/* of ec_shmem, as of the last scan */
 	TimestampTz scan_at;		/* when to look for new databases */
-	TimestampTz resolved_at;	/* when names were resolved last */
 	TimestampTz complained_at;	/* when a lack of worker slots was logged last */
 } Launcher;
 
-static bool any_down(void);
 static void scan_databases(HTAB *known);
 static bool start(Known *k, const char *type, const char *function,
 				  BackgroundWorkerHandle **handle);
@@ -113,17 +109,6 @@ ec_launcher_init(void)
 	worker.bgw_start_time = BgWorkerStart_ConsistentState;
 	worker.bgw_restart_time = 1;
 	RegisterBackgroundWorker(&worker);
-}
-
-/* Is any server DOWN, for any database? */
-static bool
-any_down(void)
-{
-	for (int d = 0; d < EC_MAX_DATABASES; d++)
-		for (int i = 0; i < ec_shmem->nservers && ec_shmem->database[d].dboid; i++)
-			if (EC_STATE(ec_state_word(&ec_shmem->database[d], i)) == EC_DOWN)
-				return true;
-	return false;
 }
 
 /* Bring the list of databases up to date. */
@@ -369,6 +354,7 @@ begin(Launcher *launcher)
 	ec_shmem->launcher_pid = MyProcPid;
 	LWLockRelease(ec_shmem->lock);
 
+	ec_resolver_begin();
 	launcher->known = hash_create("echocache databases", 64, &ctl, HASH_ELEM | HASH_BLOBS);
 	for (int d = 0; d < EC_MAX_DATABASES; d++)
 		ec_shmem_wake(ec_shmem->database[d].worker_pid); /* of the launcher before us */
@@ -376,7 +362,10 @@ begin(Launcher *launcher)
 	ec_topology_publish(true);
 }
 
-/* Publish another topology if the settings ask for it, a promotion, or a worker. */
+/*
+ * Publish another topology if the settings ask for it, a promotion, or a worker.  A reload has
+ * all names looked up again.
+ */
 static void
 follow_settings(Launcher *launcher)
 {
@@ -390,11 +379,8 @@ follow_settings(Launcher *launcher)
 
 		ConfigReloadPending = false;
 		ProcessConfigFile(PGC_SIGHUP);
-		if (was_enabled != ec_guc_enabled || strcmp(hosts, ec_guc_hosts) != 0)
-		{
-			publish = true;
-			launcher->resolved_at = 0;
-		}
+		publish |= was_enabled != ec_guc_enabled || strcmp(hosts, ec_guc_hosts) != 0;
+		ec_resolver_restart();
 		pfree(hosts);
 	}
 	if (launcher->standby && !RecoveryInProgress())
@@ -464,12 +450,7 @@ echocache_launcher_main(Datum arg)
 			launcher.scan_at = TimestampTzPlusMilliseconds(now, SCAN_INTERVAL_MS);
 		}
 		start_missing(&launcher, note_ended(launcher.known, now), now);
-		if (TimestampDifferenceExceeds(launcher.resolved_at, now,
-									   any_down() ? RESOLVE_DOWN_MS : RESOLVE_INTERVAL_MS))
-		{
-			ec_topology_resolve_names();
-			launcher.resolved_at = GetCurrentTimestamp();
-		}
-		ec_deadline_nap(LAUNCHER_NAP_MS);
+		ec_resolver_run();
+		ec_resolver_nap(LAUNCHER_NAP_MS);
 	}
 }

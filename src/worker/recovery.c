@@ -5,14 +5,16 @@
  *
  * A server goes from DOWN to UP in these steps:
  *
- *	1. The keys on the server are this database's: it has the lease (servers/lease.c).
+ *	1. Of its addresses the one that everybody uses accepts connections; else another one takes
+ *	   its place, in a new generation (servers/address.c).
+ *	2. The keys on the server are this database's: it has the lease (servers/lease.c).
  *	   RECOVERING: writers send markers again, readers still stay away.
- *	2. Everybody has left older generations of the topology, and nobody holds the outbox lock.
- *	3. A new snapshot of the outbox; its keys are invalidated, confirmed; just these rows are
+ *	3. Everybody has left older generations of the topology, and nobody holds the outbox lock.
+ *	4. A new snapshot of the outbox; its keys are invalidated, confirmed; just these rows are
  *	   deleted; again, until there are none.  Where more may have changed than the
  *	   outbox knows (a start, other servers, a promotion) the server is purged of all keys of
  *	   the database.
- *	4. UP.
+ *	5. UP.
  *
  * Every change of state is a compare-and-swap on the word that the worker has seen, so that
  * whatever goes wrong meanwhile, in any backend, is not overlooked.  The model
@@ -39,6 +41,7 @@
 #include "protocol/key.h"
 #include "protocol/reply.h"
 #include "protocol/wire.h"
+#include "servers/address.h"
 #include "servers/exchange.h"
 #include "servers/lease.h"
 #include "servers/outbox.h"
@@ -318,6 +321,12 @@ own(EcDatabase *db, int server, int *retry_ms)
 		return true;
 	if (!db->owns_prefix)
 		ec_lease_refuse(db, server, ec_database_owner_reason(db));
+	else if (EC_STATE(ec_state_word(db, server)) == EC_DOWN &&
+			 !ec_address_choose(server, ec_placement_generation()))
+	{
+		collapse(db, server);
+		return false;
+	}
 	else
 		switch (ec_lease_step(db, server))
 		{
@@ -456,7 +465,8 @@ ec_recovery_watch(EcDatabase *db, int server)
 	EcLeaseResult lease;
 	bool		up;
 
-	if (!ec_state_read(db, server, ec_placement_generation(), &word))
+	if (!ec_state_read(db, server, ec_placement_generation(), &word) ||
+		(EC_STATE(word) == EC_DOWN && !ec_address_choose(server, ec_placement_generation())))
 		return;
 	lease = ec_lease_watch(db, server);
 	if (lease == EC_LEASE_FAILED && EC_STATE(word) == EC_UP)

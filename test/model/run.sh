@@ -96,6 +96,7 @@ fails topology '-DATTACH_LEAVES_EARLY -DWRITERS=0 -DATTACHERS=1' 'the same: he h
 fails topology '-DUP_WITHOUT_EPOCH' 'a worker makes UP what has begun anew under its hands'
 fails topology '-DWORD_OF_ANY_GENERATION' 'a worker by the old list makes a server of the new one UP'
 fails topology '-DPLACE_AT_ONCE' 'another prefix is used before the new generation: readers hit what was left there'
+fails topology '-DADDRESS_OF_EACH' 'of two addresses each process picks one for itself: readers hit what a writer has not marked'
 fails topology '-DFAILURE_IS_FORGOTTEN -DSAME -DFAILURES -DGENERATIONS=2' 'a writer of the generation before cannot set its marker, and the server stays UP'
 fails topology '-DUNLOCKED_BY_LEAVING' 'a document of before the commit is stored by the new list, under its hands'
 fails topology '-DOFF_IS_NOT_LOCKED -DOFF' 'a commit that found the cache off becomes visible when it is UP again'

@@ -12,11 +12,12 @@
  * OFF: it is always in place 0, and generation 2 is "off".
  * SAME: it is always in place 0, the generations are other databases', and no state begins anew.
  *
- * Six rules, each of which has a switch, are what src/ must keep: the worker takes a
+ * Seven rules, each of which has a switch, are what src/ must keep: the worker takes a
  * state word together with the generation that it has entered; who commits while the cache is
  * off locks all the same; a writer keeps its locks when it leaves the topology, before its change
  * is visible; who attaches a table does not leave before that; a key's place changes with the
- * generation only; a failure counts for as long as the states do that it is about.
+ * generation only; it is the same for everybody, also where a server's name has several
+ * addresses; a failure counts for as long as the states do that it is about.
  *
  * Both places share the state word, as the first server of each list does.  With
  * FAILURES any exchange may fail.  The rest is as in fence.pml and recovery.pml.
@@ -161,6 +162,9 @@ inline enter(p)
 		if
 		:: place = PLACE(g)
 		:: !publishing && generation != g -> place = PLACE(generation)
+#ifdef ADDRESS_OF_EACH
+		:: place = !PLACE(g)
+#endif
 		fi
 	}
 }

@@ -1,0 +1,286 @@
+/*-------------------------------------------------------------------------
+ *
+ * resolver.c
+ *	  Names of servers are looked up by children of the launcher.
+ *
+ * A resolver may not answer for a minute, and whoever asks it does nothing else meanwhile: no
+ * interrupt is served, no barrier absorbed.  DROP DATABASE, a reload or a shutdown would wait
+ * for it.  So each name is looked up by a process of its own, for which nobody waits.
+ *
+ * Such a child is no process of PostgreSQL's: the launcher makes it by fork(), it detaches
+ * from shared memory before it does anything, writes one answer into a pipe, and ends by
+ * _exit().  It ends early when its time is over, when it gets any of the usual signals, and when
+ * the launcher is gone.  It is the launcher that reaps it.  Should the launcher have died, the
+ * child may be the postmaster's by then (in a container, where that is process 1), which takes
+ * an unknown child that was killed by a signal for a crash; so it ends by itself, with status 1.
+ *
+ * Invariant: a name has at most one child, and what a child says is taken only if it is the
+ * name's latest.  All by the launcher only.
+ *
+ * Copyright (c) 2026, echocache developers
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#ifdef HAVE_SYS_PRCTL_H
+#include <sys/prctl.h>
+#endif
+
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/fd.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/pg_shmem.h"
+#include "utils/ps_status.h"
+
+#include "deadline.h"
+#include "servers/address.h"
+#include "servers/state.h"
+#include "servers/topology.h"
+#include "shmem.h"
+#include "worker/resolver.h"
+
+#define AGAIN_MS		30000	/* how often a name is looked up, */
+#define AGAIN_DOWN_MS	1000	/* while its server is down: it may have moved */
+#define LOOKUP_S		60		/* so long a child may take */
+#define FORK_LOGGED_MS	60000	/* how often it is logged that there can be none */
+
+/* The lookup of a server's name: the one under way, or else the last one. */
+typedef struct Lookup
+{
+	char		name[EC_SERVER_NAME_MAX];	/* of the server; empty: there was none yet */
+	pid_t		pid;			/* of the child; 0: it has ended */
+	uint64		serial;			/* among all of this launcher's; 0: there was none yet */
+	EcDeadline	due;			/* when to look again, */
+	EcDeadline	due_down;		/* while the server is down; */
+	EcDeadline	until;			/* when the one under way is given up */
+} Lookup;
+
+/* What a child says.  Not longer than what a pipe takes as a whole. */
+typedef struct Answer
+{
+	int			server;
+	uint64		serial;
+	int			naddresses;
+	EcAddress	address[EC_MAX_ADDRESSES];
+} Answer;
+
+StaticAssertDecl(sizeof(Answer) <= PIPE_BUF, "a pipe does not take an answer as a whole");
+
+static Lookup lookups[EC_MAX_SERVERS];
+static int	answers[2] = {-1, -1};	/* a pipe: from the children, to the launcher */
+
+static bool is_down(int server);
+static void end_child(int signo);
+static void look_up(Answer *answer, pid_t launcher);
+static void start(int server);
+static void reap(Lookup *lookup, bool now);
+static void end_all(int code, Datum arg);
+static void take_answers(void);
+
+/* Once, as the launcher begins.  Throws where the kernel gives no pipe. */
+void
+ec_resolver_begin(void)
+{
+	ReserveExternalFD();
+	ReserveExternalFD();
+	if (pipe(answers) < 0 || !pg_set_noblock(answers[0]) ||
+		fcntl(answers[0], F_SETFD, FD_CLOEXEC) < 0 || fcntl(answers[1], F_SETFD, FD_CLOEXEC) < 0)
+		ereport(ERROR,
+				(errcode_for_file_access(),
+				 errmsg("could not create a pipe: %m")));
+	before_shmem_exit(end_all, (Datum) 0);
+}
+
+/* Is the server DOWN, for any database, or without an address? */
+static bool
+is_down(int server)
+{
+	if (ec_shmem->server[server].naddresses == 0)
+		return true;
+	for (int d = 0; d < EC_MAX_DATABASES; d++)
+		if (OidIsValid(ec_shmem->database[d].dboid) &&
+			EC_STATE(ec_state_word(&ec_shmem->database[d], server)) == EC_DOWN)
+			return true;
+	return false;
+}
+
+/* ---------------------------------------------------------------- the child */
+
+/* Handler of the child's signals. */
+static void
+end_child(int signo)
+{
+	_exit(1);
+}
+
+/*
+ * The child, with all signals blocked: ask the resolver, write the answer, and end.  Of
+ * PostgreSQL's it uses nothing that needs shared memory.
+ */
+static void
+look_up(Answer *answer, pid_t launcher)
+{
+	static const int ending[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGALRM, SIGPIPE, SIGUSR1,
+	SIGUSR2};
+	EcServer	s = ec_shmem->server[answer->server];
+	sigset_t	none;
+
+	for (int i = 1; i < NSIG; i++)
+		(void) signal(i, SIG_DFL);
+	for (int i = 0; i < lengthof(ending); i++)
+		(void) signal(ending[i], end_child);
+	(void) alarm(LOOKUP_S);
+#ifdef HAVE_SYS_PRCTL_H
+	(void) prctl(PR_SET_PDEATHSIG, SIGTERM);
+#endif
+	if (getppid() != launcher)
+		_exit(1);
+	PGSharedMemoryDetach();
+	MyProcPid = getpid();
+	/* what PostgreSQL has opened has low numbers */
+	for (int fd = STDERR_FILENO + 1; fd < max_files_per_process + 64; fd++)
+		if (fd != answers[1])
+			(void) close(fd);
+	init_ps_display("echocache resolver");
+	(void) sigemptyset(&none);
+	(void) sigprocmask(SIG_SETMASK, &none, NULL);
+
+	ec_address_look_up(&s);
+	answer->naddresses = s.naddresses;
+	memcpy(answer->address, s.address, sizeof(s.address));
+	_exit(write(answers[1], answer, sizeof(*answer)) == sizeof(*answer) ? 0 : 1);
+}
+
+/* ---------------------------------------------------------------- the launcher */
+
+/* Start to look up the name of this server.  If there can be no child, it is tried again. */
+static void
+start(int server)
+{
+	static uint64 serial = 0;
+	static EcDeadline log_at = 0;
+	Lookup	   *lookup = &lookups[server];
+	Answer		answer = {.server = server,.serial = ++serial};
+	pid_t		launcher = MyProcPid;
+	sigset_t	all;
+	sigset_t	before;
+	pid_t		pid;
+	int			error;
+
+	(void) sigfillset(&all);
+	(void) sigprocmask(SIG_SETMASK, &all, &before);
+	pid = fork();
+	error = errno;
+	if (pid == 0)
+		look_up(&answer, launcher);
+	(void) sigprocmask(SIG_SETMASK, &before, NULL);
+
+	lookup->serial = answer.serial;
+	lookup->due = ec_deadline_in(AGAIN_MS);
+	lookup->due_down = ec_deadline_in(AGAIN_DOWN_MS);
+	lookup->until = ec_deadline_in(LOOKUP_S * 1000);
+	lookup->pid = Max(pid, 0);
+	if (pid > 0 || ec_deadline_left(log_at) > 0)
+		return;
+	log_at = ec_deadline_in(FORK_LOGGED_MS);
+	errno = error;
+	ereport(LOG,
+			(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+			 errmsg("echocache: could not start a process to look up the name of server \"%s\": %m",
+					lookup->name)));
+}
+
+/* Note that the child has ended, if it has; with now it does so at once. */
+static void
+reap(Lookup *lookup, bool now)
+{
+	pid_t		ended;
+
+	if (lookup->pid == 0)
+		return;
+	if (now)
+		(void) kill(lookup->pid, SIGKILL);
+	do
+		ended = waitpid(lookup->pid, NULL, now ? 0 : WNOHANG);
+	while (ended < 0 && errno == EINTR);
+	if (ended != 0)
+		lookup->pid = 0;
+}
+
+/* End all lookups; also before the launcher exits. */
+static void
+end_all(int code, Datum arg)
+{
+	for (int i = 0; i < EC_MAX_SERVERS; i++)
+		reap(&lookups[i], true);
+}
+
+/* Look up all names at once, and anew, by what resolv.conf and the like say by now. */
+void
+ec_resolver_restart(void)
+{
+	end_all(0, (Datum) 0);
+	memset(lookups, 0, sizeof(lookups));
+}
+
+/* Take what children have answered; throws as ec_topology_take_addresses() does. */
+static void
+take_answers(void)
+{
+	Answer		answer;
+
+	while (read(answers[0], &answer, sizeof(answer)) == sizeof(answer))
+	{
+		const Lookup *lookup = &lookups[answer.server];
+
+		if (answer.serial == lookup->serial && answer.naddresses > 0 &&
+			answer.server < ec_shmem->nservers &&
+			strcmp(lookup->name, ec_shmem->server[answer.server].name) == 0)
+			ec_topology_take_addresses(answer.server, answer.address, answer.naddresses);
+	}
+}
+
+/*
+ * Take what has been looked up, and look up what is due.  Never blocks.  Throws out of memory.
+ */
+void
+ec_resolver_run(void)
+{
+	take_answers();
+	for (int i = 0; i < EC_MAX_SERVERS; i++)
+	{
+		Lookup	   *lookup = &lookups[i];
+		const EcServer *s = i < ec_shmem->nservers ? &ec_shmem->server[i] : NULL;
+
+		reap(lookup, s == NULL || strcmp(lookup->name, s->name) != 0 ||
+			 ec_deadline_left(lookup->until) == 0);
+		if (s == NULL || !s->named)
+			continue;
+		if (strcmp(lookup->name, s->name) != 0)
+		{
+			memset(lookup, 0, sizeof(Lookup));
+			strlcpy(lookup->name, s->name, sizeof(lookup->name));
+		}
+		if (lookup->pid == 0 &&
+			ec_deadline_left(is_down(i) ? lookup->due_down : lookup->due) == 0)
+			start(i);
+	}
+}
+
+/* Sleep as ec_deadline_nap() does; a child's answer ends it as well. */
+void
+ec_resolver_nap(int ms)
+{
+	(void) WaitLatchOrSocket(MyLatch, WL_LATCH_SET | WL_SOCKET_READABLE | WL_TIMEOUT |
+							 WL_EXIT_ON_PM_DEATH, answers[0], ms, PG_WAIT_EXTENSION);
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+}
