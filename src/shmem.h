@@ -97,6 +97,7 @@ typedef struct EcServer
 	pg_atomic_uint32 room_wanted;	/* not 0: a commit has no connection; who is next at the end of
 									 * a transaction gives its own up */
 	pg_atomic_uint64 slow;		/* timeouts in a row; 0: none.  See ec_state_slow() */
+	pg_atomic_uint64 told_old;	/* the generation in which it was logged that it is old */
 } EcServer;
 
 /* A database that has the extension. */

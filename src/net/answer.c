@@ -115,7 +115,8 @@ refuse(EcRequest *req, const EcReply *reply)
 	int			len = (int) Min(reply->text_len, SAID_MAX);
 
 	if ((KIND(req->kind) & COMMANDS) != 0)
-		ec_failure_set(&failure, reply->kind == EC_REPLY_BUSY ? ERRCODE_OBJECT_IN_USE
+		ec_failure_set(&failure, reply->kind == EC_REPLY_BUSY ||
+					   says(reply, "locked try again later") ? ERRCODE_OBJECT_IN_USE
 					   : ERRCODE_FEATURE_NOT_SUPPORTED,
 					   "the server refuses \"%.*s\": %.*s", req->keylen - 2, req->key, len,
 					   reply->text ? reply->text : "");

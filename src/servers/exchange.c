@@ -428,6 +428,13 @@ ec_exchange_command(int server, const char *request, size_t len, EcLineCallback 
 /*
  * As ec_exchange_command(), for an answer that may be long: the request has a limit of its
  * own.  The deadline starts anew as long as the answer does not trickle, up to last.
+ *
+ * What is thrown in the middle closes the connection here and now.  memcached's crawler waits
+ * for whoever has asked for a list, and holds up others meanwhile; the transaction may go on
+ * for long, if the error is caught.
+ *
+ * An answer that goes on after its end has failed: memcached 1.6.19 to 1.6.43 mix up the rest of
+ * a list for a client who has not read for a second.
  */
 void
 ec_exchange_list(EcRequest *req, EcDeadline last, int flags, EcFailure *failure)
@@ -435,7 +442,21 @@ ec_exchange_list(EcRequest *req, EcDeadline last, int flags, EcFailure *failure)
 	EcDeadline	deadline = Min(ec_deadline_in(ec_round_ms(flags)), last);
 
 	Assert(req->kind == EC_REQUEST_COMMAND);
-	(void) ec_round_run(conns, req, 1, deadline, last, flags, NULL, NULL);
+	PG_TRY();
+	{
+		(void) ec_round_run(conns, req, 1, deadline, last, flags, NULL, NULL);
+	}
+	PG_CATCH();
+	{
+		ec_socket_close(&conns[req->server]);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	if (req->result == EC_DONE && conns[req->server].state != EC_CONNECTION_IDLE)
+	{
+		req->result = EC_FAILED;
+		req->failure = ec_failure_copy(&conns[req->server].failure);
+	}
 	if (failure && req->failure)
 		*failure = *req->failure;
 }

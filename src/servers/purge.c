@@ -8,6 +8,10 @@
  * that stays where it is throughout is in it.  Whatever is stored meanwhile went through the
  * fence or a fill and is right.
  *
+ * memcached's crawler waits for whoever takes the list in, and holds up others meanwhile.  So
+ * nothing is done with a line but to remember it, and no server is asked whose crawler is at
+ * work for somebody else.
+ *
  * The deletes are unconditional.  One that is applied late costs a miss, or a marker whose
  * holder then stores nothing.
  *
@@ -27,7 +31,9 @@
 #include "protocol/reply.h"
 #include "protocol/wire.h"
 #include "servers/exchange.h"
+#include "servers/placement.h"
 #include "servers/purge.h"
+#include "shmem.h"
 
 /* Keys collected in one pass over the server, and deleted in one exchange. */
 #define PURGE_BYTES		(32 * 1024 * 1024)
@@ -53,6 +59,10 @@
 #define CRAWLER_MS		10000
 #define CRAWLER_NAP_US	100
 
+/* The answer to "stats": how long it may take in all, and the longest line that is looked at. */
+#define STATS_MS		(10 * 1000)
+#define STAT_TEXT_MAX	64
+
 typedef struct Collected
 {
 	List	   *heads;			/* of char * */
@@ -62,11 +72,23 @@ typedef struct Collected
 	bool		full;			/* there were more */
 } Collected;
 
+/* What a server says of itself. */
+typedef struct ServerStats
+{
+	uint64		keys;			/* so many, MOST_KEYS at most */
+	uint64		crawling;		/* not 0: the crawler is at work */
+	bool		old;			/* a memcached before 1.6.19 */
+} ServerStats;
+
 /* What ec_purge_on_batch() was told: a purge may take long, and other things must go on. */
 static void (*after_batch) (void) = NULL;
 
 static bool collect(const EcReply *line, void *arg);
-static bool take_count(const EcReply *line, void *arg);
+static bool take_number(const char *text, const char *name, uint64 *number);
+static bool take_stat(const EcReply *line, void *arg);
+static void tell_of_old(int server);
+static bool ask_stats(int server, EcDeadline last, int flags, ServerStats *stats,
+					  EcFailure *failure);
 static bool list_keys(int server, int patience_ms, EcDeadline last, EcLineCallback callback,
 					  void *arg, EcFailure *failure);
 static bool delete_keys(int server, const Collected *found, int64 *removed,
@@ -117,59 +139,119 @@ collect(const EcReply *line, void *arg)
 	return true;
 }
 
-/* A line of "stats": how many keys does the server say that it has? */
+/* Is this the statistic of that name?  Then *number is its value, MOST_KEYS at most. */
 static bool
-take_count(const EcReply *line, void *arg)
+take_number(const char *text, const char *name, uint64 *number)
 {
-	const char	name[] = "curr_items ";
-	size_t		skip = strlen(name);
 	uint64		n = 0;
 
-	if (line->kind != EC_REPLY_STAT || line->text_len <= skip ||
-		memcmp(line->text, name, skip) != 0)
+	if (strncmp(text, name, strlen(name)) != 0)
+		return false;
+	for (const char *p = text + strlen(name); *p >= '0' && *p <= '9' && n < MOST_KEYS; p++)
+		n = n * 10 + (*p - '0');
+	*number = Min(n, MOST_KEYS);
+	return true;
+}
+
+/* A line of "stats". */
+static bool
+take_stat(const EcReply *line, void *arg)
+{
+	ServerStats *stats = arg;
+	char		text[STAT_TEXT_MAX];
+	int			v[3];
+
+	if (line->kind != EC_REPLY_STAT || line->text_len >= sizeof(text))
 		return true;
-	for (size_t i = skip; i < line->text_len && n < MOST_KEYS; i++)
-	{
-		if (line->text[i] < '0' || line->text[i] > '9')
-			break;
-		n = n * 10 + (line->text[i] - '0');
-	}
-	*(uint64 *) arg = Min(n, MOST_KEYS);
-	return false;
+	memcpy(text, line->text, line->text_len);
+	text[line->text_len] = '\0';
+	if (sscanf(text, "version %4d.%4d.%4d", &v[0], &v[1], &v[2]) == 3)
+		stats->old = v[0] < 1 || (v[0] == 1 && (v[1] < 6 || (v[1] == 6 && v[2] < 19)));
+	else if (!take_number(text, "curr_items ", &stats->keys))
+		(void) take_number(text, "lru_crawler_running ", &stats->crawling);
+	return true;
+}
+
+/* Log, once in a generation, that this server's memcached is old.  Never throws. */
+static void
+tell_of_old(int server)
+{
+	uint64		generation = ec_placement_generation();
+
+	if (pg_atomic_exchange_u64(&ec_shmem->server[server].told_old, generation) == generation)
+		return;
+	ereport(LOG,
+			(errmsg("echocache: server \"%s\" is a memcached before 1.6.19, which stands still "
+					"while whoever has asked for its keys does not take them in",
+					ec_placement_name(server)),
+			 errdetail("A process that is stopped, or loses its network, in the middle of a long "
+					   "list, for a purge or for echocache_verify(), holds up all clients."),
+			 errhint("Use memcached 1.6.19 or newer."),
+			 errhidestmt(true), errhidecontext(true)));
+}
+
+/*
+ * Ask the server what it says of itself.  One that does not tell has no keys and no crawler.
+ * false: the server failed, *failure says why.  Throws for interrupts.
+ */
+static bool
+ask_stats(int server, EcDeadline last, int flags, ServerStats *stats, EcFailure *failure)
+{
+	char		request[EC_REQUEST_MAX];
+	EcRequest	req = {.kind = EC_REQUEST_COMMAND,.server = server,.key = request};
+
+	memset(stats, 0, sizeof(ServerStats));
+	req.keylen = (int) ec_wire_stats(request, NULL);
+	req.callback = take_stat;
+	req.arg = stats;
+	ec_exchange_list(&req, Min(last, ec_deadline_in(STATS_MS)), flags, failure);
+	return req.result != EC_FAILED;
 }
 
 /*
  * Ask the server for its keys, until last: a line EC_REPLY_DUMP for each.  A server that does
- * not answer at all is noticed first, by a question that any server answers at once.  The
- * crawler serves one client at a time; while it is busy for another one, ask again, for as long
- * as patience_ms.  false: the server failed or does not tell, *failure says why.  Throws what
- * the callback throws, and for interrupts.
+ * not answer at all is noticed first, by a question that any server answers at once.
+ *
+ * The crawler serves one client at a time; while it is busy for another one, ask again, for as
+ * long as patience_ms.  Whether it is busy has to be known before the list is asked for: while the
+ * crawler waits for a client, who may be stopped, the thread that is asked for another list waits
+ * for the crawler, and all clients of that thread with it.
+ *
+ * false: the server failed or does not tell, *failure says why.  Throws what the callback
+ * throws, and for interrupts.
  */
 static bool
 list_keys(int server, int patience_ms, EcDeadline last, EcLineCallback callback, void *arg,
 		  EcFailure *failure)
 {
 	char		request[EC_REQUEST_MAX];
-	size_t		len = ec_wire_stats(request, NULL);
 	EcDeadline	patience = ec_deadline_in(patience_ms);
-	uint64		count = 0;
+	ServerStats stats;
 
-	if (ec_exchange_command(server, request, len, take_count, &count, failure) == EC_FAILED)
-		return false;
-	len = ec_wire_metadump(request);
-	for (;;)
+	for (int flags = 0;; flags = EC_PATIENT)
 	{
 		EcRequest	req = {.kind = EC_REQUEST_COMMAND,.server = server,.key = request};
 
-		req.keylen = (int) len;
-		req.callback = callback;
-		req.arg = arg;
-		req.limit = SPARE_BYTES + 2 * count * LINE_BYTES;
-		ec_exchange_list(&req, last, EC_PATIENT, failure);
-		if (req.result == EC_DONE)
-			return true;
-		if (req.result == EC_FAILED || failure->sqlstate != ERRCODE_OBJECT_IN_USE ||
-			ec_deadline_left(patience) == 0)
+		if (!ask_stats(server, last, flags, &stats, failure))
+			return false;
+		if (stats.old)
+			tell_of_old(server);
+		if (stats.crawling != 0)
+			ec_failure_set(failure, ERRCODE_OBJECT_IN_USE,
+						   "the server's crawler is at work for somebody else");
+		else
+		{
+			req.keylen = (int) ec_wire_metadump(request);
+			req.callback = callback;
+			req.arg = arg;
+			req.limit = SPARE_BYTES + 2 * stats.keys * LINE_BYTES;
+			ec_exchange_list(&req, last, EC_PATIENT, failure);
+			if (req.result == EC_DONE)
+				return true;
+			if (req.result == EC_FAILED || failure->sqlstate != ERRCODE_OBJECT_IN_USE)
+				return false;
+		}
+		if (ec_deadline_left(patience) == 0)
 			return false;
 		pg_usleep(CRAWLER_NAP_US);
 		CHECK_FOR_INTERRUPTS();

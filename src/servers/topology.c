@@ -79,6 +79,7 @@ make_servers(EcServer *servers)
 		pg_atomic_init_u64(&s->item_max, 0);
 		pg_atomic_init_u32(&s->room_wanted, 0);
 		pg_atomic_init_u64(&s->slow, 0);
+		pg_atomic_init_u64(&s->told_old, 0);
 	}
 	return n;
 }

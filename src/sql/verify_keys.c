@@ -72,7 +72,10 @@ ec_verify_keys_check_topology(EcVerify *verify)
 				 errhint("Run it again.")));
 }
 
-/* A line of a server's list: keep the key if it is the attachment's. */
+/*
+ * A line of a server's list: keep the key if it is the attachment's, and do nothing else, since
+ * the server holds up others meanwhile.  Throws what writing a temporary file throws.
+ */
 static bool
 collect(const EcReply *line, void *arg)
 {
@@ -86,7 +89,6 @@ collect(const EcReply *line, void *arg)
 	bool		nulls[2] = {false, false};
 	int			len;
 
-	CHECK_FOR_INTERRUPTS();
 	if (line->kind != EC_REPLY_DUMP)
 		return true;
 	len = ec_wire_decode_key(found.key, line->text, line->text_len);

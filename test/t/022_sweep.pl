@@ -451,7 +451,7 @@ $s->run(q{
 	ALTER TABLE large ALTER a SET STORAGE EXTERNAL;
 	INSERT INTO large SELECT g, repeat('a', CASE WHEN g % 100 = 0 THEN 50000 ELSE 500 END), repeat('b', 200) FROM generate_series(1, 50000) g;
 	SELECT echocache_attach('large', 'large')});
-my $sweeper = session($node, sql => q{SET work_mem = '64kB'; SELECT echocache_warm('num', 1); SELECT echocache_verify('num')});
+my $sweeper = session($node, sql => q{SET maintenance_work_mem = '1MB'; SELECT echocache_warm('num', 1); SELECT echocache_verify('num')});
 my $peak = peak($sweeper);
 is($sweeper->run(q{SELECT echocache_warm('large')}), 50000, '50,000 documents, 60 MB of them');
 cmp_ok(peak($sweeper) - $peak, '<', 24, 'warm: some megabytes');
