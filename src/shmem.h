@@ -11,7 +11,7 @@
  * different placements of one key.
  *
  * A server's state is one 64-bit word for each database: an epoch, which grows with every
- * change, and UP, DOWN, RECOVERING or UNOWNED.  Any backend's failed exchange makes the server
+ * change, and UP, DOWN, RECOVERING or UNOWNED.  Any backend's failed exchange may make the server
  * DOWN; only the database's worker brings it back, by compare-and-swap on the word that the
  * worker began with.  UNOWNED is a server that answers, but on which another cluster or
  * database uses the keys: nothing is sent, as if it were DOWN.

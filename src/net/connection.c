@@ -567,7 +567,8 @@ ec_connection_end(EcConnection *c)
 	{
 		Assert(c->state == EC_CONNECTION_BUSY);
 		c->state = EC_CONNECTION_IDLE;
-		c->used_at = ec_deadline_in(0);
+		if (c->exchange.taken > 0)
+			c->used_at = ec_deadline_in(0);
 		return true;
 	}
 	ec_socket_close(c);

@@ -91,6 +91,23 @@ ec_request_is_bound(const EcRequest *req)
 		req->connection != 0;
 }
 
+/* Does it no harm if the request is carried out once more, at any later time? */
+static inline bool
+ec_request_may_be_late(const EcRequest *req)
+{
+	switch (req->kind)
+	{
+		case EC_REQUEST_TOUCH:
+		case EC_REQUEST_SET:
+		case EC_REQUEST_INCREMENT:
+		case EC_REQUEST_DECREMENT:
+		case EC_REQUEST_FLUSH:
+			return false;
+		default:
+			return true;
+	}
+}
+
 extern const char *ec_request_reason(const EcRequest *req);
 extern int64 ec_request_ttl(int64 seconds);
 extern void ec_request_mark(EcRequest *req, int server, const char *key, int keylen);

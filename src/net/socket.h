@@ -105,7 +105,7 @@ typedef struct EcConnection
 	uint32		settings;		/* ec_guc_transport_serial when it was opened */
 	bool		kept;			/* counted against pool_size */
 	bool		answered;		/* it has answered a request, which is logged once */
-	EcDeadline	used_at;		/* when the last exchange on it has ended; 0: there was none */
+	EcDeadline	used_at;		/* when the last exchange on it was answered; 0: none was */
 	WaitEventSet *set;			/* latch, postmaster, this socket */
 	uint32		waiting_for;	/* the socket's events in set */
 	char	   *buffers;		/* out, then in */

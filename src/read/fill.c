@@ -120,13 +120,13 @@ await_fill(const EcItem *item, EcDeadline deadline)
 	return false;
 }
 
-/* Ask once more.  fill_wait bounds how often that is, and each question has its own time. */
+/* Ask once more, by the state that the server has now. */
 static void
 ask_again(EcAttachment *att, EcItem *item, const EcOwner *owner, EcPatience *patience)
 {
-	patience->spent_us = 0;
-	item->state = EC_ITEM_ASK;
-	ec_hit_ask(att, item, 1, owner, patience);
+	ec_hit_classify(att, item, 1);
+	if (item->state == EC_ITEM_ASK)
+		ec_hit_ask(att, item, 1, owner, patience);
 }
 
 /*
@@ -144,13 +144,15 @@ claim_or_await(EcAttachment *att, EcItem *item, bool alone, const EcOwner *owner
 
 	while (!(claimed = ec_locks_fill(item->hash)) && alone && await_fill(item, deadline))
 	{
+		/* fill_wait bounds how often that is, and each question has its own time */
+		patience->spent_us = 0;
 		ask_again(att, item, owner, patience);
 		if (item->state == EC_ITEM_DONE || item->state == EC_ITEM_TABLE)
 			return;
 	}
 	/* where the answer is not new, somebody may have filled the document since */
 	if (claimed && alone && item->state == EC_ITEM_ASK && patience->answered_at != 0 &&
-		ec_deadline_in(-NEWS_MS) > patience->answered_at)
+		ec_hit_time_is_left(patience) && ec_deadline_in(-NEWS_MS) > patience->answered_at)
 		ask_again(att, item, owner, patience);
 	if (claimed && (item->state != EC_ITEM_ASK || !ec_hit_time_is_left(patience)))
 	{

@@ -408,12 +408,11 @@ ec_exchange_send(EcRequest *reqs, int nreqs, EcDeadline deadline)
  * that is NULL, up to the line that ends the answer.
  *
  * EC_DONE: answered to the end; EC_REFUSED: the server does not do this (now); EC_FAILED: it
- * is DOWN.  *failure says why, unless it is NULL.  Throws what the callback and ec_exchange()
- * throw.
+ * has not answered.  Throws what the callback and ec_exchange() throw.
  */
 EcResult
 ec_exchange_command(int server, const char *request, size_t len, EcLineCallback callback,
-					void *arg, EcFailure *failure)
+					void *arg, int flags)
 {
 	EcRequest	req = {.kind = EC_REQUEST_COMMAND,.server = server};
 
@@ -421,7 +420,7 @@ ec_exchange_command(int server, const char *request, size_t len, EcLineCallback 
 	req.keylen = (int) len;
 	req.callback = callback;
 	req.arg = arg;
-	ec_exchange_list(&req, ec_deadline_in(COMMAND_MS), 0, failure);
+	ec_exchange_list(&req, ec_deadline_in(COMMAND_MS), flags, NULL);
 	return req.result;
 }
 

@@ -25,7 +25,7 @@ extern bool ec_exchange_marks(EcRequest *reqs, int nreqs, EcDeadline deadline,
 extern void ec_exchange_once(EcRequest *req);
 extern void ec_exchange_send(EcRequest *reqs, int nreqs, EcDeadline deadline);
 extern EcResult ec_exchange_command(int server, const char *request, size_t len,
-									EcLineCallback callback, void *arg, EcFailure *failure);
+									EcLineCallback callback, void *arg, int flags);
 extern void ec_exchange_list(EcRequest *req, EcDeadline last, int flags, EcFailure *failure);
 extern EcResult ec_exchange_flush(int server);
 

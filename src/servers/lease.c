@@ -507,9 +507,9 @@ ec_lease_step(EcDatabase *db, int server)
 }
 
 /*
- * Renew the leases that are due: three times in a lease, so that a single failure costs nothing.
- * To be called often, also in the middle of a long recovery.  The topology is entered, no
- * transaction is open.
+ * Renew the leases that are due: three times in a lease, and soon after a failure, so that a few
+ * cost nothing.  To be called often, also in the middle of a long recovery.  The topology is
+ * entered, no transaction is open.
  */
 void
 ec_lease_renew(EcDatabase *db)
@@ -520,7 +520,8 @@ ec_lease_renew(EcDatabase *db)
 
 		if (db->lease_held[i] && (state == EC_UP || state == EC_RECOVERING) &&
 			ec_state_clock() - find_lease(db, i)->looked_at >= (int64) ec_guc_lease * 1000 / 3)
-			(void) ec_lease_step(db, i);
+			if (ec_lease_step(db, i) == EC_LEASE_FAILED)
+				find_lease(db, i)->looked_at -= (int64) ec_guc_lease * 1000 / 4;
 	}
 }
 

@@ -59,6 +59,9 @@
 #define CRAWLER_MS		10000
 #define CRAWLER_NAP_US	100
 
+/* Of all exchanges here.  What cannot be purged is DOWN by what the caller makes of it. */
+#define PURGE_FLAGS		(EC_PATIENT | EC_COUNTED)
+
 /* The answer to "stats": how long it may take in all, and the longest line that is looked at. */
 #define STATS_MS		(10 * 1000)
 #define STAT_TEXT_MAX	64
@@ -87,8 +90,7 @@ static bool collect(const EcReply *line, void *arg);
 static bool take_number(const char *text, const char *name, uint64 *number);
 static bool take_stat(const EcReply *line, void *arg);
 static void tell_of_old(int server);
-static bool ask_stats(int server, EcDeadline last, int flags, ServerStats *stats,
-					  EcFailure *failure);
+static bool ask_stats(int server, EcDeadline last, ServerStats *stats, EcFailure *failure);
 static bool list_keys(int server, int patience_ms, EcDeadline last, EcLineCallback callback,
 					  void *arg, EcFailure *failure);
 static bool delete_keys(int server, const Collected *found, int64 *removed,
@@ -195,7 +197,7 @@ tell_of_old(int server)
  * false: the server failed, *failure says why.  Throws for interrupts.
  */
 static bool
-ask_stats(int server, EcDeadline last, int flags, ServerStats *stats, EcFailure *failure)
+ask_stats(int server, EcDeadline last, ServerStats *stats, EcFailure *failure)
 {
 	char		request[EC_REQUEST_MAX];
 	EcRequest	req = {.kind = EC_REQUEST_COMMAND,.server = server,.key = request};
@@ -204,7 +206,7 @@ ask_stats(int server, EcDeadline last, int flags, ServerStats *stats, EcFailure 
 	req.keylen = (int) ec_wire_stats(request, NULL);
 	req.callback = take_stat;
 	req.arg = stats;
-	ec_exchange_list(&req, Min(last, ec_deadline_in(STATS_MS)), flags, failure);
+	ec_exchange_list(&req, Min(last, ec_deadline_in(STATS_MS)), PURGE_FLAGS, failure);
 	return req.result != EC_FAILED;
 }
 
@@ -228,11 +230,11 @@ list_keys(int server, int patience_ms, EcDeadline last, EcLineCallback callback,
 	EcDeadline	patience = ec_deadline_in(patience_ms);
 	ServerStats stats;
 
-	for (int flags = 0;; flags = EC_PATIENT)
+	for (;;)
 	{
 		EcRequest	req = {.kind = EC_REQUEST_COMMAND,.server = server,.key = request};
 
-		if (!ask_stats(server, last, flags, &stats, failure))
+		if (!ask_stats(server, last, &stats, failure))
 			return false;
 		if (stats.old)
 			tell_of_old(server);
@@ -245,7 +247,7 @@ list_keys(int server, int patience_ms, EcDeadline last, EcLineCallback callback,
 			req.callback = callback;
 			req.arg = arg;
 			req.limit = SPARE_BYTES + 2 * stats.keys * LINE_BYTES;
-			ec_exchange_list(&req, last, EC_PATIENT, failure);
+			ec_exchange_list(&req, last, PURGE_FLAGS, failure);
 			if (req.result == EC_DONE)
 				return true;
 			if (req.result == EC_FAILED || failure->sqlstate != ERRCODE_OBJECT_IN_USE)
@@ -288,7 +290,7 @@ delete_keys(int server, const Collected *found, int64 *removed, EcFailure *failu
 			ec_request_init(&reqs[n++], EC_REQUEST_DELETE, server, p, len);
 			p += len;
 		}
-		ok = ec_exchange(reqs, n, ec_deadline_in(ec_round_ms(EC_PATIENT)), EC_PATIENT);
+		ok = ec_exchange(reqs, n, ec_deadline_in(ec_round_ms(PURGE_FLAGS)), PURGE_FLAGS);
 		for (int i = 0; i < n; i++)
 		{
 			*removed += ok && reqs[i].result == EC_DONE;

@@ -104,15 +104,17 @@ is_lost(const EcRequest *req, const EcConnection *c, bool active)
 
 /*
  * Has the connection answered nothing yet in this exchange, and was it idle for so long before that
- * it may be dead without anybody knowing?
+ * it may be dead without anybody knowing?  Then what it was asked may be asked once more on
+ * another one, if it does no harm that the first request comes even later than that.
  */
 static bool
 is_doubtful(const Round *round, const EcConnection *c)
 {
 	const EcExchange *ex = &c->exchange;
 
-	return ex->retry == EC_RETRY_ALWAYS && ex->taken == 0 && ex->idle_since != 0 &&
-		round->began - ex->idle_since >= EC_IDLE_US;
+	return (round->flags & (EC_COUNTED | EC_MARKING)) && !(round->flags & EC_PATIENT) &&
+		ex->retry == EC_RETRY_ALWAYS && ex->taken == 0 && ex->idle_since != 0 &&
+		round->began - ex->idle_since >= EC_IDLE_US && ec_request_may_be_late(&ex->reqs[ex->recv]);
 }
 
 /* Chain up the requests on their connections, which are opened where they are not. */
@@ -190,13 +192,13 @@ doubt(Round *round, EcDeadline deadline)
 	round->doubt = 0;
 	for (int a = 0; a < round->nactive; a++)
 		if (is_doubtful(round, round->active[a]))
-			round->doubt = ec_deadline_in(Min(ec_deadline_left(deadline), ec_guc_timeout) / 2);
+			round->doubt = ec_deadline_in(Max(ec_deadline_left(deadline) / 2, 1));
 }
 
 /*
  * Connections that had been idle have not answered for half of the time.  A NAT that has
  * forgotten them tells nobody, so what they were asked is asked once more on new ones.  A server
- * that was just slow carries it out twice, which does no harm: see ec_connection_retry().
+ * that was just slow carries it out twice.
  */
 static void
 renew(Round *round)
@@ -223,7 +225,7 @@ forsake(Round *round)
 	{
 		EcConnection *c = round->waiting[w];
 
-		if (!ec_state_is_away(c->server))
+		if (!ec_shmem_is_listed(ec_placement_generation()) || !ec_state_is_away(c->server))
 			continue;
 		ec_socket_fail(c, "the server is known to be down");
 		c->failure.timed_out = any = true;

@@ -20,8 +20,8 @@
  * EC_NO_RETRY: nothing is to be asked twice.
  *
  * EC_PATIENT: a server on a busy machine may be silent for a while in the middle of much work,
- * such as the list of its keys.  Where no read and no ordinary commit waits, it has
- * EC_PATIENCE_MS for an answer, if echocache.timeout is shorter.
+ * such as the list of its keys.  Where no read and no ordinary commit waits, it has as long as a
+ * commit would wait, and at least EC_PATIENCE_MS.
  *
  * EC_COUNTED: nothing depends on the answer.  A timeout is not the server's end, but counted by
  * ec_state_slow().
@@ -41,7 +41,9 @@ ec_round_ms(int flags)
 {
 	if (flags & EC_MARKING)
 		return ec_guc_commit_timeout;
-	return flags & EC_PATIENT ? Max(ec_guc_timeout, EC_PATIENCE_MS) : ec_guc_timeout;
+	if (flags & EC_PATIENT)
+		return Max(Max(ec_guc_timeout, ec_guc_commit_timeout), EC_PATIENCE_MS);
+	return ec_guc_timeout;
 }
 
 extern void ec_round_blame(const EcConnection *c, EcDeadline began, int flags);

@@ -363,7 +363,7 @@ ec_state_slow(uint64 generation, int server, EcDeadline began, const char *reaso
 	{
 		count = SLOW_COUNT(word);
 		if (count > 0 && began < SLOW_AT(word))
-			break;				/* it waited beside that one, not after it */
+			return;				/* it waited beside that one, not after it */
 		count = Min(count + 1, SLOW_MAX);
 	} while (!pg_atomic_compare_exchange_u64(slow, &word, SLOW_WORD(ec_deadline_in(0), count)));
 	if (count == SLOW_MAX)

@@ -157,7 +157,7 @@ echocache_connect(PG_FUNCTION_ARGS)
 		PG_RETURN_INT32(0);
 	for (int i = 0; i < ec_placement_size(); i++)
 		if (ec_state_of(i) != EC_DOWN)
-			n += ec_exchange_command(i, request, len, NULL, NULL, NULL) == EC_DONE;
+			n += ec_exchange_command(i, request, len, NULL, NULL, EC_COUNTED) == EC_DONE;
 	ec_topology_leave();
 	PG_RETURN_INT32(n);
 }

@@ -194,12 +194,13 @@ ec_batch_leave(EcBatch *batch)
 /*
  * Send many requests, and wait for the answers.  They go in pieces with a deadline each, so
  * that a slow network is not taken for a dead server; a request's valuelen says how much it will
- * carry in either direction.  A server that is DOWN, since just now perhaps, is not asked: its
- * requests are EC_FAILED.  Throws for interrupts.
+ * carry in either direction.  A server that is DOWN, since just now perhaps, or has not answered a
+ * piece before is not asked: its requests are EC_FAILED.  Throws for interrupts.
  */
 void
 ec_batch_exchange(EcRequest *reqs, int n)
 {
+	bool		failed[EC_MAX_SERVERS] = {false};
 	int			end;
 
 	for (int first = 0; first < n; first = end)
@@ -214,11 +215,13 @@ ec_batch_exchange(EcRequest *reqs, int n)
 			if (req->skip)
 				continue;
 			bytes += req->valuelen;
-			req->skip = ec_state_is_away(req->server);
+			req->skip = failed[req->server] || ec_state_is_away(req->server);
 			if (req->skip)
 				req->result = EC_FAILED;
 		}
 		(void) ec_exchange(reqs + first, end - first, ec_deadline_in(ec_guc_timeout), EC_COUNTED);
+		for (int i = first; i < end; i++)
+			failed[reqs[i].server] |= !reqs[i].skip && reqs[i].result == EC_FAILED;
 	}
 }
 

@@ -400,7 +400,7 @@ store(FunctionCallInfo fcinfo, EcRequest *req, EcRequestKind kind, int ttl_arg)
 					 errhint("Store it as bytea.")));
 	}
 	req->ttl = lifetime_argument(fcinfo, ttl_arg);
-	run(req, kind, PG_GETARG_TEXT_PP(0), kind != EC_REQUEST_SET || req->mode != 0);
+	run(req, kind, PG_GETARG_TEXT_PP(0), true);
 	return req->result == EC_DONE;
 }
 
@@ -470,7 +470,7 @@ echocache_kv_touch(PG_FUNCTION_ARGS)
 	if (PG_ARGISNULL(0))
 		PG_RETURN_NULL();
 	req.ttl = lifetime_argument(fcinfo, 1);
-	run(&req, EC_REQUEST_TOUCH, PG_GETARG_TEXT_PP(0), false);
+	run(&req, EC_REQUEST_TOUCH, PG_GETARG_TEXT_PP(0), true);
 	PG_RETURN_BOOL(req.result == EC_DONE);
 }
 

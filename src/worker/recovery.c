@@ -170,11 +170,16 @@ flush_instead(EcDatabase *db, int server)
 		ec_exchange_flush(server) == EC_DONE;
 }
 
-/* Set these markers.  false: the server has failed. */
+/*
+ * Set these markers.  false: the server has failed.  It has as long as for a commit, but not so
+ * long that the leases on other servers would lapse.
+ */
 static bool
 mark(EcRequest *reqs, int n)
 {
-	return ec_exchange_marks(reqs, n, ec_deadline_in(ec_guc_commit_timeout), NULL, NULL);
+	int			ms = Min(ec_guc_commit_timeout, Max(ec_guc_timeout, ec_guc_lease / 10));
+
+	return ec_exchange_marks(reqs, n, ec_deadline_in(ms), NULL, NULL);
 }
 
 /*
@@ -388,7 +393,7 @@ ec_recovery_run(EcDatabase *db, int server, int *retry_ms)
 	pgstat_report_activity(STATE_RUNNING, activity);
 	/* a server that does not tell its settings is just not asked first */
 	if (ec_exchange_command(server, request, ec_wire_stats(request, "settings"), take_setting,
-							&ec_shmem->server[server].item_max, NULL) == EC_FAILED)
+							&ec_shmem->server[server].item_max, 0) == EC_FAILED)
 	{
 		pgstat_report_activity(STATE_IDLE, NULL);
 		return false;

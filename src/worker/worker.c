@@ -5,8 +5,8 @@
  *
  * Each database that has the extension has one worker.  The worker claims the database's slot,
  * makes the keys of its attachments known, and then sees to the servers: those that are not
- * UP are taken as far as they go (recovery.c), again and again.  A failed exchange of any
- * backend wakes the worker.
+ * UP are taken as far as they go (recovery.c), again and again.  Whoever makes a server DOWN
+ * wakes the worker.
  *
  * The worker ends, and the launcher starts another, when the configuration is reloaded, since
  * only a new connection sees ALTER DATABASE ... SET, and when the launcher itself is another.

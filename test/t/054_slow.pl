@@ -32,6 +32,17 @@ sub document { my ($id, $v) = @_; return qq({"id":$id,"v":"$v"}); }
 sub server { return $s->run("SELECT $_[0] FROM echocache_servers"); }
 sub counted { return $s->run(q{SELECT timeouts + errors FROM echocache_stats WHERE name = 'item'}); }
 
+# Wait until the session waits for the server.
+sub waits
+{
+	my ($session) = @_;
+
+	wait_for('the commit to wait', sub {
+		return $s->run('SELECT state || wait_event FROM pg_stat_activity WHERE pid = ' . $session->pid) eq 'activeExtension';
+	});
+	return;
+}
+
 # Only what this test does is to be counted: no renewal of a lease comes in between.
 wait_state($s, 'UP');
 long_lease($s, $memcached);
@@ -105,12 +116,22 @@ $memcached->thaw;
 wait_state($s, 'UP');
 is(get($s, $_), document($_, 'frozen'), 'thawed') for 1, 2;
 
+# So have those that change all documents, and others who ask for more than a document.
+$proxy->tell('delay down 900');
+$s->run('TRUNCATE item');
+is($s->run('SELECT echocache_connect()'), 0, 'echocache_connect() meets a slow server');
+$proxy->tell('pass');
+is(server('state'), 'UP', 'which TRUNCATE has waited for');
+is($memcached->get('item:4') // 'nothing', 'nothing', 'and purged');
+$s->run(q{INSERT INTO item SELECT g, CASE WHEN g < 3 THEN 'frozen' ELSE 'first' END FROM generate_series(1, 20) g});
+
 # It does not wait for a server that others find DOWN meanwhile.
 setting($s, 'echocache.commit_timeout' => '60s');
 my $writer = session($node);
 get($writer, 3);
 $memcached->freeze;
 $writer->send(q{UPDATE item SET v = 'others' WHERE id = 3});
+waits($writer);
 get($other, 1) for 1 .. 3;
 $took = EchoCache::seconds(sub { isnt($writer->finish, undef, 'a commit that waits goes on') });
 in_time($s, $took, $slack, 'as soon as somebody else has found the server DOWN');
@@ -122,6 +143,7 @@ is(get($s, 3), document(3, 'others'), 'nothing old is read');
 setting($s, 'echocache.fallback' => 'off');
 $memcached->freeze;
 $writer->send(q{UPDATE item SET v = 'never' WHERE id = 3});
+waits($writer);
 like($other->error(q{SELECT echocache_get('item', 1)}), qr/^08006: could not read from the cache: no answer within 500 ms/,
 	'fallback = off: a slow read fails') for 1 .. 3;
 is($writer->finish, undef, 'and the commit');
@@ -138,19 +160,30 @@ $s->run(q{SELECT echocache_kv_set('counter', '1')});
 for my $case ([ 'a read', q{SELECT echocache_get('item', 4)}, document(4, 'first') ],
 	[ 'a list', q{SELECT string_agg(document::text, ',') FROM echocache_get_many('item', '{4,5}')}, document(4, 'first') . ',' . document(5, 'first') ],
 	[ 'a commit', q{UPDATE item SET v = 'forgotten' WHERE id = 6; SELECT 1}, 1 ],
-	[ 'a client that counts', q{SELECT echocache_kv_incr('counter')}, 2 ])
+	[ 'a client that counts', q{SELECT echocache_kv_incr('counter')}, 2 ],
+	[ 'a client that stores', q{SELECT echocache_kv_set('counter', '7')}, 't' ])
 {
 	my ($what, $sql, $result) = @$case;
-	my $before = counted();
+	my ($before, $accepted);
 
 	get($s, 4);
 	get($s, 5);
+	$before = counted();
 	sleep 2;
 	$proxy->tell('forget up');
+	$accepted = $proxy->state->{accepted};
 	$took = EchoCache::seconds(sub { is($s->run($sql), $result, "$what on a connection that is forgotten") });
-	in_time($s, $took, 0.4 + $slack, 'which is asked once more on a new one');
+	cmp_ok($proxy->state->{accepted}, '>', $accepted, 'is asked once more on a new one');
+	in_time($s, $took, ($what eq 'a commit' ? 1.5 : 0.3) + $slack, 'after half of the time');
 	is(counted(), $before, 'nothing has failed');
 	is(server('state'), 'UP', 'least of all the server');
+
+	# What was sent first comes late: it changes nothing that came after it.
+	$s->run(q{SELECT echocache_kv_set('counter', '8')}) if $what =~ /stores/;
+	$proxy->tell('release up');
+	sleep 0.5;
+	is($s->run(q{SELECT echocache_kv_get('counter')}), $what =~ /stores/ ? 8 : $what =~ /counts/ ? 2 : 1, 'what comes late changes nothing');
+	is(get($s, 6), document(6, $what =~ /read|list/ ? 'first' : 'forgotten'), 'nor does it bring an old document');
 }
 holds($memcached, 'item:6', document(6, 'forgotten'), 'the commit has stored the document');
 
