@@ -221,7 +221,7 @@ get(FunctionCallInfo fcinfo, bool binary, int64 ttl)
 {
 	EcRequest	req = {.ttl = ttl};
 
-	run(&req, EC_REQUEST_GET, PG_GETARG_TEXT_PP(0), false);
+	run(&req, EC_REQUEST_GET, PG_GETARG_TEXT_PP(0), ttl >= 0);
 	if (req.result != EC_DONE)
 		PG_RETURN_NULL();
 	return value_datum(&req, binary);
