@@ -58,6 +58,9 @@
 /* An answer is news for so long. */
 #define NEWS_MS			2
 
+/* A server that has not answered a read in time has so long to answer somebody else. */
+#define SIGN_MS			20
+
 /* What ec_fill_read() works on. */
 typedef struct Fill
 {
@@ -74,6 +77,7 @@ typedef struct Fill
 static bool may_fill(EcAttachment *att);
 static void give_up(EcAttachment *att, EcItem *item);
 static bool await_fill(const EcItem *item, EcDeadline deadline);
+static bool gives_sign(const EcItem *item);
 static void ask_again(EcAttachment *att, EcItem *item, const EcOwner *owner,
 					  EcPatience *patience);
 static void claim_or_await(EcAttachment *att, EcItem *item, bool alone, const EcOwner *owner,
@@ -120,6 +124,20 @@ await_fill(const EcItem *item, EcDeadline deadline)
 	return false;
 }
 
+/*
+ * The item was not answered.  Has somebody else had an answer since, or has now?  Then the server
+ * is not silent, but has too much to do, or too little of a CPU.
+ */
+static bool
+gives_sign(const EcItem *item)
+{
+	EcDeadline	deadline = ec_deadline_in(SIGN_MS);
+
+	while (ec_state_is_silent(item->server) && ec_deadline_left(deadline) > 0)
+		ec_deadline_nap(1);
+	return !ec_state_is_silent(item->server);
+}
+
 /* Ask once more, by the state that the server has now. */
 static void
 ask_again(EcAttachment *att, EcItem *item, const EcOwner *owner, EcPatience *patience)
@@ -133,6 +151,8 @@ ask_again(EcAttachment *att, EcItem *item, const EcOwner *owner, EcPatience *pat
  * Claim an item that may be filled: FILL where that succeeds, else TABLE.  If the item is alone
  * and somebody else fills it, wait for that; DONE, if the cache has the document then.  The cache
  * is not asked before: so it has that time to recover, and only one question of each who waits.
+ * It is asked once more also where somebody may have filled the document since it was asked, or
+ * while it did not answer.
  */
 static void
 claim_or_await(EcAttachment *att, EcItem *item, bool alone, const EcOwner *owner,
@@ -144,15 +164,21 @@ claim_or_await(EcAttachment *att, EcItem *item, bool alone, const EcOwner *owner
 
 	while (!(claimed = ec_locks_fill(item->hash)) && alone && await_fill(item, deadline))
 	{
+		if (item->state == EC_ITEM_UNANSWERED && !gives_sign(item))
+			break;
 		/* fill_wait bounds how often that is, and each question has its own time */
 		patience->spent_us = 0;
 		ask_again(att, item, owner, patience);
 		if (item->state == EC_ITEM_DONE || item->state == EC_ITEM_TABLE)
 			return;
 	}
-	/* where the answer is not new, somebody may have filled the document since */
-	if (claimed && alone && item->state == EC_ITEM_ASK && patience->answered_at != 0 &&
-		ec_hit_time_is_left(patience) && ec_deadline_in(-NEWS_MS) > patience->answered_at)
+	if (claimed && alone && item->state == EC_ITEM_UNANSWERED && gives_sign(item))
+	{
+		patience->spent_us = 0;
+		ask_again(att, item, owner, patience);
+	}
+	else if (claimed && alone && item->state == EC_ITEM_ASK && patience->answered_at != 0 &&
+			 ec_hit_time_is_left(patience) && ec_deadline_in(-NEWS_MS) > patience->answered_at)
 		ask_again(att, item, owner, patience);
 	if (claimed && (item->state != EC_ITEM_ASK || !ec_hit_time_is_left(patience)))
 	{

@@ -372,6 +372,13 @@ ec_state_slow(uint64 generation, int server, EcDeadline began, const char *reaso
 		ec_state_set_error(server, reason);
 }
 
+/* Has nobody had an answer from the server since somebody has waited for one in vain? */
+bool
+ec_state_is_silent(int server)
+{
+	return pg_atomic_read_u64(&ec_shmem->server[server].slow) != 0;
+}
+
 /* The server has answered a request.  Never throws. */
 void
 ec_state_answered(int server)

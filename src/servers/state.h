@@ -27,6 +27,7 @@ extern void ec_state_demand_purge(EcDatabase *db);
 extern void ec_state_retry_unclaimed(int server);
 extern void ec_state_down(uint64 generation, int server, const char *reason);
 extern void ec_state_slow(uint64 generation, int server, EcDeadline began, const char *reason);
+extern bool ec_state_is_silent(int server);
 extern void ec_state_answered(int server);
 extern void ec_state_set_error(int server, const char *reason);
 extern char *ec_state_error(int server);
