@@ -94,8 +94,8 @@ typedef struct EcServer
 	pg_atomic_uint32 connections;	/* open now, kept and temporary */
 	pg_atomic_uint32 kept;		/* counted against pool_size */
 	pg_atomic_uint64 item_max;	/* the server's item_size_max; 0: not known */
-	pg_atomic_uint32 room_wanted;	/* not 0: a commit has no connection; who is next at the end of
-									 * a transaction gives its own up */
+	pg_atomic_uint32 room_wanted;	/* not 0: a commit or a worker has no connection; which backend
+									 * is next at the end of a transaction gives its own up */
 	pg_atomic_uint64 slow;		/* timeouts in a row; 0: none.  See ec_state_slow() */
 	pg_atomic_uint64 told_old;	/* the generation in which it was logged that it is old */
 } EcServer;

@@ -189,7 +189,7 @@ ec_answer_is_no_room(const EcReply *reply, EcFailure *failure)
 		return false;
 	ec_failure_set(failure, ERRCODE_INSUFFICIENT_RESOURCES, "the server said \"ERROR %.*s\"",
 				   (int) Min(reply->text_len, SAID_MAX), reply->text);
-	failure->ours = true;
+	failure->ours = failure->no_room = true;
 	return true;
 }
 

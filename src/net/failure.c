@@ -28,7 +28,7 @@ ec_failure_set(EcFailure *failure, int sqlstate, const char *fmt,...)
 	vsnprintf(failure->reason, sizeof(failure->reason), fmt, args);
 	va_end(args);
 	failure->sqlstate = sqlstate;
-	failure->timed_out = failure->ours = false;
+	failure->timed_out = failure->ours = failure->no_room = false;
 }
 
 /*
@@ -38,7 +38,7 @@ ec_failure_set(EcFailure *failure, int sqlstate, const char *fmt,...)
 const EcFailure *
 ec_failure_copy(const EcFailure *failure)
 {
-	static const EcFailure no_memory = {ERRCODE_OUT_OF_MEMORY, false, true, "out of memory"};
+	static const EcFailure no_memory = {ERRCODE_OUT_OF_MEMORY, false, true, false, "out of memory"};
 	EcFailure  *copy = palloc_extended(sizeof(EcFailure), MCXT_ALLOC_NO_OOM);
 
 	if (copy == NULL)

@@ -18,6 +18,7 @@ typedef struct EcFailure
 	bool		timed_out;
 	bool		ours;			/* this process was short of something, a connection perhaps: how
 								 * the server serves others is not known */
+	bool		no_room;		/* and it was one of the server's connections */
 	char		reason[EC_ERROR_MAX];	/* a phrase, for a message's detail and for last_error */
 } EcFailure;
 

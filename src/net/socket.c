@@ -112,7 +112,7 @@ ec_socket_fail(EcConnection *c, const char *fmt,...)
 	vsnprintf(c->failure.reason, sizeof(c->failure.reason), fmt, args);
 	va_end(args);
 	c->failure.sqlstate = ERRCODE_CONNECTION_FAILURE;
-	c->failure.timed_out = c->failure.ours = false;
+	c->failure.timed_out = c->failure.ours = c->failure.no_room = false;
 	c->state = EC_CONNECTION_FAILED;
 }
 
@@ -126,7 +126,7 @@ lack(EcConnection *c, const char *fmt,...)
 	vsnprintf(c->failure.reason, sizeof(c->failure.reason), fmt, args);
 	va_end(args);
 	c->failure.sqlstate = ERRCODE_INSUFFICIENT_RESOURCES;
-	c->failure.timed_out = false;
+	c->failure.timed_out = c->failure.no_room = false;
 	c->failure.ours = true;
 	c->state = EC_CONNECTION_FAILED;
 }

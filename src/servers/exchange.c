@@ -19,6 +19,7 @@
 #include <poll.h>
 
 #include "miscadmin.h"
+#include "postmaster/bgworker.h"
 #include "storage/ipc.h"
 
 #include "deadline.h"
@@ -96,14 +97,17 @@ ec_exchange_disconnect(void)
 	return n;
 }
 
-/* Does somebody need this open connection more than we do?  That is answered once. */
+/*
+ * Does somebody need this open connection more than we do?  That is answered once.  Nobody needs
+ * one more than the workers, which many transactions of others depend on.
+ */
 static bool
 is_wanted(int server)
 {
 	pg_atomic_uint32 *wanted = &ec_shmem->server[server].room_wanted;
 
-	return conns[server].state == EC_CONNECTION_IDLE && pg_atomic_read_u32(wanted) != 0 &&
-		pg_atomic_exchange_u32(wanted, 0) != 0;
+	return MyBgworkerEntry == NULL && conns[server].state == EC_CONNECTION_IDLE &&
+		pg_atomic_read_u32(wanted) != 0 && pg_atomic_exchange_u32(wanted, 0) != 0;
 }
 
 /*
@@ -147,7 +151,7 @@ ec_exchange(EcRequest *reqs, int nreqs, EcDeadline deadline, int flags)
 bool
 ec_exchange_pieces(EcRequest *reqs, int nreqs, EcDeadline deadline, int64 *longest_us)
 {
-	static const EcFailure down = {ERRCODE_CONNECTION_FAILURE, false, false,
+	static const EcFailure down = {ERRCODE_CONNECTION_FAILURE, false, false, false,
 	"the server is known to be down"};
 	const EcFailure *failed[EC_MAX_SERVERS] = {NULL};
 	int			most = PIECE_FIRST;
@@ -244,9 +248,9 @@ is_ours(const EcRequest *req)
 }
 
 /*
- * Markers are not confirmed because this process is short of something: of one of the server's
- * connections, which it has given to others.  Ask them for one, and try again until the deadline.
- * Returns whether all markers are confirmed.  Throws what ec_exchange() throws.
+ * Markers are not confirmed because the server has no connection for this process.  Others are
+ * asked for one by now (ec_round_blame()): try again until the deadline.  Returns whether all
+ * markers are confirmed.  Throws what ec_exchange() throws.
  */
 static bool
 try_for_room(EcRequest *reqs, int nreqs, EcDeadline deadline)
@@ -262,19 +266,22 @@ try_for_room(EcRequest *reqs, int nreqs, EcDeadline deadline)
 		memcpy(again, reqs, nreqs * sizeof(EcRequest));
 		for (int i = 0; i < nreqs; i++)
 		{
-			again[i].skip = !is_ours(&reqs[i]) || ec_state_is_away(reqs[i].server);
-			if (again[i].skip)
-				continue;
-			pg_atomic_write_u32(&ec_shmem->server[reqs[i].server].room_wanted, 1);
-			any = true;
+			again[i].skip = !is_ours(&reqs[i]) || !reqs[i].failure->no_room ||
+				ec_state_is_away(reqs[i].server);
+			any |= !again[i].skip;
 		}
 		if (!any)
 			break;
 		ec_deadline_nap(ROOM_NAP_MS);
 		(void) ec_round_run(conns, again, nreqs, deadline, 0, EC_MARKING, NULL, NULL);
 		for (int i = 0; i < nreqs; i++)
-			if (!again[i].skip)
-				reqs[i] = again[i];
+		{
+			if (again[i].skip)
+				continue;
+			reqs[i] = again[i];
+			if (reqs[i].result != EC_FAILED)
+				pg_atomic_write_u32(&ec_shmem->server[reqs[i].server].room_wanted, 0);
+		}
 	}
 	pfree(again);
 	for (int i = 0; i < nreqs; i++)
@@ -291,7 +298,7 @@ static void
 down_for_want(EcRequest *reqs, int nreqs)
 {
 	for (int i = 0; i < nreqs; i++)
-		if (is_ours(&reqs[i]) && ec_state_of(reqs[i].server) != EC_DOWN)
+		if (is_ours(&reqs[i]) && !ec_state_is_away(reqs[i].server))
 			ec_state_down(ec_placement.generation, reqs[i].server, reqs[i].failure->reason);
 }
 
@@ -309,7 +316,8 @@ ec_exchange_marks(EcRequest *reqs, int nreqs, EcDeadline deadline,
 	bool		refused = false;
 
 	if (!ok)
-		ok = try_for_room(reqs, nreqs, deadline);
+		ok = try_for_room(reqs, nreqs, meanwhile ? ec_deadline_in(ec_round_ms(EC_MARKING))
+						  : deadline);
 	for (int i = 0; i < nreqs; i++)
 		refused |= !reqs[i].skip && reqs[i].result == EC_REFUSED;
 	if (refused)

@@ -553,7 +553,8 @@ ec_lease_nap(EcDatabase *db)
  * system that says that it is UP there is trusted when its token has changed since the look
  * before.  Then it was renewed after that look, and nobody else is UP until a lease after it.
  *
- * What is seen counts as waiting, too, should this standby be promoted.
+ * What is seen counts as waiting, too, should this standby be promoted.  Of several addresses the
+ * primary may mark another one than would be read from here.
  */
 EcLeaseResult
 ec_lease_watch(EcDatabase *db, int server)
@@ -563,6 +564,8 @@ ec_lease_watch(EcDatabase *db, int server)
 	bool		changed;
 	Item		item;
 
+	if (ec_placement.server[server].naddresses > 1)
+		return keep_off(db, server, "which of its addresses is in use is not known", EC_RECOVERING);
 	look(db, server, lease, &item);
 	if (item.result == EC_FAILED)
 	{

@@ -58,6 +58,7 @@
  */
 #define CRAWLER_MS		10000
 #define CRAWLER_NAP_US	100
+#define CRAWLER_TRIES	5000	/* from then on a tenth as often */
 
 /* Of all exchanges here.  What cannot be purged is DOWN by what the caller makes of it. */
 #define PURGE_FLAGS		(EC_PATIENT | EC_COUNTED)
@@ -230,7 +231,7 @@ list_keys(int server, int patience_ms, EcDeadline last, EcLineCallback callback,
 	EcDeadline	patience = ec_deadline_in(patience_ms);
 	ServerStats stats;
 
-	for (;;)
+	for (int tries = 0;; tries++)
 	{
 		EcRequest	req = {.kind = EC_REQUEST_COMMAND,.server = server,.key = request};
 
@@ -253,9 +254,10 @@ list_keys(int server, int patience_ms, EcDeadline last, EcLineCallback callback,
 			if (req.result == EC_FAILED || failure->sqlstate != ERRCODE_OBJECT_IN_USE)
 				return false;
 		}
-		if (ec_deadline_left(patience) == 0)
+		/* whoever waits for the topology to be left does not wait for a crawler */
+		if (ec_deadline_left(patience) == 0 || !ec_shmem_is_listed(ec_placement_generation()))
 			return false;
-		pg_usleep(CRAWLER_NAP_US);
+		pg_usleep(tries < CRAWLER_TRIES ? CRAWLER_NAP_US : 10 * CRAWLER_NAP_US);
 		CHECK_FOR_INTERRUPTS();
 		if (after_batch)
 			after_batch();

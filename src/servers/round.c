@@ -17,6 +17,7 @@
 
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "postmaster/bgworker.h"
 #include "storage/fd.h"
 #include "storage/latch.h"
 
@@ -266,8 +267,12 @@ ec_round_blame(const EcConnection *c, EcDeadline began, int flags)
 
 	if (failure->ours)
 	{
-		if (ec_shmem_is_listed(generation))
-			ec_state_set_error(c->server, failure->reason);
+		if (!ec_shmem_is_listed(generation))
+			return;
+		ec_state_set_error(c->server, failure->reason);
+		/* a read goes to the table, and needs none */
+		if (failure->no_room && ((flags & EC_MARKING) || MyBgworkerEntry != NULL))
+			pg_atomic_write_u32(&ec_shmem->server[c->server].room_wanted, 1);
 	}
 	else if ((flags & EC_COUNTED) && failure->timed_out)
 		ec_state_slow(generation, c->server, began, failure->reason);

@@ -357,13 +357,14 @@ ec_topology_take_addresses(int server, const EcAddress *address, int n)
 	EcServer   *s = &known[server];
 	char		from[EC_ADDRESS_TEXT];
 	char		to[EC_ADDRESS_TEXT];
+	bool		new = shared->naddresses == 0;
 	int			at = 0;
 
 	Assert(n > 0 && n <= EC_MAX_ADDRESSES);
 	memcpy(known, ec_shmem->server, ec_shmem->nservers * sizeof(EcServer));
 	memcpy(s->address, address, n * sizeof(EcAddress));
 	s->naddresses = n;
-	if (shared->naddresses > 0)
+	if (!new)
 		at = ec_address_find(s, &shared->address[shared->chosen]);
 	if (at < 0)
 	{
@@ -379,6 +380,8 @@ ec_topology_take_addresses(int server, const EcAddress *address, int n)
 		memcpy(shared->address, s->address, sizeof(s->address));
 		shared->naddresses = n;
 		shared->chosen = at;
+		for (int d = 0; d < EC_MAX_DATABASES && new; d++)
+			ec_shmem_wake(ec_shmem->database[d].worker_pid);
 		LWLockRelease(ec_shmem->lock);
 	}
 	pfree(known);
@@ -454,7 +457,8 @@ ec_topology_without_launcher(void)
 		return;
 	ereport(LOG,
 			(errmsg("echocache: the launcher has not started"),
-			 errdetail("No document is read from the cache.  Commits go on as with a launcher."),
+			 errdetail("No document is read from the cache.  Commits go on as with a launcher, but "
+					   "servers that are given by name are not found."),
 			 errhint("Perhaps max_worker_processes is too small."),
 			 errhidestmt(true), errhidecontext(true)));
 }

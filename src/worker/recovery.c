@@ -470,8 +470,7 @@ ec_recovery_watch(EcDatabase *db, int server)
 	EcLeaseResult lease;
 	bool		up;
 
-	if (!ec_state_read(db, server, ec_placement_generation(), &word) ||
-		(EC_STATE(word) == EC_DOWN && !ec_address_choose(server, ec_placement_generation())))
+	if (!ec_state_read(db, server, ec_placement_generation(), &word))
 		return;
 	lease = ec_lease_watch(db, server);
 	if (lease == EC_LEASE_FAILED && EC_STATE(word) == EC_UP)

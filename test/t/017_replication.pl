@@ -199,6 +199,16 @@ is($m->get('session:1'), undef, 'it is a miss still');
 is($h->run(q{SELECT fills, write_throughs, markers FROM echocache_stats WHERE name = 'session'}), '0|0|0', 'standby: nor counted');
 like($h->error('SELECT echocache_attach(\'owner\', \'owner\')'), qr/^(?:25006|55000): /, 'standby: attach is refused');
 like($h->error('SELECT echocache_detach()'), qr/^(?:25006|55000): /, 'standby: detach is refused');
+
+# Of several addresses it does not know which one is in use: localhost has two.
+my $address = $m->address;
+setting($h, 'echocache.hosts' => $address =~ s/127\.0\.0\.1/localhost/r);
+eventually('standby: a server with several addresses is not trusted', sub {
+	return $h->run('SELECT state, last_error FROM echocache_servers') eq 'RECOVERING|which of its addresses is in use is not known';
+});
+is_deeply(read_through($h, 'session', 1 .. 20), documents($h, 'session'), 'standby: the table is read');
+setting($h, 'echocache.hosts' => $address);
+wait_state($h, 'UP');
 like($h->error("SELECT echocache_$_('session')"), qr/^25006: /, "standby: $_ is refused") for qw(warm purge verify);
 is_deeply(writes(), $before, 'standby: and not attempted');
 
