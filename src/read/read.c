@@ -286,6 +286,7 @@ ec_read_build(EcAttachment *att, const char *id)
 		ec_topology_leave();
 		return EC_BUILT_NOTHING;
 	}
+	patience.answered_at = 0;	/* not asked again, which would count as somebody's hit */
 	begun = ec_fill_begin(att, &item, 1, &nobody, &patience);
 	ec_topology_leave();
 	if (begun)
