@@ -44,7 +44,9 @@ CONF
 my $trusted = '-c search_path=pg_catalog,pg_temp -c role=none -c statement_timeout=0 -c lock_timeout=0'
   . ' -c synchronous_commit=on -c idle_in_transaction_session_timeout=0 -c idle_session_timeout=0 -c local_preload_libraries= -c default_transaction_read_only=off -c default_transaction_isolation=read\ committed'
   . ' -c default_transaction_deferrable=off -c exit_on_error=off -c row_security=on -c client_encoding=utf8'
-  . ($node->pg_version >= 17 ? ' -c transaction_timeout=0 -c restrict_nonsystem_relation_kind=' : '');
+  . ($node->pg_version >= 17 ? ' -c transaction_timeout=0 -c restrict_nonsystem_relation_kind=' : '')
+  # a parallel worker begins with the database's own settings, a transaction_timeout among them
+  . ' -c max_parallel_workers_per_gather=0';
 
 # A session of a superuser that finds nothing of hers, to look and to prepare.
 sub trusted

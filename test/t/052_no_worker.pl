@@ -46,7 +46,14 @@ my $s = session($primary, dbname => 'app', sql => q{
 		END LOOP;
 	END $$});
 
-sub workers { return session($primary)->run(q{SELECT string_agg(datname, ' ') FROM pg_stat_activity WHERE backend_type = 'echocache worker'}); }
+sub workers
+{
+	my $session = session($primary);
+	my $result = $session->run(q{SELECT string_agg(datname, ' ') FROM pg_stat_activity WHERE backend_type = 'echocache worker'});
+
+	$session->quit;
+	return $result;
+}
 
 # How many rows of the outbox are about this server.
 sub waiting
