@@ -58,8 +58,12 @@
 /* An answer is news for so long. */
 #define NEWS_MS			2
 
-/* A server that has not answered a read in time has so long to answer somebody else. */
+/*
+ * A server that has not answered a read in time has so long to answer somebody else, and so often
+ * is looked whether it has: not often, since there may be hundreds who look.
+ */
 #define SIGN_MS			20
+#define SIGN_NAP_MS		5
 
 /* What ec_fill_read() works on. */
 typedef struct Fill
@@ -134,7 +138,7 @@ gives_sign(const EcItem *item)
 	EcDeadline	deadline = ec_deadline_in(SIGN_MS);
 
 	while (ec_state_is_silent(item->server) && ec_deadline_left(deadline) > 0)
-		ec_deadline_nap(1);
+		ec_deadline_nap(SIGN_NAP_MS);
 	return !ec_state_is_silent(item->server);
 }
 
