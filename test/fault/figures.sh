@@ -404,7 +404,7 @@ SQL
 		|| string_agg(extname || ' ' || extversion, ', ' ORDER BY extname)
 		FROM pg_extension WHERE extname IN ('echocache', 'pgmemcache')"), $(memcached -V)."
 	echo "Settings: $(ec_sql -c "SELECT string_agg(name || ' = ' || current_setting(name), ', ' ORDER BY name DESC)
-		FROM pg_settings WHERE name IN ('echocache.timeout', 'echocache.retry_interval')"); the worst of $rounds rounds."
+		FROM pg_settings WHERE name IN ('echocache.timeout', 'echocache.commit_timeout', 'echocache.retry_interval')"); the worst of $rounds rounds."
 	echo
 	echo '| fault | with | first wait | later waits, p50 / max | failed | stale reads | server answers to UP | stale at rest | commits lost |'
 	echo '|---|---|---|---|---|---|---|---|---|'
