@@ -20,9 +20,10 @@
 /*
  * How long one read has waited for the cache.  All exchanges of a read together wait no
  * longer than echocache.timeout; a server that answers each of them just in time must not make
- * that a multiple.  A read that waits for another's fill begins anew with each look: from the
- * beginning of that wait it is at most fill_wait and one and a half timeouts.  (For a long list
- * see ec_hit_exchange().)  A read owns its own, so a nested read does not change it.
+ * that a multiple.  A read that waits for another's fill begins anew when it looks after that, and
+ * so does one that was not answered by a server that answers others: it waits for at most
+ * fill_wait and two timeouts.  (For a long list see ec_hit_exchange().)  A read owns its own, so a
+ * nested read does not change it.
  */
 typedef struct EcPatience
 {

@@ -256,12 +256,11 @@ static bool
 try_for_room(EcRequest *reqs, int nreqs, EcDeadline deadline)
 {
 	EcRequest  *again = palloc(nreqs * sizeof(EcRequest));
-	bool		any = true;
 	bool		ok = true;
 
-	while (any && ec_deadline_left(deadline) > ROOM_NAP_MS)
+	while (ec_deadline_left(deadline) > ROOM_NAP_MS)
 	{
-		any = false;
+		bool		any = false;
 
 		memcpy(again, reqs, nreqs * sizeof(EcRequest));
 		for (int i = 0; i < nreqs; i++)

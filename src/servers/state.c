@@ -3,13 +3,13 @@
  * state.c
  *	  States of servers, for each database: UP, DOWN, RECOVERING or UNOWNED.
  *
- * A state is one word with an epoch (shmem.h).  Any process makes a server DOWN when an
- * exchange fails.  Anything else the database's worker makes of it, by compare-and-swap on the
- * word that it has seen.  There are three exceptions: a new generation resets the words of the
- * databases whose keys it moves, ec_topology_publish(); the states of databases without a
- * slot have no worker of their own, so any worker has a server tried again there,
- * ec_state_retry_unclaimed(); and where PostgreSQL has no place for a worker the launcher sees
- * to it that the next one purges what is DOWN, ec_state_demand_purge().
+ * A state is one word with an epoch (shmem.h).  Any process makes a server DOWN by an exchange
+ * that fails (ec_round_blame()).  Anything else the database's worker makes of it, by
+ * compare-and-swap on the word that it has seen.  There are three exceptions: a new generation
+ * resets the words of the databases whose keys it moves, ec_topology_publish(); the states of
+ * databases without a slot have no worker of their own, so any worker has a server tried again
+ * there, ec_state_retry_unclaimed(); and where PostgreSQL has no place for a worker the launcher
+ * sees to it that the next one purges what is DOWN, ec_state_demand_purge().
  *
  * Copyright (c) 2026, echocache developers
  *

@@ -63,7 +63,7 @@ PG_FUNCTION_INFO_V1(echocache_kv_decr);
 #define KV_EXPIRED		(30 * 24 * 3600 + 1)
 
 static void check_answered(const EcRequest *req);
-static void run(EcRequest *req, EcRequestKind kind, text *key, bool once);
+static void run(EcRequest *req, EcRequestKind kind, text *key);
 static Oid *argument_types(FunctionCallInfo fcinfo);
 static int64 lifetime_argument(FunctionCallInfo fcinfo, int arg);
 static Datum value_datum(const EcRequest *req, bool binary);
@@ -115,11 +115,11 @@ check_answered(const EcRequest *req)
 }
 
 /*
- * Have a request for one key answered; the rest of the req is filled in already.
- * once: it must not be carried out twice.
+ * Have a request for one key answered; the rest of the req is filled in already.  One that changes
+ * anything is not carried out twice: the second time could come after what somebody else has done.
  */
 static void
-run(EcRequest *req, EcRequestKind kind, text *key, bool once)
+run(EcRequest *req, EcRequestKind kind, text *key)
 {
 	ec_shmem_require();
 	req->kind = kind;
@@ -127,10 +127,10 @@ run(EcRequest *req, EcRequestKind kind, text *key, bool once)
 	req->keylen = (int) VARSIZE_ANY_EXHDR(key);
 	ec_kv_keys_check(req->key, req->keylen);
 	ec_kv_keys_begin(req, 1);
-	if (once)
-		ec_exchange_once(req);
-	else
+	if (kind == EC_REQUEST_GET && req->ttl < 0)
 		(void) ec_exchange(req, 1, ec_deadline_in(ec_guc_timeout), EC_COUNTED);
+	else
+		ec_exchange_once(req);
 	check_answered(req);
 	ec_kv_keys_end();
 }
@@ -221,7 +221,7 @@ get(FunctionCallInfo fcinfo, bool binary, int64 ttl)
 {
 	EcRequest	req = {.ttl = ttl};
 
-	run(&req, EC_REQUEST_GET, PG_GETARG_TEXT_PP(0), ttl >= 0);
+	run(&req, EC_REQUEST_GET, PG_GETARG_TEXT_PP(0));
 	if (req.result != EC_DONE)
 		PG_RETURN_NULL();
 	return value_datum(&req, binary);
@@ -270,7 +270,7 @@ gets(FunctionCallInfo fcinfo, bool binary)
 	Datum		values[2];
 	bool		nulls[2] = {false, false};
 
-	run(&req, EC_REQUEST_GET, PG_GETARG_TEXT_PP(0), false);
+	run(&req, EC_REQUEST_GET, PG_GETARG_TEXT_PP(0));
 	if (req.result != EC_DONE)
 		return (Datum) 0;
 	values[0] = value_datum(&req, binary);
@@ -400,7 +400,7 @@ store(FunctionCallInfo fcinfo, EcRequest *req, EcRequestKind kind, int ttl_arg)
 					 errhint("Store it as bytea.")));
 	}
 	req->ttl = lifetime_argument(fcinfo, ttl_arg);
-	run(req, kind, PG_GETARG_TEXT_PP(0), true);
+	run(req, kind, PG_GETARG_TEXT_PP(0));
 	return req->result == EC_DONE;
 }
 
@@ -470,7 +470,7 @@ echocache_kv_touch(PG_FUNCTION_ARGS)
 	if (PG_ARGISNULL(0))
 		PG_RETURN_NULL();
 	req.ttl = lifetime_argument(fcinfo, 1);
-	run(&req, EC_REQUEST_TOUCH, PG_GETARG_TEXT_PP(0), true);
+	run(&req, EC_REQUEST_TOUCH, PG_GETARG_TEXT_PP(0));
 	PG_RETURN_BOOL(req.result == EC_DONE);
 }
 
@@ -479,7 +479,7 @@ echocache_kv_delete(PG_FUNCTION_ARGS)
 {
 	EcRequest	req = {0};
 
-	run(&req, EC_REQUEST_DELETE, PG_GETARG_TEXT_PP(0), true);
+	run(&req, EC_REQUEST_DELETE, PG_GETARG_TEXT_PP(0));
 	PG_RETURN_BOOL(req.result == EC_DONE);
 }
 
@@ -500,7 +500,7 @@ arithmetic(FunctionCallInfo fcinfo, EcRequestKind kind)
 				 errhint("Use %s.", kind == EC_REQUEST_INCREMENT ? "echocache_kv_decr()"
 						 : "echocache_kv_incr()")));
 	req.token = (uint64) delta;
-	run(&req, kind, PG_GETARG_TEXT_PP(0), true);
+	run(&req, kind, PG_GETARG_TEXT_PP(0));
 	if (req.result == EC_ABSENT)
 		PG_RETURN_NULL();
 	if (req.result == EC_MISMATCH)
