@@ -140,6 +140,24 @@ sub keep_lease
 	return "HD c$kept->{token} O$opaque\r\n";
 }
 
+# For a rogue: answer these bytes of a client, request by request.  What is about the lease's key
+# keep_lease() answers, with $kept, all else the code, from the verb, the opaque and the rest.
+sub answer_requests
+{
+	my ($kept, $bytes, $code) = @_;
+	my $answer = '';
+
+	while ($bytes =~ s/\A(\S+)([^\r\n]*)\r\n//)
+	{
+		my ($verb, $rest) = ($1, $2);
+		my $value = $verb eq 'ms' && $rest =~ /\A \S+ (\d+)/ ? substr $bytes, 0, $1 + 2, '' : '';
+		my ($opaque) = $rest =~ / O(\d+)/;
+
+		$answer .= $rest =~ /\A _echocache / ? keep_lease($kept, $verb, $rest, $value) : $code->($verb, $opaque, $rest);
+	}
+	return $answer;
+}
+
 # Start a proxy before a server; see EchoCache::Proxy.
 sub proxy
 {

@@ -114,23 +114,11 @@ sub impostor
 	my %kept;
 
 	return rogue(answer => sub {
-		my ($request) = @_;
-		my $answer = '';
+		return EchoCache::answer_requests(\%kept, $_[0], sub {
+			my ($verb, $opaque, $rest) = @_;
 
-		while ($request =~ s/\A(\S+)([^\r\n]*)\r\n//)
-		{
-			my ($verb, $rest) = ($1, $2);
-
-			my $value = $verb eq 'ms' && $rest =~ /\A \S+ (\d+)/ ? substr $request, 0, $1 + 2, '' : '';
-			my ($opaque) = $rest =~ / O(\d+)/;
-			if ($rest =~ /\A _echocache /)
-			{
-				$answer .= EchoCache::keep_lease(\%kept, $verb, $rest, $value);
-				next;
-			}
-			$answer .= $answer{$verb} ? $answer{$verb}->($opaque, $rest =~ / q\b/) : "ERROR\r\n";
-		}
-		return $answer;
+			return $answer{$verb} ? $answer{$verb}->($opaque, $rest =~ / q\b/) : "ERROR\r\n";
+		});
 	});
 }
 

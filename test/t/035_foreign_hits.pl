@@ -186,28 +186,16 @@ $s->run(q{UPDATE session SET title = 'of ' || id});
 my $answer = $of->(7);
 my %kept;
 my $rogue = rogue(answer => sub {
-	my ($request) = @_;
-	my $bytes = '';
-
-	while ($request =~ s/\A(\S+)([^\r\n]*)\r\n//)
-	{
-		my ($verb, $rest) = ($1, $2);
-
-		my $value = $verb eq 'ms' && $rest =~ /\A \S+ (\d+)/ ? substr $request, 0, $1 + 2, '' : '';
-		my ($opaque) = $rest =~ / O(\d+)/;
-		if ($rest =~ /\A _echocache /)
-		{
-			$bytes .= EchoCache::keep_lease(\%kept, $verb, $rest, $value);
-			next;
-		}
+	return EchoCache::answer_requests(\%kept, $_[0], sub {
+		my ($verb, $opaque, $rest) = @_;
 		my $quiet = $rest =~ / q\b/;
-		$bytes .= $verb eq 'mg' ? 'VA ' . length($answer) . " c1 O$opaque\r\n$answer\r\n"
+
+		return $verb eq 'mg' ? 'VA ' . length($answer) . " c1 O$opaque\r\n$answer\r\n"
 		  : $verb eq 'ms' ? ($quiet ? '' : "HD c1 O$opaque\r\n")
 		  : $verb eq 'md' ? ($quiet ? '' : "HD O$opaque\r\n")
 		  : $verb eq 'mn' ? "MN\r\n"
 		  : "END\r\n";
-	}
-	return $bytes;
+	});
 });
 setting($s, 'echocache.hosts' => $rogue->address);
 wait_for('the new server', sub { return $s->run('SELECT server FROM echocache_servers') eq $rogue->address });

@@ -118,24 +118,16 @@ sub server_that
 	my (%kept, $asked);
 
 	return rogue(answer => sub {
-		my ($request) = @_;
-		my $answer = '';
-
-		while ($request =~ s/\A(\S+)([^\r\n]*)\r\n//)
-		{
-			my ($verb, $rest) = ($1, $2);
-			my $value = $verb eq 'ms' && $rest =~ /\A \S+ (\d+)/ ? substr $request, 0, $1 + 2, '' : '';
-			my ($opaque) = $rest =~ / O(\d+)/;
+		return EchoCache::answer_requests(\%kept, $_[0], sub {
+			my ($verb, $opaque, $rest) = @_;
 
 			append_to_file($journal, '.') if $verb eq 'lru_crawler';
-			$answer .= $rest =~ /\A _echocache / ? EchoCache::keep_lease(\%kept, $verb, $rest, $value)
-			  : $verb eq 'mn' ? "MN\r\n"
+			return $verb eq 'mn' ? "MN\r\n"
 			  : $verb eq 'stats' ? "END\r\n"
 			  : $verb eq 'lru_crawler' ? $list->(++$asked)
 			  : $verb eq 'mg' ? "EN\r\n"
 			  : $rest =~ / q\b/ ? '' : "HD c1 O$opaque\r\n";
-		}
-		return $answer;
+		});
 	});
 }
 
