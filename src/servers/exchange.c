@@ -35,8 +35,9 @@
 #define COMMAND_MS		(10 * 1000)
 
 /*
- * A piece of many requests: how many at first, when it is not known how large the answers are,
- * and at most; and about how many bytes, which arrive in time on any network worth its name.
+ * A piece of many requests: how many at first for each server, when it is not known how large the
+ * answers are, and at most; and about how many bytes, which arrive in time on any network worth its
+ * name.
  */
 #define PIECE_FIRST		32
 #define PIECE_MOST		1000
@@ -154,7 +155,7 @@ ec_exchange_pieces(EcRequest *reqs, int nreqs, EcDeadline deadline, int64 *longe
 	static const EcFailure down = {ERRCODE_CONNECTION_FAILURE, false, false, false,
 	"the server is known to be down"};
 	const EcFailure *failed[EC_MAX_SERVERS] = {NULL};
-	int			most = PIECE_FIRST;
+	int			most = Min(PIECE_FIRST * ec_placement.nservers, PIECE_MOST);
 	bool		ok = true;
 	int			end;
 
