@@ -157,6 +157,8 @@ ask_again(EcAttachment *att, EcItem *item, const EcOwner *owner, EcPatience *pat
  * is not asked before: so it has that time to recover, and only one question of each who waits.
  * It is asked once more also where somebody may have filled the document since it was asked, or
  * while it did not answer.
+ *
+ * LONE where it still does not answer: so of all who wait, one at a time makes the document.
  */
 static void
 claim_or_await(EcAttachment *att, EcItem *item, bool alone, const EcOwner *owner,
@@ -169,7 +171,7 @@ claim_or_await(EcAttachment *att, EcItem *item, bool alone, const EcOwner *owner
 	while (!(claimed = ec_locks_fill(item->hash)) && alone && await_fill(item, deadline))
 	{
 		if (item->state == EC_ITEM_UNANSWERED && !gives_sign(item))
-			break;
+			continue;
 		/* fill_wait bounds how often that is, and each question has its own time */
 		patience->spent_us = 0;
 		ask_again(att, item, owner, patience);
@@ -184,15 +186,19 @@ claim_or_await(EcAttachment *att, EcItem *item, bool alone, const EcOwner *owner
 	else if (claimed && alone && item->state == EC_ITEM_ASK && patience->answered_at != 0 &&
 			 ec_hit_time_is_left(patience) && ec_deadline_in(-NEWS_MS) > patience->answered_at)
 		ask_again(att, item, owner, patience);
-	if (claimed && (item->state != EC_ITEM_ASK || !ec_hit_time_is_left(patience)))
+	if (claimed && item->state == EC_ITEM_ASK && ec_hit_time_is_left(patience))
+		item->state = EC_ITEM_FILL;
+	else if (claimed && alone && item->state != EC_ITEM_DONE)
+		item->state = EC_ITEM_LONE;
+	else
 	{
-		ec_locks_release_fill(item->hash);
-		claimed = false;
+		if (claimed)
+			ec_locks_release_fill(item->hash);
 		if (item->state == EC_ITEM_DONE)
 			return;
+		item->state = EC_ITEM_TABLE;
 	}
-	item->state = claimed ? EC_ITEM_FILL : EC_ITEM_TABLE;
-	ec_slot_count(att->slot, EC_FILLS_REFUSED, missed && !claimed ? 1 : 0);
+	ec_slot_count(att->slot, EC_FILLS_REFUSED, missed && item->state != EC_ITEM_FILL ? 1 : 0);
 }
 
 /*
@@ -271,12 +277,13 @@ set_markers(EcAttachment *att, EcItem *items, int n, int fills, EcPatience *pati
  * UNANSWERED becomes TABLE.
  *
  * A single item of either that somebody else fills is waited for, at most fill_wait, outside of the
- * lock's queue: DONE, if that brings it.  So of many readers that miss one document, one makes
- * it, also where so many readers are too much for the server at first.
+ * lock's queue: DONE, if that brings it; LONE, if the table is to answer after all, and we are the
+ * one whom others wait for.  So of many readers that miss one document, one makes it, also where so
+ * many readers are too much for the server at first.
  *
- * The topology is entered.  What is in state FILL afterwards has our marker, and its fill lock
- * is held until ec_fill_read().  Returns whether any item is.  Throws what an exchange and
- * CHECK_FOR_INTERRUPTS throw.
+ * The topology is entered.  What is in state FILL afterwards has our marker.  Returns whether any
+ * item is.  The fill lock of what is FILL or LONE is held until ec_fill_read(), or, where nothing
+ * is FILL, ec_fill_forgo().  Throws what an exchange and CHECK_FOR_INTERRUPTS throw.
  */
 bool
 ec_fill_begin(EcAttachment *att, EcItem *items, int n, const EcOwner *owner,
@@ -307,6 +314,17 @@ ec_fill_begin(EcAttachment *att, EcItem *items, int n, const EcOwner *owner,
 	if (fills > 0)
 		set_markers(att, items, n, fills, patience);
 	return fills > 0;
+}
+
+/* The caller does not need an item that ec_fill_begin() could not fill. */
+void
+ec_fill_forgo(EcItem *item)
+{
+	if (item->state == EC_ITEM_LONE)
+	{
+		ec_locks_release_fill(item->hash);
+		item->state = EC_ITEM_TABLE;
+	}
 }
 
 /* List the rows that are wanted. */
@@ -427,7 +445,7 @@ store_fills(Fill *fill, bool entered)
 }
 
 /*
- * Read from the table what is in state TABLE or FILL, and store the latter, if the topology is
+ * Read from the table what is in state TABLE, LONE or FILL, and store the last, if the topology is
  * still of this generation, in which the markers were set.  With as_owner the table's owner
  * reads.  The topology is not entered.  Returns how many documents were stored.
  *
@@ -448,6 +466,7 @@ ec_fill_read(EcAttachment *att, EcItem *items, int n, const char *owner, bool as
 	fetch_rows(&fill, as_owner);
 	for (int r = 0; r < fill.nrows; r++)
 	{
+		ec_fill_forgo(fill.wanted[r]);
 		take_row(att, fill.wanted[r], &fill.rows[r], owner);
 		fills |= fill.wanted[r]->state == EC_ITEM_FILL;
 	}

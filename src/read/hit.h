@@ -45,6 +45,7 @@ typedef struct EcItem
 		EC_ITEM_UNANSWERED,		/* it has not done so in time: as TABLE, but where somebody else
 								 * fills the item just now, that is waited for */
 		EC_ITEM_TABLE,			/* the table answers, nothing is stored */
+		EC_ITEM_LONE,			/* as TABLE, and the fill lock is held, so that others wait */
 		EC_ITEM_FILL,			/* our marker is set, and the fill lock held: fill it */
 		EC_ITEM_DONE
 	}			state;

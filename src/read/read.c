@@ -228,6 +228,7 @@ ec_read_refresh(EcAttachment *att, const char *id)
 		count_misses(att, &item, 1);
 		begun = ec_fill_begin(att, &item, 1, &nobody, &patience);
 		ec_topology_leave();
+		ec_fill_forgo(&item);
 		stored = begun && ec_fill_read(att, &item, 1, NULL, true, generation, &patience) == 1;
 	}
 	if (item.state == EC_ITEM_DONE)
@@ -289,6 +290,7 @@ ec_read_build(EcAttachment *att, const char *id)
 	patience.answered_at = 0;	/* not asked again, which would count as somebody's hit */
 	begun = ec_fill_begin(att, &item, 1, &nobody, &patience);
 	ec_topology_leave();
+	ec_fill_forgo(&item);
 	if (begun)
 		return ec_fill_read(att, &item, 1, NULL, true, generation, &patience) == 1
 			? EC_BUILT_STORED : EC_BUILT_NOTHING;

@@ -94,6 +94,31 @@ is($_->finish, document(1, 'first'), 'frozen, and many read at once') for @many;
 is(server('state'), 'UP', 'which counts once');
 $memcached->thaw;
 is(get($_, 1), document(1, 'first'), 'thawed') for @many;
+
+# A document that takes long is not made by all of them at once, though nobody can store it.
+$s->run(q{
+	CREATE FUNCTION slow_document(item) RETURNS json LANGUAGE plpgsql STABLE AS $$
+	BEGIN
+		RAISE LOG 'making: begun';
+		PERFORM pg_sleep(0.1);
+		RAISE LOG 'making: done';
+		RETURN json_build_object('id', $1.id);
+	END $$;
+	SELECT echocache_detach('item');
+	SELECT echocache_attach('item', 'item', document => 'slow_document')});
+setting($s, 'echocache.fill_wait' => '60s');
+get($_, 2) for @many;
+$s->run(q{SELECT echocache_invalidate('item', 1)});
+my $log = -s $node->logfile;
+$memcached->freeze;
+$_->send(q{SELECT echocache_get('item', 1)}) for @many;
+is($_->finish, '{"id" : 1}', 'frozen, and many make one document') for @many;
+$log = slurp_file($node->logfile, $log);
+is(join(' ', $log =~ /making: (\w+)/g), join(' ', ('begun done') x @many), 'one after the other, since none could store it');
+is(server('state'), 'UP', 'while the server is UP');
+$memcached->thaw;
+setting($s, 'echocache.fill_wait' => '1s');
+$s->run(q{SELECT echocache_detach('item'); SELECT echocache_attach('item', 'item')});
 $_->quit for @many;
 
 #
