@@ -70,6 +70,7 @@ OBJS = \
 	src/read/query.o \
 	src/read/read.o \
 	src/read/render.o \
+	src/read/shape.o \
 	src/read/usercode.o \
 	src/servers/address.o \
 	src/servers/exchange.o \

@@ -10,7 +10,6 @@
 #ifndef ECHOCACHE_ATTACHMENTS_CONFIGURATION_H
 #define ECHOCACHE_ATTACHMENTS_CONFIGURATION_H
 
-#include "access/tupdesc.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "nodes/pg_list.h"
@@ -103,13 +102,14 @@ typedef struct EcAttachment
 	EcQuery		query_one[2];
 	EcQuery		query_many[2];
 	SPIPlanPtr	plan_row;		/* from JSON back to a row */
-	TupleDesc	shape;			/* of the document as a record; made at first use */
+	struct EcShape *shape;		/* of the document; made at first use by read/render.c */
 	Expr	   *filter_expr;	/* see ec_filter_expr() */
 	bool		key_unique;		/* an index says that ids are unique; made at first use */
-	bool		code_known;		/* the next two were looked up; by read/usercode.c, at first use */
-	bool		code_unknowable;	/* that was tried before a commit, and has failed */
+	bool		code_unknowable;	/* looking that up was tried before a commit, and has failed */
+	bool		code_known;		/* the next ones were looked up; by read/usercode.c, at first use */
 	bool		runs_code;		/* making a document may run code of a user's */
 	bool		is_plain;		/* and none that is not in C */
+	bool		by_variables;	/* it needs no settings at a commit: see ec_act_rendering() */
 	const char *suspended;		/* why it is not cached, for people to read; NULL: it is */
 	bool		names_known;	/* the next one is known */
 	bool		shows_names;	/* a column contains names of objects; see ec_affected_by_names() */

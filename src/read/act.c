@@ -61,6 +61,8 @@ static bool belongs_to_session(Oid function);
 static ErrorData *try_work(void (*work) (void *arg), void *arg, bool contain);
 static void set_timezone(void);
 static void set_rendering(EcAttachment *att);
+static void set_variables(const EcOutput *output);
+static void take_role(EcAttachment *att, bool as_owner, EcActing *before);
 
 /* Install the hook: once, from _PG_init. */
 void
@@ -270,6 +272,74 @@ ec_act_end_output(int nestlevel)
 		AtEOXact_GUC(true, nestlevel);
 }
 
+/* Set the variables of PostgreSQL's that output functions of built-in types read. */
+static void
+set_variables(const EcOutput *output)
+{
+	session_timezone = output->timezone;
+	DateStyle = output->date_style;
+	DateOrder = output->date_order;
+	IntervalStyle = output->interval_style;
+	extra_float_digits = output->float_digits;
+	bytea_output = output->bytea;
+}
+
+/* Be the table's owner, or oneself still, in a security-restricted operation. */
+static void
+take_role(EcAttachment *att, bool as_owner, EcActing *before)
+{
+	GetUserIdAndSecContext(&before->user, &before->sec_context);
+	SetUserIdAndSecContext(as_owner ? att->relowner : before->user,
+						   before->sec_context | SECURITY_LOCAL_USERID_CHANGE |
+						   SECURITY_RESTRICTED_OPERATION | SECURITY_ACTING |
+						   (as_owner ? SECURITY_NOFORCE_RLS : 0));
+}
+
+/*
+ * Do some work that renders plain documents, for a commit, as the table's owner, and so that
+ * they do not depend on the session's settings.  Where by_variables says so there are only a
+ * few variables that functions read.  They are set for the length of the work, without the
+ * machinery of settings: a level of settings that is undone takes longer than all the rest, and
+ * TimeZone is reported to the client, for which PostgreSQL goes through all settings once more.
+ * Nothing sees the variables disagree with the settings, and nothing changes a setting
+ * meanwhile, as no code of a user's runs.  Throws what the work throws, with the variables put
+ * back, and what ec_act_begin() throws.
+ */
+void
+ec_act_rendering(EcAttachment *att, void (*work) (void *arg), void *arg)
+{
+	static EcOutput fixed = {NULL, USE_ISO_DATES, DATEORDER_MDY, INTSTYLE_POSTGRES, 1,
+	BYTEA_OUTPUT_HEX};
+	EcOutput	before = {session_timezone, DateStyle, DateOrder, IntervalStyle,
+	extra_float_digits, bytea_output};
+	EcActing	acting;
+
+	Assert(att->code_known && att->is_plain);
+	if (!att->by_variables)
+	{
+		ec_act_begin(att, true, &acting);
+		work(arg);
+		ec_act_end(&acting);
+		return;
+	}
+	if (fixed.timezone == NULL)
+		fixed.timezone = pg_tzset("UTC");
+	if (fixed.timezone == NULL)
+		elog(ERROR, "there is no time zone UTC");
+	take_role(att, true, &acting);
+	set_variables(&fixed);
+	PG_TRY();
+	{
+		work(arg);
+	}
+	PG_FINALLY();
+	{
+		set_variables(&before);
+		SetUserIdAndSecContext(acting.user, acting.sec_context);
+	}
+	PG_END_TRY();
+}
+
 /*
  * From here to ec_act_end(), or to an error, code of the table's owner may run: a filter, a
  * document's function, what checks the values of a domain or casts a type.  Neither the caller
@@ -291,11 +361,7 @@ ec_act_end_output(int nestlevel)
 void
 ec_act_begin(EcAttachment *att, bool as_owner, EcActing *before)
 {
-	GetUserIdAndSecContext(&before->user, &before->sec_context);
-	SetUserIdAndSecContext(as_owner ? att->relowner : before->user,
-						   before->sec_context | SECURITY_LOCAL_USERID_CHANGE |
-						   SECURITY_RESTRICTED_OPERATION | SECURITY_ACTING |
-						   (as_owner ? SECURITY_NOFORCE_RLS : 0));
+	take_role(att, as_owner, before);
 	before->nestlevel = NewGUCNestLevel();
 	before->read_only = XactReadOnly;
 	set_rendering(att);

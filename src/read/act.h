@@ -10,6 +10,8 @@
 #ifndef ECHOCACHE_READ_ACT_H
 #define ECHOCACHE_READ_ACT_H
 
+#include "pgtime.h"
+
 #include "attachments/configuration.h"
 
 /* Where code that makes documents finds what it does not qualify. */
@@ -24,6 +26,17 @@ typedef struct EcActing
 	bool		read_only;
 } EcActing;
 
+/* PostgreSQL's variables that output functions of built-in types read. */
+typedef struct EcOutput
+{
+	pg_tz	   *timezone;
+	int			date_style;
+	int			date_order;
+	int			interval_style;
+	int			float_digits;
+	int			bytea;
+} EcOutput;
+
 extern void ec_act_init(void);
 extern void ec_act_set(const char *name, const char *value);
 extern void ec_act_set_output(void);
@@ -31,6 +44,7 @@ extern int	ec_act_begin_output(EcAttachment *att);
 extern void ec_act_end_output(int nestlevel);
 extern void ec_act_begin(EcAttachment *att, bool as_owner, EcActing *before);
 extern void ec_act_end(const EcActing *before);
+extern void ec_act_rendering(EcAttachment *att, void (*work) (void *arg), void *arg);
 extern void ec_act_contained(void (*work) (void *arg), void *arg);
 extern bool ec_act_demoted(EcAttachment *att, void (*work) (void *arg), void *arg);
 extern bool ec_act_guarded(void (*work) (void *arg), void *arg);

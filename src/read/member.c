@@ -26,7 +26,6 @@
 #include "read/encoding.h"
 #include "read/member.h"
 
-static EcJsonKind kind_of(Oid type);
 static void make_name(EcAttachment *att, EcColumn *column);
 static void make_with_code(void *arg);
 static void make_slowly(EcAttachment *att, EcColumn *column, const char *value, EcShown *shown);
@@ -36,8 +35,8 @@ static void make_slowly(EcAttachment *att, EcColumn *column, const char *value, 
  * as a JSON string.  row_to_json looks through domains, so the base type decides, and a
  * domain's checks are not run here.
  */
-static EcJsonKind
-kind_of(Oid type)
+EcJsonKind
+ec_member_kind(Oid type)
 {
 	switch (getBaseType(type))
 	{
@@ -63,7 +62,7 @@ static void
 make_name(EcAttachment *att, EcColumn *column)
 {
 	MemoryContext old = MemoryContextSwitchTo(att->context);
-	EcJsonKind	kind = kind_of(column->type);
+	EcJsonKind	kind = ec_member_kind(column->type);
 	StringInfoData name;
 	const char *converted;
 	size_t		len;

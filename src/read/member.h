@@ -22,6 +22,7 @@ typedef struct EcShown
 	int			namelen;		/* of the part up to and with the colon */
 } EcShown;
 
+extern EcJsonKind ec_member_kind(Oid type);
 extern void ec_member_make(EcAttachment *att, EcColumn *column, const char *value,
 						   EcShown *shown);
 

@@ -19,11 +19,9 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/tupconvert.h"
+#include "catalog/pg_index.h"
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
-#include "funcapi.h"
-#include "utils/fmgrprotos.h"
-#include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 
 #include "attachments/affected.h"
@@ -35,18 +33,23 @@
 #include "read/act.h"
 #include "read/encoding.h"
 #include "read/render.h"
+#include "read/shape.h"
 
 static bool is_unique(Relation rel, AttrNumber attno);
-static void make_shape(EcAttachment *att, Relation rel);
+static void prepare(EcAttachment *att, Relation rel);
 static bool fetch_version(Relation rel, EcPlace *place, Snapshot snapshot,
 						  TupleTableSlot *slot);
 static Size least_size(EcAttachment *att, TupleTableSlot *slot);
-static void render_row(EcAttachment *att, EcRow *row, TupleTableSlot *slot, ExprState *filter,
-					   ExprContext *econtext);
+static void render_row(EcAttachment *att, EcRow *row, TupleTableSlot *slot, Size size,
+					   ExprState *filter, ExprContext *econtext);
 static void render_version(EcAttachment *att, EcRow *row, Size most, Relation root,
 						   ExprState *filter, EState *estate);
+static void render_written(void *arg);
 
-/* Is there a unique index on just this column? */
+/*
+ * Is there a unique index on just this column, for all rows?  Whether there is a predicate is
+ * seen from the index's tuple: to read it would fold its constants, by functions of users.
+ */
 static bool
 is_unique(Relation rel, AttrNumber attno)
 {
@@ -59,29 +62,26 @@ is_unique(Relation rel, AttrNumber attno)
 
 		unique |= index->rd_index->indisunique && index->rd_index->indisvalid &&
 			index->rd_index->indnkeyatts == 1 && index->rd_index->indkey.values[0] == attno &&
-			RelationGetIndexPredicate(index) == NIL;
+			heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL);
 		index_close(index, AccessShareLock);
 	}
 	return unique;
 }
 
 /*
- * Make what rendering needs, and keep it with the attachment: a record type of the columns
- * that the document shows, the filter as an expression, and whether ids are unique.
+ * Make what rendering needs, and keep it with the attachment: the shape of its documents, the
+ * filter as an expression, and whether ids are unique.
  */
 static void
-make_shape(EcAttachment *att, Relation rel)
+prepare(EcAttachment *att, Relation rel)
 {
 	MemoryContext old = MemoryContextSwitchTo(att->context);
-	TupleDesc	shape = CreateTemplateTupleDesc(bms_num_members(att->columns));
-	int			attno = -1;
-	AttrNumber	n = 0;
 
-	while ((attno = bms_next_member(att->columns, attno)) >= 0)
-		TupleDescCopyEntry(shape, ++n, RelationGetDescr(rel), attno);
-	att->key_unique = is_unique(rel, get_attnum(att->relid, NameStr(att->key.name)));
+	EcShape    *shape = ec_shape_make(att, rel);
+
+	att->key_unique = is_unique(rel, shape->key);
 	(void) ec_filter_expr(att, rel);
-	att->shape = BlessTupleDesc(shape);
+	att->shape = shape;
 	MemoryContextSwitchTo(old);
 }
 
@@ -149,18 +149,16 @@ least_size(EcAttachment *att, TupleTableSlot *slot)
 	return size;
 }
 
-/* Render one row, which is in the attached table's layout, if it has the id and passes. */
+/*
+ * Render one row, which is in the attached table's layout, if it has the id and passes.  The
+ * document has at least size bytes.
+ */
 static void
-render_row(EcAttachment *att, EcRow *row, TupleTableSlot *slot, ExprState *filter,
+render_row(EcAttachment *att, EcRow *row, TupleTableSlot *slot, Size size, ExprState *filter,
 		   ExprContext *econtext)
 {
-	Datum	   *values = palloc(att->shape->natts * sizeof(Datum));
-	bool	   *nulls = palloc(att->shape->natts * sizeof(bool));
-	AttrNumber	keyatt = get_attnum(att->relid, NameStr(att->key.name));
-	int			attno = -1;
-	int			a = 0;
 	bool		isnull;
-	Datum		key = slot_getattr(slot, keyatt, &isnull);
+	Datum		key = slot_getattr(slot, att->shape->key, &isnull);
 
 	if (isnull || strcmp(OutputFunctionCall(&att->key.out, key), row->id) != 0)
 		return;
@@ -171,14 +169,8 @@ render_row(EcAttachment *att, EcRow *row, TupleTableSlot *slot, ExprState *filte
 		if (!ExecQual(filter, econtext))
 			return;
 	}
-	while ((attno = bms_next_member(att->columns, attno)) >= 0)
-	{
-		values[a] = slot_getattr(slot, attno, &nulls[a]);
-		a++;
-	}
 	row->matches = 1;
-	row->json = DatumGetTextP(DirectFunctionCall1(row_to_json, HeapTupleGetDatum(
-						toast_build_flattened_tuple(att->shape, values, nulls))));
+	row->json = ec_shape_document(att->shape, slot, size);
 }
 
 /*
@@ -196,6 +188,7 @@ render_version(EcAttachment *att, EcRow *row, Size most, Relation root, ExprStat
 	if (fetch_version(rel, &row->place, GetActiveSnapshot(), slot))
 	{
 		TupleConversionMap *map = NULL;
+		Size		size;
 
 		if (rel->rd_id != root->rd_id)
 			map = convert_tuples_by_name(RelationGetDescr(rel), RelationGetDescr(root));
@@ -203,15 +196,68 @@ render_version(EcAttachment *att, EcRow *row, Size most, Relation root, ExprStat
 			mine = execute_attr_map_slot(map->attrMap, slot,
 										 MakeSingleTupleTableSlot(RelationGetDescr(root),
 																  &TTSOpsVirtual));
-		if (least_size(att, mine) > most)
+		size = least_size(att, mine);
+		if (size > most)
 			row->matches = 1;	/* no server takes its document, so the marker may as well stay */
 		else
-			render_row(att, row, mine, filter, filter ? GetPerTupleExprContext(estate) : NULL);
+			render_row(att, row, mine, size, filter,
+					   filter ? GetPerTupleExprContext(estate) : NULL);
 		if (mine != slot)
 			ExecDropSingleTupleTableSlot(mine);
 	}
 	ExecDropSingleTupleTableSlot(slot);
 	table_close(rel, NoLock);
+}
+
+/* What ec_render_written() is asked for. */
+typedef struct Written
+{
+	EcAttachment *att;
+	EcRow	   *rows;
+	int			n;
+	Size		most;
+} Written;
+
+/* Render them, under the settings that documents are rendered with. */
+static void
+render_written(void *arg)
+{
+	Written    *written = arg;
+	EcAttachment *att = written->att;
+	Relation	root;
+	Oid			part = att->relid;	/* known to be the table or a partition of it */
+	EState	   *estate = NULL;
+	ExprState  *filter = NULL;
+
+	PushActiveSnapshot(GetLatestSnapshot());
+	root = table_open(att->relid, NoLock);
+	if (att->shape == NULL)
+		prepare(att, root);
+	if (att->filter_expr)
+	{
+		estate = CreateExecutorState();
+		filter = ExecPrepareQual(list_make1(att->filter_expr), estate);
+	}
+	for (int i = 0; i < written->n; i++)
+	{
+		EcRow	   *row = &written->rows[i];
+
+		row->matches = 0;
+		row->same_id = false;
+		row->json = NULL;
+		/* another row may have the id, too, or a column be virtual: that takes a query */
+		if (!att->key_unique || !OidIsValid(row->place.table) || att->has_virtual)
+			continue;
+		/* nor has a table its row that was detached, CONCURRENTLY, since the row was written */
+		if (row->place.table != part && !ec_affected_is_part(row->place.table, att->relid))
+			continue;
+		part = row->place.table;
+		render_version(att, row, written->most, root, filter, estate);
+	}
+	if (estate)
+		FreeExecutorState(estate);
+	table_close(root, NoLock);
+	PopActiveSnapshot();
 }
 
 /*
@@ -225,43 +271,9 @@ render_version(EcAttachment *att, EcRow *row, Size most, Relation root, ExprStat
 void
 ec_render_written(EcAttachment *att, EcRow *rows, int n, Size most)
 {
-	Relation	root;
-	Oid			part = att->relid;	/* known to be the table or a partition of it */
-	EState	   *estate = NULL;
-	ExprState  *filter = NULL;
-	EcActing	before;
+	Written		written = {att, rows, n, most};
 
-	ec_act_begin(att, true, &before);
-	PushActiveSnapshot(GetLatestSnapshot());
-	root = table_open(att->relid, NoLock);
-	if (att->shape == NULL)
-		make_shape(att, root);
-	if (att->filter_expr)
-	{
-		estate = CreateExecutorState();
-		filter = ExecPrepareQual(list_make1(att->filter_expr), estate);
-	}
-	for (int i = 0; i < n; i++)
-	{
-		EcRow	   *row = &rows[i];
-
-		row->matches = 0;
-		row->same_id = false;
-		row->json = NULL;
-		/* another row may have the id, too, or a column be virtual: that takes a query */
-		if (!att->key_unique || !OidIsValid(row->place.table) || att->has_virtual)
-			continue;
-		/* nor has a table its row that was detached, CONCURRENTLY, since the row was written */
-		if (row->place.table != part && !ec_affected_is_part(row->place.table, att->relid))
-			continue;
-		part = row->place.table;
-		render_version(att, row, most, root, filter, estate);
-	}
-	if (estate)
-		FreeExecutorState(estate);
-	table_close(root, NoLock);
-	PopActiveSnapshot();
-	ec_act_end(&before);
+	ec_act_rendering(att, render_written, &written);
 }
 
 /*

@@ -4,7 +4,8 @@
  *	  Does code of a user's run where a document is made?
  *
  * What is built in leaves nothing behind in a session, so making a document with nothing else
- * needs no subtransaction.
+ * needs no subtransaction.  Most of that depends on a few variables of PostgreSQL's and on no
+ * other setting, and then a commit need not set any.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -39,6 +40,9 @@ static bool contains(Node *node, void *arg);
 static bool is_domain(Oid type, void *arg);
 static bool makes_domains(Node *node, void *arg);
 static bool is_cast_not_in_c(Oid type, void *arg);
+static bool is_mutable(Oid function, void *arg);
+static bool reads_settings(Node *node, void *arg);
+static bool shows_settings(Oid type);
 static void look(void *arg);
 
 /* Is the function one that users have created? */
@@ -150,6 +154,97 @@ is_cast_not_in_c(Oid type, void *arg)
 		COERCION_PATH_FUNC && is_not_in_c(function, NULL);
 }
 
+/* May the function's result depend on a setting?  Of what users have created nobody knows. */
+static bool
+is_mutable(Oid function, void *arg)
+{
+	return is_users(function, NULL) || func_volatile(function) != PROVOLATILE_IMMUTABLE;
+}
+
+/*
+ * May what the expression comes to depend on a setting?  An immutable function's result does not,
+ * but for those variables that ec_act_rendering() sets (float8out and byteaout pass for
+ * immutable).  Of kinds of nodes only those are listed that are common in filters and call no
+ * function but the one that check_functions_in_node() knows.
+ */
+static bool
+reads_settings(Node *node, void *arg)
+{
+	if (node == NULL)
+		return false;
+	switch (nodeTag(node))
+	{
+		case T_BoolExpr:
+		case T_BooleanTest:
+		case T_CoalesceExpr:
+		case T_Const:
+		case T_DistinctExpr:
+		case T_FuncExpr:
+		case T_List:
+		case T_NullTest:
+		case T_OpExpr:
+		case T_RelabelType:
+		case T_ScalarArrayOpExpr:
+		case T_Var:
+			break;
+		default:
+			return true;
+	}
+	return check_functions_in_node(node, is_mutable, NULL) ||
+		expression_tree_walker(node, reads_settings, arg);
+}
+
+/*
+ * May the JSON of such a value depend on a setting, other than those variables?  That of an enum
+ * is its label, unless there is a cast to json.
+ */
+static bool
+shows_settings(Oid type)
+{
+	Oid			element;
+	Oid			cast;
+
+	type = getBaseType(type);
+	element = get_element_type(type);
+	if (OidIsValid(element))
+		type = getBaseType(element);
+	switch (type)
+	{
+		case BITOID:
+		case BOOLOID:
+		case BPCHAROID:
+		case BYTEAOID:
+		case CHAROID:
+		case CIDROID:
+		case DATEOID:
+		case FLOAT4OID:
+		case FLOAT8OID:
+		case INETOID:
+		case INT2OID:
+		case INT4OID:
+		case INT8OID:
+		case INTERVALOID:
+		case JSONBOID:
+		case JSONOID:
+		case NAMEOID:
+		case NUMERICOID:
+		case OIDOID:
+		case TEXTOID:
+		case TIMEOID:
+		case TIMESTAMPOID:
+		case TIMESTAMPTZOID:
+		case TIMETZOID:
+		case UUIDOID:
+		case VARBITOID:
+		case VARCHAROID:
+			return false;
+		default:
+			return get_typtype(type) != TYPTYPE_ENUM ||
+				find_coercion_pathway(JSONOID, type, COERCION_EXPLICIT, &cast) ==
+				COERCION_PATH_FUNC;
+	}
+}
+
 /*
  * Look what makes a document of the attachment.  Locks the table, as making the document does.
  * Throws what the filter throws.
@@ -169,12 +264,14 @@ look(void *arg)
 	rel = table_open(att->relid, AccessShareLock);
 	att->runs_code = false;
 	att->is_plain = true;
+	att->by_variables = !shows_settings(att->key.type);
 	if (att->filter)
 	{
 		Node	   *filter = (Node *) ec_filter_expr(att, rel);
 
 		att->runs_code |= contains(filter, &users);
 		att->is_plain &= !contains(filter, &not_in_c) && !makes_domains(filter, NULL);
+		att->by_variables &= !reads_settings(filter, NULL);
 	}
 	while ((attno = bms_next_member(att->columns, attno)) >= 0)
 	{
@@ -182,6 +279,7 @@ look(void *arg)
 
 		att->runs_code |= type >= FirstNormalObjectId;
 		att->is_plain &= !ec_typewalk_type(type, is_cast_not_in_c, NULL);
+		att->by_variables &= !shows_settings(type);
 	}
 	att->code_known = true;
 	table_close(rel, NoLock);

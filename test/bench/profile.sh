@@ -11,7 +11,7 @@
 #	--functions      with what the functions of the extension take, callees included
 #	--keep FOLDER    leave callgrind's files there, for callgrind_annotate or kcachegrind
 #
-# Needs valgrind and strace.
+# Needs valgrind, strace and pgmemcache.
 #
 # Copyright (c) 2026, echocache developers
 
@@ -38,16 +38,21 @@ done
 
 # What is measured: a name, and the statement that is executed for $1.
 names=("select 1" "hit, 1 KB" "by primary key, 1 KB" "UPDATE, no trigger" "UPDATE, write-through"
-	"UPDATE, invalidate")
+	"UPDATE, invalidate" "UPDATE, write-through, filter" "UPDATE, write-through, other types"
+	"UPDATE, pgmemcache set")
 update="SET updated_at = clock_timestamp() WHERE id = \$1"
 statements=("SELECT 1 WHERE \$1 > 0" "SELECT echocache_get('hit', \$1)"
 	"SELECT row_to_json(h) FROM hits h WHERE id = \$1" "UPDATE updates_bare $update"
-	"UPDATE updates_through $update" "UPDATE updates_invalidate $update")
+	"UPDATE updates_through $update" "UPDATE updates_invalidate $update"
+	"UPDATE updates_filter $update" "UPDATE updates_types $update" "UPDATE updates_set $update")
 
 start_postgres()
 {
+	local host
+
+	host=127.0.0.1:$(ec_memcached_port main)
 	ec_pg_start profile "autovacuum = off" "jit = off" "echocache.timeout = '10s'" \
-		"echocache.hosts = '127.0.0.1:$(ec_memcached_port main)'" "echocache.enabled = on"
+		"echocache.hosts = '$host'" "echocache.enabled = on" "pgmemcache.default_servers = '$host'"
 	ec_pg_env profile
 }
 
@@ -117,11 +122,25 @@ CREATE TABLE updates_bare (id bigint PRIMARY KEY, user_id bigint NOT NULL, updat
 CREATE INDEX ON updates_bare (user_id, updated_at);
 CREATE TABLE updates_through (LIKE updates_bare INCLUDING ALL);
 CREATE TABLE updates_invalidate (LIKE updates_bare INCLUDING ALL);
+CREATE TABLE updates_filter (LIKE updates_bare INCLUDING ALL, is_deleted boolean NOT NULL DEFAULT false);
+CREATE TABLE updates_types (LIKE updates_bare INCLUDING ALL, f float8 DEFAULT 0.5, t text[] DEFAULT '{a,b}');
+CREATE TABLE updates_set (LIKE updates_bare INCLUDING ALL);
 INSERT INTO updates_bare SELECT i, i, now(), repeat('x', 900) FROM generate_series(1, 100) i;
 INSERT INTO updates_through SELECT * FROM updates_bare;
 INSERT INTO updates_invalidate SELECT * FROM updates_bare;
+INSERT INTO updates_filter SELECT * FROM updates_bare;
+INSERT INTO updates_types SELECT * FROM updates_bare;
+INSERT INTO updates_set SELECT * FROM updates_bare;
+CREATE EXTENSION pgmemcache;
+CREATE FUNCTION set_in_trigger() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM memcache_set('set:' || NEW.id, row_to_json(NEW)::text);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER naive AFTER UPDATE ON updates_set FOR EACH ROW EXECUTE FUNCTION set_in_trigger();
 SELECT echocache_attach('hits', 'hit'), echocache_attach('updates_through', 'through'),
-    echocache_attach('updates_invalidate', 'invalidate', policy => 'invalidate');
+    echocache_attach('updates_invalidate', 'invalidate', policy => 'invalidate'),
+    echocache_attach('updates_filter', 'filter', filter => 'NOT is_deleted'), echocache_attach('updates_types', 'types');
 SQL
 wait_up
 declare -a syscalls

@@ -399,6 +399,81 @@ RESET TimeZone;
 RESET IntervalStyle;
 SELECT echocache_detach('calendar') > 0, echocache_detach('instants') > 0, echocache_detach('spans') > 0;
 
+-- What a commit stores is what row_to_json makes, byte for byte.  Characters of all kinds, at all places in a text.
+CREATE TABLE texts (id int PRIMARY KEY, t text, v varchar, c char(70), n name, "a ""quoted\ name" "char");
+ALTER TABLE texts ALTER t SET STORAGE EXTERNAL;
+SELECT echocache_attach('texts', 'texts');
+DO $$
+BEGIN
+	FOR start IN 1 .. 561 BY 60 LOOP
+		INSERT INTO texts SELECT i, repeat('a', i % 37) || s || repeat('b', i % 31), s || s, s, s, chr(1 + i % 127)
+		FROM generate_series(start, start + 59) i, LATERAL (VALUES (chr(CASE WHEN i < 280 THEN i ELSE i * 90 END))) v (s);
+		COMMIT;
+	END LOOP;
+END $$;
+INSERT INTO texts VALUES (1001, '', '', '', '', '');
+INSERT INTO texts VALUES (1002);
+INSERT INTO texts VALUES (1003, E'\x01\x1f\x7f\r\n\t\b\f"\\/', repeat('"', 33), repeat('\', 33), repeat(E'\x1f', 33), 'x');
+INSERT INTO texts VALUES (1004, repeat(E'sixteen at once\n', 3000), repeat('compressed ', 30000));
+SELECT counted('texts');
+SELECT count(*), count(*) FILTER (WHERE echocache_get('texts', id)::text = row_to_json(x)::text) AS equal FROM texts x;
+SELECT counted('texts');
+SELECT checked, matching, stale FROM echocache_verify('texts');
+-- Types of all kinds, whatever the settings of the session that writes.
+CREATE TYPE mood AS ENUM ('sad', 'so "so"');
+CREATE DOMAIN code AS text CHECK (VALUE <> '');
+CREATE DOMAIN number AS int;
+CREATE TYPE pair AS (at timestamptz, f float8);
+CREATE TABLE kinds (id bigint PRIMARY KEY, a smallint, b int, c numeric, d bool, e uuid, f oid, g date, h timestamp, i timestamptz, j json, k jsonb);
+CREATE TABLE more_kinds (LIKE kinds INCLUDING ALL, l float4, m float8, n time, o timetz, p interval, q bytea, r inet, s int[], t text[],
+	u timestamptz[], v float8[], w mood, x code, y number, z pair, money money, int4range int4range, tstzrange tstzrange, tsvector tsvector);
+CREATE TABLE settled_kinds (LIKE more_kinds INCLUDING ALL);
+ALTER TABLE settled_kinds DROP money, DROP z, DROP int4range, DROP tstzrange, DROP tsvector;
+SELECT echocache_attach('kinds', 'kinds'), echocache_attach('more_kinds', 'more_kinds'),
+	echocache_attach('settled_kinds', 'settled_kinds', filter => $$b IS NULL OR w >= 'sad'$$);
+SET TimeZone = 'America/New_York';
+SET DateStyle = 'SQL, DMY';
+SET IntervalStyle = 'iso_8601';
+SET bytea_output = 'escape';
+SET extra_float_digits = -5;
+INSERT INTO more_kinds VALUES (-1);
+INSERT INTO more_kinds VALUES (2, -7, 42, 1.50, true, 'A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11', 5, '29.02.2024', '29.02.2024 12:00', '29.02.2024 12:00+01', '{"a" : 1}', '{"a" : 1.0}',
+		0.1, 0.1::float8 + 0.2::float8, '12:00', '12:00+02', '1 day 02:03', '\x00ff22', '::1', '{1,NULL,2}', '{a,"\"",NULL}', '{29.02.2024 12:00+01}', '{0.1,NaN}',
+		'so "so"', E'A\tB', 7, ROW('29.02.2024 12:00+01', 0.3), 1.5, '[1,3)', '[29.02.2024 12:00+01,)', 'a:1 b:2');
+INSERT INTO more_kinds VALUES (9223372036854775807, 32767, -2147483648, 'NaN', false, '00000000-0000-0000-0000-000000000000', 4294967295, 'infinity', '-infinity', 'infinity', 'null', '"\u0022"',
+		'NaN', '-Infinity', '24:00', '00:00:00.000001-15:59', '-1 mon', '', '10.0.0.0/8', '{{1},{2}}', '{}', NULL, NULL,
+		'sad', 'x', -7, ROW(NULL, 'Infinity'), -1.5, 'empty', '(,)', '');
+INSERT INTO kinds SELECT id, a, b, c, d, e, f, g, h, i, j, k FROM more_kinds;
+INSERT INTO settled_kinds SELECT id, a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t, u, v, w, x, y FROM more_kinds;
+SHOW TimeZone;
+SELECT '2024-02-29 12:00+01'::timestamptz, '1 day 02:03'::interval, '\x00ff22'::bytea, 1::float8 / 3;
+-- An error leaves the session's settings alone, too.
+CREATE TABLE risky (id int PRIMARY KEY, n int);
+SELECT echocache_attach('risky', 'risky', filter => '1 / n > 0');
+INSERT INTO risky VALUES (1, 0);
+SELECT '2024-02-29 12:00+01'::timestamptz, '1 day 02:03'::interval, '\x00ff22'::bytea, 1::float8 / 3;
+RESET TimeZone;
+RESET DateStyle;
+RESET IntervalStyle;
+RESET bytea_output;
+RESET extra_float_digits;
+SELECT name, markers, write_throughs, hits, misses FROM echocache_stats WHERE name LIKE '%kinds' ORDER BY name COLLATE "C";
+BEGIN;
+SET LOCAL TimeZone = 'UTC';
+SET LOCAL DateStyle = 'ISO, MDY';
+SET LOCAL IntervalStyle = 'postgres';
+SET LOCAL bytea_output = 'hex';
+SET LOCAL extra_float_digits = 1;
+SET LOCAL lc_monetary = 'C';
+SELECT id, echocache_get('kinds', id)::text = row_to_json(it)::text AS equal FROM kinds it ORDER BY id;
+SELECT id, echocache_get('more_kinds', id)::text = row_to_json(it)::text AS equal FROM more_kinds it ORDER BY id;
+SELECT id, echocache_get('settled_kinds', id)::text = row_to_json(it)::text AS equal FROM settled_kinds it ORDER BY id;
+SELECT name, markers, write_throughs, hits, misses FROM echocache_stats WHERE name LIKE '%kinds' ORDER BY name COLLATE "C";
+COMMIT;
+SELECT (SELECT stale FROM echocache_verify('kinds')), (SELECT stale FROM echocache_verify('more_kinds')), (SELECT stale FROM echocache_verify('settled_kinds'));
+SELECT echocache_get('settled_kinds', 2);
+SELECT echocache_detach('risky') >= 0, echocache_detach('settled_kinds') > 0, echocache_detach('texts') > 0, echocache_detach('kinds') > 0, echocache_detach('more_kinds') > 0;
+
 SELECT echocache_attach('session');
 -- Not on disk, not in the cache: an asynchronous commit leaves markers, and the next reads are right.
 SET synchronous_commit = off;
