@@ -24,6 +24,7 @@ CREATE TABLE echocache.document (
     owner_column    name,
     filter          text,
     filter_columns  name[] NOT NULL,
+    filter_calls    text NOT NULL,
     exclude         name[] NOT NULL,
     ttl             integer,
     policy          text NOT NULL CHECK (policy OPERATOR(pg_catalog.=) 'write-through' OR

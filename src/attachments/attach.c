@@ -77,6 +77,8 @@ insert_configuration(EcAttaching *a)
 	if (a->filter)
 		values[Anum_ec_document_filter - 1] = CStringGetTextDatum(a->filter);
 	values[Anum_ec_document_filter_columns - 1] = ec_catalog_names_datum(a->filter_columns);
+	values[Anum_ec_document_filter_calls - 1] =
+		CStringGetTextDatum(a->filter ? a->filter_calls : "");
 	values[Anum_ec_document_exclude - 1] = ec_catalog_names_datum(a->exclude);
 	nulls[Anum_ec_document_ttl - 1] = a->ttl < 0;
 	values[Anum_ec_document_ttl - 1] = Int32GetDatum((int32) a->ttl);

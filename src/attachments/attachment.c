@@ -49,10 +49,9 @@ static bool cache_stale = false;
 static bool stale_at_end = false;	/* it becomes stale when the transaction is over */
 
 /*
- * Syscache callback: some function or type has changed, its name perhaps.  A filter has them
- * by name, so it is parsed anew, and they are checked, before a plan is made of it.  Every
- * new table is a type, too; a stored filter in which no name is qualified has built-in ones
- * only.
+ * Syscache callback: some function, operator, cast or type has come, gone or changed, its name
+ * perhaps.  A filter has them by name, so it is parsed anew, and they are checked, before a plan
+ * is made of it.  Every new table is a type, too, and few filters have names of types.
  */
 static void
 invalidate_filters(Datum arg, int cacheid, uint32 hash)
@@ -65,7 +64,7 @@ invalidate_filters(Datum arg, int cacheid, uint32 hash)
 	{
 		EcAttachment *att = lfirst(lc);
 
-		cache_stale |= cacheid == PROCOID ? att->filter != NULL : ec_filter_has_names(att);
+		cache_stale |= cacheid == TYPEOID ? ec_filter_has_names(att) : att->filter != NULL;
 	}
 }
 
@@ -93,6 +92,8 @@ ec_attachment_init(void)
 	ec_catalog_init();
 	CacheRegisterRelcacheCallback(invalidate, (Datum) 0);
 	CacheRegisterSyscacheCallback(PROCOID, invalidate_filters, (Datum) 0);
+	CacheRegisterSyscacheCallback(OPEROID, invalidate_filters, (Datum) 0);
+	CacheRegisterSyscacheCallback(CASTSOURCETARGET, invalidate_filters, (Datum) 0);
 	CacheRegisterSyscacheCallback(TYPEOID, invalidate_filters, (Datum) 0);
 	CacheRegisterSyscacheCallback(NAMESPACEOID, invalidate_names, (Datum) 0);
 }

@@ -60,6 +60,7 @@ static const Column document_columns[] = {
 	{"owner_column", NAMEOID, false},
 	{"filter", TEXTOID, false},
 	{"filter_columns", NAMEARRAYOID, true},
+	{"filter_calls", TEXTOID, true},
 	{"exclude", NAMEARRAYOID, true},
 	{"ttl", INT4OID, false},
 	{"policy", TEXTOID, true},

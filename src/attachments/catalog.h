@@ -20,12 +20,13 @@
 #define Anum_ec_document_owner_column	4
 #define Anum_ec_document_filter			5
 #define Anum_ec_document_filter_columns 6
-#define Anum_ec_document_exclude		7
-#define Anum_ec_document_ttl			8
-#define Anum_ec_document_policy			9
-#define Anum_ec_document_document		10
-#define Anum_ec_document_touch_on_read	11
-#define Natts_ec_document				11
+#define Anum_ec_document_filter_calls	7
+#define Anum_ec_document_exclude		8
+#define Anum_ec_document_ttl			9
+#define Anum_ec_document_policy			10
+#define Anum_ec_document_document		11
+#define Anum_ec_document_touch_on_read	12
+#define Natts_ec_document				12
 
 #define Anum_ec_dependent_document		1
 #define Anum_ec_dependent_relation		2

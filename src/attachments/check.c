@@ -248,7 +248,9 @@ ec_check_columns(EcAttaching *a)
 /*
  * Throws unless the filter is one boolean expression whose result depends on nothing but
  * the row's columns.  Replaces it by what ruleutils makes of it, with every name qualified,
- * so that it means the same in every session, and notes which columns it uses.
+ * so that it means the same in every session, and notes which columns and functions it uses.
+ * 0A000, where that text would call other functions: NULLIF and the like have an operator that
+ * no text qualifies.
  */
 void
 ec_check_filter(EcAttaching *a)
@@ -278,4 +280,12 @@ ec_check_filter(EcAttaching *a)
 	}
 
 	a->filter = ec_filter_deparse(RelationGetRelid(a->rel), expr);
+	a->filter_calls = ec_filter_calls(expr);
+	if (strcmp(ec_filter_calls(ec_filter_parse(a->rel, a->filter, true)), a->filter_calls) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("the filter cannot be stored"),
+				 errdetail("It would call other functions as \"%s\".", a->filter),
+				 errhint("Write OPERATOR(schema.=), in place of IS DISTINCT FROM, NULLIF or "
+						 "CASE ... WHEN.")));
 }

@@ -24,6 +24,7 @@ typedef struct EcAttaching
 	char	   *owner;			/* NULL: none */
 	char	   *filter;			/* NULL: none; as given, after ec_check_filter() canonical */
 	List	   *filter_columns;
+	char	   *filter_calls;	/* as in EcAttachment */
 	List	   *exclude;
 	int64		ttl;			/* -1: none of its own */
 	char	   *policy;

@@ -83,6 +83,7 @@ read_attachment(HeapTuple tuple, TupleDesc desc)
 	if (!nulls[Anum_ec_document_filter - 1])
 		att->filter = TextDatumGetCString(values[Anum_ec_document_filter - 1]);
 	att->filter_columns = ec_catalog_names(values[Anum_ec_document_filter_columns - 1]);
+	att->filter_calls = TextDatumGetCString(values[Anum_ec_document_filter_calls - 1]);
 	att->exclude = ec_catalog_names(values[Anum_ec_document_exclude - 1]);
 	att->ttl = nulls[Anum_ec_document_ttl - 1] ? -1 :
 		DatumGetInt32(values[Anum_ec_document_ttl - 1]);

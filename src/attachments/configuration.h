@@ -85,6 +85,7 @@ typedef struct EcAttachment
 	EcColumn	owner;
 	char	   *filter;			/* SQL, canonical; NULL: none */
 	List	   *filter_columns; /* names of those in it, of char * */
+	char	   *filter_calls;	/* the functions that it calls, see ec_filter_calls() */
 	List	   *exclude;		/* names, of char * */
 	int			ttl;			/* s, -1: echocache.ttl */
 	EcPolicy	policy;

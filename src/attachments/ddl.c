@@ -59,6 +59,7 @@ typedef struct Before
 	Oid			relid;			/* the table that it alters, locked; InvalidOid: none of interest */
 	List	   *renames;		/* see rename.h */
 	List	   *noted;
+	List	   *retyped;
 	Oid			altered;		/* the table of any ALTER TABLE, locked */
 	List	   *parents;		/* OIDs: the tables that it inherits from */
 } Before;
@@ -178,6 +179,8 @@ before_command(Before *before)
 			return;
 		before->relid = relid;
 		check_alter(alter, relid);
+		if (changes_type(alter))
+			before->retyped = ec_rename_note_types(relid);
 		/* the command commits on the way: that transaction hides the partition's rows */
 		if (detaches_concurrently(alter))
 			ec_changed_relation(relid);
@@ -253,7 +256,10 @@ after_alter(const Before *before, Node *stmt)
 	{
 		check_keys(before->relid);	/* makes visible what the command did */
 		if (changes_type((AlterTableStmt *) stmt))
+		{
+			ec_rename_follow_types(before->retyped);
 			ec_depend_record_at_commit(true);	/* the filter may use another function by now */
+		}
 		if (enables_triggers((AlterTableStmt *) stmt))
 			ec_triggers_enable(before->relid);
 	}

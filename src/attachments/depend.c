@@ -10,7 +10,8 @@
  * pg_dump orders by these dependencies, but does not restore them; it restores an attachment and
  * its trigger in either order, perhaps in two sessions.  So what echocache_attach() records the
  * database's worker records, too: after a commit of either one, and when it starts, as after
- * pg_upgrade.  (Parsing a filter runs no code of its owner's.)
+ * pg_upgrade.  (Parsing a filter runs no code of its owner's.)  A filter whose text means other
+ * functions than it was attached with has none recorded in their place: it cannot be parsed.
  *
  * Columns of tables are not among them: PostgreSQL would refuse to change the type of a column on
  * which a trigger depends.  object.c and ddl.c see to those of the attached table.
@@ -163,8 +164,10 @@ ec_depend_record(EcAttachment *att, bool anew, bool wait)
 	else if (!ConditionalLockRelationOid(used.relid, ShareUpdateExclusiveLock))
 		return false;
 	trigger.objectId = ec_triggers_row(used.relid, used.name);
-	if (!OidIsValid(trigger.objectId) || !ec_act_guarded(look, &used))
+	if (!OidIsValid(trigger.objectId))
 		return true;
+	if (!ec_act_guarded(look, &used))
+		return is_recorded(trigger.objectId);
 	forget(trigger.objectId, false);
 	if (OidIsValid(used.function))
 	{

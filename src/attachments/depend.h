@@ -16,15 +16,16 @@
  * Record the dependencies of the attachment, which may be unresolved, unless there is none; those
  * that are recorded are replaced with anew = true, and else stay.  Locks its table in
  * ShareUpdateExclusiveLock to the end of the transaction; with wait = false only if that means no
- * waiting, or else it returns false.  A filter that cannot be parsed leaves what is recorded.
- * Throws what ec_act_guarded() and writing pg_depend throw.
+ * waiting.  A filter that cannot be parsed leaves what is recorded.  Returns false if it should be
+ * tried again: the table is busy, or nothing is recorded for such a filter.  Throws what
+ * ec_act_guarded() and writing pg_depend throw.
  */
 extern bool ec_depend_record(EcAttachment *att, bool anew, bool wait);
 
 /*
  * The worker's: the same for the attachments of these names, NIL: all, without waiting, in
- * transactions of its own.  Returns the names, in the current memory context, of those whose
- * tables were busy, and frees the list.  An error of one is logged.
+ * transactions of its own.  Returns the names, in the current memory context, of those that should
+ * be tried again, and frees the list.  An error of one is logged.
  */
 extern List *ec_depend_record_all(List *names, bool anew);
 

@@ -8,6 +8,12 @@
  * looked up once for each time that an attachment is loaded: from then on there is only the
  * expression.
  *
+ * Nor does a function change the meaning that somebody creates later.  ruleutils writes out the
+ * implicit casts of arguments, so most overloads fit worse than the function that is meant.
+ * Where that is polymorphic, or has default arguments, another one can fit better, and a cast or
+ * an operator can be made anew.  So the functions that the filter calls are stored, too, by their
+ * names and arguments (which a dump keeps): an expression that calls others is never used.
+ *
  * Copyright (c) 2026, echocache developers
  *
  *-------------------------------------------------------------------------
@@ -15,7 +21,9 @@
 #include "postgres.h"
 
 #include "access/table.h"
+#include "access/transam.h"
 #include "catalog/pg_type.h"
+#include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
 #include "parser/parse_clause.h"
@@ -46,6 +54,11 @@ static bool is_no_constant(Oid type, void *arg);
 static void check_literal(Oid type);
 static bool check_named_types(Node *node, void *relowner);
 static bool check_functions(Node *node, void *relowner);
+static bool add_call(Oid function, void *calls);
+static bool add_calls(Node *node, void *calls);
+static char *line(const char *text);
+static void check_calls(Node *expr, const char *calls);
+static Node *parse(Relation rel, const char *filter, bool canonical, const char *calls);
 
 /*
  * Set what the text of a stored filter depends on: names and the text of constants, and syntax.
@@ -186,14 +199,76 @@ check_functions(Node *node, void *relowner)
 	return expression_tree_walker(node, check_functions, relowner);
 }
 
+/* Add the function to the list, unless it is PostgreSQL's own. */
+static bool
+add_call(Oid function, void *calls)
+{
+	if (function >= FirstNormalObjectId)
+		appendStringInfo(calls, "%s\n", format_procedure_qualified(function));
+	return false;
+}
+
+static bool
+add_calls(Node *node, void *calls)
+{
+	if (node == NULL)
+		return false;
+	(void) check_functions_in_node(node, add_call, calls);
+	return expression_tree_walker(node, add_calls, calls);
+}
+
 /*
- * The filter as an expression over the row.  Throws unless it is one boolean expression whose
- * functions may run as the table's owner.  Runs none of these, nor any other code of a user's,
- * if the text is canonical.  canonical: ec_filter_deparse() has made the text;
- * else names in it are found by the caller's search_path.  The relation is open and locked.
+ * The functions of users' that the expression calls, those of operators and casts too: each with
+ * its schema and arguments on a line of its own, as often as it is called, in the order of the
+ * expression.  The text depends on no setting.
  */
-Node *
-ec_filter_parse(Relation rel, const char *filter, bool canonical)
+char *
+ec_filter_calls(Node *expr)
+{
+	StringInfoData calls;
+
+	initStringInfo(&calls);
+	(void) add_calls(expr, &calls);
+	return calls.data;
+}
+
+/* The first of these functions, for people to read. */
+static char *
+line(const char *text)
+{
+	return *text ? pnstrdup(text, strcspn(text, "\n")) : pstrdup("a built-in function");
+}
+
+/*
+ * Throws 42725 unless the expression calls these functions, see ec_filter_calls(), and no others.
+ * Where it does not, the names in its text mean something else than when the table was attached.
+ */
+static void
+check_calls(Node *expr, const char *calls)
+{
+	const char *now = ec_filter_calls(expr);
+
+	while (*now && strncmp(now, calls, strcspn(now, "\n") + 1) == 0)
+	{
+		calls += strcspn(now, "\n") + 1;
+		now += strcspn(now, "\n") + 1;
+	}
+	if (*now || *calls)
+		ereport(ERROR,
+				(errcode(ERRCODE_AMBIGUOUS_FUNCTION),
+				 errmsg("the filter would call %s in place of %s", line(now), line(calls)),
+				 errdetail("It was attached with the latter, but its text means the former by "
+						   "now."),
+				 errhint("Drop or rename the former, or what has it called, such as a cast. To "
+						 "have it used, detach the document and attach its table again.")));
+}
+
+/*
+ * ec_filter_parse(); and throws 42725 if calls is not NULL, and the expression calls others than
+ * these functions.
+ */
+static Node *
+parse(Relation rel, const char *filter, bool canonical, const char *calls)
 {
 	int			nestlevel = canonical ? begin_canonical() : 0;
 	ParseState *pstate = make_parsestate(NULL);
@@ -229,6 +304,8 @@ ec_filter_parse(Relation rel, const char *filter, bool canonical)
 	pstate->p_sourcetext = filter;
 	expr = transformWhereClause(pstate, target->val, EXPR_KIND_CHECK_CONSTRAINT, "filter");
 	assign_expr_collations(pstate, expr);
+	if (calls != NULL)
+		check_calls(expr, calls);
 	(void) check_functions(expr, &rel->rd_rel->relowner);
 	free_parsestate(pstate);
 	error_context_stack = context.previous;
@@ -238,19 +315,33 @@ ec_filter_parse(Relation rel, const char *filter, bool canonical)
 }
 
 /*
- * Has the attachment a filter that may have names of users' objects in it?  A stored filter in
- * which no name is qualified has built-in ones only, but for its columns.
+ * The filter as an expression over the row.  Throws unless it is one boolean expression whose
+ * functions may run as the table's owner.  Runs none of these, nor any other code of a user's,
+ * if the text is canonical.  canonical: ec_filter_deparse() has made the text;
+ * else names in it are found by the caller's search_path.  The relation is open and locked.
+ */
+Node *
+ec_filter_parse(Relation rel, const char *filter, bool canonical)
+{
+	return parse(rel, filter, canonical, NULL);
+}
+
+/*
+ * Has the attachment a filter that may use users' objects?  A stored filter in which no name is
+ * qualified has built-in ones only, but for its columns and what their types are cast by.
  */
 bool
 ec_filter_has_names(const EcAttachment *att)
 {
-	return att->filter != NULL && strchr(att->filter, '.') != NULL;
+	return att->filter != NULL &&
+		(strchr(att->filter, '.') != NULL || att->filter_calls[0] != '\0');
 }
 
 /*
  * The stored filter as an expression; NULL: there is none.  It is made at first use and kept
  * with the attachment.  Whose code it runs is checked each time.  The relation is the attached
- * table, open and locked.  Throws as ec_filter_parse() does, and 42883 if a function is gone.
+ * table, open and locked.  Throws as ec_filter_parse() does, 42725 if the text means other
+ * functions than those that were attached, and 42883 if a function is gone.
  */
 Expr *
 ec_filter_expr(EcAttachment *att, Relation rel)
@@ -260,7 +351,7 @@ ec_filter_expr(EcAttachment *att, Relation rel)
 		(void) check_functions((Node *) att->filter_expr, &rel->rd_rel->relowner);
 	else if (att->filter != NULL)
 	{
-		char	   *tree = nodeToString(ec_filter_parse(rel, att->filter, true));
+		char	   *tree = nodeToString(parse(rel, att->filter, true, att->filter_calls));
 		MemoryContext old = MemoryContextSwitchTo(att->context);
 
 		/* so it has no positions: whoever shows the query would take them for those in its text */
@@ -282,6 +373,28 @@ ec_filter_as_owner(EcAttachment *att, LOCKMODE lockmode)
 	ec_act_begin(att, true, &before);
 	rel = table_open(att->relid, lockmode);
 	expr = ec_filter_expr(att, rel);
+	table_close(rel, NoLock);
+	ec_act_end(&before);
+	return expr;
+}
+
+/*
+ * The stored filter as an expression, made of its text as the owner whatever functions this means
+ * by now.  NULL: there is none.  Locks the attached table in AccessShareLock, waiting, to the end
+ * of the transaction.  Throws as ec_filter_parse() does.
+ */
+Node *
+ec_filter_reread(EcAttachment *att)
+{
+	Relation	rel;
+	Node	   *expr;
+	EcActing	before;
+
+	if (att->filter == NULL)
+		return NULL;
+	ec_act_begin(att, true, &before);
+	rel = table_open(att->relid, AccessShareLock);
+	expr = ec_filter_parse(rel, att->filter, true);
 	table_close(rel, NoLock);
 	ec_act_end(&before);
 	return expr;

@@ -17,9 +17,11 @@
 #include "attachments/configuration.h"
 
 extern Node *ec_filter_parse(Relation rel, const char *filter, bool canonical);
+extern char *ec_filter_calls(Node *expr);
 extern bool ec_filter_has_names(const EcAttachment *att);
 extern Expr *ec_filter_expr(EcAttachment *att, Relation rel);
 extern Expr *ec_filter_as_owner(EcAttachment *att, LOCKMODE lockmode);
+extern Node *ec_filter_reread(EcAttachment *att);
 extern char *ec_filter_deparse(Oid relid, Node *expr);
 
 #endif							/* ECHOCACHE_ATTACHMENTS_FILTER_H */

@@ -5,7 +5,8 @@
  *
  * The transaction that renames also writes the configuration: no commit shows a new name in
  * the catalogs and the old one there.  A filter is parsed before the command, while its names
- * are valid, and deparsed after it, so it means the same objects throughout.
+ * are valid, and deparsed after it, so it means the same objects throughout.  Where columns get
+ * other types it is read anew in between, as PostgreSQL does with a CHECK constraint.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -46,6 +47,7 @@ typedef struct Noted
 	char	   *function_text;	/* its name, as it is stored */
 	Node	   *filter;			/* or NULL */
 	char	   *filter_text;	/* as it is stored */
+	char	   *calls;			/* that it makes, as stored */
 } Noted;
 
 /* An attachment for which the table whose column is renamed has a role. */
@@ -56,7 +58,9 @@ typedef struct Rename
 } Rename;
 
 static const char *old_name(Node *stmt, bool *none);
+static bool may_have(const EcAttachment *att, const char *name);
 static void parse_filter(void *arg);
+static void reread_filter(Noted *noted);
 static void check_owner(const RangeVar *relation, Oid relid, Oid oldRelId, void *arg);
 static bool follow_column(Rename *rename, RenameStmt *stmt, Datum *values, const bool *nulls);
 static bool follow_text(const char *name, Datum *values, const bool *nulls, AttrNumber column,
@@ -128,6 +132,14 @@ old_name(Node *stmt, bool *none)
 	return name == NULL || strpbrk(name, "\"'\\") != NULL ? NULL : name;
 }
 
+/* May the attachment's filter have the name, in its text or in what it calls?  NULL: any name. */
+static bool
+may_have(const EcAttachment *att, const char *name)
+{
+	return ec_filter_has_names(att) &&
+		(name == NULL || strstr(att->filter, name) || strstr(att->filter_calls, name));
+}
+
 /* Parse the filter of an attachment, as its owner.  It is copied, and its table locked. */
 static void
 parse_filter(void *arg)
@@ -139,6 +151,26 @@ parse_filter(void *arg)
 		return;
 	noted->filter = copyObject((Node *) ec_filter_as_owner(att, AccessShareLock));
 	noted->filter_text = pstrdup(att->filter);
+	noted->calls = pstrdup(att->filter_calls);
+}
+
+/* Make the noted filter anew of the text that is stored now, as its owner. */
+static void
+reread_filter(Noted *noted)
+{
+	EcAttachment *att = ec_attachment_by_name(noted->name);
+	char	   *calls;
+
+	noted->filter = att != NULL && att->relid == noted->relid ? ec_filter_reread(att) : NULL;
+	if (noted->filter == NULL)
+		return;
+	calls = ec_filter_calls(noted->filter);
+	if (strcmp(calls, noted->calls) != 0)
+		ereport(NOTICE,
+				(errmsg("the filter of document \"%s\" calls other functions, for the new types",
+						noted->name),
+				 errdetail("Now it calls %s.", *calls ? pnstrdup(calls, strlen(calls) - 1) :
+						   "PostgreSQL's own")));
 }
 
 List *
@@ -167,8 +199,7 @@ ec_rename_note(Node *stmt)
 			noted->function = ec_configuration_function(att);
 			noted->function_text = pstrdup(att->function_name);
 		}
-		if (ec_filter_has_names(att) && (name == NULL || strstr(att->filter, name) != NULL) &&
-			!ec_act_guarded(parse_filter, noted))
+		if (may_have(att, name) && !ec_act_guarded(parse_filter, noted))
 			noted->filter = NULL;
 		if (OidIsValid(noted->function) || noted->filter != NULL)
 			list = lappend(list, noted);
@@ -181,6 +212,38 @@ ec_rename_follow(List *noted)
 {
 	if (noted != NIL)
 		update_configuration(NIL, NULL, noted);
+}
+
+List *
+ec_rename_note_types(Oid relid)
+{
+	List	   *list = NIL;
+	ListCell   *lc;
+
+	foreach(lc, ec_affected_by_table(relid))
+	{
+		EcAttachment *att = lfirst(lc);
+		Noted	   *noted;
+
+		if (att->filter == NULL || !(ec_affected_role(att, relid) & EC_ROLE_OWN))
+			continue;
+		noted = palloc0(sizeof(Noted));
+		noted->name = pstrdup(att->name);
+		noted->relid = att->relid;
+		if (ec_act_guarded(parse_filter, noted) && noted->filter != NULL)
+			list = lappend(list, noted);
+	}
+	return list;
+}
+
+void
+ec_rename_follow_types(List *noted)
+{
+	ListCell   *lc;
+
+	foreach(lc, noted)
+		reread_filter(lfirst(lc));
+	ec_rename_follow(noted);
 }
 
 /* As PostgreSQL checks it before it locks a table whose column is to be renamed. */
@@ -323,9 +386,13 @@ follow_names(const Noted *noted, Datum *values, const bool *nulls)
 							  quote_qualified_identifier(get_namespace_name(schema),
 														 get_func_name(noted->function)));
 	if (noted->filter != NULL)
+	{
 		changed |= follow_text(noted->name, values, nulls, Anum_ec_document_filter,
 							   noted->filter_text,
 							   ec_filter_deparse(noted->relid, noted->filter));
+		changed |= follow_text(noted->name, values, nulls, Anum_ec_document_filter_calls,
+							   noted->calls, ec_filter_calls(noted->filter));
+	}
 	return changed;
 }
 

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * rename.h
- *	  Columns and functions of documents get other names.
+ *	  Columns and functions of documents get other names, and columns other types.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -29,6 +29,20 @@ extern List *ec_rename_note(Node *stmt);
  * rename came in between, and 42704 when the extension is gone; with NIL it does nothing.
  */
 extern void ec_rename_follow(List *noted);
+
+/*
+ * Before columns of this table, which is locked, get other types: the filters that will be read
+ * anew, in the current memory context.  One that cannot be parsed stays as it is.  Locks attached
+ * tables, of which this one may be a part, in AccessShareLock, waiting, and releases them.  Throws
+ * what ec_act_guarded() throws.
+ *
+ * ec_rename_follow_types() writes the configuration after the command, whose doing is visible, as
+ * ec_rename_follow() does, and keeps these locks.  A filter that calls other functions for the new
+ * types is a NOTICE; one that they do not fit throws what parsing it throws, which refuses the
+ * command.
+ */
+extern List *ec_rename_note_types(Oid relid);
+extern void ec_rename_follow_types(List *noted);
 
 /*
  * Before the rename of a column: find and lock its table in AccessExclusiveLock, as the

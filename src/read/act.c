@@ -397,17 +397,17 @@ ec_act_end(const EcActing *before)
 
 /*
  * Do some work that may throw for what others have made: what is in the cache, a filter, an
- * attachment that cannot be resolved.  Returns whether it did not.  The work is contained.  An
- * error that is no fault of the input (a cancel, no memory, an internal error) is thrown all
+ * attachment that cannot be resolved.  Returns what it threw, or NULL.  The work is contained.
+ * An error that is no fault of the input (a cancel, no memory, an internal error) is thrown all
  * the same.
  */
-bool
-ec_act_guarded(void (*work) (void *arg), void *arg)
+ErrorData *
+ec_act_caught(void (*work) (void *arg), void *arg)
 {
 	ErrorData  *error = try_work(work, arg, true);
 
 	if (error == NULL)
-		return true;
+		return NULL;
 	switch (ERRCODE_TO_CATEGORY(error->sqlerrcode))
 	{
 		case ERRCODE_TRANSACTION_ROLLBACK:
@@ -418,6 +418,16 @@ ec_act_guarded(void (*work) (void *arg), void *arg)
 		case ERRCODE_INTERNAL_ERROR:
 			ReThrowError(error);
 	}
-	FreeErrorData(error);
-	return false;
+	return error;
+}
+
+/* ec_act_caught() for those who do not mind what it threw: returns whether it was nothing. */
+bool
+ec_act_guarded(void (*work) (void *arg), void *arg)
+{
+	ErrorData  *error = ec_act_caught(work, arg);
+
+	if (error != NULL)
+		FreeErrorData(error);
+	return error == NULL;
 }

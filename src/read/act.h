@@ -47,6 +47,7 @@ extern void ec_act_end(const EcActing *before);
 extern void ec_act_rendering(EcAttachment *att, void (*work) (void *arg), void *arg);
 extern void ec_act_contained(void (*work) (void *arg), void *arg);
 extern bool ec_act_demoted(EcAttachment *att, void (*work) (void *arg), void *arg);
+extern ErrorData *ec_act_caught(void (*work) (void *arg), void *arg);
 extern bool ec_act_guarded(void (*work) (void *arg), void *arg);
 
 #endif							/* ECHOCACHE_READ_ACT_H */

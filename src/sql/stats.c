@@ -14,12 +14,15 @@
 #include "access/tupdesc.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
 #include "attachments/attachment.h"
 #include "attachments/configuration.h"
+#include "attachments/filter.h"
 #include "commit/handover.h"
 #include "read/act.h"
 #include "servers/state.h"
@@ -38,6 +41,7 @@ typedef struct Look
 {
 	const char *name;
 	const char *suspended;
+	bool		resolved;		/* what is thrown from now on is about the filter */
 } Look;
 
 static void look(void *arg);
@@ -122,7 +126,10 @@ echocache_stats_internal(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-/* Why the attachment is not cached. */
+/*
+ * Why the attachment is not cached.  Throws what its filter throws, but looks at that only if the
+ * table need not be waited for.
+ */
 static void
 look(void *arg)
 {
@@ -130,6 +137,11 @@ look(void *arg)
 	EcAttachment *att = ec_attachment_by_name(l->name);
 
 	l->suspended = att == NULL ? NULL : att->suspended;
+	l->resolved = true;
+	if (att != NULL && att->suspended == NULL && att->filter != NULL &&
+		ConditionalLockRelationOid(att->relid, AccessShareLock) &&
+		get_rel_relkind(att->relid) != '\0')
+		(void) ec_filter_as_owner(att, NoLock);
 }
 
 /*
@@ -139,10 +151,15 @@ look(void *arg)
 Datum
 echocache_suspended_internal(PG_FUNCTION_ARGS)
 {
-	Look		l = {text_to_cstring(PG_GETARG_TEXT_PP(0)), NULL};
+	Look		l = {text_to_cstring(PG_GETARG_TEXT_PP(0))};
+	ErrorData  *error;
 
 	ec_shmem_require();
-	if (!ec_act_guarded(look, &l))
+	error = ec_act_caught(look, &l);
+	if (error != NULL && l.resolved)
+		l.suspended = psprintf("its filter cannot be used: %s%s%s", error->message,
+							   error->hint ? ". " : "", error->hint ? error->hint : "");
+	else if (error != NULL)
 		l.suspended = "its table, or a column of it, is gone";
 	if (l.suspended == NULL)
 		PG_RETURN_NULL();

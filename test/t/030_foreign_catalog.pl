@@ -24,12 +24,12 @@ $s->run('CREATE DATABASE noext OWNER mallory');
 
 # What our tables look like, to be imitated.
 my $document = 'name text PRIMARY KEY, relation regclass NOT NULL UNIQUE, key_column name NOT NULL, owner_column name,
-	filter text, filter_columns name[] NOT NULL, exclude name[] NOT NULL, ttl integer, policy text NOT NULL,
+	filter text, filter_columns name[] NOT NULL, filter_calls text NOT NULL, exclude name[] NOT NULL, ttl integer, policy text NOT NULL,
 	document text, touch_on_read boolean NOT NULL';
 my $dependent = 'document text NOT NULL, relation regclass NOT NULL, key_column name NOT NULL';
 my $outbox = 'id bigint NOT NULL, server text NOT NULL, document text NOT NULL, key text, since timestamptz NOT NULL';
 my $wide = join ', ', map { "c$_ int8 DEFAULT 4702111234474983745" } 1 .. 200;
-my $insert = q{INSERT INTO echocache.document VALUES ('t', 't', 'id', NULL, NULL, '{}', '{}', NULL, 'write-through', NULL, false)};
+my $insert = q{INSERT INTO echocache.document VALUES ('t', 't', 'id', NULL, NULL, '{}', '', '{}', NULL, 'write-through', NULL, false)};
 
 # name => statements that make the look-alike
 my @shapes = (
