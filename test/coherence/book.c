@@ -41,7 +41,8 @@ static const char *const counter_name[COUNTERS] = {
 	"sql_repeatable", "sql_many", "own_reads", "unjudged", "committed", "asynchronous",
 	"autocommit", "prepared", "bulk", "truncated", "moved", "rolled_back",
 	"savepoints_rolled_back", "failed", "connections_lost", "unsure", "commits_lost",
-	"prepared_across_crash", "two_rows_in_snapshot", "down_only_in_log", "rests", "rows_at_rest", "cached_at_rest"
+	"prepared_across_crash", "two_rows_in_snapshot", "down_only_in_log", "rests", "rows_at_rest", "cached_at_rest",
+	"local_hits", "local_evictions"
 };
 
 _Atomic uint8_t *state;
@@ -218,6 +219,12 @@ void
 count(int which)
 {
 	atomic_fetch_add_explicit(&counters[which], 1, memory_order_relaxed);
+}
+
+void
+count_more(int which, long n)
+{
+	atomic_fetch_add(&counters[which], n);
 }
 
 void
@@ -401,8 +408,10 @@ report(const char *table)
 
 	if (table && (f = fopen(table, "a")) != NULL)
 	{
-		fprintf(f, "| %s | %llu | %.0f s | %ld | %ld | %ld | %ld |", mode,
-				(unsigned long long) seed, took, reads(), counters[N_COMMITTED], nfaults, all);
+		fprintf(f, "| %s | %s | %llu | %.0f s | %ld | %ld | %ld | %ld | %ld | %ld |", mode,
+				local_memory ? local_memory : "", (unsigned long long) seed, took, reads(),
+				counters[N_LOCAL_HITS], counters[N_LOCAL_EVICTIONS], counters[N_COMMITTED],
+				nfaults, all);
 		for (int i = 0; i < KINDS; i++)
 			fprintf(f, " %ld |", findings[i]);
 		if (napart > 0)

@@ -36,10 +36,12 @@ int			nsql = 4;
 int			think_us = 1000;
 int			plain_rate = 40000;
 int			max_body = 20000;
+int			min_body = 0;
 int			nservers = 0;
 const char *server_host[MAX_SERVERS];
 const char *server_port[MAX_SERVERS];
 const char *server_name[MAX_SERVERS];
+const char *local_memory = NULL;
 const char *server_log = NULL;
 Doc			docs[MAX_DOCS];
 int			ndocs;
@@ -107,8 +109,8 @@ usage(void)
 	die("usage: checker --servers HOST:PORT[,HOST:PORT] [--mode echocache|uncached|naive-set|"
 		"naive-delete|client-delete|client-set] [--seconds S] [--seed N] [--faults all|NAME,...]"
 		" [--control SCRIPT] [--pause MS] [--strict] [--keys N] [--threads N] [--writers N]"
-		" [--plain N] [--sql N] [--think MICROSECONDS] [--rate N] [--body BYTES] [--table FILE]"
-		" [--log FILE]");
+		" [--plain N] [--sql N] [--think MICROSECONDS] [--rate N] [--body BYTES] [--least BYTES]"
+		" [--table FILE] [--log FILE]");
 }
 
 /* Where plain clients find the servers, in the order in which echocache.hosts has them. */
@@ -266,6 +268,7 @@ main(int argc, char **argv)
 		{"think", required_argument, NULL, 't'},
 		{"rate", required_argument, NULL, 'n'},
 		{"body", required_argument, NULL, 'b'},
+		{"least", required_argument, NULL, 'B'},
 		{"table", required_argument, NULL, 'o'},
 		{"log", required_argument, NULL, 'l'},
 		{NULL, 0, NULL, 0}
@@ -334,6 +337,9 @@ main(int argc, char **argv)
 			case 'b':
 				max_body = atoi(optarg);
 				break;
+			case 'B':
+				min_body = atoi(optarg);
+				break;
 			case 'o':
 				table = optarg;
 				break;
@@ -357,7 +363,7 @@ main(int argc, char **argv)
 	if (optind != argc || nservers < 1 || nkeys < MANY || nthreads < 0 ||
 		nkeys + nthreads > MAX_DOCS || nkeys + nthreads * PARTS >= MAX_REGISTERS || nwriters < 1 ||
 		nplain < 1 || nsql < 0 || nworkers > MAX_WORKERS || seconds <= 0 || max_body < 1 ||
-		plain_rate < 1 || pause_ms < 1 ||
+		min_body < 0 || plain_rate < 1 || pause_ms < 1 ||
 		(faults_on && (naive || nservers != 2 || control == NULL)))
 		usage();
 
@@ -366,7 +372,10 @@ main(int argc, char **argv)
 		die("cannot connect");
 	make_docs(naive ? "" : show(&last, "SHOW echocache.key_prefix"));
 	if (!naive)
+	{
 		place_docs(show(&last, "SHOW echocache.hosts"));
+		local_memory = show(&last, "SHOW echocache.local_memory");
+	}
 	sql_close(&last);
 	if (control)
 		control_open(control);

@@ -99,6 +99,7 @@ enum
 	N_SQL_MANY, N_OWN, N_UNJUDGED, N_COMMITTED, N_ASYNC, N_AUTOCOMMIT, N_PREPARED, N_BULK,
 	N_TRUNCATED, N_MOVED, N_ROLLED_BACK, N_PARTLY, N_FAILED, N_CONNECTIONS_LOST, N_UNSURE,
 	N_COMMITS_LOST, N_PREPARED_KEPT, N_TWO_ROWS, N_BRIEFLY_DOWN, N_RESTS, N_ROWS_AT_REST, N_CACHED_AT_REST,
+	N_LOCAL_HITS, N_LOCAL_EVICTIONS,
 	COUNTERS
 };
 
@@ -235,6 +236,7 @@ extern int	nsql;
 extern int	think_us;			/* a writer's pause, when there is one, is twice this at most */
 extern int	plain_rate;			/* reads in a second of all plain readers together, at most */
 extern int	max_body;			/* bytes */
+extern int	min_body;			/* what every document has at least */
 extern int	nservers;
 extern Doc	docs[MAX_DOCS];
 extern int	ndocs;
@@ -242,6 +244,7 @@ extern int	nregisters;			/* they are numbered from 1 */
 extern const char *server_host[MAX_SERVERS];	/* where plain clients find them */
 extern const char *server_port[MAX_SERVERS];
 extern const char *server_name[MAX_SERVERS];	/* as PostgreSQL has them */
+extern const char *local_memory;	/* echocache's setting; NULL: there is no echocache */
 extern const char *server_log;	/* PostgreSQL's; its lines begin with the time, by %n */
 extern double clock_offset;		/* that clock less now() */
 extern _Atomic(const char *) conninfo;
@@ -291,6 +294,7 @@ extern void note(int reg, const char *who, const char *what, long version);
 extern double overtaken_at(int reg, long version);
 extern void found(Kind kind, int reg, const char *fmt,...) __attribute__((format(printf, 3, 4)));
 extern void count(int which);
+extern void count_more(int which, long n);
 extern void count_apart(Fault fault, double staleness);
 extern void count_fault(Fault fault);
 extern void forget_count(int which);

@@ -2,13 +2,14 @@
 #
 # run.sh [--minutes M] [--seed N] [--faults NAME,...]
 #	  The checker against echocache, quiet and under faults; and the proof that its verdict
-#	  means something: the same checker against caches that people build must find what is wrong,
-#	  and without any cache it must not.
+#	  means something: the same checker against caches that people build, and against echocache
+#	  without one of its rules, must find what is wrong, and without any cache it must not.
 #
 # Without --minutes a short run with seeds that are fixed (test/run.sh's suite "coherence").  With it,
-# echocache alone for so long under faults, then the controls.  Starts servers of its own (test/lib.sh),
-# and builds the extension unless EC_STAGE has it.  The naive triggers need pgmemcache,
-# and are left out without it.  `bash test/install-deps.sh coherence` installs what it needs.
+# echocache alone for so long under faults, with each size of the second tier (0, 1 MB, 64 MB), then
+# the controls.  Starts servers of its own (test/lib.sh), and builds the extension unless EC_STAGE has
+# it.  The naive triggers need pgmemcache, and are left out without it.
+# `bash test/install-deps.sh coherence` installs what it needs.
 #
 #   CHECK_RUNS   which runs (default: all; see the end)
 #   CHECK_ARGS   further arguments of the checker for echocache, such as "--rate 100000"
@@ -188,6 +189,20 @@ set_conf()
 	ec_sql -c "SELECT pg_reload_conf()" >/dev/null
 }
 
+# restart LINE...: settings that a running server does not take.
+restart()
+{
+	ec_pg_stop main
+	ec_pg_start main "$@" 5>&- 6>&-
+}
+
+# set_memory SIZE: of the second tier.
+set_memory()
+{
+	[ "$memory" = "$1" ] || restart "echocache.local_memory = $1"
+	memory=$1
+}
+
 # check MODE SECONDS SEED [ARGUMENT...]: run the checker; ok() shows its report.  Sets status, the checker's: 0 nothing found, 1 something found, 2 could not tell.
 check()
 {
@@ -213,6 +228,8 @@ too_few()
 		sql_many:100 own_reads:10; do
 		[ "$(more "${n%:*}" "${n#*:}")" = true ] || printf ' %s' "${n%:*}"
 	done
+	[ "$memory" = 0 ] || [ "$(more local_hits 1000)" = true ] || printf ' local_hits'
+	[ "$memory" != 1MB ] || [ "$(more local_evictions 1000)" = true ] || printf ' local_evictions'
 	for n in "$@"; do
 		[ "$(more "fault_$n" 0)" = true ] || printf ' %s' "$n"
 	done
@@ -241,6 +258,10 @@ echocache_run()
 	ok "$([ "$status" != 2 ] && is "$(figure cached_at_rest)" "$(figure rows_at_rest)" || echo false)" \
 		"$name: SQL reads have filled the cache at rest"
 	ok "$(is "$few" '')" "$name: transactions and reads of every kind${few:+, but too few:$few}"
+	[ "$memory" != 0 ] || ok "$(is "$(figure local_hits)" 0)" "$name: without the second tier"
+	# what was read at rest, all there is, is more than it has room for
+	[ "$memory" != 1MB ] || ok "$(is "$(ec_sql -c "SELECT used > size * 0.9 FROM echocache_memory WHERE name IS NULL")" t)" \
+		"$name: the second tier is full"
 }
 
 # Of each fault that was asked for there has been one.
@@ -257,25 +278,33 @@ saw_faults()
 
 run_quiet()
 {
+	set_memory 0
 	set_conf "echocache.timeout = '5s'" "echocache.commit_timeout = '5s'"
 	echocache_run quiet "$1" "$2"
 	ok "$(is "$(figure apart)" 0)" "quiet: no old answer to excuse"
 }
 
+# run_faults MEMORY SECONDS SEED
 run_faults()
 {
-	local want=
+	local want='' name="faults $3" more=''
 
+	set_memory "$1"
+	[ "$1" = 0 ] || name+=", second tier of $1"
+	# all documents together take more
+	[ "$1" != 1MB ] || more='--least 14000'
 	[ -n "$faults" ] || want='freeze kill flush evict cut hold delay reset terminate crash stop'
 	set_conf "echocache.timeout = '200ms'" "echocache.commit_timeout = '400ms'"
-	echocache_run "faults $2" "$1" "$2" --faults "${faults:-all}" --pause 500
 	# shellcheck disable=SC2086 # several words
-	[ -z "$want" ] || saw_faults "faults $2" $want
+	echocache_run "$name" "$2" "$3" --faults "${faults:-all}" --pause 500 $more
+	# shellcheck disable=SC2086 # several words
+	[ -z "$want" ] || saw_faults "$name" $want
 }
 
 # With fallback = off nothing commits that cannot be invalidated: so there is nothing to excuse.
 run_strict()
 {
+	set_memory 64MB
 	set_conf "echocache.timeout = '200ms'" "echocache.commit_timeout = '400ms'" "echocache.fallback = off"
 	echocache_run "fallback = off" "$1" "$2" --faults freeze,kill,cut,hold,delay --strict --pause 400
 	ok "$(is "$(figure apart)" 0)" "fallback = off: no old answer to excuse"
@@ -287,6 +316,7 @@ run_promote()
 {
 	local tries=1
 
+	set_memory 64MB
 	set_conf "echocache.timeout = '500ms'" "echocache.commit_timeout = '1s'"
 	echocache_run promotion "$1" "$2" --faults promote --pause 500
 	saw_faults promotion promote
@@ -322,6 +352,114 @@ run_control()
 		"$mode: the checker finds what is wrong, $kind reads among it"
 }
 
+# leave_out RULE: change the source in EC_TMP/changed so that it is without this rule.  Ends the
+# script if there is nothing to change.
+leave_out()
+{
+	local what to file files
+
+	case $1 in
+		# no rule: it takes a while until what is marked is visible, and then until it is settled, and
+		# some commits fail at the last moment
+		slow)
+			leave_out slow-before
+			leave_out slow-after
+			return
+			;;
+		# no rule either: fills take a while
+		slow-fill) what='fetch_rows(&fill, as_owner);' to='& pg_usleep(random() % 5000);' ;;
+		slow-before)
+			what='ec_waitpoint("before-commit");'
+			to='pg_usleep(random() % 20000); if (random() % 20 < (list.n > 0)) ereport(ERROR, (errcode(ERRCODE_T_R_SERIALIZATION_FAILURE), errmsg("at the last moment")));'
+			;;
+		slow-after) what='ec_local_settle(true);' to='pg_usleep(random() % 20000); &' ;;
+		# once the writer of a marked entry has committed, the old document is not right any more
+		over) what='bool[[:space:]]*next = Trans.*' to='bool next = false;' ;;
+		# as long as it is in progress, the new one is not right yet
+		progress) what='over = !TransactionIdIsInProgress(known) .*' to='over = true;' ;;
+		# a writer marks what it changes
+		mark) what='ec_local_mark(att, key->hash)' to='false' ;;
+		# and takes away the claim of a fill
+		claim)
+			leave_out slow-fill
+			what='^	entry->claim = 0;' to=''
+			;;
+		# PREPARE drops it
+		prepare) what='ec_local_drop(att, key->hash)' to='(void) 0' ;;
+		# who changes very many, or all, begins an epoch
+		epoch) what='ec_slot_begin_epoch_of_table(att->relid);' to=';' ;;
+		# of what is rolled back nothing stays
+		abort) what='ec_local_settle(false);' to='ec_local_settle(true);' ;;
+		*) ec_die "there is no rule \"$1\"" ;;
+	esac
+	files=$(grep -rl --include='*.c' -e "$what" "$EC_TMP/changed/src") || ec_die "nothing in src is the rule \"$1\""
+	for file in $files; do
+		sed -i "s/$what/$to/" "$file"
+	done
+}
+
+# use_without RULE...: let the server run on an echocache without these rules.  Of a build that is there
+# only what has changed is built again.
+use_without()
+{
+	local lines rule
+
+	rm -rf "$EC_TMP/changed" "$EC_TMP/changed.stage"
+	mkdir "$EC_TMP/changed"
+	if [ -n "${EC_BUILD:-}" ]; then
+		cp -a "$EC_BUILD/." "$EC_TMP/changed"
+	else
+		ec_copy_source "$EC_TMP/changed"
+	fi
+	for rule in "$@"; do
+		leave_out "$rule"
+	done
+	(umask 022 && make -C "$EC_TMP/changed" PG_CONFIG="$PG_CONFIG" with_llvm=no DESTDIR="$EC_TMP/changed.stage" install) \
+		>"$EC_TMP/changed.log" 2>&1 || { tail -n 30 "$EC_TMP/changed.log" >&2; ec_die "echocache does not build without $*"; }
+	mapfile -t lines < <(EC_STAGE=$EC_TMP/changed.stage && ec_stage_conf)
+	restart "${lines[@]}" "echocache.local_memory = 64MB"
+	memory=64MB
+}
+
+use_all()
+{
+	local lines
+
+	mapfile -t lines < <(ec_stage_conf)
+	restart "${lines[@]}"
+}
+
+# What makes it likely that a rule is missed is not wrong by itself.
+run_slow()
+{
+	set_conf "echocache.timeout = '5s'" "echocache.commit_timeout = '5s'"
+	use_without slow slow-fill
+	echocache_run "slow commits" "$1" "$2"
+	use_all
+}
+
+# run_without RULE KIND SECONDS SEED: without a rule of the second tier, such a thing must be found.
+run_without()
+{
+	local rule=$1 kind=$2 keys=$keys try
+
+	# few documents, so that two read one within the short time for which it is wrong
+	[ "$kind" != backwards ] || keys=24
+	set_conf "echocache.timeout = '5s'" "echocache.commit_timeout = '5s'"
+	use_without slow "$rule"
+	for try in 1 2 3; do
+		make_database
+		attach_echocache
+		check echocache $(($3 * try)) "$4"
+		if [ "$status" = 2 ] || [ "$(more "$kind" 0)" = true ]; then
+			break
+		fi
+	done
+	ok "$([ "$status" = 1 ] && more "$kind" 0 || echo false)" \
+		"without the rule $rule: the checker finds what is wrong, $kind reads among it"
+	use_all
+}
+
 ec_begin
 ec_build
 export BUILD=$EC_TMP/checker.build
@@ -344,25 +482,32 @@ ec_pg_start main "echocache.enabled = on" "echocache.lease = '5s'" "echocache.re
 	"echocache.marker_ttl = '1s'" "max_prepared_transactions = 50" "max_connections = 100" \
 	"wal_writer_delay = '1s'" "wal_keep_size = '256MB'" "log_min_messages = log" "fsync = off" \
 	"log_min_error_statement = panic" "log_line_prefix = '%n [%p] %a '" 5>&- 6>&-
+memory=
 ec_pg_env main
 
 echo "TAP version 13"
 cat >"$table" <<-'EOT'
-	| cache | seed | time | reads checked | commits | faults | violations | stale | deleted | absent | dirty | ahead | backwards | torn | repeat | foreign | own | rest | old answers while cut off (oldest) |
-	|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|
+	| cache | second tier | seed | time | reads checked | local hits | local evictions | commits | faults | violations | stale | deleted | absent | dirty | ahead | backwards | torn | repeat | foreign | own | rest | old answers while cut off (oldest) |
+	|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|
 EOT
 if [ "$minutes" = 0 ]; then
-	runs=${CHECK_RUNS:-quiet faults1 faults2 strict uncached naive-set naive-delete client-delete client-set promote}
+	runs=${CHECK_RUNS:-quiet faults1 faults2 local1 local64 strict slow over uncached naive-set naive-delete client-delete client-set promote}
 	time=
 else
-	runs=${CHECK_RUNS:-faults1 strict uncached naive-set naive-delete client-delete client-set promote}
+	runs=${CHECK_RUNS:-faults1 local1 local64 strict slow over progress mark claim prepare epoch abort uncached naive-set naive-delete client-delete client-set promote}
 	time=$((minutes * 60))
 fi
 for run in $runs; do
 	case $run in
 		quiet) run_quiet 6 "${seed:-1}" ;;
-		faults1) run_faults "${time:-18}" "${seed:-1}" ;;
-		faults2) run_faults 18 $((${seed:-1} + 1)) ;;
+		faults1) run_faults 0 "${time:-18}" "${seed:-1}" ;;
+		faults2) run_faults 0 18 $((${seed:-1} + 1)) ;;
+		local1) run_faults 1MB "${time:-18}" "${seed:-1}" ;;
+		local64) run_faults 64MB "${time:-18}" "${seed:-2}" ;;
+		slow) run_slow 6 "${seed:-1}" ;;
+		over | progress) run_without "$run" backwards 6 "${seed:-1}" ;;
+		abort) run_without "$run" dirty 6 "${seed:-1}" ;;
+		mark | claim | prepare | epoch) run_without "$run" stale 6 "${seed:-1}" ;;
 		strict) run_strict 6 "${seed:-1}" ;;
 		promote) run_promote 8 "${seed:-1}" ;;
 		uncached) run_uncached 2 "${seed:-1}" ;;

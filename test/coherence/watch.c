@@ -11,6 +11,8 @@
  * RECOVERING only, as after a crash, excuses nothing.  DOWN may last for less time than
  * there is between two looks; PostgreSQL's log has every one.
  *
+ * It also adds up what the second tier has answered, whose counters a crash sets back.
+ *
  * Copyright (c) 2026, echocache developers
  *
  *-------------------------------------------------------------------------
@@ -24,6 +26,7 @@
 #include "checker.h"
 
 #define LOOK_US			15000
+#define LOOKS_PER_COUNT	10		/* looks at the servers for one at the second tier */
 #define LOG_DELAY		1.0		/* seconds, after which a line is in the log for sure */
 #define LOG_ROUNDING	0.002	/* its times are in whole milliseconds */
 #define MAX_INTERVALS	100000
@@ -247,10 +250,35 @@ look_at_servers(void)
 	judge_suspects(false);
 }
 
+/*
+ * Count what the second tier has done since the last time.  Its counters begin anew with the
+ * cluster, and what they had until then since the last time is not counted.
+ */
+static void
+count_local(void)
+{
+	static const int which[] = {N_LOCAL_HITS, N_LOCAL_EVICTIONS};
+	static long before[2];
+	PGresult   *res = sql(&watcher, "SELECT sum(local_hits), sum(local_evictions)"
+						  " FROM echocache_stats", NULL, NULL, NULL);
+
+	if (res == NULL)
+		return;
+	for (int i = 0; i < 2; i++)
+	{
+		long		n = atol(PQgetvalue(res, 0, i));
+
+		count_more(which[i], n < before[i] ? n : n - before[i]);
+		before[i] = n;
+	}
+	PQclear(res);
+}
+
 void *
 watch_main(void *arg)
 {
 	_Atomic bool *end = arg;
+	long		looks = 0;
 
 	watcher.lost = true;
 	while (!atomic_load(end))
@@ -260,8 +288,12 @@ watch_main(void *arg)
 			fresh = sql_connect(&watcher);
 		if (!watcher.lost)
 			look_at_servers();
+		if (!watcher.lost && looks++ % LOOKS_PER_COUNT == 0)
+			count_local();
 		usleep(LOOK_US);
 	}
+	if (!watcher.lost)
+		count_local();
 	sql_close(&watcher);
 	return NULL;
 }

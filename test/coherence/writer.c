@@ -92,7 +92,7 @@ body_size(Worker *w)
 {
 	int			dice = pick(w, 100);
 
-	return pick(w, dice < 90 ? max_body / 100 + 1 : dice < 99 ? max_body / 10 + 1 : max_body);
+	return min_body + pick(w, dice < 90 ? max_body / 100 + 1 : dice < 99 ? max_body / 10 + 1 : max_body);
 }
 
 /* One change of a session that is locked. */
@@ -247,6 +247,7 @@ move_session(Worker *w)
 	int			to = 1 + pick(w, nkeys);
 	char		sfrom[12];
 	char		sto[12];
+	char		size[12];
 	PGresult   *res;
 
 	if (from == to)
@@ -256,11 +257,12 @@ move_session(Worker *w)
 		return;
 	snprintf(sfrom, sizeof(sfrom), "%d", from);
 	snprintf(sto, sizeof(sto), "%d", to);
+	snprintf(size, sizeof(size), "%d", min_body + 7);
 	res = sql(w, "UPDATE coherence.sessions SET id = $2::bigint, version = " NUMBER
-			  ", body = " BODY("7")
+			  ", body = " BODY("$3::int")
 			  " WHERE id = $1 AND NOT EXISTS"
 			  " (SELECT FROM coherence.sessions o WHERE o.id = $2::bigint)" SESSION_RETURN,
-			  sfrom, sto, NULL);
+			  sfrom, sto, size);
 	if (res && PQntuples(res) == 1)
 	{
 		add_event(w, from, atol(PQgetvalue(res, 0, 1)), false);
@@ -311,7 +313,9 @@ write_many(Worker *w)
 	int			dice = pick(w, 100);
 	char		first[12];
 	char		last[12];
+	char		size[12];
 
+	snprintf(size, sizeof(size), "%d", min_body + 3);
 	if (dice < 80 || nthreads == 0)
 	{
 		int			from = 1 + pick(w, nkeys);
@@ -321,9 +325,9 @@ write_many(Worker *w)
 		add_events(w, sql(w, "WITH locked AS (SELECT id FROM coherence.sessions"
 						  " WHERE id BETWEEN $1 AND $2 ORDER BY id FOR UPDATE)"
 						  " UPDATE coherence.sessions s SET version = " NUMBER
-						  ", body = " BODY("3") " FROM locked l WHERE l.id = s.id"
+						  ", body = " BODY("$3::int") " FROM locked l WHERE l.id = s.id"
 						  " RETURNING s.id, s.version, s.is_deleted",
-						  first, last, NULL));
+						  first, last, size));
 	}
 	else
 		add_events(w, sql(w, "WITH locked AS (SELECT thread, slot FROM coherence.posts"
