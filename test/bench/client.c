@@ -208,12 +208,16 @@ cache_get(Cache *cache, const char *key, size_t *len)
 
 /* ---------------------------------------------------------------- PostgreSQL */
 
-/* libpq's environment says where. */
+/* libpq's environment says where; with a port not NULL, the server that listens on that one. */
 PGconn *
-sql_open(void)
+sql_open(const char *port)
 {
-	PGconn	   *conn = PQconnectdb("");
+	char		where[32] = "";
+	PGconn	   *conn;
 
+	if (port)
+		snprintf(where, sizeof(where), "port=%s", port);
+	conn = PQconnectdb(where);
 	if (PQstatus(conn) != CONNECTION_OK)
 		die("%s", PQerrorMessage(conn));
 	return conn;

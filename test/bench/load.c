@@ -3,7 +3,7 @@
  * load.c
  *	  The benchmarks' load generator.
  *
- *		load turns [-m SERVERS] [-p PID]... [-e NAME,NAME...]
+ *		load turns [-m SERVERS] [-p PID]... [-e NAME,NAME...] [-o PORT:NAME,NAME...]
  *			ROUNDS CALLS {NAME TIMES PARAMETER SQL}...
  *
  * One client, statements in turns: what does one cost? (turns.c)  Prints,
@@ -12,7 +12,7 @@
  * in this program.
  *
  *		load run [-c CONNECTIONS] [-t SECONDS] [-r RATE | -b] [-S SEED]
- *			[-n RECORDS] [-N HIGHEST ID] [-d DISTRIBUTION] [-x MIX] [-w ID]
+ *			[-n RECORDS] [-N HIGHEST ID] [-d DISTRIBUTION] [-x MIX] [-w ID] [-q]
  *			[-m SERVERS -k KEY PREFIX] [-R SQL] [-U SQL] [-I SQL] [-s BYTES]
  *			[-p MS [-g MS]]
  *

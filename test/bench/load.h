@@ -25,7 +25,7 @@ extern int64_t now_ns(void);
 extern Cache *cache_open(const char *servers);
 extern char *cache_get(Cache *cache, const char *key, size_t *len);
 extern void cache_close(Cache *cache);
-extern PGconn *sql_open(void);
+extern PGconn *sql_open(const char *port);
 extern void sql_prepare(PGconn *conn, const char *name, const char *sql);
 extern PGresult *sql_run(PGconn *conn, const char *name, int n, const char *const *params);
 

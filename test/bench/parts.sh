@@ -7,25 +7,12 @@
 #
 # Copyright (c) 2026, echocache developers
 
-# one_read PART CACHE CASE DOCUMENT TYPE ID SQL: of this document, by everyone; all get the same bytes.
-one_read()
-{
-	run_turns "$1" "$3" 1 -m "$hosts" -p "$(ec_memcached_pid "$2")" \
-		-e "plain client,echocache,pgmemcache,PostgreSQL" $reads_rounds $reads_calls \
-		"select 1" 1 "" "SELECT 1" \
-		"plain client" 1 "$4:$6" get \
-		echocache 1 "$6" "SELECT echocache_get('$4', \$1::$5)" \
-		pgmemcache 1 "$4:$6" "SELECT memcache_get(\$1::text)" \
-		PostgreSQL 1 "$6" "$7"
-}
+# A document of read_tables.
+chat=5c2e1a54-0f9e-4f6e-9c0b-6a1f0e2d7b11
 
-part_reads()
+# Documents of exactly 1, 10 and 100 KB, a chat session as jsonb, and one of 21 rows.
+read_tables()
 {
-	local part cache via kb chat=5c2e1a54-0f9e-4f6e-9c0b-6a1f0e2d7b11
-
-	start_servers
-	start_unix_memcached
-	# Documents of exactly 1, 10 and 100 KB, a chat session as jsonb, and one of 21 rows.
 	ec_sql <<-'SQL' >/dev/null
 		CREATE TABLE hits (id bigint PRIMARY KEY, body text);
 		INSERT INTO hits
@@ -59,25 +46,61 @@ part_reads()
 		VACUUM ANALYZE;
 		CHECKPOINT;
 	SQL
+}
+
+# Of read_tables all that is read, into the memcached that is used now.
+warm_documents()
+{
+	ec_sql -c "SELECT echocache_refresh('hit', id), echocache_get('hit', id) FROM hits" \
+		-c "SELECT echocache_refresh('thread', 1::bigint), echocache_get('thread', 1)" \
+		-c "SELECT echocache_refresh('chat', '$chat'::uuid), echocache_get('chat', '$chat')" >/dev/null
+}
+
+# each_document COMMAND...: for each kind of document in read_tables, with its case, name, type of
+# the id, id, and SQL that gives its bytes.
+each_document()
+{
+	local kb
+
+	for kb in 1 10 100; do
+		"$@" "$kb KB" hit bigint $((1000 + kb)) "SELECT row_to_json(h) FROM hits h WHERE id = \$1::bigint"
+	done
+	"$@" "chat of 10 KB" chat uuid $chat \
+		"SELECT row_to_json(d) FROM (SELECT session_id, user_id, title, messages, updated_at FROM chats
+		WHERE session_id = \$1::uuid AND NOT is_deleted) d"
+	"$@" "session with 20 messages" thread bigint 1 \
+		"SELECT json_build_object('id', s.id, 'user_id', s.user_id, 'title', s.title, 'messages',
+		(SELECT json_agg(json_build_object('author', m.author, 'body', m.body) ORDER BY m.id)
+		FROM messages m WHERE m.session_id = s.id)) FROM sessions s WHERE s.id = \$1::bigint"
+}
+
+# one_read PART CACHE CASE DOCUMENT TYPE ID SQL: of this document, by everyone; all get the same bytes.
+one_read()
+{
+	run_turns "$1" "$3" 1 -m "$hosts" -p "$(ec_memcached_pid "$2")" \
+		-e "plain client,echocache,pgmemcache,PostgreSQL" $reads_rounds $reads_calls \
+		"select 1" 1 "" "SELECT 1" \
+		"plain client" 1 "$4:$6" get \
+		echocache 1 "$6" "SELECT echocache_get('$4', \$1::$5)" \
+		pgmemcache 1 "$4:$6" "SELECT memcache_get(\$1::text)" \
+		PostgreSQL 1 "$6" "$7"
+}
+
+part_reads()
+{
+	local part cache via
+
+	start_servers
+	start_unix_memcached
+	read_tables
 	for part in reads reads-unix; do
 		cache=main via=127.0.0.1
 		[ $part = reads ] || cache=unix via=$EC_TMP/pg-bench
 		use_hosts $cache
 		ec_sql -c "ALTER DATABASE postgres SET pgmemcache.default_servers = '$hosts'"
-		ec_sql -c "SELECT echocache_get('hit', id) FROM hits" -c "SELECT echocache_get('thread', 1)" \
-			-c "SELECT echocache_get('chat', '$chat')" >/dev/null
+		warm_documents
 		pin "$one_cpu"
-		for kb in 1 10 100; do
-			one_read $part $cache "$kb KB" hit bigint $((1000 + kb)) \
-				"SELECT row_to_json(h) FROM hits h WHERE id = \$1::bigint"
-		done
-		one_read $part $cache "chat of 10 KB" chat uuid $chat \
-			"SELECT row_to_json(d) FROM (SELECT session_id, user_id, title, messages, updated_at FROM chats
-			WHERE session_id = \$1::uuid AND NOT is_deleted) d"
-		one_read $part $cache "session with 20 messages" thread bigint 1 \
-			"SELECT json_build_object('id', s.id, 'user_id', s.user_id, 'title', s.title, 'messages',
-			(SELECT json_agg(json_build_object('author', m.author, 'body', m.body) ORDER BY m.id)
-			FROM messages m WHERE m.session_id = s.id)) FROM sessions s WHERE s.id = \$1::bigint"
+		each_document one_read $part $cache
 		run_turns $part-many "1 KB" 1 $reads_rounds $((reads_calls / 40)) \
 			"one call" 1 "{$(seq -s, 1 100)}" "SELECT id, document FROM echocache_get_many('hit', \$1::bigint[])" \
 			"100 calls" 100 "" "SELECT echocache_get('hit', \$1::bigint)"
@@ -85,15 +108,42 @@ part_reads()
 	emit_faults reads
 }
 
-# one_commit ROUND FSYNC CLIENTS TABLE SYSTEM
+# Table updates_bare of 10,000 rows, and updates_through, which is attached.
+update_tables()
+{
+	# As an application has it: an update moves the row in an index, so it is not HOT.
+	ec_sql <<-'SQL' >/dev/null
+		CREATE TABLE updates_bare (
+		    id bigint PRIMARY KEY, user_id bigint NOT NULL, updated_at timestamptz NOT NULL, note text, body text);
+		CREATE INDEX ON updates_bare (user_id, updated_at);
+		CREATE TABLE updates_through (LIKE updates_bare INCLUDING ALL);
+		INSERT INTO updates_bare
+		SELECT i, i / 10, 'epoch', '', text_of(900, i) FROM generate_series(1, 10000) i;
+		INSERT INTO updates_through SELECT * FROM updates_bare;
+		SELECT echocache_attach('updates_through', 'through');
+	SQL
+}
+
+# grow_updates TABLE...: the first time makes the files grow, and does not count.
+grow_updates()
+{
+	local table
+
+	for table in "$@"; do
+		"$BUILD/load" run -c 8 -t $commit_seconds -n 10000 -x update=1 -s 20 \
+			-U "UPDATE updates_$table SET updated_at = clock_timestamp(), note = \$2 WHERE id = \$1::bigint" >/dev/null
+	done
+}
+
+# one_commit PART ROUND FSYNC CLIENTS TABLE SYSTEM
 one_commit()
 {
-	local case="$3 clients, fsync $2" cpus=$all_cpus
+	local case="$4 clients, fsync $3" cpus=$all_cpus
 
-	[ "$3" != 1 ] || case="1 client, fsync $2" cpus=$one_cpu
-	ec_sql -c "VACUUM updates_$4" -c CHECKPOINT
-	run_load commit "$case" "$5" "$1" -c "$3" -t $commit_seconds -n 10000 -x update=1 -s 20 \
-		-U "UPDATE updates_$4 SET updated_at = clock_timestamp(), note = \$2 WHERE id = \$1::bigint"
+	[ "$4" != 1 ] || case="1 client, fsync $3" cpus=$one_cpu
+	ec_sql -c "VACUUM updates_$5" -c CHECKPOINT
+	run_load "$1" "$case" "$6" "$2" -c "$4" -t $commit_seconds -n 10000 -x update=1 -s 20 \
+		-U "UPDATE updates_$5 SET updated_at = clock_timestamp(), note = \$2 WHERE id = \$1::bigint"
 }
 
 part_commit()
@@ -102,22 +152,14 @@ part_commit()
 
 	start_servers
 	start_unix_memcached
-	# As an application has it: an update moves the row in an index, so it is not HOT.
+	update_tables
 	ec_sql <<-'SQL' >/dev/null
-		CREATE TABLE updates_bare (
-		    id bigint PRIMARY KEY, user_id bigint NOT NULL, updated_at timestamptz NOT NULL, note text, body text);
-		CREATE INDEX ON updates_bare (user_id, updated_at);
-		CREATE TABLE updates_through (LIKE updates_bare INCLUDING ALL);
 		CREATE TABLE updates_invalidate (LIKE updates_bare INCLUDING ALL);
 		CREATE TABLE updates_set (LIKE updates_bare INCLUDING ALL);
 		CREATE TABLE updates_delete (LIKE updates_bare INCLUDING ALL);
-		INSERT INTO updates_bare
-		SELECT i, i / 10, 'epoch', '', text_of(900, i) FROM generate_series(1, 10000) i;
-		INSERT INTO updates_through SELECT * FROM updates_bare;
 		INSERT INTO updates_invalidate SELECT * FROM updates_bare;
 		INSERT INTO updates_set SELECT * FROM updates_bare;
 		INSERT INTO updates_delete SELECT * FROM updates_bare;
-		SELECT echocache_attach('updates_through', 'through');
 		SELECT echocache_attach('updates_invalidate', 'invalidate', policy => 'invalidate');
 		CREATE FUNCTION set_in_trigger() RETURNS trigger LANGUAGE plpgsql AS $$
 		BEGIN
@@ -135,11 +177,7 @@ part_commit()
 		CHECKPOINT;
 	SQL
 	wait_up
-	# The first time makes the files grow: it does not count.
-	for table in bare through invalidate set delete; do
-		"$BUILD/load" run -c 8 -t $commit_seconds -n 10000 -x update=1 -s 20 \
-			-U "UPDATE updates_$table SET updated_at = clock_timestamp(), note = \$2 WHERE id = \$1::bigint" >/dev/null
-	done
+	grow_updates bare through invalidate set delete
 	cached=$(ec_sql -c "SELECT 100 * count(memcache_get('through:' || id)) FILTER
 		(WHERE memcache_get('through:' || id) = row_to_json(u)::text) / count(*)
 		FROM updates_through u WHERE updated_at > 'epoch'")
@@ -152,19 +190,19 @@ part_commit()
 				pin "$([ $clients = 1 ] && echo "$one_cpu" || echo "$all_cpus")"
 				for table in $(rotated "$round" bare through invalidate set delete); do
 					case $table in
-						bare) one_commit "$round" $fsync $clients bare "no trigger" ;;
-						through) one_commit "$round" $fsync $clients through "echocache write-through" ;;
-						invalidate) one_commit "$round" $fsync $clients invalidate "echocache invalidate" ;;
-						set) one_commit "$round" $fsync $clients set "pgmemcache set" ;;
-						delete) one_commit "$round" $fsync $clients delete "pgmemcache delete" ;;
+						bare) one_commit commit "$round" $fsync $clients bare "no trigger" ;;
+						through) one_commit commit "$round" $fsync $clients through "echocache write-through" ;;
+						invalidate) one_commit commit "$round" $fsync $clients invalidate "echocache invalidate" ;;
+						set) one_commit commit "$round" $fsync $clients set "pgmemcache set" ;;
+						delete) one_commit commit "$round" $fsync $clients delete "pgmemcache delete" ;;
 					esac
 				done
 			done
 			use_hosts unix
 			for clients in 1 8; do
 				pin "$([ $clients = 1 ] && echo "$one_cpu" || echo "$all_cpus")"
-				one_commit "$round" $fsync $clients through "echocache write-through, unix socket"
-				one_commit "$round" $fsync $clients invalidate "echocache invalidate, unix socket"
+				one_commit commit "$round" $fsync $clients through "echocache write-through, unix socket"
+				one_commit commit "$round" $fsync $clients invalidate "echocache invalidate, unix socket"
 			done
 		done
 	done

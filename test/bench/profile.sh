@@ -1,6 +1,6 @@
 #!/bin/bash
 #
-# profile.sh [--functions] [--keep FOLDER]
+# profile.sh [--functions] [--keep FOLDER] [--memory MB]
 #	  Where the time of a hit and of a commit goes: instructions and system calls of one.
 #
 # Counts, unlike times, come out the same on a busy machine.  A private PostgreSQL runs
@@ -10,6 +10,7 @@
 #
 #	--functions      with what the functions of the extension take, callees included
 #	--keep FOLDER    leave callgrind's files there, for callgrind_annotate or kcachegrind
+#	--memory MB      echocache.local_memory: with it a hit is one of the second tier (0)
 #
 # Needs valgrind, strace and pgmemcache.
 #
@@ -24,11 +25,13 @@ export LC_ALL=C
 
 functions=0
 keep=
+memory=0
 while [ $# -gt 0 ]; do
 	case $1 in
 		--functions) functions=1 ;;
 		--keep) keep=${2:-}; shift ;;
-		*) ec_die "usage: profile.sh [--functions] [--keep FOLDER]" ;;
+		--memory) memory=${2:-}; shift ;;
+		*) ec_die "usage: profile.sh [--functions] [--keep FOLDER] [--memory MB]" ;;
 	esac
 	shift
 done
@@ -52,7 +55,7 @@ start_postgres()
 
 	host=127.0.0.1:$(ec_memcached_port main)
 	ec_pg_start profile "autovacuum = off" "jit = off" "echocache.timeout = '10s'" \
-		"echocache.hosts = '$host'" "echocache.enabled = on" "pgmemcache.default_servers = '$host'"
+		"echocache.local_memory = '${memory}MB'" "echocache.hosts = '$host'" "echocache.enabled = on" "pgmemcache.default_servers = '$host'"
 	ec_pg_env profile
 }
 

@@ -167,6 +167,58 @@ function has(part, at, peer, metric, r) {
 	return (part, at, peer, metric, r) in value
 }
 
+# What `name` of this metric is to `base` in each round, into v; returns how many.
+function ratios(part, at, name, base, metric, v,    n, r) {
+	n = 0
+	for (r = 1; has(part, at, name, metric, r); r++)
+		if (has(part, at, base, metric, r) && get(part, at, base, metric, r) > 0)
+			v[++n] = get(part, at, name, metric, r) / get(part, at, base, metric, r)
+	return n
+}
+
+# The targets of the second tier.
+function local_targets(    i, part, v, n, c, at, r, way, without, own, documents) {
+	split("TCP|unix sockets", way, "|")
+	without = "echocache without the tier"
+	for (i = 1; i <= 2; i++) {
+		part = i == 1 ? "local" : "local-unix"
+		own = "local hit by SQL, "
+		n = ratios(part, "1 KB", "echocache", "select 1", "us", v)
+		target(own "1 KB, to `select 1`, " way[i], "≤", 1.15, v, n)
+		n = ratios(part, "1 KB", "echocache", "pgmemcache", "us", v)
+		target(own "1 KB, to pgmemcache's get, " way[i], "≤", 0.55, v, n)
+		n = ratios(part, "1 KB", "echocache", "PostgreSQL", "us", v)
+		target(own "1 KB, to the row by its key, " way[i], "≤", 1, v, n)
+		for (c = split("10 KB|chat of 10 KB|session with 20 messages", documents, "|"); c >= 1; c--) {
+			n = ratios(part, documents[4 - c], "echocache", "PostgreSQL", "us", v)
+			target(own documents[4 - c] ", to the row by its key or its query, " way[i], "≤", 0.6, v, n)
+		}
+		n = ratios(part, "100 KB", "echocache", "PostgreSQL", "us", v)
+		target(own "100 KB, to the row by its key, " way[i], "≤", 0.12, v, n)
+		n = ratios(part, "100 KB", "echocache", without, "us", v)
+		target(own "100 KB, to one without the tier, " way[i], "<", 1, v, n)
+		n = ratios(part "-many", "1 KB", "100 calls without the tier", "one call", "us", v)
+		target("100 calls without the tier to one call for 100 local hits, " way[i], "≥", 25, v, n)
+	}
+	for (c = 1; c <= ncases["local-clients"]; c++) {
+		at = cases["local-clients", c]
+		n = ratios("local-clients", at, "echocache", "select 1", "throughput", v)
+		target("8 clients, local hits of " at ", to the rate of `select 1`", "≥", 0.95, v, n)
+	}
+	at = "1,000 updates a second"
+	for (r = 1; has("local-written", at, "echocache", "local_share", r); r++)
+		v[r] = get("local-written", at, "echocache", "local_share", r)
+	target("local hits of all reads of one document, 8 clients, while it has " at, ">", 0.99, v, r - 1)
+	for (r = 1; has("local-written", at, "echocache", "updates", r); r++)
+		v[r] = get("local-written", at, "echocache", "updates", r) / 1000
+	target("updates that it did have meanwhile, of these", "≥", 0.95, v, r - 1)
+	for (c = 1; c <= ncases["local-commit"]; c++) {
+		at = cases["local-commit", c]
+		n = ratios("local-commit", at, "echocache", without, "throughput", v)
+		target("commits of documents in the tier to commits without the tier, " at, "≥", 0.97, v, n)
+	}
+}
+
 function targets(    r, n, v, part, at, client, c, i, name, way) {
 	split("TCP|unix sockets", way, "|")
 	print "\n## Targets\n\n| | target | median (least to greatest) | |\n|---|---|---|---|"
@@ -247,6 +299,7 @@ function targets(    r, n, v, part, at, client, c, i, name, way) {
 			v[r] = get("ycsb-open", at, "echocache", "hit_ratio", r)
 		target("YCSB " at ": hit ratio, each document read once before", ">", 0.99, v, r - 1)
 	}
+	local_targets()
 }
 
 END {
@@ -326,6 +379,38 @@ END {
 	table("stampede", "builds", "How often it was computed", "", "", 1)
 	table("stampede", "read_p50", "Until half of the clients had it, ms", "", "PostgreSQL", 1000)
 	table("stampede", "read_max", "Until the last one had it, ms", "", "PostgreSQL", 1000)
+
+	for (i = 1; i <= 2; i++) {
+		part = i == 1 ? "local" : "local-unix"
+		if (!ncases[part]) continue
+		if (i == 1)
+			print "\n## Second tier\n\nOf 64 MB; all that is compared uses one memcached.  In no other part there is a second tier."
+		print "\n### Reads over " (i == 1 ? "TCP" : "unix sockets") "\n\nOne client; everything on one CPU."
+		table(part, "us", "Time of a read, µs", "document", "select 1", 1)
+		table(part, "p99", "99th percentile, µs", "document", "", 1)
+		table(part, "cpu_servers", "CPU time of a read in PostgreSQL and memcached, µs", "document", "select 1", 1)
+		table(part "-many", "us", "Time of 100 documents by `echocache_get_many` and by `echocache_get`, µs", "document",
+			"one call", 1)
+	}
+	if (ncases["local-clients"]) print "\n### Many clients\n\n8 clients in a closed loop, over unix sockets.  Where they read many documents there are 128 MB."
+	table("local-clients", "throughput", "Reads in a second", "8 clients read", "select 1", 1)
+	table("local-clients", "read_p99", "99th percentile of a read, µs", "8 clients read", "", 1)
+	table("local-clients", "local_share", "Reads that the second tier answered", "8 clients read", "", 0.01)
+	if (ncases["local-written"]) print "\nThey read one document, which another client updates, without fsync."
+	table("local-written", "local_share", "Reads that the second tier answered", "", "", 0.01)
+	table("local-written", "hit_share", "Reads that it or memcached answered", "", "", 0.01)
+	table("local-written", "throughput", "Reads in a second", "", "echocache without the tier", 1)
+	table("local-written", "updates", "Updates in a second that were done meanwhile", "", "", 1)
+	if (ncases["local-commit"]) print "\n### Commits\n\nAs under Commits, over unix sockets; all documents are in the second tier."
+	table("local-commit", "throughput", "Commits in a second", "", "echocache without the tier", 1)
+	table("local-commit", "update_p50", "Median latency, µs", "", "echocache without the tier", 1)
+	if (ncases["local-zipfian"]) {
+		print "\n### More documents than there is room for\n\nAll are in memcached.  8 clients, closed loop, zipfian 0.99."
+		figures("local-zipfian", "echocache", "entries:1:Documents in the second tier|local_share:0.01:Reads that it answered|" \
+			"most:0.01:If it had those that are read most|hit_share:0.01:Reads that it or memcached answered|" \
+			"evicted_share:0.01:Evictions for each read|throughput:1:Reads in a second|read_p50:1:Median of a read, µs|" \
+			"read_p99:1:99th percentile, µs")
+	}
 
 	for (i = 1; i <= nall; i++) {
 		split(all[i], f, OFS)

@@ -12,12 +12,13 @@
 #	scale      1 to 4 memcached servers, 1 to 200 connections, 10 to 1,000,000 keys
 #	builder    how long after a commit a document made by the user's function is there
 #	stampede   200 clients miss one slow document at once
+#	local      hits and commits with the second tier, which no other part has
 #
 # Writes to FOLDER (results/ beside this file; after --quick or --only
 # test/build/bench/) raw.tsv, every number of every round; summary.tsv; report.md, tables;
 # and plots in SVG, if there is a gnuplot.
 #
-#	--quick    2 minutes, to see that it works: the figures mean nothing
+#	--quick    3 minutes, to see that it works: the figures mean nothing
 #	--full     10,000,000 keys as well: 20 GB of disk, 8 GB of memory, 15 minutes more
 #	--report   measure nothing: tables and plots once more from FOLDER/raw.tsv
 #	--check    add a table of the targets: met, or missed
@@ -35,7 +36,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/../lib.sh"
 export LC_ALL=C
 
-all_parts=(reads commit bulk large misses ycsb scale builder stampede)
+all_parts=(reads commit bulk large misses ycsb scale builder stampede local)
 parts=()
 seed=${BENCH_SEED:-1}
 size=default
@@ -73,6 +74,8 @@ large_rounds=5 large_calls=20
 misses_rounds=5 misses_calls=400
 builder_rounds=3 builder_seconds=4
 stampede_rounds=5 stampede_clients=200
+local_rounds=5 local_seconds=1.2 local_commit_rounds=7 local_commit_seconds=2 local_documents=100000
+local_zipfian_rounds=3 local_zipfian_seconds=3 local_zipfian_first=20 local_zipfian_documents=1000000
 cache_mb=1024
 case $size in
 	quick)
@@ -85,6 +88,8 @@ case $size in
 		misses_rounds=1 misses_calls=20
 		builder_rounds=1 builder_seconds=2
 		stampede_rounds=2 stampede_clients=50
+		local_rounds=1 local_seconds=0.2 local_commit_rounds=1 local_commit_seconds=0.2 local_documents=10000
+		local_zipfian_rounds=1 local_zipfian_seconds=1 local_zipfian_first=1 local_zipfian_documents=60000
 		;;
 	full)
 		scale_keys="$scale_keys 10000000"
@@ -182,15 +187,14 @@ start_unix_memcached()
 	ec_die "memcached does not start on a unix socket"
 }
 
-# start_servers [SETTING...]: PostgreSQL with both extensions and the memcached "main".
-start_servers()
+# start_postgres NAME [SETTING...]: PostgreSQL with both extensions, for the memcached "main".
+start_postgres()
 {
-	ec_memcached_start main -m "$cache_mb" -c 2048
 	hosts=$(host_of main)
-	ec_pg_start bench "fsync = on" "synchronous_commit = on" "timezone = 'UTC'" \
+	ec_pg_start "$1" "fsync = on" "synchronous_commit = on" "timezone = 'UTC'" \
 		"shared_buffers = 1GB" "max_wal_size = 8GB" "checkpoint_timeout = 1h" "autovacuum = off" \
-		"max_connections = 300" "echocache.hosts = '$hosts'" "echocache.enabled = on" "$@"
-	ec_pg_env bench
+		"max_connections = 300" "echocache.hosts = '$hosts'" "echocache.enabled = on" "${@:2}"
+	ec_pg_env "$1"
 	ec_sql -c "CREATE EXTENSION echocache" -c "CREATE EXTENSION pgmemcache" -c "ALTER DATABASE postgres
 		SET pgmemcache.default_servers = '$hosts'"
 	ec_sql <<-'SQL'
@@ -199,6 +203,20 @@ start_servers()
 		    FROM generate_series(0, bytes / 32) i
 		$$;
 	SQL
+}
+
+# start_servers [SETTING...]: the memcached "main" and the PostgreSQL "bench".  Without other
+# settings it has no second tier: what is measured is memcached.
+start_servers()
+{
+	ec_memcached_start main -m "$cache_mb" -c 2048
+	start_postgres bench "echocache.local_memory = 0" "$@"
+}
+
+# on NAME COMMAND...: with this PostgreSQL.
+on()
+{
+	(ec_pg_env "$1" && shift && "$@")
 }
 
 # All that runs in EC_TMP, so that parts do not see each other.
@@ -212,17 +230,22 @@ stop_servers()
 		ec_memcached_stop "${f%.pid}" KILL
 	done
 	rm -rf "$EC_TMP"/mc-* "$EC_TMP/unix"
-	[ ! -e "$EC_TMP/pg-bench/data/postmaster.pid" ] || ec_pg_stop bench immediate || true
-	rm -rf "$EC_TMP"/pg-bench*
+	for f in "$EC_TMP"/pg-*/data/postmaster.pid; do
+		[ -e "$f" ] || continue
+		f=${f#"$EC_TMP"/pg-}
+		ec_pg_stop "${f%%/*}" immediate || true
+	done
+	rm -rf "$EC_TMP"/pg-*
 }
 
 # pin CPUS: what runs of the servers, and so what PostgreSQL starts from now on.
 pin()
 {
-	local postmaster pid
+	local postmasters pid
 
-	postmaster=$(head -1 "$EC_TMP/pg-bench/data/postmaster.pid")
-	for pid in "$postmaster" $(pgrep -P "$postmaster") $(cat "$EC_TMP"/mc-*.pid); do
+	postmasters=$(head -qn 1 "$EC_TMP"/pg-*/data/postmaster.pid)
+	# shellcheck disable=SC2086 # words
+	for pid in $postmasters $(pgrep -P "$(paste -sd, <<<"$postmasters")") $(cat "$EC_TMP"/mc-*.pid); do
 		# A backend may have ended meanwhile.
 		taskset -acp "$1" "$pid" >/dev/null 2>&1 || [ ! -d "/proc/$pid" ]
 	done
@@ -299,6 +322,8 @@ emit_faults()
 
 # shellcheck source=parts.sh
 . "$here/parts.sh"
+# shellcheck source=local.sh
+. "$here/local.sh"
 
 #
 # All of it.

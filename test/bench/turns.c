@@ -13,6 +13,8 @@
  *	NAME is "-"    run once a round and not timed
  *	SQL is "get"   a plain memcached client gets the key PARAMETER; a miss is an error
  *
+ * Those whose names are in the list of -o are called on another server, which listens on PORT.
+ *
  * With the first call of a statement that has a result, what it gives is kept, and
  * those whose names are in the list of -e must all give the same.
  *
@@ -131,6 +133,18 @@ ascending(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
+/* Is this one of the names of the list "NAME,NAME..."? */
+static bool
+is_listed(const char *list, const char *name)
+{
+	size_t		len = strlen(name);
+
+	for (const char *at = list; at; at = strchr(at, ',') ? strchr(at, ',') + 1 : NULL)
+		if (strncmp(at, name, len) == 0 && (at[len] == ',' || at[len] == '\0'))
+			return true;
+	return false;
+}
+
 /* Do the statements named in this list give one value, byte for byte? */
 static void
 check_equal(const Statement *statements, int n, char *list)
@@ -161,13 +175,15 @@ turns_main(int argc, char **argv)
 {
 	Statement	statements[MAX_STATEMENTS];
 	char	   *equal = NULL;
+	char	   *others = NULL;
+	const char *other_port = NULL;
 	double	   *times;
 	int			rounds,
 				calls,
 				n,
 				option;
 
-	while ((option = getopt(argc, argv, "+m:p:e:")) != -1)
+	while ((option = getopt(argc, argv, "+m:p:e:o:")) != -1)
 	{
 		switch (option)
 		{
@@ -181,6 +197,13 @@ turns_main(int argc, char **argv)
 				break;
 			case 'e':
 				equal = optarg;
+				break;
+			case 'o':
+				other_port = optarg;
+				others = strchr(optarg, ':');
+				if (others == NULL)
+					die("\"%s\" has no names", optarg);
+				*others++ = '\0';
 				break;
 			default:
 				return 1;
@@ -203,7 +226,7 @@ turns_main(int argc, char **argv)
 		*s = (Statement) {.name = arg[0], .times = atoi(arg[1]), .parameter = *arg[2] ? arg[2] : NULL};
 		if (strcmp(arg[3], "get") == 0)
 			continue;
-		s->conn = sql_open();
+		s->conn = sql_open(is_listed(others, s->name) ? other_port : NULL);
 		sql_prepare(s->conn, "s", arg[3]);
 		pids[npids++] = PQbackendPID(s->conn);
 	}
