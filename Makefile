@@ -59,18 +59,23 @@ OBJS = \
 	src/protocol/reply.o \
 	src/protocol/wire.o \
 	src/read/act.o \
+	src/read/blocks.o \
 	src/read/build.o \
 	src/read/encoding.o \
+	src/read/entries.o \
 	src/read/fetch.o \
 	src/read/fill.o \
 	src/read/hit.o \
+	src/read/local.o \
 	src/read/member.o \
 	src/read/owner.o \
 	src/read/permission.o \
+	src/read/promote.o \
 	src/read/query.o \
 	src/read/read.o \
 	src/read/render.o \
 	src/read/shape.o \
+	src/read/turn.o \
 	src/read/usercode.o \
 	src/servers/address.o \
 	src/servers/exchange.o \
@@ -124,7 +129,9 @@ PROVE_TESTS = test/t/*.pl
 # that was built with wait points; `make installcheck TAP_TESTS=1` the TAP tests as well, which
 # start servers of their own.  On a temporary instance, as test/run.sh has it, nothing is asked.
 PG_CONFIG ?= pg_config
-ISOLATION = $(sort $(notdir $(basename $(wildcard test/isolation/specs/*.spec))))
+# The specs of the second tier (LOCAL=1) are for a server that has one, all others for one without.
+SPECS = $(notdir $(basename $(wildcard test/isolation/specs/*.spec)))
+ISOLATION = $(sort $(if $(LOCAL),$(filter local_%,$(SPECS)),$(filter-out local_%,$(SPECS))))
 ifneq (,$(filter installcheck,$(MAKECMDGOALS)))
 ifeq (,$(findstring --temp-instance,$(EXTRA_REGRESS_OPTS)))
 READY = PG_CONFIG='$(PG_CONFIG)' EXTRA_REGRESS_OPTS='$(EXTRA_REGRESS_OPTS)' bash test/installcheck.sh

@@ -739,16 +739,23 @@ CREATE VIEW echocache_servers AS
 COMMENT ON VIEW echocache_servers IS 'the memcached servers, as this database sees them';
 
 -- The order of the counters is that of EcCounter in src/shmem.h.
-CREATE FUNCTION echocache.stats(OUT relation oid, OUT hits bigint, OUT misses bigint, OUT bypass_disabled bigint,
+CREATE FUNCTION echocache.stats(OUT relation oid, OUT hits bigint, OUT local_hits bigint, OUT misses bigint,
+                                OUT bypass_disabled bigint,
                                 OUT bypass_server bigint, OUT bypass_isolation bigint, OUT bypass_own_change bigint,
                                 OUT bypass_row_security bigint, OUT bypass_key bigint, OUT bypass_owner bigint,
                                 OUT fills bigint, OUT fills_refused bigint, OUT write_throughs bigint,
                                 OUT invalidations bigint, OUT markers bigint, OUT errors bigint, OUT timeouts bigint,
                                 OUT foreign_hits bigint, OUT builds bigint, OUT build_errors bigint,
-                                OUT builds_dropped bigint, OUT builds_waiting bigint, OUT stats_reset timestamptz)
+                                OUT builds_dropped bigint, OUT local_evictions bigint, OUT builds_waiting bigint,
+                                OUT stats_reset timestamptz)
     RETURNS SETOF record
     AS 'MODULE_PATHNAME', 'echocache_stats_internal' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
 COMMENT ON FUNCTION echocache.stats() IS 'behind the view echocache_stats';
+
+CREATE FUNCTION echocache.memory(OUT relation oid, OUT size bigint, OUT used bigint, OUT entries bigint, OUT evictions bigint)
+    RETURNS SETOF record
+    AS 'MODULE_PATHNAME', 'echocache_memory_internal' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache.memory() IS 'behind the view echocache_memory';
 
 CREATE FUNCTION echocache.warming(OUT relation oid, OUT warm_pid integer, OUT warm_started timestamptz,
                                   OUT warm_total bigint, OUT warm_done bigint, OUT warm_stored bigint)
@@ -772,19 +779,25 @@ CREATE VIEW echocache_documents AS
 COMMENT ON VIEW echocache_documents IS 'the attached tables';
 
 CREATE VIEW echocache_stats AS
-    SELECT d.name, s.hits, s.misses, s.bypass_disabled, s.bypass_server, s.bypass_isolation,
+    SELECT d.name, s.hits, s.local_hits, s.misses, s.bypass_disabled, s.bypass_server, s.bypass_isolation,
            s.bypass_own_change, s.bypass_row_security, s.bypass_key, s.bypass_owner, s.fills,
            s.fills_refused, s.write_throughs, s.invalidations, s.markers, s.errors, s.timeouts,
            s.foreign_hits, s.builds, s.build_errors, s.builds_dropped,
-           s.builds_waiting, s.stats_reset
+           s.local_evictions, s.builds_waiting, s.stats_reset
     FROM echocache.document d JOIN echocache.stats() s
          ON s.relation OPERATOR(pg_catalog.=) d.relation::pg_catalog.oid;
 COMMENT ON VIEW echocache_stats IS 'what has happened to each document since stats_reset';
 
+CREATE VIEW echocache_memory AS
+    SELECT d.name, m.size, m.used, m.entries, m.evictions
+    FROM echocache.memory() m LEFT JOIN echocache.document d ON m.relation OPERATOR(pg_catalog.=) d.relation::pg_catalog.oid
+    WHERE m.relation IS NULL OR d.name IS NOT NULL;
+COMMENT ON VIEW echocache_memory IS 'the documents in shared memory: in all, without a name, and of each attachment';
+
 -- ---------------------------------------------------------------- privileges
 
 REVOKE ALL ON FUNCTION echocache_health(), echocache_connect(), echocache_disconnect(), echocache_stats_reset(),
-    echocache.servers(), echocache.stats(), echocache.document_trigger(),
+    echocache.servers(), echocache.stats(), echocache.memory(), echocache.document_trigger(),
     echocache.replication_trigger() FROM PUBLIC;
 REVOKE ALL ON FUNCTION echocache_warm(text, bigint), echocache_purge(text), echocache_verify(text, bigint, boolean),
     echocache.warming(), echocache.suspended(text) FROM PUBLIC;
@@ -811,7 +824,7 @@ REVOKE ALL ON FUNCTION
     echocache_kv_get_and_touch_bytea(text, text), echocache_kv_get_and_touch_bytea(text, timestamptz),
     echocache_kv_delete(text), echocache_kv_incr(text, bigint), echocache_kv_decr(text, bigint),
     echocache_kv_stats(), echocache_flush_all() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION echocache_health(), echocache.servers(), echocache.stats() TO pg_monitor;
+GRANT EXECUTE ON FUNCTION echocache_health(), echocache.servers(), echocache.stats(), echocache.memory() TO pg_monitor;
 GRANT EXECUTE ON FUNCTION echocache.warming(), echocache.suspended(text) TO pg_monitor;
 GRANT USAGE ON SCHEMA echocache TO pg_monitor;
-GRANT SELECT ON echocache_documents, echocache_servers, echocache_stats TO pg_monitor;
+GRANT SELECT ON echocache_documents, echocache_servers, echocache_stats, echocache_memory TO pg_monitor;

@@ -20,6 +20,7 @@
 #include "echocache.h"
 #include "guc.h"
 #include "read/act.h"
+#include "read/entries.h"
 #include "servers/exchange.h"
 #include "servers/topology.h"
 #include "shmem.h"
@@ -38,6 +39,7 @@ _PG_init(void)
 		return;
 	ec_guc_init();
 	ec_shmem_init();
+	ec_entries_init();
 	ec_topology_init();
 	ec_attachment_init();
 	ec_exchange_init();

@@ -49,6 +49,7 @@ extern int	ec_guc_retry_interval;	/* ms */
 extern int	ec_guc_lease;			/* ms */
 extern int	ec_guc_marker_ttl;		/* s */
 extern int	ec_guc_fill_wait;		/* ms */
+extern int	ec_guc_local_memory;	/* MB */
 extern int	ec_guc_build_timeout;	/* ms; 0: none */
 extern int	ec_guc_max_write_through;
 extern char *ec_guc_key_prefix;

@@ -136,6 +136,7 @@ shmem_startup(void)
 		for (int d = 0; d < EC_MAX_ATTACHMENTS; d++)
 		{
 			pg_atomic_init_u64(&ec_shmem->slot[d].async_lsn, 0);
+			pg_atomic_init_u64(&ec_shmem->slot[d].epoch, 0);
 			for (int c = 0; c < EC_NCOUNTERS; c++)
 				pg_atomic_init_u64(&ec_shmem->slot[d].counter[c], 0);
 			pg_atomic_init_u64(&ec_shmem->slot[d].build_logged, 0);
@@ -145,6 +146,7 @@ shmem_startup(void)
 			pg_atomic_init_u64(&ec_shmem->slot[d].warm_done, 0);
 			pg_atomic_init_u64(&ec_shmem->slot[d].warm_stored, 0);
 		}
+		pg_atomic_init_u64(&ec_shmem->epochs, 0);
 		ec_shmem->nprocs = PROC_SLOTS;
 		for (int i = 0; i < ec_shmem->nprocs; i++)
 			pg_atomic_init_u64(&ec_shmem->entered[i], 0);

@@ -157,6 +157,7 @@ typedef struct EcDatabase
 typedef enum EcCounter
 {
 	EC_HITS,
+	EC_LOCAL_HITS,				/* in shared memory, which are no hits of memcached */
 	EC_MISSES,
 	EC_BYPASS_DISABLED,
 	EC_BYPASS_SERVER,			/* the key's server is not UP */
@@ -176,6 +177,7 @@ typedef enum EcCounter
 	EC_BUILDS,					/* documents that the builder has stored */
 	EC_BUILD_ERRORS,			/* and that it could not make */
 	EC_BUILDS_DROPPED,			/* for want of room, or since others were at the key */
+	EC_LOCAL_EVICTIONS,			/* documents that made room in shared memory for others */
 	EC_NCOUNTERS
 } EcCounter;
 
@@ -188,6 +190,7 @@ typedef struct EcSlot
 	char		name[EC_NAME_MAX + 1];
 	/* atomics, by any backend */
 	pg_atomic_uint64 async_lsn; /* newest commit that may not be flushed yet */
+	pg_atomic_uint64 epoch;		/* of its documents in shared memory; no other slot ever has it */
 	pg_atomic_uint64 counter[EC_NCOUNTERS];
 	pg_atomic_uint64 build_logged;	/* when an error of the builder was; a TimestampTz */
 	/*
@@ -260,6 +263,7 @@ typedef struct EcShared
 	EcDatabase	database[EC_MAX_DATABASES];
 	EcDatabase	unclaimed;		/* its states are those of databases without a slot */
 	EcSlot		slot[EC_MAX_ATTACHMENTS];
+	pg_atomic_uint64 epochs;	/* of all slots, how many there have been */
 
 	LWLock	   *ring_lock;		/* of all rings; held for memory copies only */
 	EcRing		ring[EC_MAX_DATABASES];	/* of the databases in the slots of that number */

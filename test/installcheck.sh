@@ -74,6 +74,8 @@ running=$(sql "SELECT current_setting('server_version_num')::int / 10000")
 	needs "\"make install\", then shared_preload_libraries = 'echocache' in postgresql.conf, and a restart"
 [ "$(setting echocache.enabled)" = on ] ||
 	needs "echocache.enabled = on in postgresql.conf, and a reload"
+[ "$(setting echocache.local_memory)" = 0 ] ||
+	needs "echocache.local_memory = 0 in postgresql.conf, and a restart: the tests are about memcached"
 own=$(sql "SELECT string_agg(name, ', ') FROM pg_file_settings
 	WHERE name LIKE 'echocache.%' AND sourcefile LIKE '%/postgresql.auto.conf'")
 [ -z "$own" ] ||

@@ -214,7 +214,8 @@ suite_unit()
 	tap_result unit "$status" "$log"
 }
 
-# What pg_regress's temporary instance is configured with, in a file.
+# temp_config SUITE MEGABYTES: what pg_regress's temporary instance is configured with, in a file;
+# its second tier is so large.  Most tests are about memcached: they have none.
 temp_config()
 {
 	ec_memcached_start "$1" -m 64
@@ -225,6 +226,7 @@ temp_config()
 		echo "echocache.retry_interval = '100ms'"
 		# a new cluster waits so long; a busy machine's worker does not come round in less
 		echo "echocache.lease = '5s'"
+		echo "echocache.local_memory = '$2MB'"
 		echo "echocache.timeout = '5s'"	# nobody here is to be slow, but the machine may be
 		echo "echocache.commit_timeout = '5s'"
 		echo "echocache.build_timeout = '60s'"
@@ -235,14 +237,14 @@ temp_config()
 	[ "$(id -u)" != 0 ] || chown postgres "$EC_TMP/$1"
 }
 
-# installcheck SUITE MAKE ARGUMENT...: pg_regress or its sister on an instance of its own.
+# installcheck SUITE MEGABYTES MAKE ARGUMENT...: pg_regress or its sister on an instance of its own.
 # Whatever hangs is ended: a step of a spec after two minutes, a suite after half an hour, which a busy machine needs.
 installcheck()
 {
 	local suite=$1
 
-	shift
-	temp_config "$suite"
+	temp_config "$suite" "$2"
+	shift 2
 	PGISOLATIONTIMEOUT=120 attend ec_as_postgres timeout -k 10 1800 make -C "$EC_BUILD" installcheck \
 		PG_CONFIG="$PG_CONFIG" DESTDIR="$EC_STAGE" "$@" \
 		EXTRA_REGRESS_OPTS="--temp-instance=$EC_TMP/$suite/instance --temp-config=$EC_TMP/$suite.conf" \
@@ -253,7 +255,7 @@ suite_regress()
 {
 	local status=0
 
-	installcheck regress ISOLATION= TAP_TESTS= || status=$?
+	installcheck regress 0 ISOLATION= TAP_TESTS= || status=$?
 	regress_result regress "$status" "$EC_TMP/regress.log" "$EC_BUILD"
 }
 
@@ -261,8 +263,11 @@ suite_isolation()
 {
 	local status=0
 
-	installcheck isolation REGRESS= TAP_TESTS= || status=$?
+	installcheck isolation 0 REGRESS= TAP_TESTS= || status=$?
 	regress_result isolation "$status" "$EC_TMP/isolation.log" "$EC_BUILD/output_iso"
+	status=0
+	installcheck isolation_local 16 REGRESS= TAP_TESTS= LOCAL=1 || status=$?
+	regress_result isolation_local "$status" "$EC_TMP/isolation_local.log" "$EC_BUILD/output_iso"
 }
 
 # On the test build.  A character that takes two columns counts once.

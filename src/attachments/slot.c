@@ -114,6 +114,7 @@ find_or_claim(Oid relid, const char *name)
 		slot->dboid = MyDatabaseId;
 		slot->relid = relid;
 		pg_atomic_write_u64(&slot->async_lsn, 0);
+		ec_slot_begin_epoch(slot);
 		pg_atomic_write_u64(&slot->build_logged, 0);
 		for (int c = 0; c < EC_NCOUNTERS; c++)
 			pg_atomic_write_u64(&slot->counter[c], 0);
@@ -234,6 +235,54 @@ ec_slot_publish_async(EcSlot *slot, XLogRecPtr lsn)
 	old = pg_atomic_read_u64(&slot->async_lsn);
 	while (old < lsn && !pg_atomic_compare_exchange_u64(&slot->async_lsn, &old, lsn))
 		;
+}
+
+/*
+ * All documents of the slot that are in shared memory are gone, and what is put there by whoever
+ * has begun before.  Never throws.
+ */
+void
+ec_slot_begin_epoch(EcSlot *slot)
+{
+	if (slot != NULL)
+		pg_atomic_write_u64(&slot->epoch, pg_atomic_add_fetch_u64(&ec_shmem->epochs, 1));
+}
+
+/*
+ * As ec_slot_begin_epoch(), for the slot that this table has now, which need not be known to this
+ * backend.  Never throws.
+ */
+void
+ec_slot_begin_epoch_of_table(Oid relid)
+{
+	LWLockAcquire(ec_shmem->lock, LW_SHARED);
+	for (int i = 0; i < EC_MAX_ATTACHMENTS; i++)
+	{
+		EcSlot	   *slot = &ec_shmem->slot[i];
+
+		if (slot->dboid == MyDatabaseId && slot->relid == relid)
+			ec_slot_begin_epoch(slot);
+	}
+	LWLockRelease(ec_shmem->lock);
+}
+
+/*
+ * The same by the name of an attachment of this database; NULL: for all of the cluster.  Never
+ * throws.
+ */
+void
+ec_slot_begin_epoch_of(const char *name)
+{
+	LWLockAcquire(ec_shmem->lock, LW_SHARED);
+	for (int i = 0; i < EC_MAX_ATTACHMENTS; i++)
+	{
+		EcSlot	   *slot = &ec_shmem->slot[i];
+
+		if (name == NULL ? OidIsValid(slot->dboid)
+			: slot->dboid == MyDatabaseId && strcmp(slot->name, name) == 0)
+			ec_slot_begin_epoch(slot);
+	}
+	LWLockRelease(ec_shmem->lock);
 }
 
 /* Is every commit flushed that has changed a document of this slot (G4)? */

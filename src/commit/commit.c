@@ -69,6 +69,7 @@
 #include "guc.h"
 #include "net/request.h"
 #include "protocol/wire.h"
+#include "read/local.h"
 #include "read/usercode.h"
 #include "servers/placement.h"
 #include "servers/topology.h"
@@ -211,14 +212,18 @@ invalidate_whole(EcTouched *touched)
  * Step 1 for many documents, or for all of one attachment.  The writer takes the attachment
  * locks in invalidate mode, and waits for those who store at this moment.  From then on nobody
  * stores a document of these attachments until the transaction has ended, and the writer
- * itself stores none either.
+ * itself stores none either.  What is in shared memory is gone.
  */
 static void
 lock_attachments(void)
 {
 	for (int d = 0; d < commit.n; d++)
-		(void) ec_locks_attachment(commit.touched[d].att->relid,
-								   EC_LOCK_ATTACHMENT_INVALIDATE, true);
+	{
+		EcAttachment *att = commit.touched[d].att;
+
+		(void) ec_locks_attachment(att->relid, EC_LOCK_ATTACHMENT_INVALIDATE, true);
+		ec_slot_begin_epoch_of_table(att->relid);
+	}
 }
 
 /* Step 2 for these. */
@@ -301,19 +306,27 @@ lock_keys(bool prepare)
 
 	list.keys = palloc((ec_pending_count() + 1) * sizeof(EcFenceKey));
 	ec_pending_each(add_key, &list);
+	ec_local_expect(list.n);
 	qsort(list.keys, list.n, sizeof(EcFenceKey), compare_keys);
 	for (int d = 0; d < commit.n && !prepare; d++)
 		choose_maker(&commit.touched[d]);
 	for (int i = 0; i < list.n; i++)
 	{
 		EcFenceKey *key = &list.keys[i];
+		EcAttachment *att = commit.touched[key->touched].att;
 		bool		share = commit.touched[key->touched].share;
 
 		key->store = share && ec_locks_key(key->hash, EC_LOCK_STORE, false);
-		if (key->store)
-			continue;
-		(void) ec_locks_key(key->hash, EC_LOCK_INVALIDATE, true);
-		key->store = share && ec_locks_key(key->hash, EC_LOCK_STORE, false);
+		if (!key->store)
+		{
+			(void) ec_locks_key(key->hash, EC_LOCK_INVALIDATE, true);
+			key->store = share && ec_locks_key(key->hash, EC_LOCK_STORE, false);
+		}
+		/* whoever ends a prepared transaction does not call us */
+		if (prepare)
+			ec_local_drop(att, key->hash);
+		else
+			key->local = ec_local_mark(att, key->hash);
 	}
 	return list;
 }
@@ -458,6 +471,8 @@ ec_commit_post(void)
 	bool		flushed = !XLogNeedsFlush(XactLastCommitEnd);
 
 	Assert(InterruptHoldoffCount > 0);
+	ec_waitpoint("before-settle");
+	ec_local_settle(true);
 	if (flushed)
 		ec_store_send(&commit);
 	for (int d = 0; d < commit.n; d++)
@@ -475,13 +490,15 @@ ec_commit_post(void)
 }
 
 /*
- * The transaction is over, however it ended: forget the state of the fence.  Its memory goes
- * with TopTransactionContext, its locks with the transaction.  Never throws.
+ * The transaction is over, however it ended: forget the state of the fence.  What it has marked
+ * in shared memory is as it was, unless it has committed.  Its memory goes with
+ * TopTransactionContext, its locks with the transaction.  Never throws.
  */
 void
 ec_commit_at_end(void)
 {
 	ec_store_at_end();
+	ec_local_settle(false);
 	commit.touched = NULL;
 	commit.n = 0;
 }

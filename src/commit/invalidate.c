@@ -191,7 +191,8 @@ key_heads(const char *name)
 }
 
 /*
- * Purge every key of an attachment from all servers; adds to *removed how many there were.
+ * Purge every key of an attachment from all servers, and from shared memory; adds to *removed how
+ * many there were on the servers.
  * The caller holds the attachment lock in invalidate mode and has entered the topology.  A
  * server that cannot be purged is made DOWN, and with note its outbox gets a row for the
  * whole attachment.  Returns whether all servers have done it.
@@ -212,6 +213,7 @@ ec_invalidate_all(const char *name, int64 *removed, bool note)
 	EcFailure	failure;
 
 	Assert(ec_topology_is_entered());
+	ec_slot_begin_epoch_of(name);
 	for (int i = 0; i < ec_placement_size(); i++)
 	{
 		bool		locked = false;
@@ -268,6 +270,7 @@ ec_invalidate_rest(bool on)
 		const char *name = ((EcPendingPurge *) lfirst(lc))->name;
 		int64		removed = 0;
 
+		ec_slot_begin_epoch_of(name);
 		if (on)
 			(void) ec_invalidate_all(name, &removed, true);
 		else

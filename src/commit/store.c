@@ -29,6 +29,7 @@
 #include "guc.h"
 #include "net/request.h"
 #include "read/act.h"
+#include "read/local.h"
 #include "read/render.h"
 #include "servers/exchange.h"
 #include "servers/placement.h"
@@ -81,7 +82,8 @@ render_attachment(EcAttachment *att, EcKeyList *list, int touched)
 	{
 		EcFenceKey *key = &list->keys[i];
 
-		if (key->touched != touched || !key->store || ec_state_is_away(key->server))
+		if (key->touched != touched || !key->store ||
+			(ec_state_is_away(key->server) && !key->local))
 			continue;
 		key->row = &rows.rows[rows.n++];
 		key->row->place = key->pending->place;
@@ -110,7 +112,8 @@ ec_store_render(const EcCommit *commit, EcKeyList *list)
 }
 
 /*
- * Prepare everything that step C will need.  Each confirmed marker is replaced by the
+ * Prepare everything that step C will need, and hand the documents over to the second tier, where
+ * they are read from the commit on.  Each confirmed marker is replaced by the
  * document; or removed, where the row has none and where the policy is "invalidate"; or left
  * for the next fill.  Throws out of memory only.
  */
@@ -130,6 +133,9 @@ ec_store_prepare(const EcCommit *commit, const EcKeyList *list)
 		const char *value;
 		size_t		len;
 
+		if (key->local && key->row && key->row->matches > 0 &&
+			ec_render_cacheable(key->row, &value, &len))
+			ec_local_next(att, key->hash, key->id, value, len);
 		if (key->token == 0)
 			continue;
 		if (commit->touched[key->touched].build)

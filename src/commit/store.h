@@ -23,6 +23,7 @@ typedef struct EcFenceKey
 	const EcPendingKey *pending;
 	const char *id;
 	bool		store;			/* the writer holds the key in store mode */
+	bool		local;			/* the document is in shared memory, marked as the writer's */
 	uint64		token;			/* of the writer's marker; 0: not confirmed */
 	uint64		connection;		/* on which it was learned */
 	EcRow	   *row;			/* what step C stores; NULL: the marker stays */

@@ -93,6 +93,7 @@ make_room(EcRequest *req, const EcReply *reply, EcFailure *failure)
 {
 	req->token = reply->cas;
 	req->client_flags = reply->client_flags;
+	req->lifetime = reply->has_ttl ? reply->ttl : -1;
 	req->found_len = reply->value_len;
 	req->found = palloc_extended(VARHDRSZ + reply->value_len + 2,
 								 MCXT_ALLOC_HUGE | MCXT_ALLOC_NO_OOM);

@@ -17,7 +17,7 @@ typedef enum EcRequestKind
 {
 	EC_REQUEST_GET,				/* value and token; EC_ABSENT: there is none */
 	EC_REQUEST_LOOK,			/* found_len says how long the value is; changes nothing */
-	EC_REQUEST_INSPECT,			/* value, token and client flags; changes nothing */
+	EC_REQUEST_INSPECT,			/* value, token, client flags and lifetime; changes nothing */
 	EC_REQUEST_TOUCH,			/* renew the TTL; found_len says how long the value is */
 	EC_REQUEST_MARK,			/* set the marker, whatever is there; token is learned */
 	EC_REQUEST_STORE,			/* value, only over our marker (token) */
@@ -66,6 +66,7 @@ typedef struct EcRequest
 	struct varlena *found;		/* GET, INSPECT: the value, palloc'd in the caller's context */
 	size_t		found_len;
 	uint32		client_flags;	/* INSPECT */
+	int64		lifetime;		/* INSPECT: seconds left; -1: no end, or not said */
 	EcLineCallback callback;	/* COMMAND */
 	void	   *arg;
 	uint64		limit;			/* COMMAND: so many bytes of answer, and no more; 0: see below */

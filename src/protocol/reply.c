@@ -183,7 +183,6 @@ static bool
 parse_flags(const char *p, const char *end, EcReply *reply)
 {
 	uint64_t	value;
-	bool		has_ttl = false;
 
 	while (p < end)
 	{
@@ -207,14 +206,17 @@ parse_flags(const char *p, const char *end, EcReply *reply)
 				reply->has_opaque = true;
 				break;
 			case 't':
-				/* seconds left, -1 for no expiry: of no use to us */
-				if (has_ttl)
+				/* seconds left, -1 for no expiry */
+				if (reply->has_ttl)
 					return false;
+				reply->ttl = -1;
 				if (end - p >= 2 && p[0] == '-' && p[1] == '1')
 					p += 2;
 				else if (!parse_number(&p, end, UINT32_MAX, &value))
 					return false;
-				has_ttl = true;
+				else
+					reply->ttl = (int64_t) value;
+				reply->has_ttl = true;
 				break;
 			case 's':
 				if (reply->has_size || !parse_number(&p, end, UINT64_MAX, &reply->size))

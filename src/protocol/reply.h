@@ -52,10 +52,12 @@ typedef struct EcReply
 	bool		has_opaque;
 	bool		has_size;
 	bool		has_flags;
+	bool		has_ttl;
 	uint64_t	cas;			/* c: the item's CAS token */
 	uint32_t	opaque;			/* O: decimal, as the request sent it */
 	uint64_t	size;			/* s: the value's length */
 	uint32_t	client_flags;	/* f */
+	int64_t		ttl;			/* t: seconds left; -1: no end */
 	size_t		value_len;		/* of EC_REPLY_VA, at most EC_VALUE_MAX */
 	const char *text;			/* into the buffer: see the kinds; else NULL */
 	size_t		text_len;		/* may be 0, but not of STAT, VERSION, DUMP */

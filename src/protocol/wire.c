@@ -130,7 +130,7 @@ ec_wire_inspect(char *dst, const char *key, size_t keylen, uint32_t opaque)
 
 	if (p == NULL)
 		return 0;
-	return put_opaque(dst, put_literal(p, " v c f"), opaque);
+	return put_opaque(dst, put_literal(p, " v c f t"), opaque);
 }
 
 /* The first line of ms; see wire.h. */

@@ -49,7 +49,7 @@ convert(const char *s, size_t *len, int from, int to)
 const char *
 ec_encoding_to_utf8(const char *s, size_t *len)
 {
-	if (GetDatabaseEncoding() == PG_SQL_ASCII && !pg_verify_mbstr(PG_UTF8, s, (int) *len, true))
+	if (GetDatabaseEncoding() == PG_SQL_ASCII && !ec_encoding_is_utf8(s, *len))
 		return NULL;
 	return convert(s, len, GetDatabaseEncoding(), PG_UTF8);
 }
@@ -61,7 +61,19 @@ ec_encoding_to_utf8(const char *s, size_t *len)
 const char *
 ec_encoding_from_utf8(const char *s, size_t *len)
 {
-	if (!pg_verify_mbstr(PG_UTF8, s, (int) *len, true))
-		return NULL;
+	return ec_encoding_is_utf8(s, *len) ? ec_encoding_of_utf8(s, len) : NULL;
+}
+
+/* Are these bytes, which may be anything, UTF-8? */
+bool
+ec_encoding_is_utf8(const char *s, size_t len)
+{
+	return pg_verify_mbstr(PG_UTF8, s, (int) len, true);
+}
+
+/* Bytes known to be UTF-8 in the server encoding; NULL: it cannot express them. */
+const char *
+ec_encoding_of_utf8(const char *s, size_t *len)
+{
 	return convert(s, len, PG_UTF8, GetDatabaseEncoding());
 }

@@ -36,12 +36,15 @@
 #include "guc.h"
 #include "net/request.h"
 #include "read/build.h"
+#include "read/entries.h"
 #include "read/fetch.h"
 #include "read/fill.h"
 #include "read/hit.h"
+#include "read/local.h"
 #include "read/owner.h"
 #include "read/permission.h"
 #include "read/render.h"
+#include "read/turn.h"
 #include "servers/exchange.h"
 #include "servers/placement.h"
 #include "servers/state.h"
@@ -51,19 +54,6 @@
 
 /* Documents that one call fills: each takes two locks, of which there are not many. */
 #define FILL_MAX		500
-
-/* How often who waits for another's fill looks. */
-#define AWAIT_MAX_MS	20
-
-/* An answer is news for so long. */
-#define NEWS_MS			2
-
-/*
- * A server that has not answered a read in time has so long to answer somebody else, and so often
- * is looked whether it has: not often, since there may be hundreds who look.
- */
-#define SIGN_MS			20
-#define SIGN_NAP_MS		5
 
 /* What ec_fill_read() works on. */
 typedef struct Fill
@@ -80,18 +70,13 @@ typedef struct Fill
 
 static bool may_fill(EcAttachment *att);
 static void give_up(EcAttachment *att, EcItem *item);
-static bool await_fill(const EcItem *item, EcDeadline deadline);
-static bool gives_sign(const EcItem *item);
-static void ask_again(EcAttachment *att, EcItem *item, const EcOwner *owner,
-					  EcPatience *patience);
-static void claim_or_await(EcAttachment *att, EcItem *item, bool alone, const EcOwner *owner,
-						   EcPatience *patience);
+static void do_without(EcAttachment *att, EcItem *item);
 static int	lock_keys(EcAttachment *att, EcItem *items, int n);
-static void set_markers(EcAttachment *att, EcItem *items, int n, int fills,
-						EcPatience *patience);
+static void set_markers(EcAttachment *att, EcItem *items, int n, EcPatience *patience);
 static void list_rows(Fill *fill);
 static void fetch_rows(Fill *fill, bool as_owner);
 static void take_row(EcAttachment *att, EcItem *item, const EcRow *row, const char *owner);
+static void keep(EcAttachment *att, EcItem *item, const EcRow *row);
 static void prepare_store(EcAttachment *att, EcItem *item, const EcRow *row, EcRequest *req);
 static int	store_fills(Fill *fill, bool entered);
 
@@ -107,104 +92,25 @@ may_fill(EcAttachment *att)
 static void
 give_up(EcAttachment *att, EcItem *item)
 {
-	ec_locks_release_fill(item->hash);
+	ec_turn_end(att, item);
 	item->state = EC_ITEM_TABLE;
 	ec_slot_count(att->slot, EC_FILLS_REFUSED, 1);
 }
 
-/*
- * Wait until nobody fills the document, outside of the lock's queue.  false: somebody does at the
- * deadline.
- */
-static bool
-await_fill(const EcItem *item, EcDeadline deadline)
-{
-	for (int delay = 1; ec_deadline_left(deadline) > 0; delay = Min(delay * 2, AWAIT_MAX_MS))
-	{
-		ec_deadline_nap(Min(delay, ec_deadline_left(deadline)));
-		if (ec_locks_fill_is_free(item->hash))
-			return true;
-	}
-	return false;
-}
-
-/*
- * The item was not answered.  Has somebody else had an answer since, or has now?  Then the server
- * is not silent, but has too much to do, or too little of a CPU.
- */
-static bool
-gives_sign(const EcItem *item)
-{
-	EcDeadline	deadline = ec_deadline_in(SIGN_MS);
-
-	while (ec_state_is_silent(item->server) && ec_deadline_left(deadline) > 0)
-		ec_deadline_nap(SIGN_NAP_MS);
-	return !ec_state_is_silent(item->server);
-}
-
-/* Ask once more, by the state that the server has now. */
+/* The item's key is not to be had: a writer is at work, or another fill. */
 static void
-ask_again(EcAttachment *att, EcItem *item, const EcOwner *owner, EcPatience *patience)
+do_without(EcAttachment *att, EcItem *item)
 {
-	ec_hit_classify(att, item, 1);
-	if (item->state == EC_ITEM_ASK)
-		ec_hit_ask(att, item, 1, owner, patience);
-}
-
-/*
- * Claim an item that may be filled: FILL where that succeeds, else TABLE.  If the item is alone
- * and somebody else fills it, wait for that; DONE, if the cache has the document then.  The cache
- * is not asked before: so it has that time to recover, and only one question of each who waits.
- * It is asked once more also where somebody may have filled the document since it was asked, or
- * while it did not answer.
- *
- * LONE where it still does not answer: so of all who wait, one at a time makes the document.
- */
-static void
-claim_or_await(EcAttachment *att, EcItem *item, bool alone, const EcOwner *owner,
-			   EcPatience *patience)
-{
-	EcDeadline	deadline = ec_deadline_in(ec_guc_fill_wait);
-	bool		missed = item->state == EC_ITEM_ASK;
-	bool		claimed;
-
-	while (!(claimed = ec_locks_fill(item->hash)) && alone && await_fill(item, deadline))
-	{
-		if (item->state == EC_ITEM_UNANSWERED && !gives_sign(item))
-			continue;
-		/* fill_wait bounds how often that is, and each question has its own time */
-		patience->spent_us = 0;
-		ask_again(att, item, owner, patience);
-		if (item->state == EC_ITEM_DONE || item->state == EC_ITEM_TABLE)
-			return;
-	}
-	if (claimed && alone && item->state == EC_ITEM_UNANSWERED && gives_sign(item))
-	{
-		patience->spent_us = 0;
-		ask_again(att, item, owner, patience);
-	}
-	else if (claimed && alone && item->state == EC_ITEM_ASK && patience->answered_at != 0 &&
-			 ec_hit_time_is_left(patience) && ec_deadline_in(-NEWS_MS) > patience->answered_at)
-		ask_again(att, item, owner, patience);
-	if (claimed && item->state == EC_ITEM_ASK && ec_hit_time_is_left(patience))
-		item->state = EC_ITEM_FILL;
-	else if (claimed && alone && item->state != EC_ITEM_DONE)
-		item->state = EC_ITEM_LONE;
-	else
-	{
-		if (claimed)
-			ec_locks_release_fill(item->hash);
-		if (item->state == EC_ITEM_DONE)
-			return;
+	if (item->state == EC_ITEM_FILL)
+		give_up(att, item);
+	else if (item->state == EC_ITEM_AWAY)
 		item->state = EC_ITEM_TABLE;
-	}
-	ec_slot_count(att->slot, EC_FILLS_REFUSED, missed && item->state != EC_ITEM_FILL ? 1 : 0);
 }
 
 /*
- * Take the attachment lock in share mode and the keys of the claimed items in store mode, none
- * with waiting; an item whose key is not to be had is given up.  Returns how many are locked;
- * if none is, the attachment is not either.
+ * Take the attachment lock in share mode and the keys of the items in state FILL, AWAY and LONE in
+ * store mode, none with waiting.  Returns how many are locked; if none is, the attachment is not
+ * either.
  */
 static int
 lock_keys(EcAttachment *att, EcItem *items, int n)
@@ -215,13 +121,17 @@ lock_keys(EcAttachment *att, EcItem *items, int n)
 
 	for (int i = 0; i < n; i++)
 	{
-		if (items[i].state != EC_ITEM_FILL)
+		EcItem	   *item = &items[i];
+
+		if (item->state != EC_ITEM_FILL && item->state != EC_ITEM_AWAY &&
+			item->state != EC_ITEM_LONE)
 			continue;
 		/* else a bulk writer is at work, or a writer of this document, perhaps prepared */
-		if (shared && ec_locks_key(items[i].hash, EC_LOCK_STORE, false))
+		item->locked = shared && ec_locks_key(item->hash, EC_LOCK_STORE, false);
+		if (item->locked)
 			locked++;
 		else
-			give_up(att, &items[i]);
+			do_without(att, item);
 	}
 
 	/*
@@ -232,10 +142,11 @@ lock_keys(EcAttachment *att, EcItem *items, int n)
 	may = locked > 0 && ec_slot_is_flushed(att->slot) && ec_attachment_by_name(att->name) == att;
 	for (int i = 0; i < n && !may; i++)
 	{
-		if (items[i].state != EC_ITEM_FILL)
+		if (!items[i].locked)
 			continue;
 		ec_locks_release_key(items[i].hash, EC_LOCK_STORE);
-		give_up(att, &items[i]);
+		items[i].locked = false;
+		do_without(att, &items[i]);
 	}
 	if (shared && !may)
 		ec_locks_release_attachment(att->relid, EC_LOCK_ATTACHMENT_SHARE);
@@ -243,29 +154,35 @@ lock_keys(EcAttachment *att, EcItem *items, int n)
 }
 
 /*
- * Set the markers of the locked items, learn their tokens, and release the locks.  An item
- * whose marker failed has no token.
+ * Claim the places of the locked items in the second tier, set the markers of those in state FILL,
+ * learn their tokens, and release the locks.  An item whose marker failed has no token.
  */
 static void
-set_markers(EcAttachment *att, EcItem *items, int n, int fills, EcPatience *patience)
+set_markers(EcAttachment *att, EcItem *items, int n, EcPatience *patience)
 {
 	EcRequest  *reqs = palloc(n * sizeof(EcRequest));
+	int			fills = 0;
 
 	ec_waitpoint("fill-locked");
 	for (int i = 0; i < n; i++)
 	{
 		ec_hit_request(&reqs[i], EC_REQUEST_MARK, &items[i]);
 		reqs[i].skip = items[i].state != EC_ITEM_FILL;
+		fills += reqs[i].skip ? 0 : 1;
+		if (items[i].locked)
+			items[i].claim = ec_local_claim(att, items[i].hash);
 	}
-	(void) ec_hit_exchange(patience, reqs, n);
+	if (fills > 0)
+		(void) ec_hit_exchange(patience, reqs, n);
 	ec_slot_count(att->slot, EC_MARKERS, fills);
 	for (int i = 0; i < n; i++)
 	{
-		if (items[i].state != EC_ITEM_FILL)
+		if (!items[i].locked)
 			continue;
-		items[i].token = reqs[i].result == EC_DONE ? reqs[i].token : 0;
+		items[i].token = !reqs[i].skip && reqs[i].result == EC_DONE ? reqs[i].token : 0;
 		items[i].connection = reqs[i].connection;
 		ec_locks_release_key(items[i].hash, EC_LOCK_STORE);
+		items[i].locked = false;
 	}
 	ec_locks_release_attachment(att->relid, EC_LOCK_ATTACHMENT_SHARE);
 	pfree(reqs);
@@ -290,39 +207,45 @@ ec_fill_begin(EcAttachment *att, EcItem *items, int n, const EcOwner *owner,
 			  EcPatience *patience)
 {
 	bool		may = may_fill(att);
-	int			fills = 0;
+	bool		any = false;
+	int			wanted = 0;
 
 	Assert(ec_topology_is_entered());
 	for (int i = 0; i < n; i++)
 	{
 		EcItem	   *item = &items[i];
 		bool		unanswered = item->state == EC_ITEM_UNANSWERED;
+		bool		away = item->state == EC_ITEM_AWAY;
 
-		if (item->state != EC_ITEM_ASK && !unanswered)
+		if (item->state != EC_ITEM_ASK && !unanswered && !away)
 			continue;
-		if (may && (unanswered ? n == 1 : fills < FILL_MAX))
-			claim_or_await(att, item, n == 1, owner, patience);
+		if (may && (unanswered ? n == 1 : wanted < FILL_MAX))
+		{
+			if (!away)
+				ec_turn_take(att, item, n == 1, owner, patience);
+		}
 		else
 		{
 			item->state = EC_ITEM_TABLE;
-			ec_slot_count(att->slot, EC_FILLS_REFUSED, unanswered ? 0 : 1);
+			ec_slot_count(att->slot, EC_FILLS_REFUSED, unanswered || away ? 0 : 1);
 		}
-		fills += item->state == EC_ITEM_FILL;
+		wanted += item->state == EC_ITEM_FILL || item->state == EC_ITEM_LONE ||
+			(item->state == EC_ITEM_AWAY && ec_entries_exist());
 	}
-	if (fills > 0)
-		fills = lock_keys(att, items, n);
-	if (fills > 0)
-		set_markers(att, items, n, fills, patience);
-	return fills > 0;
+	if (wanted > 0 && lock_keys(att, items, n) > 0)
+		set_markers(att, items, n, patience);
+	for (int i = 0; i < n; i++)
+		any |= items[i].state == EC_ITEM_FILL;
+	return any;
 }
 
 /* The caller does not need an item that ec_fill_begin() could not fill. */
 void
-ec_fill_forgo(EcItem *item)
+ec_fill_forgo(EcAttachment *att, EcItem *item)
 {
 	if (item->state == EC_ITEM_LONE)
 	{
-		ec_locks_release_fill(item->hash);
+		ec_turn_end(att, item);
 		item->state = EC_ITEM_TABLE;
 	}
 }
@@ -392,6 +315,18 @@ take_row(EcAttachment *att, EcItem *item, const EcRow *row, const char *owner)
 		item->json = row->json;
 }
 
+/* Put a row's document into the second tier, if a place for it was claimed. */
+static void
+keep(EcAttachment *att, EcItem *item, const EcRow *row)
+{
+	const char *value;
+	size_t		len;
+
+	if (item->claim != 0 && ec_render_cacheable(row, &value, &len))
+		ec_local_put(att, item->hash, item->claim, item->id, value, len,
+					 ec_attachment_ttl(att));
+}
+
 /*
  * The request that replaces a fill's marker, whose token is known: by the document, or by
  * nothing.  A document is stored while the keys are ours only.
@@ -437,7 +372,7 @@ store_fills(Fill *fill, bool entered)
 			stored++;
 		else if (fill->items[i].json != NULL)
 			refused++;
-		ec_locks_release_fill(fill->items[i].hash);
+		ec_turn_end(fill->att, &fill->items[i]);
 	}
 	ec_slot_count(fill->att->slot, EC_FILLS, stored);
 	ec_slot_count(fill->att->slot, EC_FILLS_REFUSED, refused);
@@ -466,7 +401,8 @@ ec_fill_read(EcAttachment *att, EcItem *items, int n, const char *owner, bool as
 	fetch_rows(&fill, as_owner);
 	for (int r = 0; r < fill.nrows; r++)
 	{
-		ec_fill_forgo(fill.wanted[r]);
+		keep(att, fill.wanted[r], &fill.rows[r]);
+		ec_fill_forgo(att, fill.wanted[r]);
 		take_row(att, fill.wanted[r], &fill.rows[r], owner);
 		fills |= fill.wanted[r]->state == EC_ITEM_FILL;
 	}

@@ -17,7 +17,7 @@
 extern bool ec_fill_enter(EcAttachment **att, EcItem *items, int n);
 extern bool ec_fill_begin(EcAttachment *att, EcItem *items, int n, const EcOwner *owner,
 						  EcPatience *patience);
-extern void ec_fill_forgo(EcItem *item);
+extern void ec_fill_forgo(EcAttachment *att, EcItem *item);
 extern int	ec_fill_read(EcAttachment *att, EcItem *items, int n, const char *owner,
 						 bool as_owner, uint64 generation, EcPatience *patience);
 

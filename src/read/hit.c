@@ -32,6 +32,7 @@
 #include "protocol/wire.h"
 #include "read/encoding.h"
 #include "read/hit.h"
+#include "read/local.h"
 #include "read/member.h"
 #include "read/owner.h"
 #include "servers/exchange.h"
@@ -40,6 +41,9 @@
 #include "servers/state.h"
 #include "servers/topology.h"
 #include "shmem.h"
+
+/* When so much of its lifetime has passed, memcached hears of hits in the second tier. */
+#define RENEW_PART	10
 
 /* What a value from the cache was. */
 typedef enum Taken
@@ -53,7 +57,12 @@ static bool has_noted_keys(int server, char *noted);
 static const EcFailure *first_failure(const EcRequest *reqs, int n);
 static bool shows(const char *value, size_t len, const EcShown *shown);
 static bool is_of_key(EcAttachment *att, const EcItem *item, const char *value, size_t len);
+static void take_document(EcAttachment *att, EcItem *item, struct varlena *found,
+						  size_t found_len, const char *converted, size_t len,
+						  const EcOwner *owner, EcCounter what);
 static Taken take_hit(EcAttachment *att, EcItem *item, EcRequest *req, const EcOwner *owner);
+static void renew(EcAttachment *att, EcItem *items, const bool *due, int n,
+				  EcPatience *patience);
 
 /*
  * Make an exchange for this read, of any number of requests, in the time that the read has
@@ -117,25 +126,23 @@ ec_hit_show(EcAttachment *att, EcItem *item)
 }
 
 /*
- * Decide for each item whether the cache may answer it (ASK) or the table is to (TABLE), and
- * place the key.  The topology is entered.  With fallback = off throws 08006 if a key's server
- * is not UP.
+ * Begin with items whose ids are set: ASK, if what this transaction has done does not keep it from
+ * what others may read, and the id can be that of a cached document; else TABLE.
  */
 void
-ec_hit_classify(EcAttachment *att, EcItem *items, int n)
+ec_hit_begin(EcAttachment *att, EcItem *items, int n)
 {
-	char		noted[EC_MAX_SERVERS] = {0};
 	bool		changing = ec_running_changes(att);
 
-	Assert(ec_topology_is_entered());
 	for (int i = 0; i < n; i++)
 	{
 		EcItem	   *item = &items[i];
 		int			idlen = (int) strlen(item->id);
 
-		CHECK_FOR_INTERRUPTS();
 		item->state = EC_ITEM_TABLE;
 		item->json = NULL;
+		item->claim = 0;
+		item->locked = item->remote = false;
 		item->keylen = ec_attachment_key(att, item->id, item->key);
 		if (item->keylen == 0)
 			ec_slot_count(att->slot, EC_BYPASS_KEY, 1);
@@ -144,20 +151,41 @@ ec_hit_classify(EcAttachment *att, EcItem *items, int n)
 		else
 		{
 			item->hash = ec_locks_hash(att->relid, item->id, idlen);
-			item->server = ec_placement_of(item->key, item->keylen);
-			item->word = ec_state_seen(item->server);
-			if (EC_STATE(item->word) == EC_UP && !has_noted_keys(item->server, noted))
-				item->state = EC_ITEM_ASK;
-			else
-				ec_slot_count(att->slot, EC_BYPASS_SERVER, 1);
-			if (item->state == EC_ITEM_TABLE && !ec_guc_fallback)
-				ereport(ERROR,
-						(errcode(ERRCODE_CONNECTION_FAILURE),
-						 errmsg("cache server \"%s\" is not available",
-								ec_placement_name(item->server)),
-						 errhint("The table is not read instead because echocache.fallback "
-								 "is off.")));
+			item->state = EC_ITEM_ASK;
 		}
+	}
+}
+
+/*
+ * Decide for each item in state ASK whether memcached may answer it, or is AWAY, and place the
+ * key.  The topology is entered.  With fallback = off throws 08006 if a key's server is not UP.
+ */
+void
+ec_hit_classify(EcAttachment *att, EcItem *items, int n)
+{
+	char		noted[EC_MAX_SERVERS] = {0};
+
+	Assert(ec_topology_is_entered());
+	for (int i = 0; i < n; i++)
+	{
+		EcItem	   *item = &items[i];
+
+		CHECK_FOR_INTERRUPTS();
+		if (item->state != EC_ITEM_ASK)
+			continue;
+		item->server = ec_placement_of(item->key, item->keylen);
+		item->word = ec_state_seen(item->server);
+		if (EC_STATE(item->word) == EC_UP && !has_noted_keys(item->server, noted))
+			continue;
+		item->state = EC_ITEM_AWAY;
+		ec_slot_count(att->slot, EC_BYPASS_SERVER, 1);
+		if (!ec_guc_fallback)
+			ereport(ERROR,
+					(errcode(ERRCODE_CONNECTION_FAILURE),
+					 errmsg("cache server \"%s\" is not available",
+							ec_placement_name(item->server)),
+					 errhint("The table is not read instead because echocache.fallback "
+							 "is off.")));
 	}
 }
 
@@ -219,6 +247,32 @@ is_of_key(EcAttachment *att, const EcItem *item, const char *value, size_t len)
 }
 
 /*
+ * Hand a document of the item's to it, which makes it DONE; or leave it to the table, if the owner
+ * cannot be told from the bytes.  converted: the document in the server's encoding.
+ */
+static void
+take_document(EcAttachment *att, EcItem *item, struct varlena *found, size_t found_len,
+			  const char *converted, size_t len, const EcOwner *owner, EcCounter what)
+{
+	EcMember	mine = EC_MEMBER_EQUAL;
+
+	if (owner->text != NULL)
+		mine = ec_jsonscan_member(VARDATA(found), found_len, owner->shown.text, owner->shown.len,
+								  owner->shown.namelen);
+	if (mine == EC_MEMBER_UNKNOWN)
+	{
+		ec_slot_count(att->slot, EC_BYPASS_OWNER, 1);
+		item->state = EC_ITEM_TABLE;
+		return;
+	}
+	ec_slot_count(att->slot, what, 1);
+	item->state = EC_ITEM_DONE;
+	if (mine == EC_MEMBER_EQUAL)
+		item->json = converted == VARDATA(found) ? (text *) found
+			: cstring_to_text_with_len(converted, (int) len);
+}
+
+/*
  * Take a value from the cache.  A document of this item makes it DONE, or leaves it to the
  * table if the owner cannot be told from the bytes; a marker leaves the item as it is.
  */
@@ -228,7 +282,6 @@ take_hit(EcAttachment *att, EcItem *item, EcRequest *req, const EcOwner *owner)
 	const char *value = VARDATA(req->found);
 	size_t		len = req->found_len;
 	const char *converted;
-	EcMember	mine = EC_MEMBER_EQUAL;
 
 	if (len == EC_MARKER_LEN && memcmp(value, EC_MARKER, EC_MARKER_LEN) == 0)
 		return TAKEN_WELL;
@@ -238,21 +291,88 @@ take_hit(EcAttachment *att, EcItem *item, EcRequest *req, const EcOwner *owner)
 		return TAKEN_BAD;
 	if (!is_of_key(att, item, value, req->found_len))
 		return TAKEN_FOREIGN;
-	if (owner->text != NULL)
-		mine = ec_jsonscan_member(value, req->found_len, owner->shown.text, owner->shown.len,
-								  owner->shown.namelen);
-	if (mine == EC_MEMBER_UNKNOWN)
-	{
-		ec_slot_count(att->slot, EC_BYPASS_OWNER, 1);
-		item->state = EC_ITEM_TABLE;
-		return TAKEN_WELL;
-	}
-	ec_slot_count(att->slot, EC_HITS, 1);
-	item->state = EC_ITEM_DONE;
-	if (mine == EC_MEMBER_EQUAL)
-		item->json = converted == value ? (text *) req->found
-			: cstring_to_text_with_len(converted, (int) len);
+	take_document(att, item, req->found, req->found_len, converted, len, owner, EC_HITS);
+	item->remote = item->state == EC_ITEM_DONE;
 	return TAKEN_WELL;
+}
+
+/*
+ * Renew the lifetime in memcached of those items that the second tier has answered for so long that
+ * memcached would lose them.  What fails is not needed.
+ */
+static void
+renew(EcAttachment *att, EcItem *items, const bool *due, int n, EcPatience *patience)
+{
+	EcRequest  *reqs = palloc(n * sizeof(EcRequest));
+
+	for (int i = 0; i < n; i++)
+	{
+		if (due[i])
+			items[i].server = ec_placement_of(items[i].key, items[i].keylen);
+		ec_hit_request(&reqs[i], EC_REQUEST_TOUCH, &items[i]);
+		reqs[i].ttl = ec_request_ttl(ec_attachment_ttl(att));
+		reqs[i].skip = !due[i] || ec_state_of(items[i].server) != EC_UP;
+	}
+	(void) ec_hit_exchange(patience, reqs, n);
+	for (int i = 0; i < n; i++)
+		if (due[i])
+			ec_local_renew(att, items[i].hash, items[i].id, ec_attachment_ttl(att));
+	pfree(reqs);
+}
+
+/*
+ * Look in the second tier for every item in state ASK: DONE, if it is there.  The topology is
+ * entered.  Throws what an exchange throws.
+ */
+void
+ec_hit_local(EcAttachment *att, EcItem *items, int n, const EcOwner *owner,
+			 EcPatience *patience)
+{
+	int64		ttl = ec_attachment_ttl(att);
+	int64		renew_after = att->touch_on_read ? ttl * USECS_PER_SEC / RENEW_PART : 0;
+	bool		one;
+	bool	   *due = n == 1 ? &one : palloc(n * sizeof(bool));
+	bool		any = false;
+
+	Assert(ec_topology_is_entered());
+	for (int i = 0; i < n; i++)
+	{
+		EcItem	   *item = &items[i];
+		EcLocalDocument found;
+		const char *converted;
+		size_t		len;
+
+		CHECK_FOR_INTERRUPTS();
+		due[i] = false;
+		if (item->state != EC_ITEM_ASK ||
+			!ec_local_read(att, item->hash, item->id, renew_after, &found))
+			continue;
+		len = found.len;
+		converted = ec_encoding_of_utf8(VARDATA(found.bytes), &len);
+		if (converted != NULL)
+			take_document(att, item, found.bytes, found.len, converted, len, owner,
+						  EC_LOCAL_HITS);
+		any |= due[i] = found.renew;
+		if (item->json != (text *) found.bytes)
+			pfree(found.bytes);
+	}
+	if (any)
+		renew(att, items, due, n, patience);
+	if (due != &one)
+		pfree(due);
+}
+
+/*
+ * Is this answer to EC_REQUEST_INSPECT a document of the item's?  Throws what the key's type
+ * throws.
+ */
+bool
+ec_hit_is_document(EcAttachment *att, const EcItem *item, const EcRequest *req)
+{
+	const char *value = VARDATA(req->found);
+
+	return req->found_len >= 2 && value[0] == '{' && value[req->found_len - 1] == '}' &&
+		is_of_key(att, item, value, req->found_len);
 }
 
 /* Of an exchange that has failed: why the first of its requests was not answered. */

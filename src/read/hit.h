@@ -45,7 +45,8 @@ typedef struct EcItem
 		EC_ITEM_UNANSWERED,		/* it has not done so in time: as TABLE, but where somebody else
 								 * fills the item just now, that is waited for */
 		EC_ITEM_TABLE,			/* the table answers, nothing is stored */
-		EC_ITEM_LONE,			/* as TABLE, and the fill lock is held, so that others wait */
+		EC_ITEM_AWAY,			/* its server is away: as TABLE, but for the second tier */
+		EC_ITEM_LONE,			/* as AWAY, and the fill lock is held, so that others wait */
 		EC_ITEM_FILL,			/* our marker is set, and the fill lock held: fill it */
 		EC_ITEM_DONE
 	}			state;
@@ -53,6 +54,9 @@ typedef struct EcItem
 	uint64		token;
 	uint64		connection;		/* on which it was learned */
 	uint64		word;			/* the server's state, before it was asked */
+	bool		locked;			/* we hold its key, to fill it */
+	uint64		claim;			/* on a place in the second tier; 0: none */
+	bool		remote;			/* DONE by memcached's answer */
 	int			server;
 	int			keylen;
 	char		key[EC_KEY_MAX];
@@ -61,8 +65,12 @@ typedef struct EcItem
 extern bool ec_hit_exchange(EcPatience *patience, EcRequest *reqs, int n);
 extern bool ec_hit_time_is_left(const EcPatience *patience);
 extern void ec_hit_show(EcAttachment *att, EcItem *item);
+extern void ec_hit_begin(EcAttachment *att, EcItem *items, int n);
+extern void ec_hit_local(EcAttachment *att, EcItem *items, int n, const EcOwner *owner,
+						 EcPatience *patience);
 extern void ec_hit_classify(EcAttachment *att, EcItem *items, int n);
 extern void ec_hit_request(EcRequest *req, EcRequestKind kind, const EcItem *item);
+extern bool ec_hit_is_document(EcAttachment *att, const EcItem *item, const EcRequest *req);
 extern void ec_hit_ask(EcAttachment *att, EcItem *items, int n, const EcOwner *owner,
 					   EcPatience *patience);
 

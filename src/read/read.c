@@ -28,8 +28,10 @@
 #include "protocol/wire.h"
 #include "read/fill.h"
 #include "read/hit.h"
+#include "read/local.h"
 #include "read/owner.h"
 #include "read/permission.h"
+#include "read/promote.h"
 #include "read/read.h"
 #include "servers/placement.h"
 #include "servers/topology.h"
@@ -40,7 +42,8 @@
 
 static bool bypass_all(EcAttachment *att, EcItem *items, int n, bool *as_owner);
 static void count_misses(EcAttachment *att, const EcItem *items, int n);
-static bool one_item(EcAttachment *att, const char *id, EcItem *item);
+static bool are_done(const EcItem *items, int n);
+static bool one_item(EcAttachment *att, const char *id, EcItem *item, bool drop);
 static bool await_key(const EcItem *item);
 
 /*
@@ -82,6 +85,16 @@ count_misses(EcAttachment *att, const EcItem *items, int n)
 	ec_slot_count(att->slot, EC_MISSES, misses);
 }
 
+/* Is there nothing left to do? */
+static bool
+are_done(const EcItem *items, int n)
+{
+	for (int i = 0; i < n; i++)
+		if (items[i].state != EC_ITEM_DONE)
+			return false;
+	return true;
+}
+
 /*
  * Read n documents with distinct ids; with an owner, only documents of that owner.  Throws
  * what SQL throws for the table, privileges first, and with fallback = off 08006 if the cache
@@ -102,16 +115,23 @@ ec_read(const char *name, EcItem *items, int n, const char *owner_text)
 	for (int i = 0; i < n; i++)
 	{
 		items[i].json = NULL;
+		items[i].claim = 0;		/* also where the cache is not used at all */
 		ec_hit_show(att, &items[i]);
 	}
 	if (!bypass_all(att, items, n, &as_owner))
 	{
-		bool		done = true;
+		bool		done;
 
-		ec_hit_classify(att, items, n);
-		ec_hit_ask(att, items, n, &owner, &patience);
-		for (int i = 0; i < n; i++)
-			done &= items[i].state == EC_ITEM_DONE;
+		ec_hit_begin(att, items, n);
+		ec_hit_local(att, items, n, &owner, &patience);
+		done = are_done(items, n);
+		if (!done)
+		{
+			ec_hit_classify(att, items, n);
+			ec_hit_ask(att, items, n, &owner, &patience);
+			ec_promote(att, items, n, &patience);
+			done = are_done(items, n);
+		}
 		ec_topology_leave();
 		if (done)
 			return;
@@ -129,18 +149,24 @@ ec_read(const char *name, EcItem *items, int n, const char *owner_text)
 /*
  * An item for a function that changes only the cache.  Returns true with the topology
  * entered; false: not for this role or on this server (row-level security, a standby), or not
- * now.  Throws what ec_permission_check() and the type of the id throw.
+ * now.  With drop what the second tier has of it is dropped in any case.  Throws what
+ * ec_permission_check() and the type of the id throw.
  */
 static bool
-one_item(EcAttachment *att, const char *id, EcItem *item)
+one_item(EcAttachment *att, const char *id, EcItem *item, bool drop)
 {
 	ec_permission_check(att);
 	memset(item, 0, offsetof(EcItem, key));
 	item->id = ec_column_canonical(att, &att->key, id);
 	ec_hit_show(att, item);
 	if (check_enable_rls(att->relid, InvalidOid, true) == RLS_ENABLED || IsInParallelMode() ||
-		att->suspended || RecoveryInProgress() || !ec_placement_enter())
+		RecoveryInProgress())
 		return false;
+	if (drop)
+		ec_local_drop(att, ec_locks_hash(att->relid, item->id, (int) strlen(item->id)));
+	if (att->suspended || !ec_placement_enter())
+		return false;
+	ec_hit_begin(att, item, 1);
 	ec_hit_classify(att, item, 1);
 	if (item->state == EC_ITEM_ASK)
 		return true;
@@ -158,11 +184,13 @@ ec_read_touch(EcAttachment *att, const char *id, int64 ttl)
 	EcItem		item;
 	EcRequest	req;
 	EcPatience	patience = {0};
+	int64		seconds = ttl >= 0 ? ttl : ec_attachment_ttl(att);
 
-	if (!one_item(att, id, &item))
+	if (!one_item(att, id, &item, false))
 		return false;
+	ec_local_renew(att, item.hash, item.id, seconds);
 	ec_hit_request(&req, EC_REQUEST_TOUCH, &item);
-	req.ttl = ec_request_ttl(ttl >= 0 ? ttl : ec_attachment_ttl(att));
+	req.ttl = ec_request_ttl(seconds);
 	(void) ec_hit_exchange(&patience, &req, 1);
 	ec_topology_leave();
 	return req.result == EC_DONE && req.found_len != EC_MARKER_LEN;
@@ -180,11 +208,13 @@ ec_read_invalidate(EcAttachment *att, const char *id)
 	EcPatience	patience = {0};
 	bool		there;
 
-	if (!one_item(att, id, &item))
+	if (!one_item(att, id, &item, true))
 		return false;
 	ec_hit_request(&reqs[0], EC_REQUEST_GET, &item);
 	ec_hit_request(&reqs[1], EC_REQUEST_MARK, &item);
 	(void) ec_hit_exchange(&patience, reqs, 2);
+	/* once more: what was there until now may have been promoted meanwhile */
+	ec_local_drop(att, item.hash);
 	there = reqs[0].result == EC_DONE && reqs[0].found_len != EC_MARKER_LEN;
 	if (reqs[1].result == EC_DONE)
 	{
@@ -217,7 +247,7 @@ ec_read_refresh(EcAttachment *att, const char *id)
 		(void) ec_read_invalidate(att, id);
 		return false;
 	}
-	if (!one_item(att, id, &item))
+	if (!one_item(att, id, &item, true))
 		return false;
 	ec_topology_leave();
 	if (ec_fill_enter(&att, &item, 1))
@@ -228,7 +258,7 @@ ec_read_refresh(EcAttachment *att, const char *id)
 		count_misses(att, &item, 1);
 		begun = ec_fill_begin(att, &item, 1, &nobody, &patience);
 		ec_topology_leave();
-		ec_fill_forgo(&item);
+		ec_fill_forgo(att, &item);
 		stored = begun && ec_fill_read(att, &item, 1, NULL, true, generation, &patience) == 1;
 	}
 	if (item.state == EC_ITEM_DONE)
@@ -271,7 +301,7 @@ ec_read_build(EcAttachment *att, const char *id)
 	uint64		generation;
 	bool		begun;
 
-	if (!one_item(att, id, &item))
+	if (!one_item(att, id, &item, false))
 		return EC_BUILT_NOTHING;
 	ec_topology_leave();
 	if (!await_key(&item))
@@ -290,7 +320,7 @@ ec_read_build(EcAttachment *att, const char *id)
 	patience.answered_at = 0;	/* not asked again, which would count as somebody's hit */
 	begun = ec_fill_begin(att, &item, 1, &nobody, &patience);
 	ec_topology_leave();
-	ec_fill_forgo(&item);
+	ec_fill_forgo(att, &item);
 	if (begun)
 		return ec_fill_read(att, &item, 1, NULL, true, generation, &patience) == 1
 			? EC_BUILT_STORED : EC_BUILT_NOTHING;

@@ -12,6 +12,7 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 
+#include "attachments/slot.h"
 #include "deadline.h"
 #include "guc.h"
 #include "net/request.h"
@@ -145,6 +146,8 @@ echocache_flush_all(PG_FUNCTION_ARGS)
 				 errmsg("must be superuser to flush cache servers")));
 	n = begin_servers(reqs, EC_REQUEST_FLUSH, request, ec_wire_flush(request));
 	(void) ec_exchange(reqs, n, ec_deadline_in(ec_guc_timeout), EC_COUNTED);
+	/* afterwards: until then what the servers have may be promoted */
+	ec_slot_begin_epoch_of(NULL);
 	for (int i = 0; i < n; i++)
 	{
 		if (reqs[i].result != EC_DONE)

@@ -25,6 +25,7 @@
 #include "attachments/filter.h"
 #include "commit/handover.h"
 #include "read/act.h"
+#include "read/entries.h"
 #include "servers/state.h"
 #include "shmem.h"
 #include "sql/stats.h"
@@ -34,6 +35,7 @@
 PG_FUNCTION_INFO_V1(echocache_servers_internal);
 PG_FUNCTION_INFO_V1(echocache_stats_internal);
 PG_FUNCTION_INFO_V1(echocache_stats_reset);
+PG_FUNCTION_INFO_V1(echocache_memory_internal);
 PG_FUNCTION_INFO_V1(echocache_suspended_internal);
 
 /* What look() is asked for, and its answer. */
@@ -121,6 +123,42 @@ echocache_stats_internal(PG_FUNCTION_ARGS)
 			values[c + 1] = Int64GetDatum((int64) pg_atomic_read_u64(&slot->counter[c]));
 		values[EC_NCOUNTERS + 1] = Int64GetDatum(ec_handover_count(slot->relid));
 		values[EC_NCOUNTERS + 2] = TimestampTzGetDatum(ec_shmem->stats_reset);
+		tuplestore_putvalues(rows, desc, values, nulls);
+	}
+	return (Datum) 0;
+}
+
+/*
+ * Behind echocache_memory: the second tier in all, then what each attachment of this database has
+ * of it.
+ */
+Datum
+echocache_memory_internal(PG_FUNCTION_ARGS)
+{
+	TupleDesc	desc;
+	Tuplestorestate *rows = ec_support_begin_rows(fcinfo, &desc);
+	uint64		evictions = 0;
+
+	for (int i = 0; i < EC_MAX_ATTACHMENTS; i++)
+		evictions += pg_atomic_read_u64(&ec_shmem->slot[i].counter[EC_LOCAL_EVICTIONS]);
+	for (int i = -1; i < EC_MAX_ATTACHMENTS; i++)
+	{
+		EcSlot	   *slot = i < 0 ? NULL : &ec_shmem->slot[i];
+		Datum		values[5];
+		bool		nulls[5] = {0};
+		EcEntriesUse	use;
+
+		if (slot && slot->dboid != MyDatabaseId)
+			continue;
+		nulls[0] = slot == NULL;
+		values[0] = ObjectIdGetDatum(slot ? slot->relid : InvalidOid);
+		nulls[1] = slot != NULL;
+		values[1] = Int64GetDatum((int64) ec_entries_use(slot ? slot->relid : InvalidOid, &use));
+		values[2] = Int64GetDatum((int64) use.used);
+		values[3] = Int64GetDatum(use.entries);
+		if (slot)
+			evictions = pg_atomic_read_u64(&slot->counter[EC_LOCAL_EVICTIONS]);
+		values[4] = Int64GetDatum((int64) evictions);
 		tuplestore_putvalues(rows, desc, values, nulls);
 	}
 	return (Datum) 0;

@@ -26,11 +26,13 @@
 
 #include "attachments/column.h"
 #include "attachments/configuration.h"
+#include "commit/locks.h"
 #include "deadline.h"
 #include "net/request.h"
 #include "protocol/wire.h"
 #include "read/act.h"
 #include "read/encoding.h"
+#include "read/local.h"
 #include "read/render.h"
 #include "servers/state.h"
 #include "shmem.h"
@@ -216,13 +218,15 @@ find_rows(EcVerify *verify, EcVerifyKey *keys, EcRequest *reqs, int n)
 }
 
 /*
- * Compare what the servers hold to the rows, and invalidate, by its token, what is wrong.  What
- * is not there any more may have been right when it was asked for, and so may what a server has
- * that has been DOWN since.  Returns how many keys are left for another try.
+ * Compare what the servers hold to the rows, and invalidate, by its token, what is wrong; then
+ * nothing stays in shared memory either.  What is not there any more may have been right when it
+ * was asked for, and so may what a server has that has been DOWN since.  Returns how many keys are
+ * left for another try.
  */
 static int
 compare(EcVerify *verify, EcVerifyKey *keys, EcRequest *reqs, int n)
 {
+	EcAttachment *att = verify->batch.att;
 	EcRequest  *removals = palloc(n * sizeof(EcRequest));
 	int			open = 0;
 
@@ -253,6 +257,9 @@ compare(EcVerify *verify, EcVerifyKey *keys, EcRequest *reqs, int n)
 
 		if (!key->wrong)
 			continue;
+		/* it may have been promoted before it was removed */
+		if (key->id != NULL)
+			ec_local_drop(att, ec_locks_hash(att->relid, key->id, (int) strlen(key->id)));
 		still = ec_state_is_still(key->server, key->word);
 		if (removals[i].result == EC_DONE && still)
 			verify->invalidated++;

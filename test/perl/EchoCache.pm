@@ -85,6 +85,8 @@ shared_preload_libraries = 'echocache'
 echocache.enabled = on
 echocache.hosts = '$hosts'
 echocache.retry_interval = '50ms'
+# Most tests are about memcached; those of the second tier set their own.
+echocache.local_memory = 0
 # A new cluster waits so long before it uses a memcached.
 echocache.lease = '1s'
 # A busy machine's memcached may take longer than the default; tests of waiting set their own.

@@ -33,6 +33,9 @@ SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute WHERE attreli
 SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = 'echocache_documents'::regclass ORDER BY attnum;
 SELECT proname, proargnames, format_type(prorettype, NULL) FROM pg_proc WHERE proname IN ('echocache_is_available', 'echocache_health', 'echocache_connect', 'echocache_disconnect', 'echocache_stats_reset') ORDER BY proname COLLATE "C";
 SELECT * FROM echocache_stats;
+SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = 'echocache_memory'::regclass ORDER BY attnum;
+-- 0 megabytes
+SELECT * FROM echocache_memory ORDER BY name NULLS FIRST;
 CREATE TABLE session (id int PRIMARY KEY, title text);
 SELECT echocache_attach('session');
 SELECT counted();

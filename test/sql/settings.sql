@@ -39,6 +39,8 @@ ALTER SYSTEM SET echocache.marker_ttl = 0;
 ALTER SYSTEM SET echocache.marker_ttl = '2h';
 ALTER SYSTEM SET echocache.fill_wait = -1;
 ALTER SYSTEM SET echocache.fill_wait = '61s';
+ALTER SYSTEM SET echocache.local_memory = -1;
+ALTER SYSTEM SET echocache.local_memory = '257GB';
 ALTER SYSTEM SET echocache.max_write_through = -1;
 ALTER SYSTEM SET echocache.max_write_through = 10001;
 ALTER SYSTEM SET echocache.tls = 'perhaps';
@@ -49,7 +51,7 @@ ALTER SYSTEM SET echocache.password = 'a b';
 
 -- No session may have a cache of its own.
 SELECT name, state(format('SET %s = %L', name, setting)) FROM pg_settings
-WHERE name LIKE 'echocache.%' AND context = 'sighup' ORDER BY name COLLATE "C";
+WHERE name LIKE 'echocache.%' AND context IN ('sighup', 'postmaster') ORDER BY name COLLATE "C";
 -- Units are taken.
 ALTER SYSTEM SET echocache.timeout = '1min';
 ALTER SYSTEM RESET echocache.timeout;

@@ -67,7 +67,15 @@ my @cases = (
 	(map { [ 'a warm', $warm, $_ ] } qw(warm-locked warm-marked)),
 	[ 'a verify', $verify, 'verify-got' ],
 	(map { [ 'a commit past a frozen server', $few, $_, 'frozen' ] } qw(after-markers before-store)));
-my %points = map { $_->[2] => 1 } @cases;
+# With the second tier; row 101 is in memcached only.
+my $new = sub { return 'SELECT echocache_get_session(101)' };
+my @local_cases = (
+	[ 'a promotion', $new, 'promote-locked' ],
+	(map { [ 'a fill', $fill, $_ ] } qw(fill-locked fill-marked fill-read)),
+	(map { [ 'a commit', $few, $_ ] } qw(after-locks before-commit before-settle before-store after-store)),
+	[ 'a bulk commit', $bulk, 'before-commit' ],
+	[ 'a PREPARE', $prepare, 'before-commit' ]);
+my %points = map { $_->[2] => 1 } @cases, @local_cases;
 my @source = map { slurp_file($_) =~ /ec_waitpoint\("([^"]+)"\)/g } glob "$FindBin::RealBin/../../src/{,*/}*.c";
 is_deeply([ sort keys %points ], [ sort keys %{ { map { $_ => 1 } @source } } ], 'every wait point there is has its turn');
 
@@ -179,6 +187,36 @@ $victim->run(q{SET synchronous_commit = off; UPDATE session SET title = 'flushed
 is($s->run('SELECT echocache_get_session(1)'), row(1, 'flushed later'), 'synchronous_commit = off: SQL reads the new document');
 $s->run('CREATE TABLE anything (); CHECKPOINT');
 coherent($s, \@memcached, 'which is cached when its commit has been flushed', filled => 1);
+
+#
+# The second tier: it is empty after each of them, and right.
+#
+$node->append_conf('postgresql.conf', "echocache.local_memory = '16MB'\n");
+$_->quit for $s, $victim;
+$node->restart;
+sessions();
+sub entries { return $s->run('SELECT entries FROM echocache_memory WHERE name IS NULL'); }
+for my $case (@local_cases)
+{
+	my ($what, $sql, $point) = @$case;
+	my $round = "the second tier, $what at $point";
+
+	wait_state($s, 'UP');
+	$s->run(q{DELETE FROM session WHERE id = 101; INSERT INTO session VALUES (101, 'in memcached')});
+	coherent($s, \@memcached, "$round: all documents are read before") for 1 .. 2;
+	cmp_ok(entries(), '>', 90, 'and kept');
+	$s->run(q{SELECT echocache_invalidate_session(1)}) if $sql == $fill;
+	$s->run(q{UPDATE session SET title = 'stored' WHERE id = 101; SELECT echocache_invalidate_session(101);
+		DELETE FROM session WHERE id = 101; INSERT INTO session VALUES (101, 'in memcached')}) if $sql == $new;
+	my $old = $s->run('SELECT title FROM session WHERE id = 1');
+	stop_at($s, $point, $victim, $sql->($round));
+	kill 'KILL', $victim->pid;
+	wait_for('the session to end', sub { return !kill 0, $victim->pid });
+	sessions();
+	is(entries(), 0, 'killed: it is empty');
+	is($s->run('SELECT title FROM session WHERE id = 1'), $point =~ /settle|-store$/ ? $round : $old, $point =~ /settle|-store$/ ? 'it is committed' : 'it never was');
+	coherent($s, \@memcached, 'SQL reads what the table has') for 1 .. 2;
+}
 
 $_->quit for $s, $victim;
 $node->stop;

@@ -38,6 +38,7 @@ my %objects = (
 	'view echocache_documents' => 'monitor',
 	'view echocache_servers' => 'monitor',
 	'view echocache_stats' => 'monitor',
+	'view echocache_memory' => 'monitor',
 	'function echocache_get' => 'reads',
 	'function echocache_get_session' => 'reads',
 	'function echocache_get_many' => 'reads',
@@ -62,6 +63,7 @@ my %objects = (
 	'function echocache_health' => 'monitor',
 	'function echocache.servers' => 'monitor',
 	'function echocache.stats' => 'monitor',
+	'function echocache.memory' => 'monitor',
 	'function echocache.suspended' => 'monitor',
 	'function echocache.warming' => 'monitor',
 	'function echocache_warm' => 'granted',
@@ -90,6 +92,7 @@ my %settings = (
 	(map { ("echocache.$_" => 'sighup') } qw(enabled hosts ttl fallback pool_size timeout retry_interval marker_ttl lease
 		fill_wait build_timeout commit_timeout max_write_through tls tls_ca_file tls_cert_file tls_key_file tls_verify)),
 	(map { ("echocache.$_" => 'sighup, hidden') } qw(username password password_file)),
+	'echocache.local_memory' => 'postmaster',
 	'echocache.key_prefix' => 'superuser',
 	'echocache.wait_point' => 'user');	# test builds only
 
@@ -655,7 +658,9 @@ for my $name (sort keys %settings)
 	next if $settings{$name} eq 'user';
 	for my $user ('nobody', 'monitor')
 	{
-		my $refused = $settings{$name} eq 'superuser' ? qr/^42501: permission denied to set parameter/ : qr/^55P02: parameter "$name" cannot be changed now/;
+		my $refused = $settings{$name} eq 'superuser' ? qr/^42501: permission denied to set parameter/
+		  : $settings{$name} eq 'postmaster' ? qr/^55P02: parameter "$name" cannot be changed without restarting the server/
+		  : qr/^55P02: parameter "$name" cannot be changed now/;
 
 		like($as{$user}->error("SET $name = '$value'"), $refused, "SET $name as $user");
 		like($as{$user}->error("SELECT set_config('$name', '$value', true)"), $refused, 'set_config()');
@@ -664,7 +669,7 @@ for my $name (sort keys %settings)
 		like($as{$user}->error("CREATE FUNCTION pg_temp.f() RETURNS int LANGUAGE sql SET $name = '$value' AS 'SELECT 1'"), $refused, 'a function\'s own');
 	}
 	$node->command_fails_like([ 'psql', '-X', '-c', 'SELECT 1', $node->connstr('postgres') . " user=nobody options='-c $name=$value'" ],
-		qr/parameter "$name" cannot be changed now|permission denied to set parameter "$name"/, "-c $name=$value when connecting");
+		qr/parameter "$name" cannot be changed|permission denied to set parameter "$name"/, "-c $name=$value when connecting");
 	if ($settings{$name} =~ /hidden/)
 	{
 		like($as{nobody}->error("SHOW $name"), qr/^42501: /, "SHOW $name");
@@ -676,7 +681,7 @@ for my $name (sort keys %settings)
 like($as{nobody}->error('SELECT * FROM pg_file_settings'), qr/^42501: /, 'pg_file_settings is not for everybody');
 unlike(slurp_file($node->logfile), qr/\Q$password\E/, 'no password in the log');
 like($as{nobody}->error("SET echocache.password = 'a $password'"), qr/^(?!.*$password)55P02/s, 'an error message does not repeat what it refuses');
-for my $view ('echocache_servers', 'echocache_documents', 'echocache_stats', 'echocache_health()')
+for my $view ('echocache_servers', 'echocache_documents', 'echocache_stats', 'echocache_memory', 'echocache_health()')
 {
 	unlike($as{monitor}->run("SELECT * FROM $view"), qr/\Q$password\E/, "$view shows no password");
 }
@@ -1009,7 +1014,7 @@ for my $name (sort grep { $objects{"function $_"} =~ /granted|monitor/ && !/\./ 
 	all_like('operator', calls($name, 'made'), $operator, "$name as an echocache_admin");
 	all_like('application', calls($name, 'made'), $application, "$name as an echocache_kv");
 }
-unlike(outcome('operator', "SELECT * FROM $_"), qr/^\d\w{4}: /, "$_ as an echocache_admin") for 'echocache_documents', 'echocache_servers', 'echocache_stats';
+unlike(outcome('operator', "SELECT * FROM $_"), qr/^\d\w{4}: /, "$_ as an echocache_admin") for 'echocache_documents', 'echocache_servers', 'echocache_stats', 'echocache_memory';
 
 # A session that has just ended, or a worker, may hold one for a moment.
 eventually('no lock is left', sub { return $s->run(q{SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objsubid NOT IN (1, 2)}) eq '0' });

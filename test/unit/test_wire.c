@@ -545,7 +545,7 @@ test_requests(void)
 
 	request_is(ec_wire_look(request, LIT("session:1"), 7), "mg session:1 s O7\r\n", "look");
 	request_is(ec_wire_inspect(request, LIT("session:1"), 4294967295u),
-			   "mg session:1 v c f O4294967295\r\n", "inspect");
+			   "mg session:1 v c f t O4294967295\r\n", "inspect");
 
 	request_is(ec_wire_set(request, LIT("session:1"), EC_MARKER_LEN, 0, 0, 30, false, 7),
 			   "ms session:1 4 c T30 O7\r\n", "set, asking for the token");
