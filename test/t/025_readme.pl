@@ -156,7 +156,9 @@ sub run_ini
 	{
 		$block =~ s/'localhost:11211'/"'" . $memcached->address . "'"/e or die 'no server in README';
 		local $ENV{DESTDIR} = $stage;
-		$node = new_node('main', preload => 0, conf => "$block\nechocache.retry_interval = '50ms'\nechocache.timeout = '5s'\nechocache.lease = '1s'");
+		# the second tier is off by default, and doc/ shows what it does
+		$node = new_node('main', preload => 0,
+			conf => "$block\nechocache.retry_interval = '50ms'\nechocache.timeout = '5s'\nechocache.lease = '1s'\nechocache.local_memory = '16MB'");
 		pass("$page: the server is configured");
 		return;
 	}
