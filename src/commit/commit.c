@@ -472,7 +472,7 @@ ec_commit_post(void)
 
 	Assert(InterruptHoldoffCount > 0);
 	ec_waitpoint("before-settle");
-	ec_local_settle(true);
+	ec_local_settle(true, flushed);
 	if (flushed)
 		ec_store_send(&commit);
 	for (int d = 0; d < commit.n; d++)
@@ -498,7 +498,7 @@ void
 ec_commit_at_end(void)
 {
 	ec_store_at_end();
-	ec_local_settle(false);
+	ec_local_settle(false, false);
 	commit.touched = NULL;
 	commit.n = 0;
 }

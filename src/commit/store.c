@@ -135,7 +135,8 @@ ec_store_prepare(const EcCommit *commit, const EcKeyList *list)
 
 		if (key->local && key->row && key->row->matches > 0 &&
 			ec_render_cacheable(key->row, &value, &len))
-			ec_local_next(att, key->hash, key->id, value, len);
+			ec_local_next(att, key->hash, key->id, value, len,
+						  key->token != 0 && ec_placement_fits(key->server, key->keylen, len));
 		if (key->token == 0)
 			continue;
 		if (commit->touched[key->touched].build)

@@ -45,6 +45,8 @@ typedef struct EcEntry
 	EcDeadline	expires;		/* when the value does; 0: never */
 	EcDeadline	next_expires;
 	EcDeadline	renewed;		/* when memcached's lifetime was */
+	EcDeadline	seen;			/* when memcached is known to have had it last; 0: is not known */
+	bool		next_sent;		/* the commit sends the next one to memcached as well */
 	int			slot;			/* of the attachment */
 	int			free_next;		/* if it is not taken: the next one that is not; -1: none */
 } EcEntry;

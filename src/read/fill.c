@@ -324,7 +324,7 @@ keep(EcAttachment *att, EcItem *item, const EcRow *row)
 
 	if (item->claim != 0 && ec_render_cacheable(row, &value, &len))
 		ec_local_put(att, item->hash, item->claim, item->id, value, len,
-					 ec_attachment_ttl(att));
+					 ec_attachment_ttl(att), item->token != 0);
 }
 
 /*

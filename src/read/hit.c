@@ -61,8 +61,8 @@ static void take_document(EcAttachment *att, EcItem *item, struct varlena *found
 						  size_t found_len, const char *converted, size_t len,
 						  const EcOwner *owner, EcCounter what);
 static Taken take_hit(EcAttachment *att, EcItem *item, EcRequest *req, const EcOwner *owner);
-static void renew(EcAttachment *att, EcItem *items, const bool *due, int n,
-				  EcPatience *patience);
+static void look_there(EcAttachment *att, EcItem *items, EcLocalDocument *found, int n,
+					   EcPatience *patience);
 
 /*
  * Make an exchange for this read, of any number of requests, in the time that the read has
@@ -297,26 +297,47 @@ take_hit(EcAttachment *att, EcItem *item, EcRequest *req, const EcOwner *owner)
 }
 
 /*
- * Renew the lifetime in memcached of those items that the second tier has answered for so long that
- * memcached would lose them.  What fails is not needed.
+ * Ask memcached whether it still has those documents of the second tier for which that is due, and
+ * renew their lifetime there.  What it has lost is dropped here, too, so that the read goes on to
+ * fill both, and plain clients find it again.  Where memcached does not answer, that can wait.
  */
 static void
-renew(EcAttachment *att, EcItem *items, const bool *due, int n, EcPatience *patience)
+look_there(EcAttachment *att, EcItem *items, EcLocalDocument *found, int n,
+		   EcPatience *patience)
 {
+	int64		ttl = ec_attachment_ttl(att);
 	EcRequest  *reqs = palloc(n * sizeof(EcRequest));
 
 	for (int i = 0; i < n; i++)
 	{
-		if (due[i])
-			items[i].server = ec_placement_of(items[i].key, items[i].keylen);
-		ec_hit_request(&reqs[i], EC_REQUEST_TOUCH, &items[i]);
-		reqs[i].ttl = ec_request_ttl(ec_attachment_ttl(att));
-		reqs[i].skip = !due[i] || ec_state_of(items[i].server) != EC_UP;
+		EcItem	   *item = &items[i];
+		bool		due = found[i].bytes != NULL && (found[i].renew || found[i].look);
+
+		if (due)
+			item->server = ec_placement_of(item->key, item->keylen);
+		ec_hit_request(&reqs[i], found[i].renew ? EC_REQUEST_TOUCH : EC_REQUEST_LOOK, item);
+		reqs[i].ttl = ec_request_ttl(ttl);
+		reqs[i].skip = !due || ec_state_of(item->server) != EC_UP;
 	}
 	(void) ec_hit_exchange(patience, reqs, n);
 	for (int i = 0; i < n; i++)
-		if (due[i])
-			ec_local_renew(att, items[i].hash, items[i].id, ec_attachment_ttl(att));
+	{
+		EcRequest  *req = &reqs[i];
+
+		if (req->skip && found[i].bytes != NULL && (found[i].renew || found[i].look))
+			ec_local_lost(att, items[i].hash);
+		if (req->skip)
+			continue;
+		if (req->result == EC_ABSENT ||
+			(req->result == EC_DONE && req->found_len == EC_MARKER_LEN))
+		{
+			pfree(found[i].bytes);
+			found[i].bytes = NULL;
+			ec_local_drop(att, items[i].hash);
+		}
+		else if (found[i].renew)
+			ec_local_renew(att, items[i].hash, items[i].id, ttl);
+	}
 	pfree(reqs);
 }
 
@@ -330,36 +351,39 @@ ec_hit_local(EcAttachment *att, EcItem *items, int n, const EcOwner *owner,
 {
 	int64		ttl = ec_attachment_ttl(att);
 	int64		renew_after = att->touch_on_read ? ttl * USECS_PER_SEC / RENEW_PART : 0;
-	bool		one;
-	bool	   *due = n == 1 ? &one : palloc(n * sizeof(bool));
+	EcLocalDocument one;
+	EcLocalDocument *found = n == 1 ? &one : palloc(n * sizeof(EcLocalDocument));
 	bool		any = false;
 
 	Assert(ec_topology_is_entered());
 	for (int i = 0; i < n; i++)
 	{
-		EcItem	   *item = &items[i];
-		EcLocalDocument found;
-		const char *converted;
-		size_t		len;
-
 		CHECK_FOR_INTERRUPTS();
-		due[i] = false;
-		if (item->state != EC_ITEM_ASK ||
-			!ec_local_read(att, item->hash, item->id, renew_after, &found))
-			continue;
-		len = found.len;
-		converted = ec_encoding_of_utf8(VARDATA(found.bytes), &len);
-		if (converted != NULL)
-			take_document(att, item, found.bytes, found.len, converted, len, owner,
-						  EC_LOCAL_HITS);
-		any |= due[i] = found.renew;
-		if (item->json != (text *) found.bytes)
-			pfree(found.bytes);
+		found[i].bytes = NULL;
+		if (items[i].state == EC_ITEM_ASK &&
+			ec_local_read(att, items[i].hash, items[i].id, renew_after, &found[i]))
+			any |= found[i].renew || found[i].look;
 	}
 	if (any)
-		renew(att, items, due, n, patience);
-	if (due != &one)
-		pfree(due);
+		look_there(att, items, found, n, patience);
+	for (int i = 0; i < n; i++)
+	{
+		EcItem	   *item = &items[i];
+		const char *converted;
+		size_t		len = found[i].len;
+
+		if (found[i].bytes == NULL)
+			continue;
+		/* it was UTF-8 when it was put */
+		converted = ec_encoding_of_utf8(VARDATA(found[i].bytes), &len);
+		if (converted != NULL)
+			take_document(att, item, found[i].bytes, found[i].len, converted, len, owner,
+						  EC_LOCAL_HITS);
+		if (item->json != (text *) found[i].bytes)
+			pfree(found[i].bytes);
+	}
+	if (found != &one)
+		pfree(found);
 }
 
 /*

@@ -41,6 +41,12 @@
 #include "read/entries.h"
 #include "read/local.h"
 
+/*
+ * So long after memcached was last known to have a document, one read looks whether it has it
+ * still: it may have been evicted there, or the server have begun anew.
+ */
+#define LOOK_US		(30 * USECS_PER_SEC)
+
 /* An entry that this transaction has marked, from PRE_COMMIT to its end. */
 typedef struct Mark
 {
@@ -81,7 +87,8 @@ choose(const EcEntry *entry, TransactionId known, bool over, EcDeadline *expires
 /*
  * Find a document.  It is what a snapshot would show that is taken at some time during this call.
  * found->renew: its lifetime in memcached was renewed longer than renew_after microseconds ago (0:
- * that does not matter); no other reader is told so for as long.  Returns whether there is one.
+ * that does not matter).  found->look: it is not known to be in memcached.  No other reader is told
+ * so for as long.  Returns whether there is one.
  */
 bool
 ec_local_read(EcAttachment *att, uint64 hash, const char *id, int64 renew_after,
@@ -124,6 +131,9 @@ ec_local_read(EcAttachment *att, uint64 hash, const char *id, int64 renew_after,
 			found->renew = renew_after > 0 && entry->renewed + renew_after <= now;
 			if (found->renew)
 				entry->renewed = now;
+			found->look = entry->seen + LOOK_US <= now;
+			if (found->look || found->renew)
+				entry->seen = now;
 		}
 		LWLockRelease(ec_entries_lock(&spot));
 		return there;
@@ -168,11 +178,12 @@ ec_local_claim(EcAttachment *att, uint64 hash)
 /*
  * Put a document where it was claimed, if it still is.  The caller has read it by a snapshot taken
  * after the claim, or from memcached under the locks of the claim, and knows that it is UTF-8, so
- * that no read has to look.  ttl in seconds; 0: for ever.  Never throws.
+ * that no read has to look.  ttl in seconds; 0: for ever.  there: memcached has it, too, or will
+ * have it.  Never throws.
  */
 void
 ec_local_put(EcAttachment *att, uint64 hash, uint64 claim, const char *id, const char *value,
-			 size_t len, int64 ttl)
+			 size_t len, int64 ttl, bool there)
 {
 	EcDeadline	now = ec_deadline_in(0);
 	EcChain		chain;
@@ -190,6 +201,7 @@ ec_local_put(EcAttachment *att, uint64 hash, uint64 claim, const char *id, const
 		entry->value = chain;
 		entry->expires = ttl > 0 ? now + ttl * USECS_PER_SEC : 0;
 		entry->renewed = now;
+		entry->seen = there ? now : 0;
 		chain.n = 0;
 	}
 	LWLockRelease(ec_entries_lock(&spot));
@@ -215,6 +227,23 @@ ec_local_renew(EcAttachment *att, uint64 hash, const char *id, int64 ttl)
 		entry->expires = entry->next_expires = ttl > 0 ? now + ttl * USECS_PER_SEC : 0;
 		entry->renewed = now;
 	}
+	LWLockRelease(ec_entries_lock(&spot));
+}
+
+/* It is not known whether memcached has the document. */
+void
+ec_local_lost(EcAttachment *att, uint64 hash)
+{
+	EcEntry    *entry;
+	EcSpot		spot;
+
+	if (!has(att))
+		return;
+	spot = ec_entries_spot(att, hash);
+	LWLockAcquire(ec_entries_lock(&spot), LW_SHARED);
+	entry = ec_entries_find(&spot);
+	if (entry)
+		entry->seen = 0;
 	LWLockRelease(ec_entries_lock(&spot));
 }
 
@@ -286,10 +315,11 @@ ec_local_mark(EcAttachment *att, uint64 hash)
 
 /*
  * The document that an entry will have which this transaction has marked.  It holds the key in
- * store mode.  Never throws.
+ * store mode.  sent: once it has committed it sends the document to memcached.  Never throws.
  */
 void
-ec_local_next(EcAttachment *att, uint64 hash, const char *id, const char *value, size_t len)
+ec_local_next(EcAttachment *att, uint64 hash, const char *id, const char *value, size_t len,
+			  bool sent)
 {
 	int64		ttl = ec_attachment_ttl(att);
 	EcChain		chain;
@@ -305,6 +335,7 @@ ec_local_next(EcAttachment *att, uint64 hash, const char *id, const char *value,
 		entry->next.n == 0)
 	{
 		entry->next = chain;
+		entry->next_sent = sent;
 		entry->next_expires = ttl > 0 ? ec_deadline_in(0) + ttl * USECS_PER_SEC : 0;
 		chain.n = 0;
 	}
@@ -313,11 +344,12 @@ ec_local_next(EcAttachment *att, uint64 hash, const char *id, const char *value,
 }
 
 /*
- * The transaction has ended, and its locks are still held: what it has marked is settled.  For
- * the COMMIT and the ABORT callback.  Never throws or allocates.
+ * The transaction has ended, and its locks are still held: what it has marked is settled.  It may
+ * leave a marker in memcached: one that has aborted does, and one that is not flushed.  For the
+ * COMMIT and the ABORT callback.  Never throws or allocates.
  */
 void
-ec_local_settle(bool commit)
+ec_local_settle(bool commit, bool flushed)
 {
 	TransactionId xid = GetTopTransactionIdIfAny();
 
@@ -337,9 +369,13 @@ ec_local_settle(bool commit)
 				entry->expires = entry->next_expires;
 				entry->renewed = ec_deadline_in(0);
 				entry->next.n = 0;
+				entry->seen = flushed && entry->next_sent ? entry->renewed : 0;
 			}
 			else
+			{
 				ec_entries_give(&entry->next);
+				entry->seen = 0;
+			}
 			entry->writer = InvalidTransactionId;
 		}
 		LWLockRelease(ec_entries_lock(&mark->spot));

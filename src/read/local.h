@@ -18,6 +18,7 @@ typedef struct EcLocalDocument
 	struct varlena *bytes;		/* as memcached has them, palloc'd */
 	size_t		len;
 	bool		renew;			/* memcached's lifetime is to be renewed, by this read */
+	bool		look;			/* this read is to see whether memcached has it still */
 } EcLocalDocument;
 
 extern bool ec_local_read(EcAttachment *att, uint64 hash, const char *id, int64 renew_after,
@@ -25,14 +26,15 @@ extern bool ec_local_read(EcAttachment *att, uint64 hash, const char *id, int64 
 extern bool ec_local_is_worth(EcAttachment *att, uint64 hash, size_t len);
 extern uint64 ec_local_claim(EcAttachment *att, uint64 hash);
 extern void ec_local_put(EcAttachment *att, uint64 hash, uint64 claim, const char *id,
-						 const char *value, size_t len, int64 ttl);
+						 const char *value, size_t len, int64 ttl, bool there);
 extern void ec_local_renew(EcAttachment *att, uint64 hash, const char *id, int64 ttl);
+extern void ec_local_lost(EcAttachment *att, uint64 hash);
 extern void ec_local_drop(EcAttachment *att, uint64 hash);
 extern void ec_local_expect(int n);
 extern bool ec_local_mark(EcAttachment *att, uint64 hash);
 extern void ec_local_next(EcAttachment *att, uint64 hash, const char *id, const char *value,
-						  size_t len);
-extern void ec_local_settle(bool commit);
+						  size_t len, bool sent);
+extern void ec_local_settle(bool commit, bool flushed);
 extern bool ec_local_listen(EcAttachment *att, uint64 hash);
 extern void ec_local_sleep(EcAttachment *att, uint64 hash, int ms);
 extern void ec_local_wake(EcAttachment *att, uint64 hash);

@@ -73,7 +73,7 @@ take(EcAttachment *att, EcItem *item, EcRequest *req)
 		ec_hit_is_document(att, item, req) &&
 		ec_encoding_is_utf8(VARDATA(req->found), req->found_len))
 		ec_local_put(att, item->hash, item->claim, item->id, VARDATA(req->found),
-					 req->found_len, req->lifetime > 0 ? req->lifetime : ttl);
+					 req->found_len, req->lifetime > 0 ? req->lifetime : ttl, true);
 	pfree(req->found);
 }
 

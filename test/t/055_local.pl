@@ -191,7 +191,7 @@ for (
 	[ 'echocache_touch()', q{SELECT echocache_touch('item', 1)}, 0 ],
 	[ 'echocache_warm()', q{SELECT echocache_warm('item')}, undef ],
 	[ 'echocache_flush_all()', q{SELECT echocache_flush_all()}, 0 ],
-	[ 'synchronous_commit = off', q{SET synchronous_commit = off; UPDATE item SET v = 'async' WHERE id <= 3; RESET synchronous_commit}, 0 ],
+	[ 'synchronous_commit = off', q{SET synchronous_commit = off; UPDATE item SET v = 'async' WHERE id <= 3; RESET synchronous_commit}, 3 ],
 	[ 'enabled = off in between', 'off', undef ])
 {
 	my ($what, $sql, $less) = @$_;
