@@ -79,7 +79,8 @@ ec_hit_exchange(EcPatience *patience, EcRequest *reqs, int n)
 	bool		ok;
 
 	Assert(ec_topology_is_entered());
-	ok = ec_exchange_pieces(reqs, n, start + Max(left_us, 1000), &longest_us);
+	ok = ec_exchange_pieces(reqs, n, start + Max(left_us, 1000),
+							patience->asked_before ? EC_ASKED_BEFORE : 0, &longest_us);
 	patience->spent_us += longest_us;
 	patience->answered_at = ec_deadline_in(0);
 	return ok;

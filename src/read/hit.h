@@ -29,6 +29,7 @@ typedef struct EcPatience
 {
 	int64		spent_us;
 	EcDeadline	answered_at;	/* when the last exchange ended; 0: there was none */
+	bool		asked_before;	/* for an item, which was not answered */
 } EcPatience;
 
 /* One document that a read wants.  The ids of one read are distinct. */

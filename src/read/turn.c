@@ -115,6 +115,7 @@ is_local_now(EcAttachment *att, EcItem *item, const EcOwner *owner, EcPatience *
 static void
 ask_again(EcAttachment *att, EcItem *item, const EcOwner *owner, EcPatience *patience)
 {
+	patience->asked_before |= item->state == EC_ITEM_UNANSWERED;
 	item->state = EC_ITEM_ASK;
 	ec_hit_classify(att, item, 1);
 	if (item->state == EC_ITEM_ASK)
@@ -136,10 +137,12 @@ ec_turn_take(EcAttachment *att, EcItem *item, bool alone, const EcOwner *owner,
 {
 	EcDeadline	deadline = ec_deadline_in(ec_guc_fill_wait);
 	bool		missed = item->state == EC_ITEM_ASK;
+	bool		waited = false;
 	bool		claimed;
 
 	while (!(claimed = ec_locks_fill(item->hash)) && alone && await_fill(att, item, deadline))
 	{
+		waited = true;
 		if (is_local_now(att, item, owner, patience))
 			return;
 		if (item->state == EC_ITEM_UNANSWERED && !gives_sign(item))
@@ -156,7 +159,8 @@ ec_turn_take(EcAttachment *att, EcItem *item, bool alone, const EcOwner *owner,
 		ec_turn_end(att, item);
 		return;
 	}
-	if (claimed && alone && item->state == EC_ITEM_UNANSWERED && gives_sign(item))
+	/* who has waited asks even without a sign: perhaps nobody else asks, since all wait */
+	if (claimed && alone && item->state == EC_ITEM_UNANSWERED && (waited || gives_sign(item)))
 	{
 		patience->spent_us = 0;
 		ask_again(att, item, owner, patience);

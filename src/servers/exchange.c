@@ -150,7 +150,8 @@ ec_exchange(EcRequest *reqs, int nreqs, EcDeadline deadline, int flags)
  * ec_exchange() throws.
  */
 bool
-ec_exchange_pieces(EcRequest *reqs, int nreqs, EcDeadline deadline, int64 *longest_us)
+ec_exchange_pieces(EcRequest *reqs, int nreqs, EcDeadline deadline, int flags,
+				   int64 *longest_us)
 {
 	static const EcFailure down = {ERRCODE_CONNECTION_FAILURE, false, false, false,
 	"the server is known to be down"};
@@ -182,7 +183,7 @@ ec_exchange_pieces(EcRequest *reqs, int nreqs, EcDeadline deadline, int64 *longe
 				failed[req->server] = &down;
 			req->unasked = failed[req->server] != NULL;
 		}
-		ok &= ec_exchange(reqs + first, end - first, deadline, EC_COUNTED);
+		ok &= ec_exchange(reqs + first, end - first, deadline, flags | EC_COUNTED);
 		bytes = 0;
 		for (int i = first; i < end; i++)
 		{

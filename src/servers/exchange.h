@@ -18,7 +18,7 @@ extern void ec_exchange_init(void);
 extern int	ec_exchange_disconnect(void);
 extern void ec_exchange_at_xact_end(void);
 extern bool ec_exchange(EcRequest *reqs, int nreqs, EcDeadline deadline, int flags);
-extern bool ec_exchange_pieces(EcRequest *reqs, int nreqs, EcDeadline deadline,
+extern bool ec_exchange_pieces(EcRequest *reqs, int nreqs, EcDeadline deadline, int flags,
 							   int64 *longest_us);
 extern bool ec_exchange_marks(EcRequest *reqs, int nreqs, EcDeadline deadline,
 							  void (*meanwhile) (void *arg), void *arg);

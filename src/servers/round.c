@@ -274,6 +274,8 @@ ec_round_blame(const EcConnection *c, EcDeadline began, int flags)
 		if (failure->no_room && ((flags & EC_MARKING) || MyBgworkerEntry != NULL))
 			pg_atomic_write_u32(&ec_shmem->server[c->server].room_wanted, 1);
 	}
+	else if ((flags & EC_ASKED_BEFORE) && failure->timed_out)
+		return;
 	else if ((flags & EC_COUNTED) && failure->timed_out)
 		ec_state_slow(generation, c->server, began, failure->reason);
 	else if (!(flags & EC_MARKING) || !ec_state_is_away(c->server))

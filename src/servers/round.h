@@ -26,6 +26,9 @@
  * EC_COUNTED: nothing depends on the answer.  A timeout is not the server's end, but counted by
  * ec_state_slow().
  *
+ * EC_ASKED_BEFORE: with EC_COUNTED, of a read that was not answered before, and is part of a crowd
+ * that waits for one document.  Its timeout is not counted once more.
+ *
  * EC_MARKING: a commit waits.  The server has echocache.commit_timeout, unless somebody else
  * finds it DOWN before.
  */
@@ -33,6 +36,7 @@
 #define EC_PATIENT			0x02
 #define EC_COUNTED			0x04
 #define EC_MARKING			0x08
+#define EC_ASKED_BEFORE		0x10
 #define EC_PATIENCE_MS		1000
 
 /* How long a server has for an answer. */

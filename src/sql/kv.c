@@ -339,7 +339,7 @@ get_multi(FunctionCallInfo fcinfo, bool binary)
 			reqs[i].ttl = -1;
 		}
 		ec_kv_keys_begin(reqs, count);
-		(void) ec_exchange_pieces(reqs, count, ec_deadline_in(ec_guc_timeout), NULL);
+		(void) ec_exchange_pieces(reqs, count, ec_deadline_in(ec_guc_timeout), 0, NULL);
 		for (int i = 0; i < count; i++)
 			if (!reqs[i].skip)
 				check_answered(&reqs[i]);
