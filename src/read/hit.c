@@ -360,7 +360,7 @@ ec_hit_local(EcAttachment *att, EcItem *items, int n, const EcOwner *owner,
 	for (int i = 0; i < n; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		found[i].bytes = NULL;
+		memset(&found[i], 0, sizeof(EcLocalDocument));
 		if (items[i].state == EC_ITEM_ASK &&
 			ec_local_read(att, items[i].hash, items[i].id, renew_after, &found[i]))
 			any |= found[i].renew || found[i].look;
