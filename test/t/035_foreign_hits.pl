@@ -109,6 +109,7 @@ $s->run(q{CREATE TABLE composed (id int PRIMARY KEY, v text);
 	INSERT INTO composed VALUES (1, 'one'), (2, 'two')});
 my $made = sub { return qq({"a": "$_[1]", "x": {"id": 4711}, "id": $_[0]}) };
 wait_for('a composed one', sub { $s->run(q{SELECT echocache_get('composed', 1)}); ($memcached->get('composed:1') // '') =~ /one/ });
+await_builder($s);
 hit(q{SELECT echocache_get('composed', 1)}, $made->(1, 'one'), 'a document that a function makes is a hit', 'composed');
 unbelieved('composed:1', $made->(2, 'two'), q{SELECT echocache_get('composed', 1)}, $made->(1, 'one'), "another row's is not");
 
