@@ -372,7 +372,7 @@ leave_out()
 			what='ec_waitpoint("before-commit");'
 			to='pg_usleep(random() % 20000); if (random() % 20 < (list.n > 0)) ereport(ERROR, (errcode(ERRCODE_T_R_SERIALIZATION_FAILURE), errmsg("at the last moment")));'
 			;;
-		slow-after) what='ec_local_settle(true);' to='pg_usleep(random() % 20000); &' ;;
+		slow-after) what='ec_local_settle(true, flushed);' to='pg_usleep(random() % 20000); &' ;;
 		# once the writer of a marked entry has committed, the old document is not right any more
 		over) what='bool[[:space:]]*next = Trans.*' to='bool next = false;' ;;
 		# as long as it is in progress, the new one is not right yet
@@ -389,7 +389,7 @@ leave_out()
 		# who changes very many, or all, begins an epoch
 		epoch) what='ec_slot_begin_epoch_of_table(att->relid);' to=';' ;;
 		# of what is rolled back nothing stays
-		abort) what='ec_local_settle(false);' to='ec_local_settle(true);' ;;
+		abort) what='ec_local_settle(false, false);' to='ec_local_settle(true, false);' ;;
 		*) ec_die "there is no rule \"$1\"" ;;
 	esac
 	files=$(grep -rl --include='*.c' -e "$what" "$EC_TMP/changed/src") || ec_die "nothing in src is the rule \"$1\""
