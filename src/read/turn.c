@@ -133,7 +133,7 @@ ask_again(EcAttachment *att, EcItem *item, const EcOwner *owner, EcPatience *pat
  */
 void
 ec_turn_take(EcAttachment *att, EcItem *item, bool alone, const EcOwner *owner,
-			   EcPatience *patience)
+			 EcPatience *patience)
 {
 	EcDeadline	deadline = ec_deadline_in(ec_guc_fill_wait);
 	bool		missed = item->state == EC_ITEM_ASK;
