@@ -39,6 +39,7 @@ typedef struct SlotChange
 static List *slot_changes = NIL;
 
 static EcSlot *find_or_claim(Oid relid, const char *name);
+static void begin_epoch(EcSlot *slot);
 static bool wants_prefix(void);
 static bool has_slot(Oid relid);
 static void ask_for_prefix(void);
@@ -114,7 +115,7 @@ find_or_claim(Oid relid, const char *name)
 		slot->dboid = MyDatabaseId;
 		slot->relid = relid;
 		pg_atomic_write_u64(&slot->async_lsn, 0);
-		ec_slot_begin_epoch(slot);
+		begin_epoch(slot);
 		pg_atomic_write_u64(&slot->build_logged, 0);
 		for (int c = 0; c < EC_NCOUNTERS; c++)
 			pg_atomic_write_u64(&slot->counter[c], 0);
@@ -241,16 +242,15 @@ ec_slot_publish_async(EcSlot *slot, XLogRecPtr lsn)
  * All documents of the slot that are in shared memory are gone, and what is put there by whoever
  * has begun before.  Never throws.
  */
-void
-ec_slot_begin_epoch(EcSlot *slot)
+static void
+begin_epoch(EcSlot *slot)
 {
-	if (slot != NULL)
-		pg_atomic_write_u64(&slot->epoch, pg_atomic_add_fetch_u64(&ec_shmem->epochs, 1));
+	pg_atomic_write_u64(&slot->epoch, pg_atomic_add_fetch_u64(&ec_shmem->epochs, 1));
 }
 
 /*
- * As ec_slot_begin_epoch(), for the slot that this table has now, which need not be known to this
- * backend.  Never throws.
+ * As begin_epoch(), for the slot that this table has now, which need not be known to this backend.
+ * Never throws.
  */
 void
 ec_slot_begin_epoch_of_table(Oid relid)
@@ -261,7 +261,7 @@ ec_slot_begin_epoch_of_table(Oid relid)
 		EcSlot	   *slot = &ec_shmem->slot[i];
 
 		if (slot->dboid == MyDatabaseId && slot->relid == relid)
-			ec_slot_begin_epoch(slot);
+			begin_epoch(slot);
 	}
 	LWLockRelease(ec_shmem->lock);
 }
@@ -280,7 +280,7 @@ ec_slot_begin_epoch_of(const char *name)
 
 		if (name == NULL ? OidIsValid(slot->dboid)
 			: slot->dboid == MyDatabaseId && strcmp(slot->name, name) == 0)
-			ec_slot_begin_epoch(slot);
+			begin_epoch(slot);
 	}
 	LWLockRelease(ec_shmem->lock);
 }

@@ -21,7 +21,6 @@ extern void ec_slot_require(Oid relid, const char *name);
 extern List *ec_slot_relids(void);
 extern void ec_slot_free(Oid relid);
 extern void ec_slot_count(EcSlot *slot, EcCounter what, uint64 by);
-extern void ec_slot_begin_epoch(EcSlot *slot);
 extern void ec_slot_begin_epoch_of_table(Oid relid);
 extern void ec_slot_begin_epoch_of(const char *name);
 extern void ec_slot_publish_async(EcSlot *slot, XLogRecPtr lsn);

@@ -270,11 +270,13 @@ ec_invalidate_rest(bool on)
 		const char *name = ((EcPendingPurge *) lfirst(lc))->name;
 		int64		removed = 0;
 
-		ec_slot_begin_epoch_of(name);
 		if (on)
+		{
 			(void) ec_invalidate_all(name, &removed, true);
-		else
-			for (int i = 0; i < ec_placement_size(); i++)
-				ec_outbox_add(ec_placement_name(i), name, NULL, 0);
+			continue;
+		}
+		ec_slot_begin_epoch_of(name);
+		for (int i = 0; i < ec_placement_size(); i++)
+			ec_outbox_add(ec_placement_name(i), name, NULL, 0);
 	}
 }

@@ -23,6 +23,8 @@
 static const EcChain none = {0};
 
 static char *block(const EcBlocks *blocks, int i);
+static void copy(const EcBlocks *blocks, const EcChain *chain, Size at, char *dst,
+				 const char *src, Size len);
 
 static char *
 block(const EcBlocks *blocks, int i)
@@ -84,9 +86,9 @@ ec_blocks_give(EcBlocks *blocks, EcChain *chain)
 	*chain = none;
 }
 
-/* Write bytes into a chain that nobody else sees yet. */
-void
-ec_blocks_write(EcBlocks *blocks, const EcChain *chain, Size at, const char *src, Size len)
+/* Copy bytes of a chain to dst, or, where that is NULL, from src into the chain. */
+static void
+copy(const EcBlocks *blocks, const EcChain *chain, Size at, char *dst, const char *src, Size len)
 {
 	int			b = chain->first;
 
@@ -96,34 +98,36 @@ ec_blocks_write(EcBlocks *blocks, const EcChain *chain, Size at, const char *src
 	while (len > 0)
 	{
 		Size		n = Min(len, EC_BLOCK_SIZE - at);
+		char	   *piece = block(blocks, b) + at;
 
-		memcpy(block(blocks, b) + at, src, n);
-		src += n;
+		if (dst)
+		{
+			memcpy(dst, piece, n);
+			dst += n;
+		}
+		else
+		{
+			memcpy(piece, src, n);
+			src += n;
+		}
 		len -= n;
 		at = 0;
 		b = blocks->next[b];
 	}
 }
 
+/* Write bytes into a chain that nobody else sees yet. */
+void
+ec_blocks_write(EcBlocks *blocks, const EcChain *chain, Size at, const char *src, Size len)
+{
+	copy(blocks, chain, at, NULL, src, len);
+}
+
 /* Read bytes of a chain, whose owner keeps it meanwhile. */
 void
 ec_blocks_read(const EcBlocks *blocks, const EcChain *chain, Size at, char *dst, Size len)
 {
-	int			b = chain->first;
-
-	Assert(at + len <= chain->len);
-	for (; at >= EC_BLOCK_SIZE; at -= EC_BLOCK_SIZE)
-		b = blocks->next[b];
-	while (len > 0)
-	{
-		Size		n = Min(len, EC_BLOCK_SIZE - at);
-
-		memcpy(dst, block(blocks, b) + at, n);
-		dst += n;
-		len -= n;
-		at = 0;
-		b = blocks->next[b];
-	}
+	copy(blocks, chain, at, dst, NULL, len);
 }
 
 /* The first EC_BLOCK_SIZE bytes of a chain, or as many as there are. */

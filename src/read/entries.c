@@ -402,8 +402,7 @@ ec_entries_write(const char *id, const char *value, size_t len, EcChain *chain)
 	size_t		idlen = strlen(id);
 	char		head[1 + UINT8_MAX];
 
-	if (idlen > UINT8_MAX ||
-		1 + idlen + len > largest())
+	if (idlen > UINT8_MAX || 1 + idlen + len > largest())
 		return false;
 	while (!ec_blocks_take(&entries->blocks, 1 + idlen + len, chain))
 	{

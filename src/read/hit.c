@@ -56,6 +56,7 @@ typedef enum Taken
 static bool has_noted_keys(int server, char *noted);
 static const EcFailure *first_failure(const EcRequest *reqs, int n);
 static bool shows(const char *value, size_t len, const EcShown *shown);
+static bool is_object(const char *value, size_t len);
 static bool is_of_key(EcAttachment *att, const EcItem *item, const char *value, size_t len);
 static void take_document(EcAttachment *att, EcItem *item, struct varlena *found,
 						  size_t found_len, const char *converted, size_t len,
@@ -230,6 +231,13 @@ shows(const char *value, size_t len, const EcShown *shown)
 	return result == EC_MEMBER_EQUAL;
 }
 
+/* May these bytes be a document: do they begin and end as a JSON object? */
+static bool
+is_object(const char *value, size_t len)
+{
+	return len >= 2 && value[0] == '{' && value[len - 1] == '}';
+}
+
 /*
  * Whose document is it that the cache has for this item?  A server or proxy that mixes up
  * answers, or a client that stores under wrong keys, can bring another row's document, whose
@@ -286,8 +294,7 @@ take_hit(EcAttachment *att, EcItem *item, EcRequest *req, const EcOwner *owner)
 
 	if (len == EC_MARKER_LEN && memcmp(value, EC_MARKER, EC_MARKER_LEN) == 0)
 		return TAKEN_WELL;
-	if (len < 2 || len > MaxAllocSize - VARHDRSZ - 2 ||
-		value[0] != '{' || value[len - 1] != '}' ||
+	if (len > MaxAllocSize - VARHDRSZ - 2 || !is_object(value, len) ||
 		(converted = ec_encoding_from_utf8(value, &len)) == NULL)
 		return TAKEN_BAD;
 	if (!is_of_key(att, item, value, req->found_len))
@@ -396,8 +403,7 @@ ec_hit_is_document(EcAttachment *att, const EcItem *item, const EcRequest *req)
 {
 	const char *value = VARDATA(req->found);
 
-	return req->found_len >= 2 && value[0] == '{' && value[req->found_len - 1] == '}' &&
-		is_of_key(att, item, value, req->found_len);
+	return is_object(value, req->found_len) && is_of_key(att, item, value, req->found_len);
 }
 
 /* Of an exchange that has failed: why the first of its requests was not answered. */
