@@ -140,7 +140,11 @@ for my $fault ([ 'killed', sub { $b->stop }, sub { $b->start } ], [ 'frozen', su
 				$s->run("SELECT echocache_get_session($on_a), echocache_get_session($on_b)");
 				$break->();
 				$broken = 1;
-				$s->attempt("SELECT echocache_get_session($on_b)") if $when =~ /known/;
+				if ($when =~ /known/)
+				{
+					$s->attempt("SELECT echocache_get_session($on_b)") for 1 .. 3;
+					wait_state($s, 'DOWN', $b);
+				}
 			}
 			my $took = seconds(sub { like($s->error($sql), $refusal, "$how, $when: $what is refused") });
 			in_time($other, $took, ($when =~ /known/ ? 0 : $timeout) + $slack, "$how, $when: $what in time");
