@@ -85,7 +85,7 @@ static Size largest(void);
 static void request(void);
 static void startup(void);
 static LWLock *partition(uint32 code);
-static bool evict(int *freed);
+static bool evict(bool memory, int *freed);
 static int	take_entry(void);
 static void put_back(int i);
 static EcEntry *make(const EcSpot *spot);
@@ -248,11 +248,12 @@ ec_entries_claim(EcEntry *entry)
 
 /*
  * Take its key from an entry that was not used since the hand was there last, and that no writer
- * has marked: such a one settles it soon.  After LOOKS of them that were used the next one goes all
- * the same.  false: there is none.  entries->lock is held exclusively.
+ * has marked: such a one settles it soon.  Where it is memory that is wanted, one without a document
+ * has none to give, and perhaps a fill that is about to put one.  After LOOKS of them in vain the
+ * next one goes all the same.  false: there is none.  entries->lock is held exclusively.
  */
 static bool
-evict(int *freed)
+evict(bool memory, int *freed)
 {
 	for (int looks = 0; looks < entries->nentries + LOOKS; looks++)
 	{
@@ -266,7 +267,8 @@ evict(int *freed)
 			continue;
 		code = get_hash_value(places, &entry->key);
 		LWLockAcquire(partition(code), LW_EXCLUSIVE);
-		gone = (!entry->used || looks >= LOOKS) && !TransactionIdIsValid(entry->writer);
+		gone = !TransactionIdIsValid(entry->writer) &&
+			(looks >= LOOKS || (!entry->used && (!memory || entry->value.n > 0)));
 		entry->used = false;
 		if (gone)
 		{
@@ -298,7 +300,7 @@ take_entry(void)
 		entries->free = entries->entry[i].free_next;
 	else if (entries->nfresh > 0)
 		i = entries->nentries - entries->nfresh--;
-	else if (!evict(&i))
+	else if (!evict(false, &i))
 		i = -1;
 	return i;
 }
@@ -410,7 +412,7 @@ ec_entries_write(const char *id, const char *value, size_t len, EcChain *chain)
 		bool		any;
 
 		LWLockAcquire(entries->lock, LW_EXCLUSIVE);
-		any = evict(&i);
+		any = evict(true, &i);
 		if (any)
 			put_back(i);
 		LWLockRelease(entries->lock);

@@ -11,6 +11,7 @@
 # Copyright (c) 2026, echocache developers
 
 without="echocache without the tier"
+constant="a constant as long"
 
 # both COMMAND...: with "bench", and with "tier".
 both()
@@ -72,29 +73,41 @@ entries()
 	ec_sql -c "SELECT entries FROM echocache_memory WHERE name = '$1'"
 }
 
-# has_entries NAME N: so many are there, but for some that somebody was just writing.
+# has_entries NAME N: are so many there, but for some that somebody was just writing?
 has_entries()
 {
-	local there
-
-	there=$(entries "$1")
-	[ $((100 * there)) -ge $((99 * $2)) ] || ec_die "only $there of $2 documents are in the second tier"
+	[ $((100 * $(entries "$1"))) -ge $((99 * $2)) ]
 }
 
-# fill_tier NAME N: documents 1 to N of this name are in memcached and in the second tier.
+# fill_tier NAME N: documents 1 to N of this name are in memcached and in the second tier.  Where
+# others have to go, they come in as they are asked for again, 50 in each call.
 fill_tier()
 {
 	warm "$1" "$2"
-	has_entries "$1" "$2"
+	for _ in $(seq 20); do
+		! has_entries "$1" "$2" || return 0
+		ec_sql -c "SELECT count((SELECT count(*) FROM echocache_get_many('$1',
+			ARRAY(SELECT generate_series(s, least(s + 49, $2))))))
+			FROM generate_series(1, $2::bigint, 50) s" >/dev/null
+	done
+	ec_die "only $(entries "$1") of $2 documents are in the second tier"
 }
 
-# one_tier_read PART CACHE CASE DOCUMENT TYPE ID SQL: as one_read.
+# text_as_long DOCUMENT TYPE ID: a literal with as many bytes as the document has.
+text_as_long()
+{
+	ec_sql -c "SELECT quote_literal(repeat('x', octet_length(echocache_get('$1', '$3'::$2)::text)))"
+}
+
+# one_tier_read PART CACHE CASE DOCUMENT TYPE ID SQL: as one_read; and a constant of as many bytes,
+# since to send them takes its time whoever has them.
 one_tier_read()
 {
 	counted "$1" "$3" echocache 1 "$4" \
 		run_turns "$1" "$3" 1 -p "$(ec_memcached_pid "$2")" -o "$bench_port:$without" \
 		-e "echocache,$without,pgmemcache,PostgreSQL" $reads_rounds $reads_calls \
 		"select 1" 1 "" "SELECT 1" \
+		"$constant" 1 "" "SELECT $(text_as_long "$4" "$5" "$6")" \
 		echocache 1 "$6" "SELECT echocache_get('$4', \$1::$5)" \
 		"$without" 1 "$6" "SELECT echocache_get('$4', \$1::$5)" \
 		pgmemcache 1 "tier:$4:$6" "SELECT memcache_get(\$1::text)" \
@@ -116,6 +129,7 @@ tier_reads()
 		counted $part-many "1 KB" echocache 1 hit \
 			run_turns $part-many "1 KB" 1 -o "$bench_port:100 calls without the tier" $reads_rounds $((reads_calls / 40)) \
 			"one call" 1 "{$(seq -s, 1 100)}" "SELECT id, document FROM echocache_get_many('hit', \$1::bigint[])" \
+			"PostgreSQL" 1 "{$(seq -s, 1 100)}" "SELECT id, row_to_json(h) FROM hits h WHERE id = ANY (\$1::bigint[])" \
 			"100 calls" 100 "" "SELECT echocache_get('hit', \$1::bigint)" \
 			"100 calls without the tier" 100 "" "SELECT echocache_get('hit', \$1::bigint)"
 		all_local $part
@@ -127,13 +141,18 @@ tier_reads()
 # tier_clients CASE NAME N: 8 clients read documents 1 to N of this name.
 tier_clients()
 {
-	local round system
+	local round system text
 
+	text=$(text_as_long "$2" bigint 1)
 	for round in $(seq $local_rounds); do
-		for system in $(rotated "$round" select1 tier bench PostgreSQL); do
+		for system in $(rotated "$round" select1 constant tier bench PostgreSQL); do
 			arguments=(-c 8 -t "$local_seconds" -n "$3")
 			case $system in
 				select1) run_load local-clients "$1" "select 1" "$round" "${arguments[@]}" -q -R "SELECT 1" ;;
+				constant)
+					run_load local-clients "$1" "$constant" "$round" "${arguments[@]}" -q \
+						-R "SELECT $text"
+					;;
 				tier)
 					counted local-clients "$1" echocache "$round" "$2" \
 						run_load local-clients "$1" echocache "$round" "${arguments[@]}" \
@@ -219,7 +238,7 @@ tier_commits()
 		done
 	done
 	# They have stayed there, so each commit had an entry to mark.
-	has_entries through 10000
+	has_entries through 10000 || ec_die "only $(entries through) of 10000 documents have stayed in the second tier"
 	pin "$all_cpus"
 	both set_fsync on
 }
