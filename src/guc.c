@@ -40,7 +40,7 @@ int			ec_guc_retry_interval = 1000;
 int			ec_guc_marker_ttl = 30;
 int			ec_guc_lease = 10000;
 int			ec_guc_fill_wait = 1000;
-int			ec_guc_local_memory = 0;
+int			ec_guc_local_memory = 64;
 int			ec_guc_build_timeout = 5000;
 int			ec_guc_max_write_through = 64;
 char	   *ec_guc_key_prefix = NULL;
@@ -427,7 +427,7 @@ define_times(void)
 	DefineCustomIntVariable("echocache.local_memory",
 							"How much shared memory keeps documents, in front of memcached.",
 							"0: none does.",
-							&ec_guc_local_memory, 0, 0, 256 * 1024, PGC_POSTMASTER, GUC_UNIT_MB,
+							&ec_guc_local_memory, 64, 0, 256 * 1024, PGC_POSTMASTER, GUC_UNIT_MB,
 							NULL, NULL, NULL);
 	DefineCustomIntVariable("echocache.build_timeout",
 							"How long the builder works on one document at most.",

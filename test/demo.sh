@@ -384,9 +384,10 @@ expect_within()
 # The counters of the document, for differences.
 counters()
 {
-	run "SELECT hits, misses FROM echocache_stats WHERE name = 'session';"
-	[[ $OUT =~ ^([0-9]+)\|([0-9]+)$ ]] || fail "echocache_stats" "hits|misses" "$OUT"
-	HITS=${BASH_REMATCH[1]} MISSES=${BASH_REMATCH[2]}
+	run "SELECT local_hits, hits, misses FROM echocache_stats WHERE name = 'session';"
+	[[ $OUT =~ ^([0-9]+)\|([0-9]+)\|([0-9]+)$ ]] || fail "echocache_stats" "local_hits|hits|misses" "$OUT"
+	LOCAL=${BASH_REMATCH[1]} REMOTE=${BASH_REMATCH[2]} MISSES=${BASH_REMATCH[3]}
+	HITS=$((LOCAL + REMOTE))
 }
 
 # Wait until PostgreSQL calls its memcached UP; sets TOOK.
@@ -518,16 +519,22 @@ VALUES (:'id', :'me', 'Names for a cat', '[
 
 act_hit()
 {
-	local hits misses
+	local local remote misses
 
 	section "Read it"
 	counters
-	hits=$HITS misses=$MISSES
+	local=$LOCAL remote=$REMOTE misses=$MISSES
 	sql "SELECT echocache_get_session(:'id', :'me');"
 	expect_sql_row
 	counters
-	expect "hits, misses" "1, 0" "$((HITS - hits)), $((MISSES - misses))"
-	ok "a hit: hits $hits → $HITS, misses $misses → $MISSES"
+	expect "local_hits, hits, misses" "0, 1, 0" "$((LOCAL - local)), $((REMOTE - remote)), $((MISSES - misses))"
+	ok "from memcached: hits $remote → $REMOTE, misses $misses → $MISSES"
+	say "From now on PostgreSQL has it in shared memory, too, and asks nobody:"
+	sql "SELECT echocache_get_session(:'id', :'me');"
+	expect_sql_row
+	counters
+	expect "local_hits, hits, misses" "1, 1, 0" "$((LOCAL - local)), $((REMOTE - remote)), $((MISSES - misses))"
+	ok "from shared memory: local_hits $local → $LOCAL"
 }
 
 act_update()
@@ -728,8 +735,9 @@ act_figures()
 	section "What it did"
 	table "SELECT state, test_set, test_get, test_delete, milliseconds, error
   FROM echocache_health();"
-	table "SELECT name, hits, misses,
-       round(100.0 * hits / (hits + misses), 1) AS \"hit ratio, %\"
+	table "SELECT name, local_hits, hits, misses,
+       round(100.0 * (local_hits + hits)
+         / (local_hits + hits + misses), 1) AS \"hit ratio, %\"
   FROM echocache_stats;"
 	run "SELECT echocache_is_available();"
 	expect "echocache_is_available()" t "$OUT"

@@ -248,9 +248,9 @@ ec_entries_claim(EcEntry *entry)
 
 /*
  * Take its key from an entry that was not used since the hand was there last, and that no writer
- * has marked: such a one settles it soon.  Where it is memory that is wanted, one without a document
- * has none to give, and perhaps a fill that is about to put one.  After LOOKS of them in vain the
- * next one goes all the same.  false: there is none.  entries->lock is held exclusively.
+ * has marked: such a one settles it soon.  Where memory is wanted, one without a document has none
+ * to give, and perhaps a fill that is about to put one.  After LOOKS of them in vain the next one
+ * goes all the same.  false: there is none.  entries->lock is held exclusively.
  */
 static bool
 evict(bool memory, int *freed)
