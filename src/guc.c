@@ -28,6 +28,9 @@
 #include "protocol/wire.h"
 #include "shmem.h"
 
+/* of echocache.local_memory, in MB */
+#define MAX_LOCAL_MEMORY	(SIZEOF_SIZE_T > 4 ? 256 * 1024 : 1024)
+
 bool		ec_guc_enabled = false;
 char	   *ec_guc_hosts = NULL;
 const EcHostList *ec_guc_host_list = NULL;
@@ -427,7 +430,8 @@ define_times(void)
 	DefineCustomIntVariable("echocache.local_memory",
 							"How much shared memory keeps documents, in front of memcached.",
 							"0: none does.",
-							&ec_guc_local_memory, 64, 0, 256 * 1024, PGC_POSTMASTER, GUC_UNIT_MB,
+							&ec_guc_local_memory, 64, 0, MAX_LOCAL_MEMORY, PGC_POSTMASTER,
+							GUC_UNIT_MB,
 							NULL, NULL, NULL);
 	DefineCustomIntVariable("echocache.build_timeout",
 							"How long the builder works on one document at most.",

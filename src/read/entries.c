@@ -85,6 +85,7 @@ static Size largest(void);
 static void request(void);
 static void startup(void);
 static LWLock *partition(uint32 code);
+static void forget(EcEntry *entry, uint32 code);
 static bool evict(bool memory, int *freed);
 static int	take_entry(void);
 static void put_back(int i);
@@ -246,6 +247,15 @@ ec_entries_claim(EcEntry *entry)
 	return entry->claim;
 }
 
+/* Take its key from an entry.  entries->lock and the entry's are held exclusively. */
+static void
+forget(EcEntry *entry, uint32 code)
+{
+	ec_entries_clear(entry);
+	(void) hash_search_with_hash_value(places, &entry->key, code, HASH_REMOVE, NULL);
+	entry->taken = false;
+}
+
 /*
  * Take its key from an entry that was not used since the hand was there last, and that no writer
  * has marked: such a one settles it soon.  Where memory is wanted, one without a document has none
@@ -276,9 +286,7 @@ evict(bool memory, int *freed)
 
 			if (entry->value.n > 0 && pg_atomic_read_u64(&slot->epoch) == entry->epoch)
 				ec_slot_count(slot, EC_LOCAL_EVICTIONS, 1);
-			ec_entries_clear(entry);
-			(void) hash_search_with_hash_value(places, &entry->key, code, HASH_REMOVE, NULL);
-			entry->taken = false;
+			forget(entry, code);
 		}
 		LWLockRelease(partition(code));
 		if (gone)
@@ -372,6 +380,27 @@ ec_entries_enter(const EcSpot *spot, EcAttachment *att)
 		entry->slot = (int) (att->slot - ec_shmem->slot);
 	}
 	return entry;
+}
+
+/*
+ * The claim comes to nothing: its entry, if it has nothing else, is free for others.  So what
+ * there is no document of takes no place from what there is one of.
+ */
+void
+ec_entries_forgo(const EcSpot *spot, uint64 claim)
+{
+	EcEntry    *entry;
+
+	LWLockAcquire(entries->lock, LW_EXCLUSIVE);
+	LWLockAcquire(ec_entries_lock(spot), LW_EXCLUSIVE);
+	entry = ec_entries_find(spot);
+	if (entry && entry->claim == claim && entry->value.n == 0)
+	{
+		forget(entry, spot->code);
+		put_back((int) (entry - entries->entry));
+	}
+	LWLockRelease(ec_entries_lock(spot));
+	LWLockRelease(entries->lock);
 }
 
 /*

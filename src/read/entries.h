@@ -68,6 +68,7 @@ extern EcEntry *ec_entries_enter(const EcSpot *spot, EcAttachment *att);
 extern bool ec_entries_is_current(const EcEntry *entry, EcAttachment *att);
 extern void ec_entries_clear(EcEntry *entry);
 extern uint64 ec_entries_claim(EcEntry *entry);
+extern void ec_entries_forgo(const EcSpot *spot, uint64 claim);
 extern bool ec_entries_is_worth(const EcSpot *spot, size_t len);
 extern bool ec_entries_write(const char *id, const char *value, size_t len, EcChain *chain);
 extern bool ec_entries_is_of(const EcChain *chain, const char *id);

@@ -315,16 +315,20 @@ take_row(EcAttachment *att, EcItem *item, const EcRow *row, const char *owner)
 		item->json = row->json;
 }
 
-/* Put a row's document into the second tier, if a place for it was claimed. */
+/* Put a row's document, if there is one, into the second tier, where its place was claimed. */
 static void
 keep(EcAttachment *att, EcItem *item, const EcRow *row)
 {
 	const char *value;
 	size_t		len;
 
-	if (item->claim != 0 && ec_render_cacheable(row, &value, &len))
+	if (item->claim == 0)
+		return;
+	if (ec_render_cacheable(row, &value, &len))
 		ec_local_put(att, item->hash, item->claim, item->id, value, len,
 					 ec_attachment_ttl(att), item->token != 0);
+	else
+		ec_local_forgo(att, item->hash, item->claim);
 }
 
 /*

@@ -208,6 +208,18 @@ ec_local_put(EcAttachment *att, uint64 hash, uint64 claim, const char *id, const
 	ec_entries_give(&chain);
 }
 
+/* There is nothing to put where it was claimed. */
+void
+ec_local_forgo(EcAttachment *att, uint64 hash, uint64 claim)
+{
+	EcSpot		spot;
+
+	if (claim == 0)
+		return;
+	spot = ec_entries_spot(att, hash);
+	ec_entries_forgo(&spot, claim);
+}
+
 /* The document, if it is there, has this lifetime from now on. */
 void
 ec_local_renew(EcAttachment *att, uint64 hash, const char *id, int64 ttl)

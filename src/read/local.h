@@ -25,6 +25,7 @@ extern bool ec_local_read(EcAttachment *att, uint64 hash, const char *id, int64 
 						  EcLocalDocument *found);
 extern bool ec_local_is_worth(EcAttachment *att, uint64 hash, size_t len);
 extern uint64 ec_local_claim(EcAttachment *att, uint64 hash);
+extern void ec_local_forgo(EcAttachment *att, uint64 hash, uint64 claim);
 extern void ec_local_put(EcAttachment *att, uint64 hash, uint64 claim, const char *id,
 						 const char *value, size_t len, int64 ttl, bool there);
 extern void ec_local_renew(EcAttachment *att, uint64 hash, const char *id, int64 ttl);

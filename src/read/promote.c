@@ -60,20 +60,25 @@ lock_keys(EcAttachment *att, EcItem *items, int n, EcRequest *reqs)
 	return locked;
 }
 
-/* Put what memcached has answered under the locks. */
+/* Put what memcached has answered under the locks, if that is a document. */
 static void
 take(EcAttachment *att, EcItem *item, EcRequest *req)
 {
 	int64		ttl = ec_attachment_ttl(att);
 
 	if (req->result != EC_DONE)
+	{
+		ec_local_forgo(att, item->hash, item->claim);
 		return;
+	}
 	/* the keys may have been somebody else's when the server answered */
 	if (req->lifetime != 0 && ec_state_is_still(item->server, item->word) &&
 		ec_hit_is_document(att, item, req) &&
 		ec_encoding_is_utf8(VARDATA(req->found), req->found_len))
 		ec_local_put(att, item->hash, item->claim, item->id, VARDATA(req->found),
 					 req->found_len, req->lifetime > 0 ? req->lifetime : ttl, true);
+	else
+		ec_local_forgo(att, item->hash, item->claim);
 	pfree(req->found);
 }
 

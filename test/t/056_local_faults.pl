@@ -296,6 +296,14 @@ $other->run(get(5)) for 1 .. 3;
 my $hits = counted('local_hits');
 for my $i (1 .. 200) { $other->run(get(5) . '; ' . get(1000 + $i)); }
 cmp_ok(counted('local_hits') - $hits, '>=', 190, 'what is read all the time stays');
+# ids without a row take no place: there are 1024 in all
+$s->run(q{CREATE TABLE few (id int PRIMARY KEY, v int); INSERT INTO few SELECT g, g FROM generate_series(1, 100) g; SELECT echocache_attach('few', 'few')});
+my $few = q{SELECT count(*) FROM echocache_get_many('few', ARRAY(SELECT generate_series(%d, %d)))};
+$s->run(sprintf $few, 1, 100) for 1 .. 3;
+is($s->run(q{SELECT entries FROM echocache_memory WHERE name = 'few'}), 100, 'few documents are there');
+$s->run(sprintf $few, 400 * $_, 400 * $_ + 399) for 1 .. 20;
+$s->run('SELECT ' . join(', ', map { "echocache_get('few', -$_)" } 1 .. 1100));
+is($s->run(q{SELECT entries FROM echocache_memory WHERE name = 'few'}), 100, 'and stay while somebody asks for thousands that there are not');
 # Writers, readers and evictions at once: each reads what some transaction has committed, and never goes back.
 append_to_file($node->basedir . '/load.sql', q{
 \set id random(1, 400)
