@@ -266,22 +266,13 @@ ec_slot_begin_epoch_of_table(Oid relid)
 	LWLockRelease(ec_shmem->lock);
 }
 
-/*
- * The same by the name of an attachment of this database; NULL: for all of the cluster.  Never
- * throws.
- */
+/* As begin_epoch(), for all slots of the cluster.  Never throws. */
 void
-ec_slot_begin_epoch_of(const char *name)
+ec_slot_begin_epoch_of_all(void)
 {
 	LWLockAcquire(ec_shmem->lock, LW_SHARED);
 	for (int i = 0; i < EC_MAX_ATTACHMENTS; i++)
-	{
-		EcSlot	   *slot = &ec_shmem->slot[i];
-
-		if (name == NULL ? OidIsValid(slot->dboid)
-			: slot->dboid == MyDatabaseId && strcmp(slot->name, name) == 0)
-			begin_epoch(slot);
-	}
+		begin_epoch(&ec_shmem->slot[i]);
 	LWLockRelease(ec_shmem->lock);
 }
 
