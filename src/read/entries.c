@@ -8,8 +8,9 @@
  * large until there is room for another.
  *
  * Locks: a partition's lock protects the entries of the keys in it, and is held for some steps
- * only: documents are copied without it.  Which entry has which key changes under entries->lock and the partition's lock, taken
- * in this order; the lock of the blocks comes last.  Nothing throws with any of them held.
+ * only: documents are copied without it.  Which entry has which key changes under entries->lock
+ * and the partition's lock, taken in this order; the lock of the blocks comes last.  Nothing
+ * throws with any of them held.
  *
  * Copyright (c) 2026, echocache developers
  *
