@@ -71,17 +71,35 @@ $s->run('DELETE FROM item; SELECT pg_sleep(0)');
 is($s->run('SELECT used, entries FROM echocache_memory WHERE name IS NULL'), '0|0', 'no memory is left held');
 
 #
-# An attach that is rolled back has told shared memory another name.
+# An attach that is rolled back has told shared memory another name, by which other databases know
+# whose keys they must leave alone.
 #
 $s->run(q{INSERT INTO item VALUES (1, 'one')});
+$s->run('CREATE DATABASE neighbour');
+my $neighbour = session($node, dbname => 'neighbour', sql => q{ALTER DATABASE neighbour SET echocache.key_prefix = 'neighbour_'});
+$neighbour->quit;
+$neighbour = session($node, dbname => 'neighbour', sql => 'CREATE EXTENSION echocache');
 my $other = session($node);
-$other->run(q{BEGIN; SELECT echocache_detach('item'); SELECT echocache_attach('item', 'another'); ROLLBACK});
+my $belongs = qr/^42501: cache key "item:1" belongs to a document/;
+like($neighbour->error(q{SELECT echocache_kv_set('item:1', '{"id":1}')}), $belongs, 'a key of another database');
 $s->run(get(1));
-keep(1);
-my $before = local_hits();
-$s->run(q{SELECT echocache_purge('item')});
-$s->run(get(1));
-is(local_hits(), $before, 'a purge leaves nothing in shared memory, whatever name was rolled back');
+for (
+	[ 'an attach', q{BEGIN; SELECT echocache_detach('item'); SELECT echocache_attach('item', 'another'); ROLLBACK} ],
+	[ 'two', q{BEGIN; SELECT echocache_detach('item'); SELECT echocache_attach('item', 'another');
+		SAVEPOINT a; SELECT echocache_detach('another'); SELECT echocache_attach('item', 'third'); RELEASE a; ROLLBACK} ],
+	[ 'one of a subtransaction', q{BEGIN; SAVEPOINT a; SELECT echocache_detach('item'); SELECT echocache_attach('item', 'another'); ROLLBACK TO a; COMMIT} ])
+{
+	my ($what, $sql) = @$_;
+	my $before;
 
-$_->quit for $s, $other;
+	$other->run($sql);
+	like($neighbour->error(q{SELECT echocache_kv_set('item:1', '{"id":1}')}), $belongs, "and after $what is rolled back");
+	keep(1);
+	$before = local_hits();
+	$s->run(q{SELECT echocache_purge('item')});
+	$s->run(get(1));
+	is(local_hits(), $before, 'a purge leaves nothing in shared memory');
+}
+
+$_->quit for $s, $other, $neighbour;
 done_testing();
