@@ -443,17 +443,17 @@ ec_fill_read(EcAttachment *att, EcItem *items, int n, const char *owner, bool as
  *
  * *att is looked up again.  Returns false if the attachment or the topology has changed; then
  * nothing is entered, and the table is to answer.  If it is the attachment, that goes for what
- * the cache has answered as well: the caller may not be one who may see it.  Throws what
- * ec_permission_lock() throws.
+ * the cache has answered as well: the caller may not be one who may see it.  *as_owner, and what
+ * is thrown, as ec_permission_lock() says; without it nothing is filled.
  */
 bool
-ec_fill_enter(EcAttachment **att, EcItem *items, int n)
+ec_fill_enter(EcAttachment **att, EcItem *items, int n, bool *as_owner)
 {
 	EcAttachment *before = *att;
 	uint64		generation = ec_placement_generation();
 
-	*att = ec_permission_lock(before);
-	if (*att == before && ec_placement_enter())
+	*att = ec_permission_lock(before, as_owner);
+	if (*att == before && *as_owner && ec_placement_enter())
 	{
 		if (ec_placement_generation() == generation)
 			return true;

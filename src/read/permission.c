@@ -56,10 +56,11 @@ ec_permission_check(EcAttachment *att)
  * Before the table of an attachment is read: lock it, as any query does, and check the permission
  * for what is attached then.  Waiting may take long: row-level security, columns and the
  * attachment itself may be others afterwards, but stay as long as the lock.  Returns the
- * attachment as it is now.  Throws 42704 if it is gone, and what ec_permission_check() throws.
+ * attachment as it is now.  *as_owner: may the table's owner read for the caller?  Not under
+ * row-level security.  Throws 42704 if it is gone, and what ec_permission_check() throws.
  */
 EcAttachment *
-ec_permission_lock(EcAttachment *att)
+ec_permission_lock(EcAttachment *att, bool *as_owner)
 {
 	EcAttachment *now = att;
 	Oid			locked;
@@ -71,6 +72,7 @@ ec_permission_lock(EcAttachment *att)
 		now = ec_attachment_require(att->name);
 		ec_permission_check(now);
 	} while (now->relid != locked);
+	*as_owner = !ec_permission_by_row(now);
 	return now;
 }
 

@@ -100,6 +100,7 @@ ec_read(const char *name, EcItem *items, int n, const char *owner_text)
 {
 	EcAttachment *att = ec_attachment_require(name);
 	EcOwner		owner;
+	bool		as_owner;
 	uint64		generation = 0;
 	EcPatience	patience = {0};
 
@@ -112,7 +113,7 @@ ec_read(const char *name, EcItem *items, int n, const char *owner_text)
 		ec_hit_show(att, &items[i]);
 	}
 	if (bypass_all(att, items, n))
-		att = ec_permission_lock(att);
+		att = ec_permission_lock(att, &as_owner);
 	else
 	{
 		ec_hit_begin(att, items, n);
@@ -127,7 +128,7 @@ ec_read(const char *name, EcItem *items, int n, const char *owner_text)
 		/* else it has changed, and with it perhaps what the caller may see */
 		if (are_done(items, n) && ec_attachment_by_name(name) == att)
 			return;
-		if (ec_fill_enter(&att, items, n))
+		if (ec_fill_enter(&att, items, n, &as_owner))
 		{
 			generation = ec_placement_generation();
 			count_misses(att, items, n);
@@ -135,9 +136,7 @@ ec_read(const char *name, EcItem *items, int n, const char *owner_text)
 			ec_topology_leave();
 		}
 	}
-	/* the owner reads for the caller, but not under row-level security */
-	(void) ec_fill_read(att, items, n, owner.text, !ec_permission_by_row(att), generation,
-						&patience);
+	(void) ec_fill_read(att, items, n, owner.text, as_owner, generation, &patience);
 }
 
 /*
@@ -232,6 +231,7 @@ ec_read_refresh(EcAttachment *att, const char *id)
 	const EcOwner nobody = {NULL};
 	EcItem		item;
 	bool		stored = false;
+	bool		as_owner;
 	EcPatience	patience = {0};
 
 	if (IsolationUsesXactSnapshot())
@@ -243,7 +243,7 @@ ec_read_refresh(EcAttachment *att, const char *id)
 	if (!one_item(att, id, &item, true))
 		return false;
 	ec_topology_leave();
-	if (ec_fill_enter(&att, &item, 1))
+	if (ec_fill_enter(&att, &item, 1, &as_owner))
 	{
 		uint64		generation = ec_placement_generation();
 		bool		begun;
@@ -292,6 +292,7 @@ ec_read_build(EcAttachment *att, const char *id)
 	EcRequest	look;
 	EcPatience	patience = {0};
 	uint64		generation;
+	bool		as_owner;
 	bool		begun;
 
 	if (!one_item(att, id, &item, false))
@@ -299,7 +300,7 @@ ec_read_build(EcAttachment *att, const char *id)
 	ec_topology_leave();
 	if (!await_key(&item))
 		return EC_BUILT_LATER;
-	if (!ec_fill_enter(&att, &item, 1))
+	if (!ec_fill_enter(&att, &item, 1, &as_owner))
 		return EC_BUILT_NOTHING;
 	generation = ec_placement_generation();
 	/* the commit has left a marker: a document that is there is newer */
