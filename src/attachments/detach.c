@@ -52,6 +52,7 @@ ec_detach_invalidate(const char *name, Oid relid, bool extension)
 	Assert(IsTransactionState());
 	ec_slot_note_detach(relid);
 	(void) ec_locks_attachment(relid, EC_LOCK_ATTACHMENT_INVALIDATE, true);
+	ec_slot_begin_epoch_of_table(relid);
 	if (!ec_placement_enter_always())
 	{
 		/* when the cache is on again, its purge will not know the name */

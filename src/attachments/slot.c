@@ -33,7 +33,7 @@ typedef struct SlotChange
 	Oid			relid;
 	int			level;
 	bool		attach;
-	bool		new_slot;		/* it had none before the attach */
+	char		name[EC_NAME_MAX + 1];	/* of the slot before; empty: there was none */
 } SlotChange;
 
 static List *slot_changes = NIL;
@@ -41,7 +41,8 @@ static List *slot_changes = NIL;
 static EcSlot *find_or_claim(Oid relid, const char *name);
 static void begin_epoch(EcSlot *slot);
 static bool wants_prefix(void);
-static bool has_slot(Oid relid);
+static void get_name(Oid relid, char *name);
+static void set_name(Oid relid, const char *name);
 static void ask_for_prefix(void);
 static bool is_being_attached(Oid relid);
 static void note_slot_change(Oid relid, bool attach);
@@ -183,18 +184,30 @@ ec_slot_relids(void)
 	return list;
 }
 
-/* Has a table of this database a slot? */
-static bool
-has_slot(Oid relid)
+/* The name in the slot of this table; empty: it has none. */
+static void
+get_name(Oid relid, char *name)
 {
-	bool		has = false;
-
+	name[0] = '\0';
 	LWLockAcquire(ec_shmem->lock, LW_SHARED);
-	for (int i = 0; i < EC_MAX_ATTACHMENTS && !has; i++)
-		has = ec_shmem->slot[i].dboid == MyDatabaseId &&
-			ec_shmem->slot[i].relid == relid;
+	for (int i = 0; i < EC_MAX_ATTACHMENTS; i++)
+		if (ec_shmem->slot[i].dboid == MyDatabaseId && ec_shmem->slot[i].relid == relid)
+			strlcpy(name, ec_shmem->slot[i].name, EC_NAME_MAX + 1);
 	LWLockRelease(ec_shmem->lock);
-	return has;
+}
+
+/*
+ * Put this name into the slot of this table, if it has one.  Other databases know documents' keys
+ * by it (kv_keys.c).  Never throws.
+ */
+static void
+set_name(Oid relid, const char *name)
+{
+	LWLockAcquire(ec_shmem->lock, LW_EXCLUSIVE);
+	for (int i = 0; i < EC_MAX_ATTACHMENTS; i++)
+		if (ec_shmem->slot[i].dboid == MyDatabaseId && ec_shmem->slot[i].relid == relid)
+			strlcpy(ec_shmem->slot[i].name, name, sizeof(ec_shmem->slot[i].name));
+	LWLockRelease(ec_shmem->lock);
 }
 
 /* Give up the slot of this table, if it has one.  Never throws. */
@@ -266,22 +279,13 @@ ec_slot_begin_epoch_of_table(Oid relid)
 	LWLockRelease(ec_shmem->lock);
 }
 
-/*
- * The same by the name of an attachment of this database; NULL: for all of the cluster.  Never
- * throws.
- */
+/* As begin_epoch(), for all slots of the cluster.  Never throws. */
 void
-ec_slot_begin_epoch_of(const char *name)
+ec_slot_begin_epoch_of_all(void)
 {
 	LWLockAcquire(ec_shmem->lock, LW_SHARED);
 	for (int i = 0; i < EC_MAX_ATTACHMENTS; i++)
-	{
-		EcSlot	   *slot = &ec_shmem->slot[i];
-
-		if (name == NULL ? OidIsValid(slot->dboid)
-			: slot->dboid == MyDatabaseId && strcmp(slot->name, name) == 0)
-			begin_epoch(slot);
-	}
+		begin_epoch(&ec_shmem->slot[i]);
 	LWLockRelease(ec_shmem->lock);
 }
 
@@ -304,14 +308,14 @@ note_slot_change(Oid relid, bool attach)
 	change->relid = relid;
 	change->level = GetCurrentTransactionNestLevel();
 	change->attach = attach;
-	change->new_slot = attach && !has_slot(relid);
+	get_name(relid, change->name);
 	slot_changes = lappend(slot_changes, change);
 	MemoryContextSwitchTo(old);
 }
 
 /*
- * The table is about to be attached.  The slot that it gets on the way is given up when
- * the attach is rolled back.
+ * The table is about to be attached.  The slot that it gets on the way is given up when the attach
+ * is rolled back; one that it had has its name again.
  */
 void
 ec_slot_note_attach(Oid relid)
@@ -330,12 +334,11 @@ ec_slot_note_detach(Oid relid)
 void
 ec_slot_at_subend(int level, bool commit)
 {
-	ListCell   *lc;
-
 	Assert(level >= 1);
-	foreach(lc, slot_changes)
+	/* from the last to the first, so that what was there first is there again */
+	for (int i = list_length(slot_changes) - 1; i >= 0; i--)
 	{
-		SlotChange *change = lfirst(lc);
+		SlotChange *change = list_nth(slot_changes, i);
 
 		if (change->level < level)
 			continue;
@@ -344,9 +347,11 @@ ec_slot_at_subend(int level, bool commit)
 			change->level = level - 1;
 			continue;
 		}
-		if (change->new_slot)
+		if (change->attach && change->name[0] == '\0')
 			ec_slot_free(change->relid);
-		slot_changes = foreach_delete_current(slot_changes, lc);
+		else if (change->attach)
+			set_name(change->relid, change->name);
+		slot_changes = list_delete_nth_cell(slot_changes, i);
 	}
 }
 

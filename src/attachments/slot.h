@@ -22,7 +22,7 @@ extern List *ec_slot_relids(void);
 extern void ec_slot_free(Oid relid);
 extern void ec_slot_count(EcSlot *slot, EcCounter what, uint64 by);
 extern void ec_slot_begin_epoch_of_table(Oid relid);
-extern void ec_slot_begin_epoch_of(const char *name);
+extern void ec_slot_begin_epoch_of_all(void);
 extern void ec_slot_publish_async(EcSlot *slot, XLogRecPtr lsn);
 extern bool ec_slot_is_flushed(EcSlot *slot);
 extern void ec_slot_note_attach(Oid relid);

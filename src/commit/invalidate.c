@@ -191,8 +191,7 @@ key_heads(const char *name)
 }
 
 /*
- * Purge every key of an attachment from all servers, and from shared memory; adds to *removed how
- * many there were on the servers.
+ * Purge every key of an attachment from all servers; adds to *removed how many there were.
  * The caller holds the attachment lock in invalidate mode and has entered the topology.  A
  * server that cannot be purged is made DOWN, and with note its outbox gets a row for the
  * whole attachment.  Returns whether all servers have done it.
@@ -213,7 +212,6 @@ ec_invalidate_all(const char *name, int64 *removed, bool note)
 	EcFailure	failure;
 
 	Assert(ec_topology_is_entered());
-	ec_slot_begin_epoch_of(name);
 	for (int i = 0; i < ec_placement_size(); i++)
 	{
 		bool		locked = false;
@@ -275,7 +273,6 @@ ec_invalidate_rest(bool on)
 			(void) ec_invalidate_all(name, &removed, true);
 			continue;
 		}
-		ec_slot_begin_epoch_of(name);
 		for (int i = 0; i < ec_placement_size(); i++)
 			ec_outbox_add(ec_placement_name(i), name, NULL, 0);
 	}

@@ -10,7 +10,8 @@
  * (A dsa_area does neither: large objects need pages in a row, and its freeing may throw.)
  *
  * A chain has one owner, who alone changes it: whoever took it, until it is put into an entry,
- * then that entry (local.c).
+ * then that entry (local.c).  Others hold it while they read it, which the owner's lock need not
+ * wait for: the memory is free when the last of all has given the chain back.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -36,15 +37,20 @@ block(const EcBlocks *blocks, int i)
 void
 ec_blocks_make(EcBlocks *blocks, LWLock *lock, void *place, Size size)
 {
-	int			n = (int) (size / (EC_BLOCK_SIZE + sizeof(int)));
+	Size		each = EC_BLOCK_SIZE + sizeof(int) + sizeof(pg_atomic_uint32);
+	int			n = (int) (size / each);
 
 	blocks->lock = lock;
 	blocks->nblocks = blocks->nfree = n;
 	blocks->free = n > 0 ? 0 : -1;
 	blocks->data = place;
 	blocks->next = (int *) (blocks->data + (Size) n * EC_BLOCK_SIZE);
+	blocks->holders = (pg_atomic_uint32 *) (blocks->next + n);
 	for (int i = 0; i < n; i++)
+	{
 		blocks->next[i] = i + 1 < n ? i + 1 : -1;
+		pg_atomic_init_u32(&blocks->holders[i], 0);
+	}
 }
 
 /* Take a chain for so many bytes, at least one.  false: there is not enough.  Never throws. */
@@ -67,22 +73,38 @@ ec_blocks_take(EcBlocks *blocks, Size len, EcChain *chain)
 			chain->last = blocks->next[chain->last];
 		blocks->free = blocks->next[chain->last];
 		blocks->nfree -= n;
+		pg_atomic_write_u32(&blocks->holders[chain->first], 1);
 	}
 	LWLockRelease(blocks->lock);
 	return ok;
 }
 
-/* Give a chain back, which is none then.  Never throws. */
+/*
+ * Hold a chain as well, whose owner keeps it meanwhile; to be given back as the owner does.  What
+ * comes before that must not throw.
+ */
+void
+ec_blocks_hold(EcBlocks *blocks, const EcChain *chain)
+{
+	Assert(chain->n > 0);
+	pg_atomic_fetch_add_u32(&blocks->holders[chain->first], 1);
+}
+
+/* Give a chain back, which is none then; its memory, if nobody else holds it.  Never throws. */
 void
 ec_blocks_give(EcBlocks *blocks, EcChain *chain)
 {
 	if (chain->n == 0)
 		return;
-	LWLockAcquire(blocks->lock, LW_EXCLUSIVE);
-	blocks->next[chain->last] = blocks->free;
-	blocks->free = chain->first;
-	blocks->nfree += chain->n;
-	LWLockRelease(blocks->lock);
+	Assert(pg_atomic_read_u32(&blocks->holders[chain->first]) > 0);
+	if (pg_atomic_sub_fetch_u32(&blocks->holders[chain->first], 1) == 0)
+	{
+		LWLockAcquire(blocks->lock, LW_EXCLUSIVE);
+		blocks->next[chain->last] = blocks->free;
+		blocks->free = chain->first;
+		blocks->nfree += chain->n;
+		LWLockRelease(blocks->lock);
+	}
 	*chain = none;
 }
 
@@ -123,7 +145,7 @@ ec_blocks_write(EcBlocks *blocks, const EcChain *chain, Size at, const char *src
 	copy(blocks, chain, at, NULL, src, len);
 }
 
-/* Read bytes of a chain, whose owner keeps it meanwhile. */
+/* Read bytes of a chain that the caller holds, or whose owner keeps it meanwhile. */
 void
 ec_blocks_read(const EcBlocks *blocks, const EcChain *chain, Size at, char *dst, Size len)
 {

@@ -10,6 +10,7 @@
 #ifndef ECHOCACHE_READ_BLOCKS_H
 #define ECHOCACHE_READ_BLOCKS_H
 
+#include "port/atomics.h"
 #include "storage/lwlock.h"
 
 #define EC_BLOCK_SIZE	512
@@ -22,6 +23,7 @@ typedef struct EcBlocks
 	int			nfree;
 	int			free;			/* the first free one; -1: none */
 	int		   *next;			/* of each block, the one behind it in its chain */
+	pg_atomic_uint32 *holders;	/* of each block that is a chain's first, how many have the chain */
 	char	   *data;
 } EcBlocks;
 
@@ -36,6 +38,7 @@ typedef struct EcChain
 
 extern void ec_blocks_make(EcBlocks *blocks, LWLock *lock, void *place, Size size);
 extern bool ec_blocks_take(EcBlocks *blocks, Size len, EcChain *chain);
+extern void ec_blocks_hold(EcBlocks *blocks, const EcChain *chain);
 extern void ec_blocks_give(EcBlocks *blocks, EcChain *chain);
 extern void ec_blocks_write(EcBlocks *blocks, const EcChain *chain, Size at, const char *src,
 							Size len);

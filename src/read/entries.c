@@ -7,9 +7,10 @@
  * their place to others, as a clock's hand goes round (CLOCK); so do those of documents that are
  * large until there is room for another.
  *
- * Locks: a partition's lock protects the entries of the keys in it, and is held for copies of
- * memory.  Which entry has which key changes under entries->lock and the partition's lock, taken
- * in this order; the lock of the blocks comes last.  Nothing throws with any of them held.
+ * Locks: a partition's lock protects the entries of the keys in it, and is held for some steps
+ * only: documents are copied without it.  Which entry has which key changes under entries->lock
+ * and the partition's lock, taken in this order; the lock of the blocks comes last.  Nothing
+ * throws with any of them held.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -465,7 +466,18 @@ ec_entries_is_of(const EcChain *chain, const char *id)
 	return (unsigned char) head[0] == idlen && memcmp(head + 1, id, idlen) == 0;
 }
 
-/* A copy of a document, palloc'd.  NULL: there is no memory. */
+/*
+ * Hold a document that was found, so that it can be copied when the lock is released: whoever has
+ * to wait for the lock, a commit perhaps, does not wait for copies of large documents, one after
+ * the other, for as long as somebody cares to read.  The entry's lock is held.
+ */
+void
+ec_entries_hold(const EcChain *chain)
+{
+	ec_blocks_hold(&entries->blocks, chain);
+}
+
+/* A copy of a document that the caller holds, palloc'd.  NULL: there is no memory. */
 struct varlena *
 ec_entries_copy(const EcChain *chain, size_t *len)
 {
@@ -481,7 +493,7 @@ ec_entries_copy(const EcChain *chain, size_t *len)
 	return bytes;
 }
 
-/* A chain that was not put into an entry, or has left it.  Never throws. */
+/* A chain that is held, was not put into an entry, or has left it.  Never throws. */
 void
 ec_entries_give(EcChain *chain)
 {

@@ -72,6 +72,7 @@ extern void ec_entries_forgo(const EcSpot *spot, uint64 claim);
 extern bool ec_entries_is_worth(const EcSpot *spot, size_t len);
 extern bool ec_entries_write(const char *id, const char *value, size_t len, EcChain *chain);
 extern bool ec_entries_is_of(const EcChain *chain, const char *id);
+extern void ec_entries_hold(const EcChain *chain);
 extern struct varlena *ec_entries_copy(const EcChain *chain, size_t *len);
 extern void ec_entries_give(EcChain *chain);
 extern Size ec_entries_use(Oid relid, EcEntriesUse *use);

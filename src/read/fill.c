@@ -24,7 +24,6 @@
 
 #include "access/xact.h"
 #include "access/xlog.h"
-#include "storage/lmgr.h"
 #include "utils/snapmgr.h"
 
 #include "attachments/attachment.h"
@@ -439,32 +438,33 @@ ec_fill_read(EcAttachment *att, EcItem *items, int n, const char *owner, bool as
 }
 
 /*
- * Before a fill: lock the table, as any query does, then enter the topology again.  Waiting for
- * the table may take long, so neither is the topology entered nor a lock of the fence held
- * meanwhile.
+ * Before a fill: lock the table, then enter the topology again.  Waiting for the table may take
+ * long, so neither is the topology entered nor a lock of the fence held meanwhile.
  *
  * *att is looked up again.  Returns false if the attachment or the topology has changed; then
- * nothing is entered, the caller's permission is checked for what is attached now, and the
- * table is to answer.  Throws 42704 if the attachment is gone, and what
- * ec_permission_check() throws.
+ * nothing is entered, and the table is to answer.  If it is the attachment, that goes for what
+ * the cache has answered as well: the caller may not be one who may see it.  *as_owner, and what
+ * is thrown, as ec_permission_lock() says; without it nothing is filled.
  */
 bool
-ec_fill_enter(EcAttachment **att, EcItem *items, int n)
+ec_fill_enter(EcAttachment **att, EcItem *items, int n, bool *as_owner)
 {
 	EcAttachment *before = *att;
 	uint64		generation = ec_placement_generation();
 
-	LockRelationOid(before->relid, AccessShareLock);
-	*att = ec_attachment_require(before->name);
-	if (*att == before && ec_placement_enter())
+	*att = ec_permission_lock(before, as_owner);
+	if (*att == before && *as_owner && ec_placement_enter())
 	{
 		if (ec_placement_generation() == generation)
 			return true;
 		ec_topology_leave();
 	}
-	ec_permission_check(*att);
 	for (int i = 0; i < n; i++)
-		if (items[i].state == EC_ITEM_ASK)
+		if (items[i].state == EC_ITEM_ASK || *att != before)
+		{
 			items[i].state = EC_ITEM_TABLE;
+			items[i].json = NULL;
+			items[i].claim = 0;
+		}
 	return false;
 }

@@ -14,7 +14,7 @@
 #include "read/hit.h"
 #include "read/owner.h"
 
-extern bool ec_fill_enter(EcAttachment **att, EcItem *items, int n);
+extern bool ec_fill_enter(EcAttachment **att, EcItem *items, int n, bool *as_owner);
 extern bool ec_fill_begin(EcAttachment *att, EcItem *items, int n, const EcOwner *owner,
 						  EcPatience *patience);
 extern void ec_fill_forgo(EcAttachment *att, EcItem *item);

@@ -105,7 +105,7 @@ ec_local_read(EcAttachment *att, uint64 hash, const char *id, int64 renew_after,
 	spot = ec_entries_spot(att, hash);
 	for (;;)
 	{
-		bool		there = false;
+		EcChain		held = {0};
 		const EcChain *chain;
 		EcDeadline	expires;
 		EcEntry    *entry;
@@ -124,8 +124,8 @@ ec_local_read(EcAttachment *att, uint64 hash, const char *id, int64 renew_after,
 			(chain = choose(entry, known, over, &expires)) != NULL &&
 			ec_entries_is_of(chain, id) && (expires == 0 || expires > now))
 		{
-			found->bytes = ec_entries_copy(chain, &found->len);
-			there = found->bytes != NULL;
+			held = *chain;
+			ec_entries_hold(&held);
 			if (!entry->used)
 				entry->used = true;
 			found->renew = renew_after > 0 && entry->renewed + renew_after <= now;
@@ -136,7 +136,11 @@ ec_local_read(EcAttachment *att, uint64 hash, const char *id, int64 renew_after,
 				entry->seen = now;
 		}
 		LWLockRelease(ec_entries_lock(&spot));
-		return there;
+		if (held.n == 0)
+			return false;
+		found->bytes = ec_entries_copy(&held, &found->len);
+		ec_entries_give(&held);
+		return found->bytes != NULL;
 	}
 }
 

@@ -13,9 +13,12 @@
 #include "postgres.h"
 
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/lsyscache.h"
+#include "utils/rls.h"
 
+#include "attachments/attachment.h"
 #include "attachments/configuration.h"
 #include "compat.h"
 #include "read/permission.h"
@@ -47,4 +50,35 @@ ec_permission_check(EcAttachment *att)
 	if (att->function_name &&
 		ec_compat_proc_aclcheck(att->function, user, ACL_EXECUTE) != ACLCHECK_OK)
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FUNCTION, get_func_name(att->function));
+}
+
+/*
+ * Before the table of an attachment is read: lock it, as any query does, and check the permission
+ * for what is attached then.  Waiting may take long: row-level security, columns and the
+ * attachment itself may be others afterwards, but stay as long as the lock.  Returns the
+ * attachment as it is now.  *as_owner: may the table's owner read for the caller?  Not under
+ * row-level security.  Throws 42704 if it is gone, and what ec_permission_check() throws.
+ */
+EcAttachment *
+ec_permission_lock(EcAttachment *att, bool *as_owner)
+{
+	EcAttachment *now = att;
+	Oid			locked;
+
+	do
+	{
+		locked = now->relid;
+		LockRelationOid(locked, AccessShareLock);
+		now = ec_attachment_require(att->name);
+		ec_permission_check(now);
+	} while (now->relid != locked);
+	*as_owner = !ec_permission_by_row(now);
+	return now;
+}
+
+/* Does row-level security apply to the current role? */
+bool
+ec_permission_by_row(EcAttachment *att)
+{
+	return check_enable_rls(att->relid, InvalidOid, true) == RLS_ENABLED;
 }

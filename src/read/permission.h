@@ -13,5 +13,7 @@
 #include "attachments/configuration.h"
 
 extern void ec_permission_check(EcAttachment *att);
+extern EcAttachment *ec_permission_lock(EcAttachment *att, bool *as_owner);
+extern bool ec_permission_by_row(EcAttachment *att);
 
 #endif							/* ECHOCACHE_READ_PERMISSION_H */

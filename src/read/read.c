@@ -16,7 +16,6 @@
 
 #include "access/xact.h"
 #include "access/xlog.h"
-#include "utils/rls.h"
 
 #include "attachments/attachment.h"
 #include "attachments/column.h"
@@ -40,7 +39,7 @@
 /* How long the builder waits for those who hold a key. */
 #define AWAIT_MS	64
 
-static bool bypass_all(EcAttachment *att, EcItem *items, int n, bool *as_owner);
+static bool bypass_all(EcAttachment *att, EcItem *items, int n);
 static void count_misses(EcAttachment *att, const EcItem *items, int n);
 static bool are_done(const EcItem *items, int n);
 static bool one_item(EcAttachment *att, const char *id, EcItem *item, bool drop);
@@ -48,20 +47,15 @@ static bool await_key(const EcItem *item);
 
 /*
  * Where the cache may not answer at all: count why, and leave all items to the table.
- * Returns false if it may; then the topology is entered.  *as_owner: may the table's owner
- * read for the caller?  Not under row-level security.
+ * Returns false if it may; then the topology is entered.
  */
 static bool
-bypass_all(EcAttachment *att, EcItem *items, int n, bool *as_owner)
+bypass_all(EcAttachment *att, EcItem *items, int n)
 {
 	EcCounter	why;
 
-	*as_owner = true;
-	if (check_enable_rls(att->relid, InvalidOid, true) == RLS_ENABLED)
-	{
-		*as_owner = false;
+	if (ec_permission_by_row(att))
 		why = EC_BYPASS_ROW_SECURITY;
-	}
 	else if (IsolationUsesXactSnapshot() || IsInParallelMode())
 		why = EC_BYPASS_ISOLATION;
 	else if (att->suspended || !ec_placement_enter())
@@ -118,24 +112,23 @@ ec_read(const char *name, EcItem *items, int n, const char *owner_text)
 		items[i].claim = 0;		/* also where the cache is not used at all */
 		ec_hit_show(att, &items[i]);
 	}
-	if (!bypass_all(att, items, n, &as_owner))
+	if (bypass_all(att, items, n))
+		att = ec_permission_lock(att, &as_owner);
+	else
 	{
-		bool		done;
-
 		ec_hit_begin(att, items, n);
 		ec_hit_local(att, items, n, &owner, &patience);
-		done = are_done(items, n);
-		if (!done)
+		if (!are_done(items, n))
 		{
 			ec_hit_classify(att, items, n);
 			ec_hit_ask(att, items, n, &owner, &patience);
 			ec_promote(att, items, n, &patience);
-			done = are_done(items, n);
 		}
 		ec_topology_leave();
-		if (done)
+		/* else it has changed, and with it perhaps what the caller may see */
+		if (are_done(items, n) && ec_attachment_by_name(name) == att)
 			return;
-		if (ec_fill_enter(&att, items, n))
+		if (ec_fill_enter(&att, items, n, &as_owner))
 		{
 			generation = ec_placement_generation();
 			count_misses(att, items, n);
@@ -159,8 +152,7 @@ one_item(EcAttachment *att, const char *id, EcItem *item, bool drop)
 	memset(item, 0, offsetof(EcItem, key));
 	item->id = ec_column_canonical(att, &att->key, id);
 	ec_hit_show(att, item);
-	if (check_enable_rls(att->relid, InvalidOid, true) == RLS_ENABLED || IsInParallelMode() ||
-		RecoveryInProgress())
+	if (ec_permission_by_row(att) || IsInParallelMode() || RecoveryInProgress())
 		return false;
 	if (drop)
 		ec_local_drop(att, ec_locks_hash(att->relid, item->id, (int) strlen(item->id)));
@@ -239,6 +231,7 @@ ec_read_refresh(EcAttachment *att, const char *id)
 	const EcOwner nobody = {NULL};
 	EcItem		item;
 	bool		stored = false;
+	bool		as_owner;
 	EcPatience	patience = {0};
 
 	if (IsolationUsesXactSnapshot())
@@ -250,7 +243,7 @@ ec_read_refresh(EcAttachment *att, const char *id)
 	if (!one_item(att, id, &item, true))
 		return false;
 	ec_topology_leave();
-	if (ec_fill_enter(&att, &item, 1))
+	if (ec_fill_enter(&att, &item, 1, &as_owner))
 	{
 		uint64		generation = ec_placement_generation();
 		bool		begun;
@@ -299,6 +292,7 @@ ec_read_build(EcAttachment *att, const char *id)
 	EcRequest	look;
 	EcPatience	patience = {0};
 	uint64		generation;
+	bool		as_owner;
 	bool		begun;
 
 	if (!one_item(att, id, &item, false))
@@ -306,7 +300,7 @@ ec_read_build(EcAttachment *att, const char *id)
 	ec_topology_leave();
 	if (!await_key(&item))
 		return EC_BUILT_LATER;
-	if (!ec_fill_enter(&att, &item, 1))
+	if (!ec_fill_enter(&att, &item, 1, &as_owner))
 		return EC_BUILT_NOTHING;
 	generation = ec_placement_generation();
 	/* the commit has left a marker: a document that is there is newer */

@@ -19,6 +19,7 @@
 #include "utils/tuplestore.h"
 
 #include "attachments/attachment.h"
+#include "attachments/slot.h"
 #include "commit/invalidate.h"
 #include "commit/locks.h"
 #include "commit/pending.h"
@@ -190,6 +191,7 @@ echocache_purge(PG_FUNCTION_ARGS)
 	relid = linitial_oid(tables);
 	PreventCommandDuringRecovery(function);
 	(void) ec_locks_attachment(relid, EC_LOCK_ATTACHMENT_INVALIDATE, true);
+	ec_slot_begin_epoch_of_table(relid);
 	ec_batch_topology(function);
 	if (ec_invalidate_all(name, &removed, false))
 		ec_locks_release_attachment(relid, EC_LOCK_ATTACHMENT_INVALIDATE);

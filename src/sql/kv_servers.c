@@ -147,7 +147,7 @@ echocache_flush_all(PG_FUNCTION_ARGS)
 	n = begin_servers(reqs, EC_REQUEST_FLUSH, request, ec_wire_flush(request));
 	(void) ec_exchange(reqs, n, ec_deadline_in(ec_guc_timeout), EC_COUNTED);
 	/* afterwards: until then what the servers have may be promoted */
-	ec_slot_begin_epoch_of(NULL);
+	ec_slot_begin_epoch_of_all();
 	for (int i = 0; i < n; i++)
 	{
 		if (reqs[i].result != EC_DONE)
