@@ -192,8 +192,8 @@ typedef enum EcLatencyKind
 	EC_NLATENCIES
 } EcLatencyKind;
 
-/* From half a microsecond to 275 s, and beyond: see latency.c. */
-#define EC_LATENCY_BUCKETS	118
+/* From 128 ns to 275 s, and beyond: see latency.c. */
+#define EC_LATENCY_BUCKETS	126
 
 /* How often something took how long.  Atomics, by any backend. */
 typedef struct EcHistogram

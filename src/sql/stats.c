@@ -44,7 +44,7 @@ PG_FUNCTION_INFO_V1(echocache_suspended_internal);
 
 /*
  * What echocache_latency_buckets shows: so many buckets in one, which is about a factor of three,
- * up to the bound of this one: 69 s.  With the one that is open these are 20 rows.
+ * up to the bound of this one: 17 s.  With the one that is open these are 20 rows.
  */
 #define WIDTH		6
 #define LAST_BOUND	(18 * WIDTH)
