@@ -188,7 +188,7 @@ typedef enum EcLatencyKind
 	EC_LATENCY_LOCAL_HIT,		/* a read, all of which shared memory had; not each one is timed */
 	EC_LATENCY_FILL,			/* a read for which the table was asked after the cache */
 	EC_LATENCY_MARKER,			/* what a commit waited until its documents were invalidated */
-	EC_LATENCY_STORE,			/* what it took to send documents after the commit */
+	EC_LATENCY_STORE,			/* what it took to send documents after the commit, unanswered */
 	EC_NLATENCIES
 } EcLatencyKind;
 

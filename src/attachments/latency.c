@@ -6,7 +6,7 @@
  * The first bucket is for what takes up to 2^SHIFT nanoseconds.  From there on each power of two
  * has four buckets of one width.  The last bucket is for what is beyond all of them.  A bucket
  * includes its upper bound, and not its lower one.  Whatever is in a bucket is told by its upper
- * bound, which is more than the truth by less than a quarter.
+ * bound, which, but for the first one, is more than the truth by less than a quarter.
  *
  * Whoever has measured adds to three atomics, of which the third, the maximum, is hardly ever
  * written.  There is no lock, so who reads sees the counts of the same moment only about.
@@ -122,9 +122,8 @@ ec_latency_read(EcSlot *slot, EcLatencyKind kind, EcLatency *latency)
 }
 
 /*
- * How long that took than which this part of all, above 0 and up to 1, was not slower, in
- * nanoseconds; rounded up to the bound of a bucket, but not beyond the maximum.  Something has
- * been measured.
+ * So many nanoseconds this part of all, above 0 and up to 1, took at most: rounded up to the bound
+ * of a bucket, but not beyond the maximum.  Something has been measured.
  */
 uint64
 ec_latency_percentile(const EcLatency *latency, double part)

@@ -171,8 +171,8 @@ ec_store_prepare(const EcCommit *commit, const EcKeyList *list)
 }
 
 /*
- * Store and remove what is prepared, and count what was stored.  For each attachment for which
- * anything was sent that is timed: until the kernel had all of it.
+ * Store and remove what is prepared, and count what was stored.  For each attachment that
+ * has a part in it that is timed: until the kernel had all of it, or did not take it in time.
  */
 static void
 send_documents(EcCommit *commit)
@@ -191,12 +191,12 @@ send_documents(EcCommit *commit)
 	{
 		EcTouched  *touched = &commit->touched[step_c.touched[i]];
 
-		if (step_c.reqs[i].result != EC_DONE)
+		if (step_c.reqs[i].skip)
 			continue;
-		if (!touched->sent)
+		if (!touched->timed)
 			ec_latency_add(touched->att->slot, EC_LATENCY_STORE, took);
-		touched->sent = true;
-		if (step_c.reqs[i].kind == EC_REQUEST_STORE)
+		touched->timed = true;
+		if (step_c.reqs[i].kind == EC_REQUEST_STORE && step_c.reqs[i].result == EC_DONE)
 			touched->stored++;
 	}
 }
