@@ -24,6 +24,7 @@ OBJS = \
 	src/attachments/filter.o \
 	src/attachments/firing.o \
 	src/attachments/inherit.o \
+	src/attachments/latency.o \
 	src/attachments/object.o \
 	src/attachments/rename.o \
 	src/attachments/slot.o \
@@ -98,6 +99,7 @@ OBJS = \
 	src/sql/verify.o \
 	src/sql/verify_keys.o \
 	src/sql/warm.o \
+	src/waitevent.o \
 	src/waitpoint.o \
 	src/worker/builder.o \
 	src/worker/database.o \

@@ -721,7 +721,7 @@ COMMENT ON FUNCTION echocache_disconnect() IS 'close this session''s connections
 
 CREATE FUNCTION echocache_stats_reset() RETURNS void
     AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
-COMMENT ON FUNCTION echocache_stats_reset() IS 'set the counters of echocache_stats to zero';
+COMMENT ON FUNCTION echocache_stats_reset() IS 'set the counters of echocache_stats and echocache_latency to zero';
 
 CREATE FUNCTION echocache.servers(OUT server text, OUT weight integer, OUT state text, OUT since timestamptz,
                                   OUT connections integer, OUT kept integer, OUT last_error text,
@@ -751,6 +751,19 @@ CREATE FUNCTION echocache.stats(OUT relation oid, OUT hits bigint, OUT local_hit
     RETURNS SETOF record
     AS 'MODULE_PATHNAME', 'echocache_stats_internal' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
 COMMENT ON FUNCTION echocache.stats() IS 'behind the view echocache_stats';
+
+CREATE FUNCTION echocache.latency(OUT relation oid, OUT kind text, OUT count bigint, OUT p50 double precision,
+                                  OUT p95 double precision, OUT p99 double precision, OUT p999 double precision,
+                                  OUT max double precision, OUT since timestamptz)
+    RETURNS SETOF record
+    AS 'MODULE_PATHNAME', 'echocache_latency_internal' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache.latency() IS 'behind the view echocache_latency';
+
+CREATE FUNCTION echocache.latency_buckets(OUT relation oid, OUT kind text, OUT le double precision, OUT count bigint,
+                                          OUT sum double precision)
+    RETURNS SETOF record
+    AS 'MODULE_PATHNAME', 'echocache_latency_buckets_internal' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+COMMENT ON FUNCTION echocache.latency_buckets() IS 'behind the view echocache_latency_buckets';
 
 CREATE FUNCTION echocache.memory(OUT relation oid, OUT size bigint, OUT used bigint, OUT entries bigint, OUT evictions bigint)
     RETURNS SETOF record
@@ -788,6 +801,20 @@ CREATE VIEW echocache_stats AS
          ON s.relation OPERATOR(pg_catalog.=) d.relation::pg_catalog.oid;
 COMMENT ON VIEW echocache_stats IS 'what has happened to each document since stats_reset';
 
+CREATE VIEW echocache_latency AS
+    SELECT d.name, l.kind, l.count, l.p50, l.p95, l.p99, l.p999, l.max, l.since
+    FROM echocache.document d JOIN echocache.latency() l
+         ON l.relation OPERATOR(pg_catalog.=) d.relation::pg_catalog.oid;
+COMMENT ON VIEW echocache_latency IS
+    'how long reads and commits take, in milliseconds; of reads that shared memory answers, one in 16 is timed';
+
+CREATE VIEW echocache_latency_buckets AS
+    SELECT d.name, l.kind, l.le, l.count, l.sum
+    FROM echocache.document d JOIN echocache.latency_buckets() l
+         ON l.relation OPERATOR(pg_catalog.=) d.relation::pg_catalog.oid;
+COMMENT ON VIEW echocache_latency_buckets IS
+    'how many reads and commits took up to le seconds, and the sum of all; of reads that shared memory answers, one in 16 is timed';
+
 CREATE VIEW echocache_memory AS
     SELECT d.name, m.size, m.used, m.entries, m.evictions
     FROM echocache.memory() m LEFT JOIN echocache.document d ON m.relation OPERATOR(pg_catalog.=) d.relation::pg_catalog.oid
@@ -797,8 +824,8 @@ COMMENT ON VIEW echocache_memory IS 'the documents in shared memory: in all, wit
 -- ---------------------------------------------------------------- privileges
 
 REVOKE ALL ON FUNCTION echocache_health(), echocache_connect(), echocache_disconnect(), echocache_stats_reset(),
-    echocache.servers(), echocache.stats(), echocache.memory(), echocache.document_trigger(),
-    echocache.replication_trigger() FROM PUBLIC;
+    echocache.servers(), echocache.stats(), echocache.latency(), echocache.latency_buckets(), echocache.memory(),
+    echocache.document_trigger(), echocache.replication_trigger() FROM PUBLIC;
 REVOKE ALL ON FUNCTION echocache_warm(text, bigint), echocache_purge(text), echocache_verify(text, bigint, boolean),
     echocache.warming(), echocache.suspended(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION
@@ -824,7 +851,9 @@ REVOKE ALL ON FUNCTION
     echocache_kv_get_and_touch_bytea(text, text), echocache_kv_get_and_touch_bytea(text, timestamptz),
     echocache_kv_delete(text), echocache_kv_incr(text, bigint), echocache_kv_decr(text, bigint),
     echocache_kv_stats(), echocache_flush_all() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION echocache_health(), echocache.servers(), echocache.stats(), echocache.memory() TO pg_monitor;
+GRANT EXECUTE ON FUNCTION echocache_health(), echocache.servers(), echocache.stats(), echocache.latency(),
+    echocache.latency_buckets(), echocache.memory() TO pg_monitor;
 GRANT EXECUTE ON FUNCTION echocache.warming(), echocache.suspended(text) TO pg_monitor;
 GRANT USAGE ON SCHEMA echocache TO pg_monitor;
-GRANT SELECT ON echocache_documents, echocache_servers, echocache_stats, echocache_memory TO pg_monitor;
+GRANT SELECT ON echocache_documents, echocache_servers, echocache_stats, echocache_latency, echocache_latency_buckets,
+    echocache_memory TO pg_monitor;

@@ -15,6 +15,7 @@
 #include "storage/proc.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
+#include "utils/wait_event.h"
 #if PG_VERSION_NUM >= 160000
 /* for what object_aclcheck() and object_ownercheck() want to know below */
 #include "catalog/pg_class.h"
@@ -87,6 +88,13 @@
 #define ec_compat_is_virtual(attr)	((attr)->attgenerated == ATTRIBUTE_GENERATED_VIRTUAL)
 #else
 #define ec_compat_is_virtual(attr)	false
+#endif
+
+/* The wait event of this name, for pg_stat_activity; "Extension" where extensions have none. */
+#if PG_VERSION_NUM >= 170000
+#define ec_compat_wait_event(name)	WaitEventExtensionNew(name)
+#else
+#define ec_compat_wait_event(name)	((void) (name), PG_WAIT_EXTENSION)
 #endif
 
 #endif							/* ECHOCACHE_COMPAT_H */

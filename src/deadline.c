@@ -15,49 +15,53 @@
 #include <time.h>
 
 #include "miscadmin.h"
-#include "pgstat.h"
 #include "storage/latch.h"
 
 #include "compat.h"
 #include "deadline.h"
 
-static int64 now_us(void);
-
-/* The monotonic clock. */
-static int64
-now_us(void)
+/* The monotonic clock, in nanoseconds. */
+int64
+ec_deadline_clock(void)
 {
 	struct timespec ts;
 
 	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64) ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
+	return (int64) ts.tv_sec * INT64CONST(1000000000) + ts.tv_nsec;
+}
+
+/* The time that this is on that clock. */
+EcDeadline
+ec_deadline_at(int64 clock)
+{
+	return clock / 1000;
 }
 
 /* The time that is so many milliseconds from now. */
 EcDeadline
 ec_deadline_in(int ms)
 {
-	return now_us() + (int64) ms * 1000;
+	return ec_deadline_at(ec_deadline_clock()) + (int64) ms * 1000;
 }
 
 /* Milliseconds left, rounded up; 0 when it is over. */
 int
 ec_deadline_left(EcDeadline deadline)
 {
-	int64		left = deadline - now_us();
+	int64		left = deadline - ec_deadline_in(0);
 
 	return left <= 0 ? 0 : (int) ((left + 999) / 1000);
 }
 
 /*
- * Sleep for so many milliseconds, or until this process is woken for anything.  Throws
- * for interrupts.
+ * Sleep for so many milliseconds, or until this process is woken for anything, and show as that
+ * wait.  Throws for interrupts.
  */
 void
-ec_deadline_nap(int ms)
+ec_deadline_nap(int ms, EcWaitEvent why)
 {
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ms,
-					 PG_WAIT_EXTENSION);
+					 ec_waitevent_of(why));
 	ResetLatch(MyLatch);
 	CHECK_FOR_INTERRUPTS();
 }

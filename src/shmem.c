@@ -23,6 +23,7 @@
 
 #include "compat.h"
 #include "shmem.h"
+#include "waitevent.h"
 
 /* Backends, autovacuum and background workers, auxiliary processes. */
 #define PROC_SLOTS	(MaxBackends + NUM_AUXILIARY_PROCS)
@@ -38,6 +39,7 @@ static shmem_request_hook_type prev_shmem_request_hook = NULL;
 static Size shmem_size(void);
 static void shmem_request(void);
 static void init_states(EcDatabase *db);
+static void init_slot(EcSlot *slot);
 static void init_identity(EcIdentity *identity);
 static void shmem_startup(void);
 
@@ -72,6 +74,29 @@ init_states(EcDatabase *db)
 	}
 	for (int anew = 0; anew < 2; anew++)
 		pg_atomic_init_u64(&db->dependency_demands[anew], 0);
+}
+
+/* Nothing has been counted, timed or changed. */
+static void
+init_slot(EcSlot *slot)
+{
+	pg_atomic_init_u64(&slot->async_lsn, 0);
+	pg_atomic_init_u64(&slot->epoch, 0);
+	for (int c = 0; c < EC_NCOUNTERS; c++)
+		pg_atomic_init_u64(&slot->counter[c], 0);
+	for (int k = 0; k < EC_NLATENCIES; k++)
+	{
+		for (int b = 0; b < EC_LATENCY_BUCKETS; b++)
+			pg_atomic_init_u64(&slot->latency[k].bucket[b], 0);
+		pg_atomic_init_u64(&slot->latency[k].sum_ns, 0);
+		pg_atomic_init_u64(&slot->latency[k].max_ns, 0);
+	}
+	pg_atomic_init_u64(&slot->build_logged, 0);
+	pg_atomic_init_u32(&slot->warm_pid, 0);
+	pg_atomic_init_u64(&slot->warm_started, 0);
+	pg_atomic_init_u64(&slot->warm_total, 0);
+	pg_atomic_init_u64(&slot->warm_done, 0);
+	pg_atomic_init_u64(&slot->warm_stored, 0);
 }
 
 /*
@@ -134,18 +159,7 @@ shmem_startup(void)
 			init_states(&ec_shmem->database[d]);
 		init_states(&ec_shmem->unclaimed);
 		for (int d = 0; d < EC_MAX_ATTACHMENTS; d++)
-		{
-			pg_atomic_init_u64(&ec_shmem->slot[d].async_lsn, 0);
-			pg_atomic_init_u64(&ec_shmem->slot[d].epoch, 0);
-			for (int c = 0; c < EC_NCOUNTERS; c++)
-				pg_atomic_init_u64(&ec_shmem->slot[d].counter[c], 0);
-			pg_atomic_init_u64(&ec_shmem->slot[d].build_logged, 0);
-			pg_atomic_init_u32(&ec_shmem->slot[d].warm_pid, 0);
-			pg_atomic_init_u64(&ec_shmem->slot[d].warm_started, 0);
-			pg_atomic_init_u64(&ec_shmem->slot[d].warm_total, 0);
-			pg_atomic_init_u64(&ec_shmem->slot[d].warm_done, 0);
-			pg_atomic_init_u64(&ec_shmem->slot[d].warm_stored, 0);
-		}
+			init_slot(&ec_shmem->slot[d]);
 		pg_atomic_init_u64(&ec_shmem->epochs, 0);
 		ec_shmem->nprocs = PROC_SLOTS;
 		for (int i = 0; i < ec_shmem->nprocs; i++)
@@ -156,6 +170,7 @@ shmem_startup(void)
 		pg_atomic_init_u64(&ec_shmem->no_launcher_logged, (uint64) ec_shmem->stats_reset);
 	}
 	LWLockRelease(AddinShmemInitLock);
+	ec_waitevent_init();
 }
 
 /* Install the hooks.  Called from _PG_init while libraries are preloaded. */

@@ -181,6 +181,28 @@ typedef enum EcCounter
 	EC_NCOUNTERS
 } EcCounter;
 
+/* What is timed for each attachment. */
+typedef enum EcLatencyKind
+{
+	EC_LATENCY_HIT,				/* a read, all of which the cache had, and some only memcached */
+	EC_LATENCY_LOCAL_HIT,		/* a read, all of which shared memory had; not each one is timed */
+	EC_LATENCY_FILL,			/* a read for which the table was asked after the cache */
+	EC_LATENCY_MARKER,			/* what a commit waited until its documents were invalidated */
+	EC_LATENCY_STORE,			/* what it took to send documents after the commit, unanswered */
+	EC_NLATENCIES
+} EcLatencyKind;
+
+/* From 128 ns to 275 s, and beyond: see latency.c. */
+#define EC_LATENCY_BUCKETS	126
+
+/* How often something took how long.  Atomics, by any backend. */
+typedef struct EcHistogram
+{
+	pg_atomic_uint64 bucket[EC_LATENCY_BUCKETS];
+	pg_atomic_uint64 sum_ns;
+	pg_atomic_uint64 max_ns;
+} EcHistogram;
+
 /* Counters of one attachment, and what G4 needs to know of it. */
 typedef struct EcSlot
 {
@@ -192,6 +214,7 @@ typedef struct EcSlot
 	pg_atomic_uint64 async_lsn; /* newest commit that may not be flushed yet */
 	pg_atomic_uint64 epoch;		/* of its documents in shared memory; no other slot ever has it */
 	pg_atomic_uint64 counter[EC_NCOUNTERS];
+	EcHistogram latency[EC_NLATENCIES];
 	pg_atomic_uint64 build_logged;	/* when an error of the builder was; a TimestampTz */
 	/*
 	 * The echocache_warm() under way: warm_pid is set by compare-and-swap from 0;

@@ -22,6 +22,7 @@
 #include "storage/lwlock.h"
 #include "utils/memutils.h"
 
+#include "attachments/latency.h"
 #include "attachments/slot.h"
 #include "servers/state.h"
 #include "servers/topology.h"
@@ -120,6 +121,7 @@ find_or_claim(Oid relid, const char *name)
 		pg_atomic_write_u64(&slot->build_logged, 0);
 		for (int c = 0; c < EC_NCOUNTERS; c++)
 			pg_atomic_write_u64(&slot->counter[c], 0);
+		ec_latency_reset(slot);
 	}
 	if (slot != NULL)
 		strlcpy(slot->name, name, sizeof(slot->name));

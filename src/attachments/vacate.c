@@ -34,12 +34,12 @@
 #include "utils/acl.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
-#include "utils/wait_event.h"
 
 #include "attachments/command.h"
 #include "attachments/vacate.h"
 #include "compat.h"
 #include "shmem.h"
+#include "waitevent.h"
 #include "worker/database.h"
 
 /* PostgreSQL waits so long for others to leave. */
@@ -203,7 +203,7 @@ vacate(Oid dboid)
 		   !TimestampDifferenceExceeds(start, GetCurrentTimestamp(), LEAVE_MS))
 	{
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 10,
-						 PG_WAIT_EXTENSION);
+						 ec_waitevent_of(EC_WAIT_VACATE));
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 	}

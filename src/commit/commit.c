@@ -60,12 +60,14 @@
 
 #include "attachments/attachment.h"
 #include "attachments/configuration.h"
+#include "attachments/latency.h"
 #include "attachments/slot.h"
 #include "commit/commit.h"
 #include "commit/invalidate.h"
 #include "commit/locks.h"
 #include "commit/pending.h"
 #include "commit/store.h"
+#include "deadline.h"
 #include "guc.h"
 #include "net/request.h"
 #include "protocol/wire.h"
@@ -360,7 +362,11 @@ place_keys(EcKeyList *list)
 static void
 render(void *arg)
 {
-	ec_store_render(&commit, arg);
+	EcKeyList  *list = arg;
+	int64		began = ec_deadline_clock();
+
+	ec_store_render(&commit, list);
+	list->rendering = ec_deadline_clock() - began;
 }
 
 /* Step 2 for a few documents, with step 3 while the markers are on their way. */
@@ -390,20 +396,29 @@ mark_keys(EcKeyList *list)
  * Step 2: mark all that the transaction has changed, in the topology; nothing is sent while the
  * cache is off.  Returns whether it is on.  With whole the topology stays entered, to the end
  * of the transaction: see the banner.
+ *
+ * It is timed for each attachment how long all this keeps the transaction waiting: without the
+ * rendering, which is work of its own.
  */
 static bool
 invalidate(bool bulk, bool whole, EcKeyList *list)
 {
 	bool		on = ec_placement_enter_always();
+	int64		began;
+	int64		waited;
 
 	if (ec_placement_generation() == EC_FIRST_GENERATION)
 		ec_topology_without_launcher();
 	ec_waitpoint("before-markers");
 	ec_invalidate_rest(on);
+	began = ec_deadline_clock();
 	if (on && bulk)
 		mark_all();
 	else if (on)
 		mark_keys(list);
+	waited = ec_deadline_clock() - began - list->rendering;
+	for (int d = 0; on && d < commit.n; d++)
+		ec_latency_add(commit.touched[d].att->slot, EC_LATENCY_MARKER, waited);
 	if (!whole)
 		ec_topology_leave();
 	ec_waitpoint("after-markers");

@@ -20,6 +20,7 @@ typedef struct EcTouched
 	bool		share;			/* the transaction holds the attachment lock in share mode */
 	bool		build;			/* what has changed is to be made by the builder */
 	uint64		keys;			/* documents that are changed */
+	bool		timed;			/* how long step C took is counted */
 	uint64		stored;			/* of these, those that were written through */
 } EcTouched;
 

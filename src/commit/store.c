@@ -21,6 +21,7 @@
 #include "utils/resowner.h"
 
 #include "attachments/attachment.h"
+#include "attachments/latency.h"
 #include "attachments/slot.h"
 #include "commit/handover.h"
 #include "commit/locks.h"
@@ -169,19 +170,35 @@ ec_store_prepare(const EcCommit *commit, const EcKeyList *list)
 	}
 }
 
-/* Store and remove what is prepared, and count what was stored. */
+/*
+ * Store and remove what is prepared, and count what was stored.  For each attachment that
+ * has a part in it that is timed: until the kernel had all of it, or did not take it in time.
+ */
 static void
 send_documents(EcCommit *commit)
 {
+	int64		began = ec_deadline_clock();
+	int64		took;
+
 	if (!ec_placement_enter_again(step_c.generation))
 		return;
 	for (int i = 0; i < step_c.n; i++)
 		step_c.reqs[i].skip = !ec_state_is_owned(step_c.generation, step_c.reqs[i].server);
 	ec_exchange_send(step_c.reqs, step_c.n, ec_deadline_in(ec_guc_timeout));
+	took = ec_deadline_clock() - began;
 	ec_topology_leave();
 	for (int i = 0; i < step_c.n; i++)
+	{
+		EcTouched  *touched = &commit->touched[step_c.touched[i]];
+
+		if (step_c.reqs[i].skip)
+			continue;
+		if (!touched->timed)
+			ec_latency_add(touched->att->slot, EC_LATENCY_STORE, took);
+		touched->timed = true;
 		if (step_c.reqs[i].kind == EC_REQUEST_STORE && step_c.reqs[i].result == EC_DONE)
-			commit->touched[step_c.touched[i]].stored++;
+			touched->stored++;
+	}
 }
 
 /*

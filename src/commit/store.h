@@ -38,6 +38,7 @@ typedef struct EcKeyList
 	int			n;
 	EcFenceKey *keys;
 	uint64		generation;		/* of the topology by which they were placed */
+	int64		rendering;		/* how long that has taken, in nanoseconds */
 } EcKeyList;
 
 extern void ec_store_render(const EcCommit *commit, EcKeyList *list);

@@ -454,7 +454,7 @@ ec_connection_step(EcConnection *c, bool look, bool linger)
 	written = ec_connection_write(c);
 	if (written == EC_STEP_FAILED || !look)
 		return written;
-	pgstat_report_wait_start(PG_WAIT_EXTENSION);
+	pgstat_report_wait_start(ec_waitevent_of(ec_request_wait(&c->exchange.reqs[c->exchange.recv])));
 	taken = read_answers(c, linger && c->tls == NULL && !ec_connection_wants_write(c));
 	pgstat_report_wait_end();
 	return taken == EC_STEP_WAITS ? written : taken;

@@ -142,7 +142,7 @@ ec_probe(const EcAddress *addresses, int n, int prefer, EcDeadline deadline)
 			look(&probes[i]);
 		best = find_best(probes, n, prefer, left == 0);
 		if (best == NOT_YET)
-			ec_deadline_nap(Min(left, PROBE_NAP_MS));
+			ec_deadline_nap(Min(left, PROBE_NAP_MS), EC_WAIT_CONNECT);
 	}
 	for (int i = 0; i < n; i++)
 		end(&probes[i]);

@@ -19,6 +19,33 @@
 #include "net/request.h"
 #include "protocol/wire.h"
 
+/* What a process waits for that has sent this request. */
+EcWaitEvent
+ec_request_wait(const EcRequest *req)
+{
+	switch (req->kind)
+	{
+		case EC_REQUEST_GET:
+		case EC_REQUEST_LOOK:
+		case EC_REQUEST_INSPECT:
+		case EC_REQUEST_TOUCH:
+			return EC_WAIT_READ;
+		case EC_REQUEST_MARK:
+			return EC_WAIT_MARKER;
+		case EC_REQUEST_STORE:
+		case EC_REQUEST_SET:
+		case EC_REQUEST_REMOVE:
+		case EC_REQUEST_DELETE:
+		case EC_REQUEST_INCREMENT:
+		case EC_REQUEST_DECREMENT:
+			return EC_WAIT_STORE;
+		case EC_REQUEST_COMMAND:
+		case EC_REQUEST_FLUSH:
+			return EC_WAIT_COMMAND;
+	}
+	return EC_WAIT_COMMAND;
+}
+
 /* Why the request was refused or not answered, as a phrase that lasts as long as it does. */
 const char *
 ec_request_reason(const EcRequest *req)

@@ -12,6 +12,7 @@
 
 #include "net/failure.h"
 #include "protocol/reply.h"
+#include "waitevent.h"
 
 typedef enum EcRequestKind
 {
@@ -109,6 +110,7 @@ ec_request_may_be_late(const EcRequest *req)
 	}
 }
 
+extern EcWaitEvent ec_request_wait(const EcRequest *req);
 extern const char *ec_request_reason(const EcRequest *req);
 extern int64 ec_request_ttl(int64 seconds);
 extern void ec_request_mark(EcRequest *req, int server, const char *key, int keylen);

@@ -357,6 +357,8 @@ void
 ec_hit_local(EcAttachment *att, EcItem *items, int n, const EcOwner *owner,
 			 EcPatience *patience)
 {
+	int64		clock = ec_deadline_clock();
+	EcDeadline	now = ec_deadline_at(clock);
 	int64		ttl = ec_attachment_ttl(att);
 	int64		renew_after = att->touch_on_read ? ttl * USECS_PER_SEC / RENEW_PART : 0;
 	EcLocalDocument one;
@@ -364,12 +366,15 @@ ec_hit_local(EcAttachment *att, EcItem *items, int n, const EcOwner *owner,
 	bool		any = false;
 
 	Assert(ec_topology_is_entered());
+	if (patience->began == 0)
+		patience->began = clock;
 	for (int i = 0; i < n; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
 		memset(&found[i], 0, sizeof(EcLocalDocument));
 		if (items[i].state == EC_ITEM_ASK &&
-			ec_local_read(att, items[i].hash, items[i].id, renew_after, &found[i]))
+			ec_local_read(att, items[i].hash, items[i].id, now, renew_after,
+						  &found[i]))
 			any |= found[i].renew || found[i].look;
 	}
 	if (any)

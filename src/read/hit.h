@@ -30,6 +30,8 @@ typedef struct EcPatience
 	int64		spent_us;
 	EcDeadline	answered_at;	/* when the last exchange ended; 0: there was none */
 	bool		asked_before;	/* for an item, which was not answered */
+	int64		began;			/* when it first looked into the second tier, by
+								 * ec_deadline_clock(); 0: not yet */
 } EcPatience;
 
 /* One document that a read wants.  The ids of one read are distinct. */

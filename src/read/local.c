@@ -31,7 +31,6 @@
 
 #include "access/transam.h"
 #include "access/xact.h"
-#include "pgstat.h"
 #include "storage/lwlock.h"
 #include "storage/procarray.h"
 #include "utils/memutils.h"
@@ -40,6 +39,7 @@
 #include "deadline.h"
 #include "read/entries.h"
 #include "read/local.h"
+#include "waitevent.h"
 
 /*
  * So long after memcached was last known to have a document, one read looks whether it has it
@@ -86,22 +86,21 @@ choose(const EcEntry *entry, TransactionId known, bool over, EcDeadline *expires
 
 /*
  * Find a document.  It is what a snapshot would show that is taken at some time during this call.
+ * now is not much earlier.
  * found->renew: its lifetime in memcached was renewed longer than renew_after microseconds ago (0:
  * that does not matter).  found->look: it is not known to be in memcached.  No other reader is told
  * so for as long.  Returns whether there is one.
  */
 bool
-ec_local_read(EcAttachment *att, uint64 hash, const char *id, int64 renew_after,
-			  EcLocalDocument *found)
+ec_local_read(EcAttachment *att, uint64 hash, const char *id, EcDeadline now,
+			  int64 renew_after, EcLocalDocument *found)
 {
 	TransactionId known = InvalidTransactionId;
 	bool		over = false;
-	EcDeadline	now;
 	EcSpot		spot;
 
 	if (!has(att))
 		return false;
-	now = ec_deadline_in(0);
 	spot = ec_entries_spot(att, hash);
 	for (;;)
 	{
@@ -428,7 +427,7 @@ ec_local_sleep(EcAttachment *att, uint64 hash, int ms)
 
 	spot = ec_entries_spot(att, hash);
 	(void) ConditionVariableTimedSleep(ec_entries_filled(&spot), ms,
-									   PG_WAIT_EXTENSION);
+									   ec_waitevent_of(EC_WAIT_FILL));
 }
 
 /* A fill of the document is over: wake those who wait for it.  Never throws. */

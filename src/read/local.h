@@ -11,6 +11,7 @@
 #define ECHOCACHE_READ_LOCAL_H
 
 #include "attachments/configuration.h"
+#include "deadline.h"
 
 /* A document that ec_local_read() has found. */
 typedef struct EcLocalDocument
@@ -21,8 +22,8 @@ typedef struct EcLocalDocument
 	bool		look;			/* this read is to see whether memcached has it still */
 } EcLocalDocument;
 
-extern bool ec_local_read(EcAttachment *att, uint64 hash, const char *id, int64 renew_after,
-						  EcLocalDocument *found);
+extern bool ec_local_read(EcAttachment *att, uint64 hash, const char *id, EcDeadline now,
+						  int64 renew_after, EcLocalDocument *found);
 extern bool ec_local_is_worth(EcAttachment *att, uint64 hash, size_t len);
 extern uint64 ec_local_claim(EcAttachment *att, uint64 hash);
 extern void ec_local_forgo(EcAttachment *att, uint64 hash, uint64 claim);

@@ -16,10 +16,12 @@
 
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "miscadmin.h"
 
 #include "attachments/attachment.h"
 #include "attachments/column.h"
 #include "attachments/configuration.h"
+#include "attachments/latency.h"
 #include "attachments/slot.h"
 #include "commit/locks.h"
 #include "deadline.h"
@@ -39,9 +41,14 @@
 /* How long the builder waits for those who hold a key. */
 #define AWAIT_MS	64
 
+/* Of reads that the second tier answers one in so many is timed, so that it costs them nothing. */
+#define LOCAL_TIMED	16
+
 static bool bypass_all(EcAttachment *att, EcItem *items, int n);
 static void count_misses(EcAttachment *att, const EcItem *items, int n);
 static bool are_done(const EcItem *items, int n);
+static bool may_ask(const EcItem *items, int n);
+static void time_local_hit(EcAttachment *att, const EcPatience *patience);
 static bool one_item(EcAttachment *att, const char *id, EcItem *item, bool drop);
 static bool await_key(const EcItem *item);
 
@@ -89,11 +96,34 @@ are_done(const EcItem *items, int n)
 	return true;
 }
 
+/* Is there anything that the cache may answer? */
+static bool
+may_ask(const EcItem *items, int n)
+{
+	for (int i = 0; i < n; i++)
+		if (items[i].state == EC_ITEM_ASK)
+			return true;
+	return false;
+}
+
+/* The second tier had all of it: one in LOCAL_TIMED such reads of this process is timed. */
+static void
+time_local_hit(EcAttachment *att, const EcPatience *patience)
+{
+	static uint32 hits = 0;
+
+	if ((++hits + (uint32) MyProcPid) % LOCAL_TIMED == 0)
+		ec_latency_add(att->slot, EC_LATENCY_LOCAL_HIT, ec_deadline_clock() - patience->began);
+}
+
 /*
  * Read n documents with distinct ids; with an owner, only documents of that owner.  Throws
  * what SQL throws for the table, privileges first, and with fallback = off 08006 if the cache
  * is not there.  Expects no lock; leaves those that a query leaves, and no entry in the
  * topology.
+ *
+ * A read that the cache may answer is timed, once, by the last that it had to ask: the second tier,
+ * memcached (until its answer is there), or the table.
  */
 void
 ec_read(const char *name, EcItem *items, int n, const char *owner_text)
@@ -101,6 +131,7 @@ ec_read(const char *name, EcItem *items, int n, const char *owner_text)
 	EcAttachment *att = ec_attachment_require(name);
 	EcOwner		owner;
 	bool		as_owner;
+	bool		timed = false;
 	uint64		generation = 0;
 	EcPatience	patience = {0};
 
@@ -116,17 +147,27 @@ ec_read(const char *name, EcItem *items, int n, const char *owner_text)
 		att = ec_permission_lock(att, &as_owner);
 	else
 	{
+		bool		done;
+
 		ec_hit_begin(att, items, n);
+		timed = may_ask(items, n);
 		ec_hit_local(att, items, n, &owner, &patience);
-		if (!are_done(items, n))
+		done = are_done(items, n);
+		if (done && timed)
+			time_local_hit(att, &patience);
+		else if (!done)
 		{
 			ec_hit_classify(att, items, n);
 			ec_hit_ask(att, items, n, &owner, &patience);
 			ec_promote(att, items, n, &patience);
+			done = are_done(items, n);
+			if (done)
+				ec_latency_add(att->slot, EC_LATENCY_HIT,
+							   patience.answered_at * 1000 - patience.began);
 		}
 		ec_topology_leave();
 		/* else it has changed, and with it perhaps what the caller may see */
-		if (are_done(items, n) && ec_attachment_by_name(name) == att)
+		if (done && ec_attachment_by_name(name) == att)
 			return;
 		if (ec_fill_enter(&att, items, n, &as_owner))
 		{
@@ -137,6 +178,8 @@ ec_read(const char *name, EcItem *items, int n, const char *owner_text)
 		}
 	}
 	(void) ec_fill_read(att, items, n, owner.text, as_owner, generation, &patience);
+	if (timed)
+		ec_latency_add(att->slot, EC_LATENCY_FILL, ec_deadline_clock() - patience.began);
 }
 
 /*
@@ -275,7 +318,7 @@ await_key(const EcItem *item)
 			ec_locks_release_key(item->hash, EC_LOCK_STORE);
 			return true;
 		}
-		ec_deadline_nap(delay);
+		ec_deadline_nap(delay, EC_WAIT_KEY);
 	}
 	return false;
 }

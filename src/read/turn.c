@@ -76,7 +76,7 @@ await_fill(EcAttachment *att, const EcItem *item, EcDeadline deadline)
 		if (woken)
 			ec_local_sleep(att, item->hash, ms);
 		else
-			ec_deadline_nap(ms);
+			ec_deadline_nap(ms, EC_WAIT_FILL);
 		free = ec_locks_fill_is_free(item->hash);
 	}
 	ConditionVariableCancelSleep();
@@ -93,7 +93,7 @@ gives_sign(const EcItem *item)
 	EcDeadline	deadline = ec_deadline_in(SIGN_MS);
 
 	while (ec_state_is_silent(item->server) && ec_deadline_left(deadline) > 0)
-		ec_deadline_nap(SIGN_NAP_MS);
+		ec_deadline_nap(SIGN_NAP_MS, EC_WAIT_READ);
 	return !ec_state_is_silent(item->server);
 }
 

@@ -19,6 +19,7 @@
 #include <poll.h>
 
 #include "miscadmin.h"
+#include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "storage/ipc.h"
 
@@ -30,6 +31,7 @@
 #include "servers/placement.h"
 #include "servers/state.h"
 #include "servers/topology.h"
+#include "waitevent.h"
 
 /* The answer to a command that is no list of keys may not take longer than this in all. */
 #define COMMAND_MS		(10 * 1000)
@@ -273,7 +275,7 @@ try_for_room(EcRequest *reqs, int nreqs, EcDeadline deadline)
 		}
 		if (!any)
 			break;
-		ec_deadline_nap(ROOM_NAP_MS);
+		ec_deadline_nap(ROOM_NAP_MS, EC_WAIT_ROOM);
 		(void) ec_round_run(conns, again, nreqs, deadline, 0, EC_MARKING, NULL, NULL);
 		for (int i = 0; i < nreqs; i++)
 		{
@@ -400,7 +402,9 @@ ec_exchange_send(EcRequest *reqs, int nreqs, EcDeadline deadline)
 				c->failure.timed_out = true;
 				break;
 			}
+			pgstat_report_wait_start(ec_waitevent_of(EC_WAIT_STORE));
 			(void) poll(&p, 1, ec_deadline_left(deadline));
+			pgstat_report_wait_end();
 		}
 		if (!ec_connection_end(c))
 		{

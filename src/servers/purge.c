@@ -25,6 +25,7 @@
 #include "postgres.h"
 
 #include "miscadmin.h"
+#include "pgstat.h"
 
 #include "deadline.h"
 #include "net/request.h"
@@ -34,6 +35,7 @@
 #include "servers/placement.h"
 #include "servers/purge.h"
 #include "shmem.h"
+#include "waitevent.h"
 
 /* Keys collected in one pass over the server, and deleted in one exchange. */
 #define PURGE_BYTES		(32 * 1024 * 1024)
@@ -257,7 +259,9 @@ list_keys(int server, int patience_ms, EcDeadline last, EcLineCallback callback,
 		/* whoever waits for the topology to be left does not wait for a crawler */
 		if (ec_deadline_left(patience) == 0 || !ec_shmem_is_listed(ec_placement_generation()))
 			return false;
+		pgstat_report_wait_start(ec_waitevent_of(EC_WAIT_CRAWLER));
 		pg_usleep(tries < CRAWLER_TRIES ? CRAWLER_NAP_US : 10 * CRAWLER_NAP_US);
+		pgstat_report_wait_end();
 		CHECK_FOR_INTERRUPTS();
 		if (after_batch)
 			after_batch();

@@ -16,7 +16,6 @@
 #include "postgres.h"
 
 #include "miscadmin.h"
-#include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "storage/fd.h"
 #include "storage/latch.h"
@@ -27,6 +26,7 @@
 #include "servers/round.h"
 #include "servers/state.h"
 #include "servers/topology.h"
+#include "waitevent.h"
 
 /* A long answer has a deadline for each so many bytes; a trickle is a dead server. */
 #define RENEW_BYTES		(16 * 1024)
@@ -67,6 +67,7 @@ static bool forsake(Round *round);
 static void advance(Round *round, bool look, bool linger);
 static void expire(Round *round, int ms, bool endless);
 static bool finish(Round *round, EcRequest *reqs);
+static uint32 wait_event(const EcConnection *c);
 static int	wait_for_one(EcConnection *c, int ms, WaitEvent *event);
 static int	wait_for_all(Round *round, int ms, WaitEvent *event);
 static void wait_for(Round *round, EcDeadline deadline);
@@ -309,6 +310,17 @@ finish(Round *round, EcRequest *reqs)
 	return ok;
 }
 
+/* What is waited for on this connection, for pg_stat_activity. */
+static uint32
+wait_event(const EcConnection *c)
+{
+	if (c->state == EC_CONNECTION_HANDSHAKE)
+		return ec_waitevent_of(EC_WAIT_HANDSHAKE);
+	if (c->state != EC_CONNECTION_BUSY)
+		return ec_waitevent_of(EC_WAIT_CONNECT);
+	return ec_waitevent_of(ec_request_wait(&c->exchange.reqs[c->exchange.recv]));
+}
+
 /* Wait for one connection, by its own set of events. */
 static int
 wait_for_one(EcConnection *c, int ms, WaitEvent *event)
@@ -318,7 +330,7 @@ wait_for_one(EcConnection *c, int ms, WaitEvent *event)
 	if (events != c->waiting_for)
 		ModifyWaitEvent(c->set, 2, events, NULL);
 	c->waiting_for = events;
-	return WaitEventSetWait(c->set, ms, event, 1, PG_WAIT_EXTENSION);
+	return WaitEventSetWait(c->set, ms, event, 1, wait_event(c));
 }
 
 /* Wait for several connections, by a set of events for this once. */
@@ -338,7 +350,7 @@ wait_for_all(Round *round, int ms, WaitEvent *event)
 	for (int i = 0; i < round->nwaiting; i++)
 		AddWaitEventToSet(set, ec_connection_events(round->waiting[i]), round->waiting[i]->fd,
 						  NULL, NULL);
-	n = WaitEventSetWait(set, ms, event, 1, PG_WAIT_EXTENSION);
+	n = WaitEventSetWait(set, ms, event, 1, wait_event(round->waiting[0]));
 	FreeWaitEventSet(set);
 	return n;
 }

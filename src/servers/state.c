@@ -105,7 +105,7 @@ ec_state_await_look(int server)
 		if ((db != NULL && db->lease_looked[server]) || ec_state_of(server) == EC_DOWN ||
 			ec_state_clock() - ec_shmem->started_at > START_MS * INT64CONST(1000))
 			return;
-		ec_deadline_nap(LOOK_NAP_MS);
+		ec_deadline_nap(LOOK_NAP_MS, EC_WAIT_LEASE);
 	}
 }
 

@@ -171,7 +171,7 @@ ec_batch_enter(EcBatch *batch)
 		ec_topology_leave();
 		if (batch->lock_busy || tries == LOCK_TRIES)
 			break;
-		ec_deadline_nap(LOCK_NAP_MS);
+		ec_deadline_nap(LOCK_NAP_MS, EC_WAIT_KEY);
 	}
 	batch->lock_busy = true;
 	return false;

@@ -16,6 +16,7 @@
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
+#include "utils/float.h"
 #include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
@@ -23,6 +24,7 @@
 #include "attachments/attachment.h"
 #include "attachments/configuration.h"
 #include "attachments/filter.h"
+#include "attachments/latency.h"
 #include "commit/handover.h"
 #include "read/act.h"
 #include "read/entries.h"
@@ -35,8 +37,19 @@
 PG_FUNCTION_INFO_V1(echocache_servers_internal);
 PG_FUNCTION_INFO_V1(echocache_stats_internal);
 PG_FUNCTION_INFO_V1(echocache_stats_reset);
+PG_FUNCTION_INFO_V1(echocache_latency_internal);
+PG_FUNCTION_INFO_V1(echocache_latency_buckets_internal);
 PG_FUNCTION_INFO_V1(echocache_memory_internal);
 PG_FUNCTION_INFO_V1(echocache_suspended_internal);
+
+/*
+ * What echocache_latency_buckets shows: so many buckets in one, which is about a factor of three,
+ * up to the bound of this one: 17 s.  With the one that is open these are 20 rows.
+ */
+#define WIDTH		6
+#define LAST_BOUND	(18 * WIDTH)
+
+StaticAssertDecl(LAST_BOUND < EC_LATENCY_BUCKETS - 1, "there is no such bucket");
 
 /* What look() is asked for, and its answer. */
 typedef struct Look
@@ -129,6 +142,82 @@ echocache_stats_internal(PG_FUNCTION_ARGS)
 }
 
 /*
+ * Behind echocache_latency: what has been timed for this database's attachments, in milliseconds.
+ */
+Datum
+echocache_latency_internal(PG_FUNCTION_ARGS)
+{
+	static const double parts[] = {0.5, 0.95, 0.99, 0.999, 1};
+	TupleDesc	desc;
+	Tuplestorestate *rows = ec_support_begin_rows(fcinfo, &desc);
+
+	for (int i = 0; i < EC_MAX_ATTACHMENTS * EC_NLATENCIES; i++)
+	{
+		EcSlot	   *slot = &ec_shmem->slot[i / EC_NLATENCIES];
+		EcLatencyKind kind = i % EC_NLATENCIES;
+		EcLatency	latency;
+		Datum		values[4 + lengthof(parts)];
+		bool		nulls[4 + lengthof(parts)] = {0};
+
+		if (slot->dboid != MyDatabaseId)
+			continue;
+		ec_latency_read(slot, kind, &latency);
+		values[0] = ObjectIdGetDatum(slot->relid);
+		values[1] = CStringGetTextDatum(ec_latency_name(kind));
+		values[2] = Int64GetDatum((int64) latency.count);
+		for (int p = 0; p < lengthof(parts); p++)
+		{
+			nulls[3 + p] = latency.count == 0;
+			if (latency.count > 0)
+				values[3 + p] = Float8GetDatum(ec_latency_percentile(&latency, parts[p]) / 1e6);
+		}
+		values[3 + lengthof(parts)] = TimestampTzGetDatum(ec_shmem->stats_reset);
+		tuplestore_putvalues(rows, desc, values, nulls);
+	}
+	return (Datum) 0;
+}
+
+/*
+ * Behind echocache_latency_buckets: the same as cumulative counts, of fewer and wider buckets, in
+ * seconds.
+ */
+Datum
+echocache_latency_buckets_internal(PG_FUNCTION_ARGS)
+{
+	TupleDesc	desc;
+	Tuplestorestate *rows = ec_support_begin_rows(fcinfo, &desc);
+
+	for (int i = 0; i < EC_MAX_ATTACHMENTS * EC_NLATENCIES; i++)
+	{
+		EcSlot	   *slot = &ec_shmem->slot[i / EC_NLATENCIES];
+		EcLatencyKind kind = i % EC_NLATENCIES;
+		EcLatency	latency;
+		uint64		count = 0;
+
+		if (slot->dboid != MyDatabaseId)
+			continue;
+		ec_latency_read(slot, kind, &latency);
+		for (int b = 0; b < EC_LATENCY_BUCKETS; b++)
+		{
+			bool		last = b == EC_LATENCY_BUCKETS - 1;
+			Datum		values[5];
+			bool		nulls[5] = {0};
+
+			count += latency.bucket[b];
+			if (!last && (b % WIDTH != 0 || b > LAST_BOUND))
+				continue;
+			values[0] = ObjectIdGetDatum(slot->relid);
+			values[1] = CStringGetTextDatum(ec_latency_name(kind));
+			values[2] = Float8GetDatum(last ? get_float8_infinity() : ec_latency_bound(b) / 1e9);
+			values[3] = Int64GetDatum((int64) count);
+			values[4] = Float8GetDatum(latency.sum_ns / 1e9);
+			tuplestore_putvalues(rows, desc, values, nulls);
+		}
+	}
+	return (Datum) 0;
+}
+
+/*
  * Behind echocache_memory: the second tier in all, then what each attachment of this database has
  * of it.
  */
@@ -204,7 +293,7 @@ echocache_suspended_internal(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(cstring_to_text(l.suspended));
 }
 
-/* All counters of this database's attachments back to zero. */
+/* All counters of this database's attachments back to zero, and nothing has been timed. */
 Datum
 echocache_stats_reset(PG_FUNCTION_ARGS)
 {
@@ -215,6 +304,7 @@ echocache_stats_reset(PG_FUNCTION_ARGS)
 			continue;
 		for (int c = 0; c < EC_NCOUNTERS; c++)
 			pg_atomic_write_u64(&ec_shmem->slot[i].counter[c], 0);
+		ec_latency_reset(&ec_shmem->slot[i]);
 	}
 	LWLockAcquire(ec_shmem->lock, LW_EXCLUSIVE);
 	ec_shmem->stats_reset = GetCurrentTimestamp();

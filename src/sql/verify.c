@@ -314,7 +314,7 @@ verify_slice(EcVerify *verify, EcVerifyKey *keys, int n)
 		MemoryContextReset(context);
 		if (open == 0 || tries == BUSY_TRIES)
 			break;
-		ec_deadline_nap(BUSY_NAP_MS);
+		ec_deadline_nap(BUSY_NAP_MS, EC_WAIT_KEY);
 	}
 	verify->busy += open;
 	MemoryContextSwitchTo(old);

@@ -209,7 +209,7 @@ echocache_builder_main(Datum arg)
 			break;
 		if (!ec_handover_take(&key))
 		{
-			ec_deadline_nap(ec_deadline_left(end));
+			ec_deadline_nap(ec_deadline_left(end), EC_WAIT_BUILDER);
 			continue;
 		}
 		build(&key);

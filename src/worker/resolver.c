@@ -280,7 +280,8 @@ void
 ec_resolver_nap(int ms)
 {
 	(void) WaitLatchOrSocket(MyLatch, WL_LATCH_SET | WL_SOCKET_READABLE | WL_TIMEOUT |
-							 WL_EXIT_ON_PM_DEATH, answers[0], ms, PG_WAIT_EXTENSION);
+							 WL_EXIT_ON_PM_DEATH, answers[0], ms,
+							 ec_waitevent_of(EC_WAIT_LAUNCHER));
 	ResetLatch(MyLatch);
 	CHECK_FOR_INTERRUPTS();
 }

@@ -57,6 +57,7 @@
 typedef struct Schedule
 {
 	uint64		generation;
+	bool		all_up;			/* no server is to be tried again */
 	EcDeadline	retry_at[EC_MAX_SERVERS];
 } Schedule;
 
@@ -129,7 +130,7 @@ begin(void)
 	{
 		if (!ec_session_launcher_is_ours() || ec_database_is_banned(dboid))
 			proc_exit(0);
-		ec_deadline_nap(EC_WAIT_FOR_LOCK_MS);
+		ec_deadline_nap(EC_WAIT_FOR_LOCK_MS, EC_WAIT_WORKER);
 	}
 	db = ec_database_claim();
 	if (db == NULL)
@@ -174,9 +175,9 @@ static int
 see_to_servers(EcDatabase *db, Schedule *schedule)
 {
 	int			nap = WORKER_NAP_MS;
-	bool		all_up = true;
 	bool		standby = db->standby;
 
+	schedule->all_up = true;
 	if (standby && !RecoveryInProgress())
 		return PROMOTED_NAP_MS;
 	if (!ec_placement_enter())
@@ -184,6 +185,7 @@ see_to_servers(EcDatabase *db, Schedule *schedule)
 	if (schedule->generation != ec_placement_generation())
 		memset(schedule, 0, sizeof(Schedule));
 	schedule->generation = ec_placement_generation();
+	schedule->all_up = true;
 	for (int i = 0; i < ec_placement_size(); i++)
 	{
 		int			retry_ms = standby ? Min(ec_guc_retry_interval, ec_guc_lease / 3)
@@ -201,10 +203,10 @@ see_to_servers(EcDatabase *db, Schedule *schedule)
 				continue;
 			schedule->retry_at[i] = ec_deadline_in(retry_ms);
 		}
-		all_up = false;
+		schedule->all_up = false;
 		nap = Min(nap, Max(ec_deadline_left(schedule->retry_at[i]), 1));
 	}
-	if (all_up && schedule->generation > db->old_prefix_generation)
+	if (schedule->all_up && schedule->generation > db->old_prefix_generation)
 		db->has_old_prefix = false; /* purged everywhere, and used by nobody */
 	if (!standby)
 	{
@@ -289,6 +291,6 @@ echocache_worker_main(Datum arg)
 		end_if_told(db);
 		nap = see_to_servers(db, &schedule);
 		nap = Min(nap, see_to_dependencies(db, &recording));
-		ec_deadline_nap(nap);
+		ec_deadline_nap(nap, schedule.all_up ? EC_WAIT_WORKER : EC_WAIT_RECOVERY);
 	}
 }

@@ -33,6 +33,8 @@ SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute WHERE attreli
 SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = 'echocache_documents'::regclass ORDER BY attnum;
 SELECT proname, proargnames, format_type(prorettype, NULL) FROM pg_proc WHERE proname IN ('echocache_is_available', 'echocache_health', 'echocache_connect', 'echocache_disconnect', 'echocache_stats_reset') ORDER BY proname COLLATE "C";
 SELECT * FROM echocache_stats;
+SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = 'echocache_latency'::regclass ORDER BY attnum;
+SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = 'echocache_latency_buckets'::regclass ORDER BY attnum;
 SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = 'echocache_memory'::regclass ORDER BY attnum;
 -- 0 megabytes
 SELECT * FROM echocache_memory ORDER BY name NULLS FIRST;
@@ -42,9 +44,17 @@ SELECT counted();
 INSERT INTO session VALUES (1, 'one');
 SELECT echocache_get_session(1), echocache_get_session(2);
 SELECT hits, misses, fills, write_throughs FROM echocache_stats WHERE name = 'session';
+-- One in sixteen local hits is timed; all else is.
+SELECT kind, count, p50 > 0 AS p50, p50 <= p95 AND p95 <= p99 AND p99 <= p999 AND p999 <= max AS monotonic, since <= now() AS since
+	FROM echocache_latency WHERE name = 'session' ORDER BY kind COLLATE "C";
+SELECT kind, count(*), max(b.count), bool_and((b.sum > 0) = (all_of.count > 0)) AS sum FROM echocache_latency_buckets b
+	JOIN echocache_latency all_of USING (name, kind) GROUP BY 1 ORDER BY kind COLLATE "C";
 SELECT stats_reset AS was FROM echocache_stats \gset
 SELECT echocache_stats_reset();
 SELECT stats_reset > :'was' AS later, hits + misses + fills + write_throughs + markers AS sum FROM echocache_stats WHERE name = 'session';
+SELECT kind, count, p50, p95, p99, p999, max, since > :'was' AS later FROM echocache_latency WHERE name = 'session' ORDER BY kind COLLATE "C";
+SELECT count(*), sum(count) AS counts, sum(sum) AS sums FROM echocache_latency_buckets WHERE name = 'session';
+SELECT le FROM echocache_latency_buckets WHERE name = 'session' AND kind = 'fill' ORDER BY le;
 SELECT echocache_get_session(1) IS NOT NULL AS hit;
 ALTER TABLE session RENAME TO renamed;
 SELECT name, hits FROM echocache_stats;

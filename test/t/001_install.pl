@@ -57,7 +57,7 @@ sub call_everything
 		WHERE extname = 'echocache' AND prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype)
 		UNION ALL
 		SELECT format('SELECT * FROM %s', v::regclass)
-		FROM unnest(ARRAY['echocache_documents', 'echocache_servers', 'echocache_stats', 'echocache_memory']) v
+		FROM unnest(ARRAY['echocache_documents', 'echocache_servers', 'echocache_stats', 'echocache_latency', 'echocache_latency_buckets', 'echocache_memory']) v
 		ORDER BY 1});
 
 	return map { "$_: " . $session->error($_) } @calls;

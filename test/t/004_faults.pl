@@ -192,7 +192,7 @@ for my $wait ([ 'a read', 'SELECT echocache_get_session(18)' ],
 	$memcached->freeze;
 	$s->send($sql);
 	wait_for("$what to wait for the server", sub {
-		return $other->run('SELECT state || wait_event FROM pg_stat_activity WHERE pid = ' . $s->pid) eq 'activeExtension';
+		return $other->run('SELECT state || wait_event_type FROM pg_stat_activity WHERE pid = ' . $s->pid) eq 'activeExtension';
 	});
 	$took = seconds(sub {
 		$other->run('SELECT pg_cancel_backend(' . $s->pid . ')');

@@ -356,7 +356,7 @@ stop_process($launcher);
 $holder->run('COMMIT');
 wait_for('the worker to take up the prefix', sub {
 	return $s->run(q{SELECT count(*) FROM pg_stat_activity
-		WHERE backend_type = 'echocache worker' AND state = 'idle' AND wait_event = 'Extension'}) == 1;
+		WHERE backend_type = 'echocache worker' AND state = 'idle' AND wait_event_type = 'Extension'}) == 1;
 });
 my $new = session($node);
 my @sessions = ([ 'a session from before', $s ], [ 'another', $reader ], [ 'a new one', $new ]);
@@ -427,7 +427,7 @@ $c->freeze;
 use_hosts($b);
 $holder->run('SELECT pg_advisory_unlock_all()');
 wait_for('TRUNCATE to wait', sub {
-	return $s->run('SELECT wait_event FROM pg_stat_activity WHERE pid = ' . $writer->pid) eq 'Extension';
+	return $s->run('SELECT wait_event_type FROM pg_stat_activity WHERE pid = ' . $writer->pid) eq 'Extension';
 });
 $s->run('SELECT pg_cancel_backend(' . $writer->pid . ')');
 is($writer->finish, undef, 'TRUNCATE by an old list, whose server is frozen, is cancelled');

@@ -38,6 +38,8 @@ my %objects = (
 	'view echocache_documents' => 'monitor',
 	'view echocache_servers' => 'monitor',
 	'view echocache_stats' => 'monitor',
+	'view echocache_latency' => 'monitor',
+	'view echocache_latency_buckets' => 'monitor',
 	'view echocache_memory' => 'monitor',
 	'function echocache_get' => 'reads',
 	'function echocache_get_session' => 'reads',
@@ -63,6 +65,8 @@ my %objects = (
 	'function echocache_health' => 'monitor',
 	'function echocache.servers' => 'monitor',
 	'function echocache.stats' => 'monitor',
+	'function echocache.latency' => 'monitor',
+	'function echocache.latency_buckets' => 'monitor',
 	'function echocache.memory' => 'monitor',
 	'function echocache.suspended' => 'monitor',
 	'function echocache.warming' => 'monitor',
@@ -681,7 +685,7 @@ for my $name (sort keys %settings)
 like($as{nobody}->error('SELECT * FROM pg_file_settings'), qr/^42501: /, 'pg_file_settings is not for everybody');
 unlike(slurp_file($node->logfile), qr/\Q$password\E/, 'no password in the log');
 like($as{nobody}->error("SET echocache.password = 'a $password'"), qr/^(?!.*$password)55P02/s, 'an error message does not repeat what it refuses');
-for my $view ('echocache_servers', 'echocache_documents', 'echocache_stats', 'echocache_memory', 'echocache_health()')
+for my $view ('echocache_servers', 'echocache_documents', 'echocache_stats', 'echocache_latency', 'echocache_latency_buckets', 'echocache_memory', 'echocache_health()')
 {
 	unlike($as{monitor}->run("SELECT * FROM $view"), qr/\Q$password\E/, "$view shows no password");
 }
@@ -1014,7 +1018,7 @@ for my $name (sort grep { $objects{"function $_"} =~ /granted|monitor/ && !/\./ 
 	all_like('operator', calls($name, 'made'), $operator, "$name as an echocache_admin");
 	all_like('application', calls($name, 'made'), $application, "$name as an echocache_kv");
 }
-unlike(outcome('operator', "SELECT * FROM $_"), qr/^\d\w{4}: /, "$_ as an echocache_admin") for 'echocache_documents', 'echocache_servers', 'echocache_stats', 'echocache_memory';
+unlike(outcome('operator', "SELECT * FROM $_"), qr/^\d\w{4}: /, "$_ as an echocache_admin") for 'echocache_documents', 'echocache_servers', 'echocache_stats', 'echocache_latency', 'echocache_latency_buckets', 'echocache_memory';
 
 # A session that has just ended, or a worker, may hold one for a moment.
 eventually('no lock is left', sub { return $s->run(q{SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objsubid NOT IN (1, 2)}) eq '0' });

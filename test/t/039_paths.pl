@@ -25,10 +25,10 @@ my @operators = qw(= <> < > <= >= || -> ->> ~ ~~);
 my @functions = qw(count min max array_agg string_agg json_agg make_interval row_to_json to_json to_jsonb json_typeof
 	json_populate_record json_build_object unnest coalesce format_type hashtext lower length now set_config current_setting
 	quote_ident text name oid int4 int8 json jsonb bool regclass timestamptz interval pg_lock_status pg_prepared_xact
-	servers stats warming echocache_check_install echocache_get echocache_attach echocache_detach);
+	servers stats latency latency_buckets warming echocache_check_install echocache_get echocache_attach echocache_detach);
 my @triggers = qw(echocache_row_trigger echocache_truncate_trigger echocache_dependent_trigger document_trigger);
 my @tables = qw(pg_locks pg_prepared_xacts pg_class pg_extension pg_trigger document dependent outbox
-	echocache_servers echocache_documents echocache_stats);
+	echocache_servers echocache_documents echocache_stats echocache_latency echocache_latency_buckets);
 my @domains = qw(text name oid int4 int8 bool json jsonb regclass timestamptz interval xid record);
 # Where: "$user" of a superuser, what everybody has, one of her own, the extension's own.
 my @schemas = qw(postgres public evil ext);
@@ -248,7 +248,7 @@ sub exercise
 	cmp_ok(scalar @calls, '>', 100, 'calls of functions');
 	is(join("\n", grep { !/22P02: (?:the value of cache key|invalid input syntax for type integer)/ } map { s/\n.*//sr } @failed), '',
 		'all of which do what they are for, but for ids of another type');
-	$do->("SELECT * FROM $schema.$_") for 'echocache_servers', 'echocache_documents', 'echocache_stats', 'echocache_memory';
+	$do->("SELECT * FROM $schema.$_") for 'echocache_servers', 'echocache_documents', 'echocache_stats', 'echocache_latency', 'echocache_latency_buckets', 'echocache_memory';
 	$do->("SELECT dependents, ttl, relation FROM $schema.echocache_documents");
 	$is_safe->('the views');
 	$memcached->set("$db/session:1", '{"id":1,"owner":"1","title":"older"}');

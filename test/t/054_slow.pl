@@ -38,7 +38,7 @@ sub waits
 	my ($session) = @_;
 
 	wait_for('the commit to wait', sub {
-		return $s->run('SELECT state || wait_event FROM pg_stat_activity WHERE pid = ' . $session->pid) eq 'activeExtension';
+		return $s->run('SELECT state || wait_event_type FROM pg_stat_activity WHERE pid = ' . $session->pid) eq 'activeExtension';
 	});
 	return;
 }
