@@ -98,6 +98,7 @@ OBJS = \
 	src/sql/verify.o \
 	src/sql/verify_keys.o \
 	src/sql/warm.o \
+	src/version.o \
 	src/waitpoint.o \
 	src/worker/builder.o \
 	src/worker/database.o \
@@ -108,7 +109,7 @@ OBJS = \
 	src/worker/waiting.o \
 	src/worker/worker.o
 
-PG_CPPFLAGS = -I$(srcdir)/src
+PG_CPPFLAGS = -I$(srcdir)/src -DECHOCACHE_VERSION='"$(EXTVERSION)"'
 SHLIB_LINK = -lmemcached -lssl -lcrypto
 
 # `make WAIT_POINTS=1`: the named wait points of the tests (see src/waitpoint.h).
@@ -167,6 +168,7 @@ uninstall-doc-pages:
 .PHONY: install-doc-pages uninstall-doc-pages
 
 # PGXS does not track headers.
+src/version.o src/version.bc: $(srcdir)/echocache.control
 $(OBJS) $(OBJS:.o=.bc): $(wildcard $(srcdir)/src/*.h $(srcdir)/src/*/*.h)
 
 .PHONY: installcheck-ready
