@@ -1,4 +1,5 @@
-# echocache: PGXS build.  `make`, `make install`, `make installcheck` (on a running server), `make dist`.
+# echocache: PGXS build.  `make`, `make install`, `make installcheck` (on a running server), `make dist`,
+# `make deb`.
 # Every test, on servers that are started for it: `bash test/run.sh`.  More: CONTRIBUTING.md.
 
 EXTENSION = echocache
@@ -116,6 +117,10 @@ SHLIB_LINK = -lmemcached -lssl -lcrypto
 ifdef WAIT_POINTS
 PG_CPPFLAGS += -DECHOCACHE_WAIT_POINTS
 endif
+# No bitcode.  Functions that wait for a network gain nothing from being inlined by JIT, and a server
+# that runs the library of before an upgrade would inline code of the new one, whose shared memory
+# is laid out otherwise.
+override with_llvm = no
 # `make STRICT=1`: as CI builds.
 ifdef STRICT
 PG_CFLAGS += -Wall -Wextra -Werror -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
@@ -168,8 +173,8 @@ uninstall-doc-pages:
 .PHONY: install-doc-pages uninstall-doc-pages
 
 # PGXS does not track headers.
-src/version.o src/version.bc: $(srcdir)/echocache.control
-$(OBJS) $(OBJS:.o=.bc): $(wildcard $(srcdir)/src/*.h $(srcdir)/src/*/*.h)
+src/version.o: $(srcdir)/echocache.control
+$(OBJS): $(wildcard $(srcdir)/src/*.h $(srcdir)/src/*/*.h)
 
 .PHONY: installcheck-ready
 installcheck-ready:
@@ -189,6 +194,11 @@ dist:
 # It builds and installs, and has what it says.
 distcheck: dist
 	PG_CONFIG='$(PG_CONFIG)' bash test/distcheck.sh $(DISTNAME).zip
+
+# Debian packages for each PostgreSQL that is installed with its headers, into the folder packages.
+.PHONY: deb
+deb:
+	bash packaging/deb.sh
 
 # The names of our types, for pgindent.
 .PHONY: typedefs.list
