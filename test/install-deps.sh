@@ -55,7 +55,7 @@ needs()
 		coherence) echo "$server perl PG-pgmemcache?" ;;
 		fuzz) echo "$server clang libclang-rt-dev" ;;
 		model) echo "$server spin" ;;
-		packages) echo "$server build-essential debhelper lintian postgresql-server-dev-all" ;;
+		packages) echo "$server build-essential debhelper lintian postgresql-server-dev-all rpm rpmlint" ;;
 		bench) echo "$server PG-pgmemcache gnuplot-nox" ;;
 		fault) echo "$server perl PG-pgmemcache" ;;
 		chroot) echo "debootstrap iproute2 util-linux" ;;

@@ -3,7 +3,7 @@
 # packages.sh [MAJOR...]
 #	  The Debian packages, in the release of Debian whose own PostgreSQL is version MAJOR (15 and
 #	  17): built as `make deb` builds them, and looked at by lintian, in a chroot that has the
-#	  tools; installed, used, upgraded under a server that runs, and purged in one that is as
+#	  tools (the RPM spec file by rpmlint, too); installed, used, upgraded under a server that runs, and purged in one that is as
 #	  debootstrap makes it.  As root, with the network.  Prints TAP.
 #
 # Copyright (c) 2026, echocache developers
@@ -147,6 +147,7 @@ built()
 	bash "$here/chroot.sh" "$1" bash -c '
 		bash packaging/deb.sh /tmp/out >&2 && lintian --version >&2 &&
 		lintian --tag-display-limit 0 --fail-on error,warning /tmp/out/*.changes >&2 &&
+		rpmspec -P packaging/echocache.spec >/tmp/spec && rpmlint packaging/echocache.spec >&2 &&
 		cd /tmp/out && tar -cf - ./*.deb' | tar -C "$2" -xf -
 	mkdir "$2/older"
 	for file in "$2"/*.deb; do
@@ -176,7 +177,7 @@ trap finish EXIT
 for major in "$@"; do
 	folder=$(mktemp -d "${TMPDIR:-/tmp}/echocache.XXXXXX")
 	codename="with PostgreSQL $major"
-	check 'the packages are built, and lintian has nothing against them' built "$major" "$folder"
+	check 'the packages are built, lintian has nothing against them, nor rpmlint against the spec file' built "$major" "$folder"
 	EC_CHROOT_FILES=$folder bash "$here/chroot.sh" --fresh "$major" bash test/packages.sh --inside "$major" || failed=1
 	rm -rf "$folder"
 done
