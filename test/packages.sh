@@ -86,16 +86,20 @@ server_starts()
 	sql "INSERT INTO orders VALUES (1, 'new')"
 }
 
-# server_works STATUS: a new session writes, and reads it through the cache.
+# server_works STATUS: a new session writes, and in the end it is read from the cache.
 server_works()
 {
 	for _ in $(seq 600); do
 		[ "$(sql 'SELECT echocache_is_available()')" != t ] || break
 		sleep 0.1
 	done
-	sql "UPDATE orders SET status = '$1'"
-	[ "$(sql "SELECT echocache_get('orders', 1)")" = "{\"id\":1,\"status\":\"$1\"}" ] &&
-		[ "$(sql "SELECT hits + local_hits > 0 FROM echocache_stats WHERE name = 'orders'")" = t ]
+	sql "UPDATE orders SET status = '$1'" || return
+	for _ in $(seq 600); do
+		[ "$(sql "SELECT echocache_get('orders', 1)")" = "{\"id\":1,\"status\":\"$1\"}" ] || return
+		[ "$(sql "SELECT hits + local_hits > 0 FROM echocache_stats WHERE name = 'orders'")" != t ] || return 0
+		sleep 0.1
+	done
+	return 1
 }
 
 # library_is PATTERN: what a new session has mapped.
@@ -148,14 +152,14 @@ built()
 		bash packaging/deb.sh /tmp/out >&2 && lintian --version >&2 &&
 		lintian --tag-display-limit 0 --fail-on error,warning /tmp/out/*.changes >&2 &&
 		rpmspec -P packaging/echocache.spec >/tmp/spec && rpmlint packaging/echocache.spec >&2 &&
-		cd /tmp/out && tar -cf - ./*.deb' | tar -C "$2" -xf -
+		cd /tmp/out && tar -cf - ./*.deb' | tar -C "$2" -xf - || return
 	mkdir "$2/older"
 	for file in "$2"/*.deb; do
 		[[ $file != *-dbgsym_* ]] || continue
 		rm -rf "$2/unpacked"
 		dpkg-deb -R "$file" "$2/unpacked"
 		sed -i 's/^Version: .*/Version: 1.0~older-1/' "$2/unpacked/DEBIAN/control"
-		dpkg-deb -b "$2/unpacked" "$2/older/$(basename "$file" | sed 's/_[^_]*_/_1.0~older-1_/')"
+		dpkg-deb -b "$2/unpacked" "$2/older/$(basename "$file" | sed 's/_[^_]*_/_1.0~older-1_/')" || return
 	done
 	rm -rf "$2/unpacked"
 	ls -R "$2"

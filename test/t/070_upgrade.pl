@@ -74,24 +74,21 @@ COMMENT ON FUNCTION echocache_is_available() IS 'said otherwise in this version'
 };
 
 # Build the library as of this version, and stage it with these scripts added; returns the stage.
+# Of what is built already one object knows the version.
 sub build
 {
 	my ($of, %scripts) = @_;
 	my $source = "$folder/source-$of";
 	my $stage = "$folder/stage-$of";
-	my @make = ('make', '-s', '-C', $source, 'with_llvm=no', 'WAIT_POINTS=1', "EXTVERSION=$of", "DESTDIR=$stage", "PG_CONFIG=$pg_config");
 
 	mkdir $source;
 	system_or_bail('cp', '-a', (grep { !m{/(?:\.git|test|results|regression\.\w+|output_iso|tmp_check)$} }
 		glob(($ENV{EC_BUILD} // $root) . '/*')), $source);
-	unlink "$source/src/version.o", "$source/echocache.so";
 	append_to_file("$source/sql/$_", $scripts{$_}) for keys %scripts;
 	my $control = slurp_file("$source/echocache.control") =~ s/^default_version = .*/default_version = '$of'/mr;
 	unlink "$source/echocache.control";
 	append_to_file("$source/echocache.control", $control);
-	# what is older than the control file is built anew: only its own object is
-	system_or_bail('touch', '-r', "$root/echocache.control", "$source/echocache.control");
-	system_or_bail(@make, 'all', 'install');
+	system_or_bail('make', '-s', '-C', $source, "DESTDIR=$stage", "PG_CONFIG=$pg_config", 'all', 'install');
 	return $stage;
 }
 
