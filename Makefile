@@ -1,4 +1,5 @@
-# echocache: PGXS build.  `make`, `make install`, `make installcheck` (on a running server), `make dist`.
+# echocache: PGXS build.  `make`, `make install`, `make installcheck` (on a running server), `make dist`,
+# `make deb`.
 # Every test, on servers that are started for it: `bash test/run.sh`.  More: CONTRIBUTING.md.
 
 EXTENSION = echocache
@@ -99,6 +100,7 @@ OBJS = \
 	src/sql/verify.o \
 	src/sql/verify_keys.o \
 	src/sql/warm.o \
+	src/version.o \
 	src/waitevent.o \
 	src/waitpoint.o \
 	src/worker/builder.o \
@@ -110,13 +112,17 @@ OBJS = \
 	src/worker/waiting.o \
 	src/worker/worker.o
 
-PG_CPPFLAGS = -I$(srcdir)/src
+PG_CPPFLAGS = -I$(srcdir)/src -DECHOCACHE_VERSION='"$(EXTVERSION)"'
 SHLIB_LINK = -lmemcached -lssl -lcrypto
 
 # `make WAIT_POINTS=1`: the named wait points of the tests (see src/waitpoint.h).
 ifdef WAIT_POINTS
 PG_CPPFLAGS += -DECHOCACHE_WAIT_POINTS
 endif
+# No bitcode.  Functions that wait for a network gain nothing from being inlined by JIT, and a server
+# that runs the library of before an upgrade would inline code of the new one, whose shared memory
+# is laid out otherwise.
+override with_llvm = no
 # `make STRICT=1`: as CI builds.
 ifdef STRICT
 PG_CFLAGS += -Wall -Wextra -Werror -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
@@ -169,7 +175,8 @@ uninstall-doc-pages:
 .PHONY: install-doc-pages uninstall-doc-pages
 
 # PGXS does not track headers.
-$(OBJS) $(OBJS:.o=.bc): $(wildcard $(srcdir)/src/*.h $(srcdir)/src/*/*.h)
+src/version.o: $(srcdir)/echocache.control
+$(OBJS): $(wildcard $(srcdir)/src/*.h $(srcdir)/src/*/*.h)
 
 .PHONY: installcheck-ready
 installcheck-ready:
@@ -189,6 +196,11 @@ dist:
 # It builds and installs, and has what it says.
 distcheck: dist
 	PG_CONFIG='$(PG_CONFIG)' bash test/distcheck.sh $(DISTNAME).zip
+
+# Debian packages for each PostgreSQL that is installed with its headers, into the folder packages.
+.PHONY: deb
+deb:
+	bash packaging/deb.sh
 
 # The names of our types, for pgindent.
 .PHONY: typedefs.list

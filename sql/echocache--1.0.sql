@@ -7,6 +7,11 @@
 
 -- ---------------------------------------------------------------- configuration
 
+CREATE FUNCTION @extschema@.echocache_check_version(version text) RETURNS void
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+SELECT @extschema@.echocache_check_version('1.0');
+DROP FUNCTION @extschema@.echocache_check_version(text);
+
 CREATE FUNCTION @extschema@.echocache_check_install() RETURNS void
     AS 'MODULE_PATHNAME' LANGUAGE C;
 SELECT @extschema@.echocache_check_install();

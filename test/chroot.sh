@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 #
-# chroot.sh MAJOR [COMMAND...]
+# chroot.sh [--fresh] MAJOR [COMMAND...]
 #	  Run a command in the Debian release whose own PostgreSQL is version MAJOR, in a copy of
 #	  this source tree; as root.
 #
@@ -10,6 +10,10 @@
 # The chroot is made with debootstrap under EC_CHROOTS (/var/cache/echocache-ci) and gets what
 # test/install-deps.sh installs.  It is kept: a later call finds it, and makes it anew when it is
 # older than a week or does not work.  Without a COMMAND that is all.
+#
+# With --fresh the chroot is as debootstrap makes it, with nothing of the tests.  The command has
+# the machine's network, and what it changes is gone when it ends.  What is in the folder
+# EC_CHROOT_FILES it finds in /tmp/files.
 #
 # The command has namespaces of its own.  It sees its own processes only, no network but the
 # loopback device, and an empty /tmp with the copy of the source.  When it ends, or when this
@@ -23,6 +27,7 @@ self=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)/chroot.sh
 source=$(dirname -- "$(dirname -- "$self")")
 chroots=${EC_CHROOTS:-/var/cache/echocache-ci}
 days=7
+fresh=${EC_CHROOT_FRESH:-0}
 
 die()
 {
@@ -38,6 +43,12 @@ inside()
 	local root=$1
 
 	shift
+	if [ "$fresh" = 1 ]; then
+		mount -t tmpfs tmpfs "$root.fresh"
+		mkdir "$root.fresh/upper" "$root.fresh/work" "$root.fresh/root"
+		mount -t overlay overlay -o "lowerdir=$root,upperdir=$root.fresh/upper,workdir=$root.fresh/work" "$root.fresh/root"
+		root=$root.fresh/root
+	fi
 	mount --bind "$root" "$root"		# pivot_root wants a mount
 	mount -t proc proc "$root/proc"
 	mount -t tmpfs -o mode=1777 tmpfs "$root/dev/shm"
@@ -45,6 +56,9 @@ inside()
 	mkdir "$root/tmp/echocache"
 	tar -C "$source" -cf - --exclude=.git --exclude=./test/build --exclude='*.o' --exclude='*.so' \
 		--exclude='*.bc' . | tar -C "$root/tmp/echocache" --no-same-owner -xf -
+	if [ -n "${EC_CHROOT_FILES:-}" ]; then
+		cp -R "$EC_CHROOT_FILES" "$root/tmp/files"
+	fi
 	ip link set lo up
 	# Not chroot: in one nobody may make namespaces, as test/t/051_addresses.pl does.
 	cd "$root"
@@ -127,8 +141,12 @@ prepare()
 	bash "$source/test/install-deps.sh" chroot
 	usable || make_chroot
 	cp -L /etc/resolv.conf /etc/hosts "$root/etc/"
+	if [ "$fresh" = 1 ]; then
+		mkdir -p "$root.fresh"
+		return
+	fi
 	namespaces -- bash "$self" --inside "$root" \
-		bash test/install-deps.sh build unit regress isolation demo tap
+		bash test/install-deps.sh build unit regress isolation demo tap packages
 	if [ ! -e "$root/usr/lib/postgresql/$major/bin/postgres" ]; then
 		echo "Debian $release does not have PostgreSQL $major but $(ls "$root/usr/lib/postgresql")"
 		return 1
@@ -150,7 +168,11 @@ if [ "${1:-}" = --inside ]; then
 	exit
 fi
 
-[ $# -gt 0 ] || die "usage: chroot.sh MAJOR [COMMAND...]"
+if [ "${1:-}" = --fresh ]; then
+	shift
+	fresh=1
+fi
+[ $# -gt 0 ] || die "usage: chroot.sh [--fresh] MAJOR [COMMAND...]"
 [ "$(id -u)" = 0 ] || die "only root can make and enter a chroot"
 major=$1
 case $major in
@@ -160,6 +182,7 @@ case $major in
 	*) die "no release of Debian has PostgreSQL $major; there are 15, 17 and 18" ;;
 esac
 root=$chroots/$release
+[ "$fresh" = 0 ] || root+=-fresh
 shift
 
 trap finish EXIT
@@ -182,4 +205,8 @@ preparing=0
 [ $# -gt 0 ] || exit 0
 # Several commands may run in it at a time, as long as nobody changes it.
 flock -s 9
-namespaces --net -- bash "$self" --inside "$root" "$@"
+if [ "$fresh" = 1 ]; then
+	EC_CHROOT_FRESH=1 namespaces -- bash "$self" --inside "$root" "$@"
+else
+	namespaces --net -- bash "$self" --inside "$root" "$@"
+fi

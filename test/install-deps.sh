@@ -2,7 +2,8 @@
 #
 # install-deps.sh [SUITE]...
 #	  Install the packages that suites of test/run.sh need; without a SUITE those of all.
-#	  `bench`, `fault` and `chroot` stand for test/bench, test/fault and test/chroot.sh.
+#	  `bench`, `fault`, `chroot` and `packages` stand for test/bench, test/fault, test/chroot.sh
+#	  and packaging/deb.sh.
 #
 # Works on Debian and Ubuntu, with the distribution's PostgreSQL or with PGDG's; which
 # version is taken says postgres.sh.  Only root can install.  It is quiet if nothing is
@@ -54,10 +55,11 @@ needs()
 		coherence) echo "$server perl PG-pgmemcache?" ;;
 		fuzz) echo "$server clang libclang-rt-dev" ;;
 		model) echo "$server spin" ;;
+		packages) echo "$server build-essential debhelper lintian postgresql-server-dev-all rpm rpmlint" ;;
 		bench) echo "$server PG-pgmemcache gnuplot-nox" ;;
 		fault) echo "$server perl PG-pgmemcache" ;;
 		chroot) echo "debootstrap iproute2 util-linux" ;;
-		*) die "there is no suite \"$1\"; there are ${all_suites[*]} bench fault chroot" ;;
+		*) die "there is no suite \"$1\"; there are ${all_suites[*]} bench fault chroot packages" ;;
 	esac
 }
 

@@ -14,6 +14,8 @@
 #	           is wrong with caches that others build
 #	fuzz       libFuzzer on the wire format, for FUZZ_SECONDS (60)
 #	model      the protocol in Spin, exhaustively, and that each rule of it is needed
+#	packages   the Debian packages, built, installed, upgraded and purged in chroots of Debian 12 and
+#	           13; as root, and only when it is named
 #
 # A test/t/NAME.pl instead of a suite runs that file alone.
 #
@@ -182,7 +184,7 @@ test_build()
 	return 1
 }
 
-# With gcc the test build, with clang one as users get it, bitcode included.
+# With gcc the test build, with clang one as users get it.
 suite_build()
 {
 	local copy=$EC_TMP/clang log=$EC_TMP/clang.log bad=0 status=0
@@ -370,6 +372,15 @@ suite_model()
 	tap_result model "$status" "$log"
 }
 
+# It needs no test build of its own, but the others' is quickly made.
+suite_packages()
+{
+	local log=$EC_TMP/packages.log status=0
+
+	attend bash "$here/packages.sh" </dev/null >"$log" 2>&1 || status=$?
+	tap_result packages "$status" "$log"
+}
+
 #
 # What was asked for.
 #
@@ -381,7 +392,7 @@ choose_suites()
 	files=()
 	for arg in "$@"; do
 		case $arg in
-			build | unit | regress | isolation | demo | tap | clients | coherence | fuzz | model) suites+=("$arg") ;;
+			build | unit | regress | isolation | demo | tap | clients | coherence | fuzz | model | packages) suites+=("$arg") ;;
 			*.pl)
 				[ -e "$here/t/$(basename "$arg")" ] || stop "there is no test/t/$(basename "$arg")"
 				files+=("$here/t/$(basename "$arg")")

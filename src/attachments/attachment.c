@@ -202,8 +202,8 @@ drop(void)
 
 /*
  * Have the configuration in memory, as of now.  It is empty in a database without the
- * extension, and while the extension is being dropped.  Throws what reading it throws,
- * and then nothing is loaded.
+ * extension, and while the extension is being dropped.  Throws what reading it throws, 55000
+ * among it when the library cannot use the extension's objects, and then nothing is loaded.
  */
 static void
 load(void)
@@ -220,7 +220,10 @@ load(void)
 		drop();
 	catalog_oid = ec_catalog_document(true);
 	if (!OidIsValid(catalog_oid))
+	{
+		ec_catalog_report_version(ERROR);
 		return;
+	}
 
 	context = AllocSetContextCreate(CurrentMemoryContext, "echocache attachments",
 									ALLOCSET_SMALL_SIZES);

@@ -7,7 +7,10 @@
  * and has the columns that the code knows.  Its name alone proves nothing: whoever owns a
  * database may create a schema "echocache" with whatever is in it.  Without all of our
  * tables the extension counts as absent, also while it is being created or dropped, and
- * no hook does anything.
+ * no hook does anything.  It counts as absent, too, while its objects are of a version that
+ * this library cannot use (version.h).  Then whoever reads a document, or writes to an attached
+ * table, is refused; the worker has given the database's slot up, and the one that comes when
+ * the versions fit purges the servers.
  *
  * Each backend keeps what it has found until a relcache invalidation says otherwise: of one of
  * our tables, or of any relation as long as the extension is absent.  Whoever opens one of our
@@ -41,6 +44,7 @@
 #include "utils/syscache.h"
 
 #include "attachments/catalog.h"
+#include "version.h"
 
 #define EXTENSION	"echocache"
 #define SCHEMA		"echocache"
@@ -106,12 +110,13 @@ static const char *const functions[EC_CATALOG_NFUNCTIONS] = {
 static bool looked = false;		/* the rest is what there is now */
 static bool disturbed = false;	/* an invalidation has come while it was looked for */
 static bool present = false;	/* all tables and functions are there */
+static char unusable[NAMEDATALEN];	/* the version, if the library cannot use it; else empty */
 static Oid	table_oid[EC_CATALOG_NTABLES];
 static Oid	function_oid[EC_CATALOG_NFUNCTIONS];
 
 static void invalidate(Datum arg, Oid relid);
 static bool has_columns(TupleDesc desc, EcCatalogTable which);
-static bool find_extension(Oid *oid, Oid *schema);
+static bool find_extension(Oid *oid, Oid *schema, char *version);
 static Oid	find_table(EcCatalogTable which, Oid schema, Oid extension);
 static Oid	find_function(EcCatalogFunction which, Oid schema, Oid extension);
 static void look(void);
@@ -180,15 +185,19 @@ has_columns(TupleDesc desc, EcCatalogTable which)
 	return true;
 }
 
-/* The extension, and the schema that its functions are in.  false: there is none. */
+/*
+ * The extension, the schema that its functions are in, and the version of its objects, of which
+ * NAMEDATALEN bytes with the final NUL are taken.  false: there is none.
+ */
 static bool
-find_extension(Oid *oid, Oid *schema)
+find_extension(Oid *oid, Oid *schema, char *version)
 {
 	Relation	rel = table_open(ExtensionRelationId, AccessShareLock);
 	ScanKeyData key;
 	SysScanDesc scan;
 	HeapTuple	tuple;
 	bool		found;
+	bool		isnull;
 
 	ScanKeyInit(&key, Anum_pg_extension_extname, BTEqualStrategyNumber, F_NAMEEQ,
 				CStringGetDatum(EXTENSION));
@@ -199,6 +208,9 @@ find_extension(Oid *oid, Oid *schema)
 	{
 		*oid = ((Form_pg_extension) GETSTRUCT(tuple))->oid;
 		*schema = ((Form_pg_extension) GETSTRUCT(tuple))->extnamespace;
+		text_to_cstring_buffer(DatumGetTextPP(heap_getattr(tuple, Anum_pg_extension_extversion,
+														   RelationGetDescr(rel), &isnull)),
+							   version, NAMEDATALEN);
 	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
@@ -261,14 +273,21 @@ look(void)
 	Oid			schema;
 	Oid			function_schema = InvalidOid;
 	bool		all;
+	char		version[NAMEDATALEN];
 
 	disturbed = false;
 	present = false;
+	unusable[0] = '\0';
 	memset(table_oid, 0, sizeof(table_oid));
 	memset(function_oid, 0, sizeof(function_oid));
 	/* the schema first: it is in a cache, the extension is not */
 	schema = get_namespace_oid(SCHEMA, true);
-	all = OidIsValid(schema) && find_extension(&extension, &function_schema);
+	all = OidIsValid(schema) && find_extension(&extension, &function_schema, version);
+	if (all && !ec_version_fits(version))
+	{
+		strlcpy(unusable, version, sizeof(unusable));
+		all = false;
+	}
 	for (int i = 0; all && i < EC_CATALOG_NTABLES; i++)
 		all = OidIsValid(table_oid[i] = find_table(i, schema, extension));
 	for (int i = 0; all && i < EC_CATALOG_NFUNCTIONS; i++)
@@ -291,17 +310,29 @@ ec_catalog_is_present(void)
 	return present;
 }
 
-/* Throws 42704, always: this database has no extension that could be used. */
+/*
+ * If the extension is there, but its objects are of a version that this library cannot use, say
+ * so; with ERROR that is thrown, as 55000.
+ */
+void
+ec_catalog_report_version(int elevel)
+{
+	if (!ec_catalog_is_present() && unusable[0] != '\0')
+		ec_version_report(elevel, unusable);
+}
+
+/* Throws 42704 or 55000, always: this database has no extension that could be used. */
 static void
 throw_absent(void)
 {
+	ec_catalog_report_version(ERROR);
 	ereport(ERROR,
 			(errcode(ERRCODE_UNDEFINED_OBJECT),
 			 errmsg("extension \"echocache\" is not installed in this database"),
 			 errhint("Run CREATE EXTENSION echocache.")));
 }
 
-/* OID of echocache.document.  Without the extension InvalidOid if missing_ok, else 42704. */
+/* OID of echocache.document.  Without the extension InvalidOid if missing_ok, else an error. */
 Oid
 ec_catalog_document(bool missing_ok)
 {
@@ -372,7 +403,7 @@ ec_catalog_try_open(EcCatalogTable which, LOCKMODE lockmode)
 	return NULL;
 }
 
-/* Open one of our tables.  Throws 42704 if the extension is absent, or has just gone. */
+/* Open one of our tables.  Throws 42704 or 55000 if the extension is absent. */
 Relation
 ec_catalog_open(EcCatalogTable which, LOCKMODE lockmode)
 {

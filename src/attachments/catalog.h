@@ -55,6 +55,7 @@ extern void ec_catalog_init(void);
 extern void ec_catalog_look_again(void);
 extern void ec_catalog_at_end(void);
 extern bool ec_catalog_is_present(void);
+extern void ec_catalog_report_version(int elevel);
 extern Oid	ec_catalog_document(bool missing_ok);
 extern bool ec_catalog_is_own(Oid relid);
 extern bool ec_catalog_is_own_schema(Oid schema);

@@ -286,17 +286,21 @@ qualified(PlannedStmt *pstmt, Oid relid)
 /*
  * The command has made the extension's tables other than the code knows them, or taken them
  * out of the extension?  Then it fails: without them no change would be seen any more.  But
- * they may go together with the extension.
+ * they may go together with the extension.  It also fails if it is an ALTER EXTENSION UPDATE to
+ * a version that this library cannot use.
  */
 static void
 check_own(void)
 {
 	if (IsTransactionState() && !creating_extension &&
 		OidIsValid(get_extension_oid("echocache", true)))
+	{
+		ec_catalog_report_version(ERROR);
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE),
 				 errmsg("cannot change or rename what belongs to extension \"echocache\""),
 				 errhint("Use DROP EXTENSION or ALTER EXTENSION UPDATE.")));
+	}
 }
 
 /* Refuse what would leave an attachment without what it needs. */

@@ -156,7 +156,8 @@ object_access(ObjectAccessType access, Oid classId, Oid objectId, int subId, voi
 
 	if (access == OAT_DROP && classId == DatabaseRelationId)
 		ec_vacate_for_drop(objectId);
-	if (access == OAT_POST_CREATE && classId == ExtensionRelationId && is_echocache(objectId))
+	if ((access == OAT_POST_CREATE || access == OAT_POST_ALTER) &&
+		classId == ExtensionRelationId && is_echocache(objectId))
 		ec_database_rescan_at_commit();
 	if ((access != OAT_DROP && access != OAT_POST_CREATE && access != OAT_POST_ALTER &&
 		 access != OAT_TRUNCATE) || !ec_catalog_is_present())

@@ -35,8 +35,10 @@
 #include "sql/admin.h"
 #include "sql/batch.h"
 #include "sql/support.h"
+#include "version.h"
 #include "worker/database.h"
 
+PG_FUNCTION_INFO_V1(echocache_check_version);
 PG_FUNCTION_INFO_V1(echocache_check_install);
 PG_FUNCTION_INFO_V1(echocache_is_available);
 PG_FUNCTION_INFO_V1(echocache_health);
@@ -45,6 +47,21 @@ PG_FUNCTION_INFO_V1(echocache_disconnect);
 PG_FUNCTION_INFO_V1(echocache_purge);
 
 static bool try_op(EcRequest *req);
+
+/*
+ * Each script of the extension, to install it or to update it, calls this before anything else,
+ * with the version that it leads to: the library that the server runs may be of an older one.
+ * Throws 55000 then.
+ */
+Datum
+echocache_check_version(PG_FUNCTION_ARGS)
+{
+	char	   *objects = text_to_cstring(PG_GETARG_TEXT_PP(0));
+
+	if (!ec_version_fits(objects))
+		ec_version_report(ERROR, objects);
+	PG_RETURN_VOID();
+}
 
 /*
  * The script of the extension calls this before it makes anything.  The schema of its own must

@@ -13,6 +13,7 @@
 #include "fmgr.h"
 
 /* SQL functions. */
+extern Datum echocache_check_version(PG_FUNCTION_ARGS);
 extern Datum echocache_check_install(PG_FUNCTION_ARGS);
 extern Datum echocache_is_available(PG_FUNCTION_ARGS);
 extern Datum echocache_health(PG_FUNCTION_ARGS);

@@ -36,7 +36,7 @@
 /* Set by a command of this transaction, carried out at its commit. */
 static bool rescan_at_commit = false;
 
-/* This transaction creates or drops the extension: have the launcher look again at its commit. */
+/* The extension comes, changes or goes: at this transaction's commit the launcher looks again. */
 void
 ec_database_rescan_at_commit(void)
 {

@@ -81,7 +81,7 @@ static int	see_to_servers(EcDatabase *db, Schedule *schedule);
 static int	see_to_dependencies(EcDatabase *db, Recording *recording);
 static void renew_leases(void);
 
-/* Is the extension in this database? */
+/* Is the extension in this database, and can be used?  If not that, the log has why. */
 static bool
 extension_exists(void)
 {
@@ -90,6 +90,7 @@ extension_exists(void)
 	StartTransactionCommand();
 	exists = OidIsValid(get_extension_oid("echocache", true)) &&
 		OidIsValid(ec_catalog_document(true));
+	ec_catalog_report_version(LOG);
 	CommitTransactionCommand();
 	return exists;
 }

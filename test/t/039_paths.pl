@@ -25,7 +25,7 @@ my @operators = qw(= <> < > <= >= || -> ->> ~ ~~);
 my @functions = qw(count min max array_agg string_agg json_agg make_interval row_to_json to_json to_jsonb json_typeof
 	json_populate_record json_build_object unnest coalesce format_type hashtext lower length now set_config current_setting
 	quote_ident text name oid int4 int8 json jsonb bool regclass timestamptz interval pg_lock_status pg_prepared_xact
-	servers stats latency latency_buckets warming echocache_check_install echocache_get echocache_attach echocache_detach);
+	servers stats latency latency_buckets warming echocache_check_version echocache_check_install echocache_get echocache_attach echocache_detach);
 my @triggers = qw(echocache_row_trigger echocache_truncate_trigger echocache_dependent_trigger document_trigger);
 my @tables = qw(pg_locks pg_prepared_xacts pg_class pg_extension pg_trigger document dependent outbox
 	echocache_servers echocache_documents echocache_stats echocache_latency echocache_latency_buckets);
