@@ -484,12 +484,14 @@ ec_lease_step(EcDatabase *db, int server)
 		return take(db, server, &item);
 	if (has_waited(lease, &item))
 	{
-		if (lose(db, server, &item) == EC_LEASE_FAILED)
+		/* nobody else is there: commits go on sending markers */
+		if (keep_off(db, server, WAITING_REASON, EC_RECOVERING) == EC_LEASE_FAILED)
 			return EC_LEASE_FAILED;
 		return take(db, server, &item);
 	}
-	if (ec_shmem->promoted && !db->lease_forced[server] && item.line.kind == EC_LEASE_LEASE &&
-		is_of_our_system(&item.line))
+	/* One that has had the keys since its own promotion sees the lease of a later one. */
+	if (ec_shmem->promoted && !db->lease_forced[server] && !db->lease_once[server] &&
+		item.line.kind == EC_LEASE_LEASE && is_of_our_system(&item.line))
 	{
 		EcResult	result = put(db, server, EC_LEASE_PROMOTED, &item);
 
