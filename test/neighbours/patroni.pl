@@ -63,8 +63,8 @@ sub sql
 	my ($node, $sql) = @_;
 	my ($out, $err) = ('', '');
 
-	IPC::Run::run([ "$bindir/psql", '-XAtq', '-v', 'ON_ERROR_STOP=1', '-h', $dir, '-p', $node->{port}, '-U', 'postgres', '-d', 'postgres' ],
-		'<', \$sql, '>', \$out, '2>', \$err, IPC::Run::timeout(60)) or return;
+	eval { IPC::Run::run([ "$bindir/psql", '-XAtq', '-h', $dir, '-p', $node->{port}, '-U', 'postgres', '-d', 'postgres', '-c', $sql ],
+		'<', \undef, '>', \$out, '2>', \$err, IPC::Run::timeout(60)) } or return;
 	chomp $out;
 	return $out;
 }
