@@ -10,6 +10,8 @@
 #	demo       test/demo.sh plays to its end, within 80 columns
 #	tap        test/t/*.pl: several servers, faults, plain clients
 #	clients    test/clients: other clients of memcached, in many languages
+#	neighbours test/neighbours: beside PgBouncer, Patroni, pg_repack, logical replication and
+#	           pg_basebackup
 #	coherence  the concurrent checker, short runs, quiet and under faults; and that it finds what
 #	           is wrong with caches that others build
 #	fuzz       libFuzzer on the wire format, for FUZZ_SECONDS (60)
@@ -17,7 +19,7 @@
 #	packages   the Debian packages, built, installed, upgraded and purged in chroots of Debian 12 and
 #	           13; as root, and only when it is named
 #
-# A test/t/NAME.pl instead of a suite runs that file alone.
+# A test/t/NAME.pl or test/neighbours/NAME.pl instead of a suite runs that file alone.
 #
 # EC_VARIANT=asserts builds the library that is tested with its assertions, EC_VARIANT=ubsan
 # with the sanitizer of undefined behaviour.  What they report anywhere is a failure.
@@ -338,6 +340,11 @@ suite_clients()
 	suite_tap "$here/clients/clients.pl"
 }
 
+suite_neighbours()
+{
+	suite_tap "$here"/neighbours/*.pl
+}
+
 suite_coherence()
 {
 	local log=$EC_TMP/coherence.log status=0
@@ -386,21 +393,25 @@ suite_packages()
 #
 choose_suites()
 {
-	local arg
+	local arg folder suite
 
 	suites=()
 	files=()
+	file_suites=()
 	for arg in "$@"; do
 		case $arg in
-			build | unit | regress | isolation | demo | tap | clients | coherence | fuzz | model | packages) suites+=("$arg") ;;
+			build | unit | regress | isolation | demo | tap | clients | neighbours | coherence | fuzz | model | packages) suites+=("$arg") ;;
 			*.pl)
-				[ -e "$here/t/$(basename "$arg")" ] || stop "there is no test/t/$(basename "$arg")"
-				files+=("$here/t/$(basename "$arg")")
+				folder=t suite=tap
+				[[ $arg != *neighbours/* ]] || folder=neighbours suite=neighbours
+				[ -e "$here/$folder/$(basename "$arg")" ] || stop "there is no test/$folder/$(basename "$arg")"
+				files+=("$here/$folder/$(basename "$arg")")
+				file_suites+=("$suite")
 				;;
 			*) stop "there is no suite \"$arg\"" ;;
 		esac
 	done
-	[ $# -gt 0 ] || suites=(build unit regress isolation demo tap clients coherence fuzz model)
+	[ $# -gt 0 ] || suites=(build unit regress isolation demo tap clients neighbours coherence fuzz model)
 }
 
 stop()
@@ -453,7 +464,7 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 choose_suites "$@"
 choose_variant
-bash "$here/install-deps.sh" "${suites[@]}" ${files[0]:+tap} </dev/null
+bash "$here/install-deps.sh" "${suites[@]}" "${file_suites[@]}" </dev/null
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$here/lib.sh"
 echo "# $("$PG_CONFIG" --version), $(memcached -V)${variant:+, the library built with $variant}"

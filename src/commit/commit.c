@@ -479,6 +479,10 @@ ec_commit_pre(bool prepare)
  * A commit that is not flushed yet (synchronous_commit = off) must not be ahead of the disk
  * in the cache (G4).  Its markers stay, and nobody fills one of these documents before the
  * flush: the commit's LSN is published before the locks go.
+ *
+ * Nor is anything stored by a process that is to end.  It may have been waiting for a synchronous
+ * standby, to which the commit has not come: PostgreSQL ends that wait when the process is
+ * terminated or the postmaster has died, and then a primary may follow that does not have it.
  */
 void
 ec_commit_post(void)
@@ -488,7 +492,7 @@ ec_commit_post(void)
 	Assert(InterruptHoldoffCount > 0);
 	ec_waitpoint("before-settle");
 	ec_local_settle(true, flushed);
-	if (flushed)
+	if (flushed && !ProcDiePending)
 		ec_store_send(&commit);
 	for (int d = 0; d < commit.n; d++)
 	{

@@ -26,6 +26,7 @@
 #include "attachments/attachment.h"
 #include "attachments/column.h"
 #include "attachments/configuration.h"
+#include "attachments/storage.h"
 #include "read/act.h"
 #include "read/build.h"
 #include "read/fetch.h"
@@ -34,12 +35,28 @@
 #include "read/usercode.h"
 #include "waitpoint.h"
 
+/* So often rows are read anew whose tables are given other files meanwhile. */
+#define TRIES	5
+
+/* What ec_fetch() is asked for. */
+typedef struct Fetch
+{
+	EcAttachment *att;
+	EcRow	   *rows;
+	int			n;
+	Snapshot	snapshot;
+	bool		as_owner;
+	uint64		since;			/* ec_storage_now() before the snapshot was taken */
+	bool		whole;			/* no rows can be missing */
+} Fetch;
+
 static void make_query(EcAttachment *att, EcQuery *query, bool many);
 static int	compare_rows(const void *a, const void *b);
 static void take_results(EcAttachment *att, EcRow **sorted, int n, MemoryContext context);
 static void fetch_by_query(EcAttachment *att, EcRow **rows, int n, bool as_owner,
 						   MemoryContext context);
 static void fetch_now(void *arg);
+static void fetch_contained(Fetch *fetch);
 static void any_id(void *arg);
 
 /*
@@ -191,16 +208,6 @@ fetch_by_query(EcAttachment *att, EcRow **rows, int n, bool as_owner, MemoryCont
 	SPI_finish();
 }
 
-/* What ec_fetch() is asked for. */
-typedef struct Fetch
-{
-	EcAttachment *att;
-	EcRow	   *rows;
-	int			n;
-	Snapshot	snapshot;
-	bool		as_owner;
-} Fetch;
-
 /* Fetch the rows now, and leave what the owner's code leaves. */
 static void
 fetch_now(void *arg)
@@ -221,28 +228,57 @@ fetch_now(void *arg)
 	}
 	ec_waitpoint("fetch-checked");
 	fetch_by_query(fetch->att, asked, fetch->n, fetch->as_owner, CurrentMemoryContext);
-	PopActiveSnapshot();
 	ec_act_end(&before);
+	fetch->whole = !ec_storage_replaced(fetch->since, GetActiveSnapshot());
+	PopActiveSnapshot();
 	pfree(asked);
+}
+
+/* If code of a user's runs, it leaves nothing behind. */
+static void
+fetch_contained(Fetch *fetch)
+{
+	fetch->whole = true;
+	if (fetch->n == 0)
+		return;
+	if (ec_usercode_runs(fetch->att))
+		ec_act_contained(fetch_now, fetch);
+	else
+		fetch_now(fetch);
 }
 
 /*
  * Read the rows with these distinct ids, as the snapshot shows them, and make their
  * documents.  A row that is not there, or does not pass the filter, has no matches.  With
- * as_owner the table's owner reads, so the caller has checked the permission.  If code of a
- * user's runs, it leaves nothing behind.  Throws what the query and the function throw.
+ * as_owner the table's owner reads, so the caller has checked the permission.  Throws what the
+ * query and the function throw.
  */
 void
 ec_fetch(EcAttachment *att, EcRow *rows, int n, Snapshot snapshot, bool as_owner)
 {
-	Fetch		fetch = {att, rows, n, snapshot, as_owner};
+	Fetch		fetch = {att, rows, n, snapshot, as_owner, ec_storage_now()};
 
-	if (n == 0)
-		return;
-	if (ec_usercode_runs(att))
-		ec_act_contained(fetch_now, &fetch);
-	else
-		fetch_now(&fetch);
+	fetch_contained(&fetch);
+}
+
+/*
+ * The same, as they are now: the snapshot has every commit that came before.  Returns whether
+ * what was read may be cached: false if tables were given other files, each time, between the
+ * snapshot and when they were locked, so that rows may be missing (storage.c).
+ */
+bool
+ec_fetch_latest(EcAttachment *att, EcRow *rows, int n, bool as_owner)
+{
+	for (int i = 0; i < TRIES; i++)
+	{
+		Fetch		fetch = {att, rows, n, NULL, as_owner, ec_storage_now()};
+
+		fetch.snapshot = GetLatestSnapshot();
+		fetch_contained(&fetch);
+		if (fetch.whole)
+			return true;
+	}
+	return false;
 }
 
 /* What any_id() is asked for, and its answer. */
@@ -291,5 +327,5 @@ ec_fetch_try(EcAttachment *att)
 	ec_act_contained(any_id, &any);
 	row.id = any.id;
 	if (row.id != NULL)
-		ec_fetch(att, &row, 1, GetLatestSnapshot(), true);
+		(void) ec_fetch_latest(att, &row, 1, true);
 }

@@ -16,6 +16,7 @@
 #include "read/render.h"
 
 extern void ec_fetch(EcAttachment *att, EcRow *rows, int n, Snapshot snapshot, bool as_owner);
+extern bool ec_fetch_latest(EcAttachment *att, EcRow *rows, int n, bool as_owner);
 extern void ec_fetch_try(EcAttachment *att);
 
 #endif							/* ECHOCACHE_READ_FETCH_H */

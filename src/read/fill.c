@@ -73,7 +73,7 @@ static void do_without(EcAttachment *att, EcItem *item);
 static int	lock_keys(EcAttachment *att, EcItem *items, int n);
 static void set_markers(EcAttachment *att, EcItem *items, int n, EcPatience *patience);
 static void list_rows(Fill *fill);
-static void fetch_rows(Fill *fill, bool as_owner);
+static bool fetch_rows(Fill *fill, bool as_owner);
 static void take_row(EcAttachment *att, EcItem *item, const EcRow *row, const char *owner);
 static void keep(EcAttachment *att, EcItem *item, const EcRow *row);
 static void prepare_store(EcAttachment *att, EcItem *item, const EcRow *row, EcRequest *req);
@@ -268,22 +268,18 @@ list_rows(Fill *fill)
 /*
  * Read the rows, after the markers are set, by a fresh snapshot.  In REPEATABLE READ and
  * above, where nothing is filled, by the transaction's own; in a parallel worker, by the
- * active one.
+ * active one.  Returns whether what was read may be cached.
  */
-static void
+static bool
 fetch_rows(Fill *fill, bool as_owner)
 {
-	Snapshot	snapshot;
-
 	if (!IsInParallelMode())
 		CommandCounterIncrement();
-	if (IsInParallelMode())
-		snapshot = GetActiveSnapshot();
-	else if (IsolationUsesXactSnapshot())
-		snapshot = GetTransactionSnapshot();
-	else
-		snapshot = GetLatestSnapshot();
-	ec_fetch(fill->att, fill->rows, fill->nrows, snapshot, as_owner);
+	if (!IsInParallelMode() && !IsolationUsesXactSnapshot())
+		return ec_fetch_latest(fill->att, fill->rows, fill->nrows, as_owner);
+	ec_fetch(fill->att, fill->rows, fill->nrows,
+			 IsInParallelMode() ? GetActiveSnapshot() : GetTransactionSnapshot(), as_owner);
+	return false;
 }
 
 /*
@@ -397,14 +393,16 @@ ec_fill_read(EcAttachment *att, EcItem *items, int n, const char *owner, bool as
 	Fill		fill = {.att = att,.items = items,.n = n,.patience = patience};
 	int			stored = 0;
 	bool		fills = false;
+	bool		cacheable;
 
 	list_rows(&fill);
 	if (fill.nrows == 0)
 		return 0;
-	fetch_rows(&fill, as_owner);
+	cacheable = fetch_rows(&fill, as_owner);
 	for (int r = 0; r < fill.nrows; r++)
 	{
-		keep(att, fill.wanted[r], &fill.rows[r]);
+		if (cacheable)
+			keep(att, fill.wanted[r], &fill.rows[r]);
 		ec_fill_forgo(att, fill.wanted[r]);
 		take_row(att, fill.wanted[r], &fill.rows[r], owner);
 		fills |= fill.wanted[r]->state == EC_ITEM_FILL;
@@ -414,7 +412,7 @@ ec_fill_read(EcAttachment *att, EcItem *items, int n, const char *owner, bool as
 		bool		entered;
 
 		ec_waitpoint("fill-read");
-		entered = ec_placement_enter_again(generation);
+		entered = cacheable && ec_placement_enter_again(generation);
 		for (int i = 0; i < n; i++)
 		{
 			ec_hit_request(&fill.reqs[i], EC_REQUEST_REMOVE, &items[i]);

@@ -484,18 +484,18 @@ ec_lease_step(EcDatabase *db, int server)
 		return take(db, server, &item);
 	if (has_waited(lease, &item))
 	{
-		if (lose(db, server, &item) == EC_LEASE_FAILED)
+		if (keep_off(db, server, WAITING_REASON, EC_RECOVERING) == EC_LEASE_FAILED)
 			return EC_LEASE_FAILED;
 		return take(db, server, &item);
 	}
-	if (ec_shmem->promoted && !db->lease_forced[server] && item.line.kind == EC_LEASE_LEASE &&
-		is_of_our_system(&item.line))
+	if (ec_shmem->promoted && !db->lease_forced[server] && !db->lease_once[server] &&
+		item.line.kind == EC_LEASE_LEASE && is_of_our_system(&item.line))
 	{
 		EcResult	result = put(db, server, EC_LEASE_PROMOTED, &item);
 
 		/*
-		 * The old primary gives way to this claim, if it runs; the next look begins the wait.  It
-		 * may have renewed its lease just now: then again.
+		 * The old primary gives way to it, if it runs; the next look begins the wait.  It may have
+		 * renewed its lease just now: then again.  (Who had the keys sees a later primary's.)
 		 */
 		db->lease_forced[server] = result == EC_DONE;
 		if (result == EC_FAILED)

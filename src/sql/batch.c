@@ -228,7 +228,7 @@ ec_batch_exchange(EcRequest *reqs, int n)
 /*
  * Read the rows with these distinct ids as they are now: the snapshot has every commit that
  * came before.  The caller holds no lock of the fence.  Throws what the query, or the function,
- * throws, and 55000 when the topology is another one afterwards.
+ * throws, and 55000 when the topology is another one afterwards, or tables were rewritten.
  */
 void
 ec_batch_fetch(EcBatch *batch, EcRow *rows, int n)
@@ -237,7 +237,12 @@ ec_batch_fetch(EcBatch *batch, EcRow *rows, int n)
 
 	/* the owner's code may take its time, and whoever is in an older generation is waited for */
 	ec_topology_leave();
-	ec_fetch(batch->att, rows, n, GetLatestSnapshot(), true);
+	if (!ec_fetch_latest(batch->att, rows, n, true))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("tables were rewritten again and again while %s was running",
+						batch->function),
+				 errhint("Run it again.")));
 	if (!ec_placement_enter_again(generation))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

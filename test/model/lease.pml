@@ -16,7 +16,9 @@
  * backend's may fail, the lease is still held.  RELEASE: a cluster may be shut down.
  * STORES=c: there are fills and commits of cluster c.  READS=c: there are reads of
  * cluster c, and DOCUMENTS_OF=d: cluster d stores whatever it may.  PROMOTION: cluster 1 is a
- * promoted standby of cluster 0, which does not know.  STANDBY: cluster 0 has a hot standby.
+ * promoted standby of cluster 0, which does not know; it may put its claim over a lease also when it
+ * has had the lease before, which the code does not, since that may be one promoted later.
+ * STANDBY: cluster 0 has a hot standby.
  *
  * Copyright (c) 2026, echocache developers
  *

@@ -293,6 +293,27 @@ wait_state($c, 'UP');
 nothing_old($c, $m, 'an older copy');
 warm($c, $m);
 nothing_old($c, $m, 'an older copy, filled');
+
+#
+# A commit that waits for a synchronous standby, and is not going to be there if that is promoted: the
+# wait ends because its process is to end.  Nobody has been told of the commit, nor are plain clients.
+#
+setting($c, 'synchronous_standby_names' => 'nobody');
+for my $end ('terminated', 'killed')
+{
+	my $writer = session($copy);
+
+	$writer->send(q{UPDATE session SET v = v + 76 WHERE id = 1});
+	wait_for('the commit to wait for its standby', sub {
+		return $c->run('SELECT wait_event FROM pg_stat_activity WHERE pid = ' . $writer->pid) eq 'SyncRep' });
+	marked($m, 'session:1', "$end: a commit waits for its standby");
+	$end eq 'killed' ? $copy->kill9 : $c->run('SELECT pg_terminate_backend(' . $writer->pid . ')');
+	wait_for('the process to end', sub { return !kill 0, $writer->pid });
+	invalidated($m, 'session:1', "$end: plain clients are not told of it");
+	eval { $writer->quit };
+	is($c->run('SELECT echocache_get_session(1)'), '{"id":1,"owner":7,"v":77}', "$end: PostgreSQL goes on, and shows it") if $end ne 'killed';
+}
+
 for my $node ($primary, $subscriber, $standby, $copy)
 {
 	unlike(slurp_file($node->logfile), qr/PANIC|TRAP|terminated by signal/, 'no backend of ' . $node->name . ' crashed');

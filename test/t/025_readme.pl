@@ -11,6 +11,7 @@
 #   ini      Lines of postgresql.conf.
 #   text     Not run: a drawing, or what another machine is needed for.
 #   c, go, js, perl, php, python, ruby: test/clients/clients.pl has them.
+#   yaml     test/neighbours/patroni.pl runs it.
 # A line "<!-- test: CONDITION -->" before a block says what holds while it is run.
 #
 # Copyright (c) 2026, echocache developers
@@ -172,8 +173,8 @@ sub run_ini
 }
 
 my %kinds = (sql => \&run_sql, sh => \&run_sh, console => \&run_console, ini => \&run_ini);
-# where the lines of programs may stand, so that clients.pl looks at them
-my %programs = ('README.md' => qr/^python$/, 'doc/clients.md' => qr/^(?:c|go|js|perl|php|python|ruby)$/);
+# where what others look at may stand: lines of programs, clients.pl; configurations, neighbours/*.pl
+my %programs = ('README.md' => qr/^python$/, 'doc/clients.md' => qr/^(?:c|go|js|perl|php|python|ruby)$/, 'doc/neighbours.md' => qr/^yaml$/);
 
 # What holds while a block is run; returns what undoes it.
 my %conditions = (

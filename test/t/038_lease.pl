@@ -337,6 +337,46 @@ $h->run(q{UPDATE session SET v = 'promoted'});
 is(read_all($h), 'promoted', 'the promoted one reads its own');
 is(read_all($s), 'nobody sees this', 'and so does the other');
 
-unlike(slurp_file($_->logfile), qr/PANIC|TRAP|terminated by signal 1[01]/, 'no backend of ' . $_->name . ' crashed') for $node, $clone, $standby;
+#
+# Promoted when its primary has been silent for a lease: it has the keys at once, without a claim.  It
+# stands still, and its own standby is promoted: it does not take the keys from that one when it goes on.
+#
+$proxy->tell('pass');
+$standby->stop('immediate');
+wait_state($s, 'UP');
+my $second = clone('second', has_streaming => 1);
+$second->start;
+my $r = session($second);
+wait_state($r, 'UP');
+$node->stop('immediate');
+eventually('a standby notices that its primary is silent', sub { return $r->run('SELECT state FROM echocache_servers') ne 'UP' });
+sleep 1.5 * $lease;
+$r->run('SELECT pg_promote()');
+wait_state($r, 'UP');
+unlike(slurp_file($second->logfile), qr/are not used by database/, 'promoted after its primary was silent: nobody else is said to use the keys');
+$second->backup('third');
+my $third = PostgreSQL::Test::Cluster->new('third');
+$third->init_from_backup($second, 'third', has_streaming => 1);
+$third->start;
+my $t = session($third);
+wait_state($t, 'UP');
+$r->run(q{UPDATE session SET v = 'second'});
+$second->wait_for_catchup($third, 'replay', $second->lsn('insert'));
+my @second = (slurp_file($second->data_dir . '/postmaster.pid') =~ /\A(\d+)/, split /\n/, $r->run('SELECT pid FROM pg_stat_activity'));
+kill 'STOP', @second;
+$t->run('SELECT pg_promote()');
+wait_state($t, 'UP');
+$t->run(q{UPDATE session SET v = 'third'});
+warm($t);
+$log = -s $third->logfile;
+kill 'CONT', @second;
+stays_away($r, qr/another cluster uses the keys: .*third_data/, 'the one that stood still');
+sleep 2.5 * $lease;
+is($t->run('SELECT state FROM echocache_servers'), 'UP', 'the one that was promoted last is UP');
+unlike(slurp_file($third->logfile, $log), qr/are not used by database/, 'all the time');
+is(read_all($t), 'third', 'it reads its own');
+is(read_all($r), 'second', 'and so does the other');
+
+unlike(slurp_file($_->logfile), qr/PANIC|TRAP|terminated by signal 1[01]/, 'no backend of ' . $_->name . ' crashed') for $node, $clone, $standby, $second, $third;
 
 done_testing();
