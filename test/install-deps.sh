@@ -24,7 +24,7 @@ here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 . "$here/postgres.sh"
 export LC_ALL=C DEBIAN_FRONTEND=noninteractive
 export NEEDRESTART_SUSPEND=1		# Ubuntu's restarts services after an installation
-all_suites=(build unit regress isolation demo tap clients coherence fuzz model)
+all_suites=(build unit regress isolation demo tap clients monitoring coherence fuzz model)
 
 die()
 {
@@ -49,6 +49,11 @@ needs()
 				"ruby-dalli libcache-memcached-fast-perl golang-go golang-github-bradfitz-gomemcache-dev" \
 				"nodejs nutcracker"
 			# Some packages of nodejs contain it.
+			command -v npm >/dev/null || echo npm
+			;;
+		monitoring)
+			echo "$server libipc-run-perl prometheus prometheus-postgres-exporter chromium"
+			command -v node >/dev/null || echo nodejs
 			command -v npm >/dev/null || echo npm
 			;;
 		coherence) echo "$server perl PG-pgmemcache?" ;;
