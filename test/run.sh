@@ -10,6 +10,7 @@
 #	demo       test/demo.sh plays to its end, within 80 columns
 #	tap        test/t/*.pl: several servers, faults, plain clients
 #	clients    test/clients: other clients of memcached, in many languages
+#	monitoring monitoring/: the PostgreSQL exporter, Prometheus and Chromium of Debian
 #	coherence  the concurrent checker, short runs, quiet and under faults; and that it finds what
 #	           is wrong with caches that others build
 #	fuzz       libFuzzer on the wire format, for FUZZ_SECONDS (60)
@@ -336,6 +337,11 @@ suite_clients()
 	suite_tap "$here/clients/clients.pl"
 }
 
+suite_monitoring()
+{
+	suite_tap "$here/monitoring/monitoring.pl"
+}
+
 suite_coherence()
 {
 	local log=$EC_TMP/coherence.log status=0
@@ -381,7 +387,7 @@ choose_suites()
 	files=()
 	for arg in "$@"; do
 		case $arg in
-			build | unit | regress | isolation | demo | tap | clients | coherence | fuzz | model) suites+=("$arg") ;;
+			build | unit | regress | isolation | demo | tap | clients | monitoring | coherence | fuzz | model) suites+=("$arg") ;;
 			*.pl)
 				[ -e "$here/t/$(basename "$arg")" ] || stop "there is no test/t/$(basename "$arg")"
 				files+=("$here/t/$(basename "$arg")")
@@ -389,7 +395,7 @@ choose_suites()
 			*) stop "there is no suite \"$arg\"" ;;
 		esac
 	done
-	[ $# -gt 0 ] || suites=(build unit regress isolation demo tap clients coherence fuzz model)
+	[ $# -gt 0 ] || suites=(build unit regress isolation demo tap clients monitoring coherence fuzz model)
 }
 
 stop()
