@@ -228,8 +228,8 @@ sub here
 	$text =~ s{/etc/prometheus}{$etc}g;
 	$text =~ s{host=/run/postgresql dbname}{host=$host port=$port dbname}g;
 	$text =~ s{localhost:9187}{127.0.0.1:$exporter_port}g;
-	return $text =~ s{scrape_interval: 15s}{scrape_interval: 1s\n  query_log_file: $folder/queries.log}r
-	  =~ s{evaluation_interval: 15s}{evaluation_interval: 1s}r;
+	return $text =~ s{scrape_interval: 15s}{scrape_interval: 2s\n  query_log_file: $folder/queries.log}r
+	  =~ s{evaluation_interval: 15s}{evaluation_interval: 2s}r;
 }
 
 sub start_exporter
@@ -331,14 +331,17 @@ if ($ENV{EC_PICTURE})
 #
 # Something to measure: hits of both kinds, fills, commits.
 #
+my $next_id = 1;
+
 sub some_load
 {
-	for my $round (1 .. 3)
+	for (1 .. 3)
 	{
-		my $from = 1 + 10 * $round;
-
-		$shop->run("SELECT count(echocache_get('orders', g)) + count(echocache_get('product', g)) FROM generate_series($from, $from + 30) g");
-		$shop->run("UPDATE orders SET total = total + 1 WHERE id = $from; UPDATE basket SET at = now() WHERE id = $from");
+		# a fill, memcached, shared memory
+		$shop->run("SELECT echocache_get('orders', $next_id)") for 1 .. 3;
+		$shop->run("UPDATE orders SET total = total + 1 WHERE id = $next_id; UPDATE basket SET at = now() WHERE id = $next_id");
+		$library->run("SELECT echocache_get('book', $next_id)") for 1 .. 2;
+		$next_id++;
 		sleep(0.5);
 	}
 	return;
@@ -397,31 +400,46 @@ sub graphs
 }
 
 my ($html, $graphs);
-my $queries_begin = -s "$folder/queries.log";
+
+# Test: the page comes to be so.  A busy machine's Chromium takes its time.
+sub shows
 {
-	local $EchoCache::patience = 300;	# Chromium takes its time on a busy machine
-	eventually('the page has data in all its graphs', sub {
+	my ($name, $query, $code) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	local $EchoCache::patience = 300;
+
+	return eventually($name, sub {
 		some_load();
-		$html = page('range=900');
-		$graphs = graphs($html);
-		return $html =~ /data-ready="yes"/ && keys %$graphs == 3
-		  && !grep { $_ < 3 } map { values %$_ } values %$graphs;
-	}) || diag(explain($graphs), $html);
+		# what it shows, not what it is made by
+		$html = page($query) =~ s{<script>.*?</script>}{}sr =~ s{\A.*?<!DOCTYPE}{<!DOCTYPE}sr;
+		return $html =~ /data-ready="yes"/ && $code->();
+	}) || diag($html);
 }
+
+my $queries_begin = -s "$folder/queries.log";
+shows('the page has data in all its graphs', 'range=900', sub {
+	my @kinds = ('commit waits', 'fill from the table', 'memcached', 'shared memory', 'store');
+
+	$graphs = graphs($html);
+	return join(' ', sort keys %$graphs) eq 'changes latency reads'
+	  && join(', ', sort keys %{ $graphs->{reads} }) eq 'memcached, shared memory, the table'
+	  && join(', ', sort keys %{ $graphs->{latency} }) eq join(', ', @kinds)
+	  && !grep { $_ < 3 } map { values %$_ } values %$graphs;
+}) || diag(explain($graphs));
 # What it has asked is in Prometheus' log of queries, with what rules have.
 my @asked = map { $_->{params}->{query} } grep { !$_->{ruleGroup} }
   map { decode_json($_) } grep { /\}$/ } split /\n/, slurp_file("$folder/queries.log", $queries_begin);
 has_metrics('echocache.html', @asked);
-is_deeply([ sort keys %$graphs ], [qw(changes latency reads)], 'it has three');
-is_deeply([ sort keys %{ $graphs->{reads} } ], [ 'memcached', 'shared memory', 'the table' ], 'reads, by who answers');
-is_deeply([ sort keys %{ $graphs->{latency} } ], [ 'commit waits', 'fill from the table', 'memcached', 'shared memory', 'store' ],
-	'latencies, of all kinds');
 is(scalar(() = $html =~ /data-state="UP"/g), 2, 'both servers are UP');
 is_deeply([ sort $html =~ /data-document="(\w+)"/g ], [qw(basket book orders product)], 'all documents of both databases');
 like($html, qr/id="verdict"[^>]*><b>All well</, 'all is well');
-unlike($html =~ s{<script>.*?</script>}{}sr, qr/NaN|undefined|Infinity/, 'nothing is not a number');
-like(page('range=900&database=127.0.0.1:' . $exporter_port . '/library'), qr/data-document="book"(?!.*data-document="orders")/s,
-	'one database alone can be looked at');
+unlike($html, qr/NaN|undefined|Infinity/, 'nothing is not a number');
+shows('one database alone can be looked at', "range=900&database=127.0.0.1:$exporter_port/library", sub {
+	return join(' ', $html =~ /data-document="(\w+)"/g) eq 'book';
+});
+shows('it does not look well when there is nothing to see', 'range=900&database=127.0.0.1:1/nowhere', sub {
+	return $html =~ /id="verdict"[^>]*><b>No data</;
+});
 
 #
 # A memcached that goes away is seen, and told by an alert.
@@ -437,15 +455,7 @@ my $down = $memcached[1]->address;
 		  @{ api('alerts')->{alerts} };
 	});
 }
-$html = page('range=900');
-like($html, qr/id="verdict"[^>]*><b>Degraded<.*<li>memcached \Q$down\E is DOWN/s, 'the page says so');
+shows('the page says so', 'range=900', sub { return $html =~ /id="verdict"[^>]*><b>Degraded<.*<li>memcached \Q$down\E is DOWN/s; });
 like($html, qr/data-state="DOWN"><span>\Q$down\E</, 'and which server it is');
-
-# Nor does it look well when there is nothing to see.
-delete($server{exporter})->kill_kill;
-{
-	local $EchoCache::patience = 300;
-	eventually('the page says that there are no data', sub { return page('range=900') =~ /id="verdict"[^>]*><b>No data</; });
-}
 
 done_testing();
