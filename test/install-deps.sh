@@ -53,7 +53,6 @@ needs()
 			;;
 		monitoring)
 			echo "$server libipc-run-perl prometheus prometheus-postgres-exporter chromium"
-			command -v node >/dev/null || echo nodejs
 			command -v npm >/dev/null || echo npm
 			;;
 		coherence) echo "$server perl PG-pgmemcache?" ;;

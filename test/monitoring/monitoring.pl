@@ -337,8 +337,9 @@ sub some_load
 {
 	for (1 .. 3)
 	{
-		# a fill, memcached, shared memory
+		# a fill and shared memory; what a commit has stored, which memcached alone has
 		$shop->run("SELECT echocache_get('orders', $next_id)") for 1 .. 3;
+		$shop->run("INSERT INTO product VALUES (100000 + $next_id, 'new'); SELECT echocache_get('product', 100000 + $next_id)");
 		$shop->run("UPDATE orders SET total = total + 1 WHERE id = $next_id; UPDATE basket SET at = now() WHERE id = $next_id");
 		$library->run("SELECT echocache_get('book', $next_id)") for 1 .. 2;
 		$next_id++;
