@@ -267,7 +267,7 @@ start_exporter(block('cat >>') =~ s/ARGS='/ARGS='--disable-default-metrics --dis
 my $log_begin = -s $node->logfile;
 exporter_sees();
 my $statements = slurp_file($node->logfile, $log_begin);
-my @durations = $statements =~ /duration: ([\d.]+) ms  statement: SELECT pg_catalog\.current_database/g;
+my @durations = $statements =~ /duration: ([\d.]+) ms  statement: SELECT pg_catalog\.current_database\(\) AS datname, (?!size)/g;
 is(scalar @durations, 4, 'a scrape is four queries, and a fifth once a minute');
 note "milliseconds: @durations";
 $shop->run(q{ALTER ROLE prometheus RESET log_min_duration_statement});
@@ -449,7 +449,7 @@ $memcached[1]->stop;
 wait_state($shop, 'DOWN', $memcached[1]);
 my $down = $memcached[1]->address;
 {
-	local $EchoCache::patience = 180;
+	local $EchoCache::patience = 300;
 	eventually('the alert fires', sub {
 		return grep { $_->{labels}->{alertname} eq 'EchocacheServerDown' && $_->{state} eq 'firing'
 			  && $_->{labels}->{memcached} eq $down && $_->{annotations}->{summary} eq "memcached $down is DOWN" }
