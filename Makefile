@@ -158,12 +158,13 @@ include $(PGXS)
 # DOCS would put our pages into one folder with those of all extensions, where their names
 # (clients.md, security.md) are anybody's.  They get a folder of their own, laid out as here, so
 # that their links hold.
-DOC_PAGES = README.md CHANGELOG.md LICENSE $(patsubst $(srcdir)/%,%,$(wildcard $(srcdir)/doc/*.md))
+DOC_PAGES = README.md CHANGELOG.md LICENSE $(patsubst $(srcdir)/%,%,$(wildcard $(srcdir)/doc/*.md \
+	$(srcdir)/doc/*.png $(srcdir)/monitoring/*.* $(srcdir)/monitoring/consoles/*))
 docpagesdir = $(DESTDIR)$(docdir)/$(docmoduledir)/echocache
 
 install: install-doc-pages
 install-doc-pages:
-	$(MKDIR_P) '$(docpagesdir)/doc'
+	$(MKDIR_P) '$(docpagesdir)/doc' '$(docpagesdir)/monitoring/consoles'
 	for page in $(DOC_PAGES); do \
 		$(INSTALL_DATA) $(srcdir)/$$page '$(docpagesdir)'/$$page || exit 1; \
 	done

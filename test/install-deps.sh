@@ -25,7 +25,7 @@ here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 . "$here/postgres.sh"
 export LC_ALL=C DEBIAN_FRONTEND=noninteractive
 export NEEDRESTART_SUSPEND=1		# Ubuntu's restarts services after an installation
-all_suites=(build unit regress isolation demo tap clients neighbours coherence fuzz model)
+all_suites=(build unit regress isolation demo tap clients neighbours monitoring coherence fuzz model)
 
 die()
 {
@@ -54,6 +54,10 @@ needs()
 			;;
 		neighbours)
 			echo "$server libipc-run-perl python3-psycopg2 pgbouncer PG-repack patroni python3-etcd etcd-server"
+			;;
+		monitoring)
+			echo "$server libipc-run-perl prometheus prometheus-postgres-exporter chromium"
+			command -v npm >/dev/null || echo npm
 			;;
 		coherence) echo "$server perl PG-pgmemcache?" ;;
 		fuzz) echo "$server clang libclang-rt-dev" ;;

@@ -12,6 +12,7 @@
 #	clients    test/clients: other clients of memcached, in many languages
 #	neighbours test/neighbours: beside PgBouncer, Patroni, pg_repack, logical replication and
 #	           pg_basebackup
+#	monitoring monitoring/: the PostgreSQL exporter, Prometheus and Chromium of Debian
 #	coherence  the concurrent checker, short runs, quiet and under faults; and that it finds what
 #	           is wrong with caches that others build
 #	fuzz       libFuzzer on the wire format, for FUZZ_SECONDS (60)
@@ -345,6 +346,11 @@ suite_neighbours()
 	suite_tap "$here"/neighbours/*.pl
 }
 
+suite_monitoring()
+{
+	suite_tap "$here/monitoring/monitoring.pl"
+}
+
 suite_coherence()
 {
 	local log=$EC_TMP/coherence.log status=0
@@ -400,7 +406,7 @@ choose_suites()
 	file_suites=()
 	for arg in "$@"; do
 		case $arg in
-			build | unit | regress | isolation | demo | tap | clients | neighbours | coherence | fuzz | model | packages) suites+=("$arg") ;;
+			build | unit | regress | isolation | demo | tap | clients | neighbours | monitoring | coherence | fuzz | model | packages) suites+=("$arg") ;;
 			*.pl)
 				folder=t suite=tap
 				[[ $arg != *neighbours/* ]] || folder=neighbours suite=neighbours
@@ -411,7 +417,7 @@ choose_suites()
 			*) stop "there is no suite \"$arg\"" ;;
 		esac
 	done
-	[ $# -gt 0 ] || suites=(build unit regress isolation demo tap clients neighbours coherence fuzz model)
+	[ $# -gt 0 ] || suites=(build unit regress isolation demo tap clients neighbours monitoring coherence fuzz model)
 }
 
 stop()
