@@ -7,8 +7,8 @@
  * no slot for it.  A turn is as many documents as echocache.audit_rate makes of the time between
  * two turns.  They are found in rounds, each for one attachment: on a page of its table at random,
  * and now and then in the servers' lists of their keys, since a key without a row is nowhere else.
- * All of it are short transactions, which wait for no lock on a table or of the fence, and write
- * nothing.
+ * All of it are short transactions, which write nothing, and wait for no lock of the fence, nor, to
+ * speak of, for any other.
  *
  * Why there is no false alarm.  For what memcached has, that is echocache_verify()'s argument
  * (sql/judge.c).  What the second tier has is read under the key's store lock and the attachment
@@ -32,6 +32,7 @@
 #include "storage/ipc.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -75,6 +76,9 @@
 
 /* So many keys of a server's list are as much work as one document. */
 #define LIST_KEYS		100
+
+/* Wait so long for a lock that reading a document takes. */
+#define LOCK_WAIT		"20ms"
 
 /* Alarms of an attachment that are logged in a minute. */
 #define LOGS_PER_MINUTE	10
@@ -558,6 +562,7 @@ echocache_auditor_main(Datum arg)
 	int			left = turn_documents();
 
 	ec_helper_begin(EC_AUDITOR);
+	SetConfigOption("lock_timeout", LOCK_WAIT, PGC_SUSET, PGC_S_OVERRIDE);
 	audit.turn = AllocSetContextCreate(TopMemoryContext, "echocache audit",
 									   ALLOCSET_DEFAULT_SIZES);
 	audit.round = AllocSetContextCreate(TopMemoryContext, "echocache audit round",
