@@ -63,7 +63,10 @@
 /* So many documents are a turn, or those of a second, if that is more. */
 #define TURN_DOCUMENTS	60
 
-/* A turn is over after so long, for other databases to have theirs. */
+/*
+ * A turn is over after so long, for other databases to have theirs; so is a transaction, if
+ * echocache.build_timeout is not shorter; and so are the second looks.
+ */
 #define TURN_MS			10000
 
 /* Documents that are looked at together; and what a round counts for that finds fewer. */
@@ -103,6 +106,7 @@ typedef struct Suspect
 typedef struct Audit
 {
 	EcVerify	verify;			/* begun anew in each transaction; random is kept */
+	EcDeadline	end;			/* of the turn, or of the second looks */
 	MemoryContext turn;			/* of names and suspects */
 	MemoryContext round;		/* of keys */
 	List	   *names;			/* of the attachments */
@@ -150,11 +154,11 @@ turn_documents(void)
 	return Max(ec_guc_audit_rate, TURN_DOCUMENTS);
 }
 
-/* From the beginning of a turn to that of the database's next one, in ms.  There is a rate. */
+/* From the beginning of a turn to that of the database's next one, in ms. */
 int
 ec_auditor_interval(void)
 {
-	return turn_documents() * 1000 / ec_guc_audit_rate;
+	return turn_documents() * 1000 / Max(ec_guc_audit_rate, 1);
 }
 
 /*
@@ -494,7 +498,8 @@ alarm_of(const Suspect *suspect)
 static void
 run(Audit *audit, void (*work) (void *arg))
 {
-	ErrorData  *error = ec_helper_run(work, audit);
+	int			limit = ec_guc_build_timeout > 0 ? Min(ec_guc_build_timeout, TURN_MS) : TURN_MS;
+	ErrorData  *error = ec_helper_run(work, audit, limit);
 
 	if (error == NULL)
 		return;
@@ -518,13 +523,14 @@ go_round(Audit *audit, int left)
 	audit->locals = palloc(EC_BATCH_MAX * sizeof(EcVerifyKey));
 	pgstat_report_activity(STATE_RUNNING, psprintf("looking at documents %s", audit->name));
 	run(audit, find_keys);
-	for (audit->first = 0; audit->first < audit->nkeys; audit->first += audit->slice)
+	for (audit->first = 0; audit->first < audit->nkeys && ec_deadline_left(audit->end) > 0;
+		 audit->first += audit->slice)
 	{
 		audit->nslice = Min(audit->slice, audit->nkeys - audit->first);
 		run(audit, look);
 	}
-	for (audit->first = 0; audit->first < audit->nlocals && audit->looked < 2 * audit->want;
-		 audit->first += SLICE)
+	for (audit->first = 0; audit->first < audit->nlocals && audit->looked < 2 * audit->want &&
+		 ec_deadline_left(audit->end) > 0; audit->first += SLICE)
 	{
 		audit->nslice = Min(SLICE, audit->nlocals - audit->first);
 		run(audit, look_at_locals);
@@ -532,7 +538,10 @@ go_round(Audit *audit, int left)
 	return Max(audit->looked, ROUND_LEAST);
 }
 
-/* After a while, look at the suspects again, and tell of those that are wrong. */
+/*
+ * After a while, look at the suspects again, and tell of those that are wrong.  What there is no
+ * time for another turn finds.
+ */
 static void
 confirm(Audit *audit)
 {
@@ -542,9 +551,10 @@ confirm(Audit *audit)
 	while (ec_deadline_left(again) > 0 && !ec_helper_is_over())
 		ec_deadline_nap(ec_deadline_left(again));
 	MemoryContextSwitchTo(audit->turn);
+	audit->end = ec_deadline_in(TURN_MS);
 	foreach(lc, audit->suspects)
 	{
-		if (ec_helper_is_over())
+		if (ec_helper_is_over() || ec_deadline_left(audit->end) == 0)
 			return;
 		audit->suspect = lfirst(lc);
 		run(audit, look_again);
@@ -558,10 +568,10 @@ void
 echocache_auditor_main(Datum arg)
 {
 	Audit		audit = {0};
-	EcDeadline	end = ec_deadline_in(TURN_MS);
-	int			left = turn_documents();
+	int			left;
 
 	ec_helper_begin(EC_AUDITOR);
+	left = turn_documents();
 	SetConfigOption("lock_timeout", LOCK_WAIT, PGC_SUSET, PGC_S_OVERRIDE);
 	audit.turn = AllocSetContextCreate(TopMemoryContext, "echocache audit",
 									   ALLOCSET_DEFAULT_SIZES);
@@ -570,10 +580,11 @@ echocache_auditor_main(Datum arg)
 	if (!pg_strong_random(&audit.verify.random, sizeof(audit.verify.random)))
 		proc_exit(0);
 	MemoryContextSwitchTo(audit.turn);
+	audit.end = ec_deadline_in(TURN_MS);
 	run(&audit, find_names);
-	while (audit.names != NIL && left > 0 && ec_deadline_left(end) > 0 &&
-		   list_length(audit.suspects) < SUSPECTS_MAX && ec_guc_audit_rate > 0 &&
-		   !RecoveryInProgress() && !ec_helper_is_over())
+	while (!ec_helper_is_over() && audit.names != NIL && left > 0 &&
+		   ec_deadline_left(audit.end) > 0 && list_length(audit.suspects) < SUSPECTS_MAX &&
+		   ec_guc_audit_rate > 0 && !RecoveryInProgress())
 	{
 		audit.name = list_nth(audit.names, ec_verify_keys_random(&audit.verify) %
 							  list_length(audit.names));

@@ -25,6 +25,7 @@
 #include "attachments/slot.h"
 #include "commit/handover.h"
 #include "deadline.h"
+#include "guc.h"
 #include "read/read.h"
 #include "shmem.h"
 #include "worker/builder.h"
@@ -87,7 +88,7 @@ make(void *arg)
 static void
 build(EcBuildKey *key)
 {
-	ErrorData  *error = ec_helper_run(make, key);
+	ErrorData  *error = ec_helper_run(make, key, ec_guc_build_timeout);
 
 	if (error != NULL && making)
 	{

@@ -4,9 +4,8 @@
  *	  What the helpers of a database share: they come and go, and owners' code runs in them.
  *
  * The launcher starts them: the builder when there is something to make, the auditor from time to
- * time.  They do their work in short transactions, each for at most echocache.build_timeout.  Code
- * that goes on all the same, since it catches the error, takes the process with it at twice that
- * time.
+ * time.  They do their work in short transactions, each of which has a limit in time.  Code that
+ * goes on all the same, since it catches the error, takes the process with it at twice that time.
  *
  * Copyright (c) 2026, echocache developers
  *
@@ -24,7 +23,6 @@
 #include "utils/snapmgr.h"
 #include "utils/timeout.h"
 
-#include "guc.h"
 #include "servers/state.h"
 #include "shmem.h"
 #include "worker/database.h"
@@ -34,7 +32,7 @@
 /* Which helper this process is. */
 static EcHelper self;
 
-/* Code has not ended at echocache.build_timeout: this timeout ends the process. */
+/* Code has not ended at its limit: this timeout ends the process. */
 static TimeoutId overrun;
 
 static void helper_exit(int code, Datum arg);
@@ -86,11 +84,11 @@ ec_helper_is_over(void)
 }
 
 /*
- * Do some work in a transaction of its own.  Returns what it threw, in the current memory context,
- * or NULL.
+ * Do some work in a transaction of its own, for so long at most; 0: without a limit.  Returns what
+ * it threw, in the current memory context, or NULL.
  */
 ErrorData *
-ec_helper_run(void (*work) (void *arg), void *arg)
+ec_helper_run(void (*work) (void *arg), void *arg, int limit_ms)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ErrorData  *volatile error = NULL;
@@ -100,10 +98,10 @@ ec_helper_run(void (*work) (void *arg), void *arg)
 	{
 		StartTransactionCommand();
 		PushActiveSnapshot(GetTransactionSnapshot());
-		if (ec_guc_build_timeout > 0)
+		if (limit_ms > 0)
 		{
-			enable_timeout_after(STATEMENT_TIMEOUT, ec_guc_build_timeout);
-			enable_timeout_after(overrun, 2 * ec_guc_build_timeout);
+			enable_timeout_after(STATEMENT_TIMEOUT, limit_ms);
+			enable_timeout_after(overrun, 2 * limit_ms);
 		}
 		work(arg);
 		disable_all_timeouts(false);

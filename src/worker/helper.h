@@ -14,6 +14,6 @@
 
 extern void ec_helper_begin(EcHelper helper);
 extern bool ec_helper_is_over(void);
-extern ErrorData *ec_helper_run(void (*work) (void *arg), void *arg);
+extern ErrorData *ec_helper_run(void (*work) (void *arg), void *arg, int limit_ms);
 
 #endif							/* ECHOCACHE_WORKER_HELPER_H */
