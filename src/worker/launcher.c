@@ -245,8 +245,9 @@ start_auditor(Launcher *launcher, List *all, TimestampTz now)
 	{
 		Known	   *k = lfirst(lc);
 
-		if ((next == NULL || k->audited_at < next->audited_at) && may_be_audited(k) &&
-			TimestampDifferenceExceeds(k->audited_at, now, ec_auditor_interval()))
+		if (!TimestampDifferenceExceeds(k->audited_at, now, ec_auditor_interval()))
+			continue;
+		if ((next == NULL || k->audited_at < next->audited_at) && may_be_audited(k))
 			next = k;
 	}
 	if (next == NULL)
