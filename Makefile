@@ -91,9 +91,11 @@ OBJS = \
 	src/shmem.o \
 	src/sql/admin.o \
 	src/sql/batch.o \
+	src/sql/judge.o \
 	src/sql/kv.o \
 	src/sql/kv_keys.o \
 	src/sql/kv_servers.o \
+	src/sql/sample.o \
 	src/sql/sql_read.o \
 	src/sql/stats.o \
 	src/sql/support.o \
@@ -103,8 +105,10 @@ OBJS = \
 	src/version.o \
 	src/waitevent.o \
 	src/waitpoint.o \
+	src/worker/auditor.o \
 	src/worker/builder.o \
 	src/worker/database.o \
+	src/worker/helper.o \
 	src/worker/launcher.o \
 	src/worker/recovery.o \
 	src/worker/resolver.o \

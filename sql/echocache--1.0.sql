@@ -751,7 +751,8 @@ CREATE FUNCTION echocache.stats(OUT relation oid, OUT hits bigint, OUT local_hit
                                 OUT fills bigint, OUT fills_refused bigint, OUT write_throughs bigint,
                                 OUT invalidations bigint, OUT markers bigint, OUT errors bigint, OUT timeouts bigint,
                                 OUT foreign_hits bigint, OUT builds bigint, OUT build_errors bigint,
-                                OUT builds_dropped bigint, OUT local_evictions bigint, OUT builds_waiting bigint,
+                                OUT builds_dropped bigint, OUT local_evictions bigint, OUT audited bigint,
+                                OUT audit_stale bigint, OUT audit_foreign bigint, OUT builds_waiting bigint,
                                 OUT stats_reset timestamptz)
     RETURNS SETOF record
     AS 'MODULE_PATHNAME', 'echocache_stats_internal' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
@@ -801,7 +802,7 @@ CREATE VIEW echocache_stats AS
            s.bypass_own_change, s.bypass_row_security, s.bypass_key, s.bypass_owner, s.fills,
            s.fills_refused, s.write_throughs, s.invalidations, s.markers, s.errors, s.timeouts,
            s.foreign_hits, s.builds, s.build_errors, s.builds_dropped,
-           s.local_evictions, s.builds_waiting, s.stats_reset
+           s.local_evictions, s.audited, s.audit_stale, s.audit_foreign, s.builds_waiting, s.stats_reset
     FROM echocache.document d JOIN echocache.stats() s
          ON s.relation OPERATOR(pg_catalog.=) d.relation::pg_catalog.oid;
 COMMENT ON VIEW echocache_stats IS 'what has happened to each document since stats_reset';

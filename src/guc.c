@@ -45,6 +45,7 @@ int			ec_guc_lease = 10000;
 int			ec_guc_fill_wait = 1000;
 int			ec_guc_local_memory = 64;
 int			ec_guc_build_timeout = 5000;
+int			ec_guc_audit_rate = 1;
 int			ec_guc_max_write_through = 64;
 char	   *ec_guc_key_prefix = NULL;
 char	   *ec_guc_username = NULL;
@@ -438,6 +439,11 @@ define_times(void)
 							"0: without a limit.",
 							&ec_guc_build_timeout, 5000, 0, 3600 * 1000, PGC_SIGHUP, GUC_UNIT_MS,
 							NULL, NULL, NULL);
+	DefineCustomIntVariable("echocache.audit_rate",
+							"How many cached documents of each database are compared to their "
+							"rows in a second, at most.",
+							"0: none.",
+							&ec_guc_audit_rate, 1, 0, 1000, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("echocache.retry_interval",
 							"How often a server that is down is probed.",
 							NULL,

@@ -51,6 +51,7 @@ extern int	ec_guc_marker_ttl;		/* s */
 extern int	ec_guc_fill_wait;		/* ms */
 extern int	ec_guc_local_memory;	/* MB */
 extern int	ec_guc_build_timeout;	/* ms; 0: none */
+extern int	ec_guc_audit_rate;	/* documents of a database in a second; 0: none */
 extern int	ec_guc_max_write_through;
 extern char *ec_guc_key_prefix;
 extern char *ec_guc_username;		/* empty: no authentication */

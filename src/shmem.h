@@ -100,6 +100,14 @@ typedef struct EcServer
 	pg_atomic_uint64 told_old;	/* the generation in which it was logged that it is old */
 } EcServer;
 
+/* Processes of a database that come and go. */
+typedef enum EcHelper
+{
+	EC_BUILDER,
+	EC_AUDITOR,
+	EC_NHELPERS
+} EcHelper;
+
 /* A database that has the extension. */
 typedef struct EcDatabase
 {
@@ -147,8 +155,9 @@ typedef struct EcDatabase
 	uint64		dependency_met[2];
 	/* by whoever changed the state, without a lock: shown in the view only */
 	TimestampTz since[EC_MAX_SERVERS];
-	int			builder_pid;	/* by the builder, and 0 by whoever frees the slot, with the lock
-								 * held exclusively; 0: none */
+	int			helper_pid[EC_NHELPERS];	/* by the helper, and 0 by whoever frees the slot, with
+										 * the lock held exclusively; 0: none */
+	TimestampTz audit_list_at;	/* by the auditor: when to have servers list their keys */
 	bool		reloading;		/* by the worker, as it ends: start another at once */
 	bool		standby;		/* by the worker: the states are those of a hot standby */
 } EcDatabase;
@@ -178,6 +187,9 @@ typedef enum EcCounter
 	EC_BUILD_ERRORS,			/* and that it could not make */
 	EC_BUILDS_DROPPED,			/* for want of room, or since others were at the key */
 	EC_LOCAL_EVICTIONS,			/* documents that made room in shared memory for others */
+	EC_AUDITED,					/* documents that the auditor has compared */
+	EC_AUDIT_STALE,				/* and that were not what the database has */
+	EC_AUDIT_FOREIGN,			/* and that echocache cannot have made */
 	EC_NCOUNTERS
 } EcCounter;
 
@@ -216,6 +228,7 @@ typedef struct EcSlot
 	pg_atomic_uint64 counter[EC_NCOUNTERS];
 	EcHistogram latency[EC_NLATENCIES];
 	pg_atomic_uint64 build_logged;	/* when an error of the builder was; a TimestampTz */
+	pg_atomic_uint64 audit_logged;	/* by the auditor: see its may_log() */
 	/*
 	 * The echocache_warm() under way: warm_pid is set by compare-and-swap from 0;
 	 * the rest is written by that backend, and 0 before it lets go of warm_pid.

@@ -232,6 +232,7 @@ temp_config()
 		# a new cluster waits so long; a busy machine's worker does not come round in less
 		echo "echocache.lease = '5s'"
 		echo "echocache.local_memory = '$2MB'"
+		echo "echocache.audit_rate = 0"
 		echo "echocache.timeout = '5s'"	# nobody here is to be slow, but the machine may be
 		echo "echocache.commit_timeout = '5s'"
 		echo "echocache.build_timeout = '60s'"

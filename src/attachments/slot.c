@@ -119,6 +119,7 @@ find_or_claim(Oid relid, const char *name)
 		pg_atomic_write_u64(&slot->async_lsn, 0);
 		begin_epoch(slot);
 		pg_atomic_write_u64(&slot->build_logged, 0);
+		pg_atomic_write_u64(&slot->audit_logged, 0);
 		for (int c = 0; c < EC_NCOUNTERS; c++)
 			pg_atomic_write_u64(&slot->counter[c], 0);
 		ec_latency_reset(slot);

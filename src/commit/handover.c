@@ -114,7 +114,8 @@ ec_handover_put(Oid relid, const char *id)
 	}
 	LWLockRelease(ec_shmem->ring_lock);
 	if (first)
-		ec_shmem_wake(db->builder_pid != 0 ? db->builder_pid : ec_shmem->launcher_pid);
+		ec_shmem_wake(db->helper_pid[EC_BUILDER] != 0 ? db->helper_pid[EC_BUILDER]
+					  : ec_shmem->launcher_pid);
 	return room;
 }
 

@@ -143,6 +143,41 @@ ec_local_read(EcAttachment *att, uint64 hash, const char *id, EcDeadline now,
 	}
 }
 
+/*
+ * What is here under this key, as memcached would have it, for the auditor: nothing of the entry
+ * changes.  The caller holds the key in store mode and the attachment lock in share mode, so nobody
+ * is changing the document: a snapshot taken under these locks shows it, or it is wrong.  NULL:
+ * there is none.
+ */
+struct varlena *
+ec_local_peek(EcAttachment *att, uint64 hash, const char *id, size_t *len)
+{
+	struct varlena *bytes = NULL;
+	EcChain		held = {0};
+	EcEntry    *entry;
+	EcSpot		spot;
+
+	if (!has(att))
+		return NULL;
+	spot = ec_entries_spot(att, hash);
+	LWLockAcquire(ec_entries_lock(&spot), LW_SHARED);
+	entry = ec_entries_find(&spot);
+	if (entry && !TransactionIdIsValid(entry->writer) && ec_entries_is_current(entry, att) &&
+		entry->value.n > 0 && ec_entries_is_of(&entry->value, id) &&
+		(entry->expires == 0 || entry->expires > ec_deadline_in(0)))
+	{
+		held = entry->value;
+		ec_entries_hold(&held);
+	}
+	LWLockRelease(ec_entries_lock(&spot));
+	if (held.n > 0)
+	{
+		bytes = ec_entries_copy(&held, len);
+		ec_entries_give(&held);
+	}
+	return bytes;
+}
+
 /* Memcached has a document of this length that is not here.  Is it to be promoted? */
 bool
 ec_local_is_worth(EcAttachment *att, uint64 hash, size_t len)

@@ -24,6 +24,7 @@ typedef struct EcLocalDocument
 
 extern bool ec_local_read(EcAttachment *att, uint64 hash, const char *id, EcDeadline now,
 						  int64 renew_after, EcLocalDocument *found);
+extern struct varlena *ec_local_peek(EcAttachment *att, uint64 hash, const char *id, size_t *len);
 extern bool ec_local_is_worth(EcAttachment *att, uint64 hash, size_t len);
 extern uint64 ec_local_claim(EcAttachment *att, uint64 hash);
 extern void ec_local_forgo(EcAttachment *att, uint64 hash, uint64 claim);

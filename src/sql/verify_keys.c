@@ -41,15 +41,13 @@ typedef struct IdRange
 	int			n;
 } IdRange;
 
-static void remember_topology(EcVerify *verify);
 static bool collect(const EcReply *line, void *arg);
-static uint64 next_random(EcVerify *verify);
 static void find_ids_of(void *arg);
 static void forget_ids_of_other_keys(EcVerify *verify, EcVerifyKey *keys, int n);
 
-/* What the keys depend on; the topology is entered. */
-static void
-remember_topology(EcVerify *verify)
+/* Remember what the keys depend on.  The topology is entered; verify->batch has begun. */
+void
+ec_verify_keys_remember_topology(EcVerify *verify)
 {
 	verify->generation = ec_placement_generation();
 	verify->headlen = (int) ec_key_head(verify->head, ec_placement_prefix(), verify->batch.name);
@@ -73,6 +71,21 @@ ec_verify_keys_check_topology(EcVerify *verify)
 }
 
 /*
+ * The attachment's key of a line of a server's list, in dst, which holds EC_KEY_MAX bytes.  Returns
+ * its length, or -1 if the line has none.
+ */
+int
+ec_verify_keys_of_line(EcVerify *verify, const EcReply *line, char *dst)
+{
+	int			len;
+
+	if (line->kind != EC_REPLY_DUMP)
+		return -1;
+	len = ec_wire_decode_key(dst, line->text, line->text_len);
+	return len >= verify->headlen && memcmp(dst, verify->head, verify->headlen) == 0 ? len : -1;
+}
+
+/*
  * A line of a server's list: keep the key if it is the attachment's, and do nothing else, since
  * the server holds up others meanwhile.  Throws what writing a temporary file throws.
  */
@@ -87,12 +100,9 @@ collect(const EcReply *line, void *arg)
 	}			found;
 	Datum		values[2];
 	bool		nulls[2] = {false, false};
-	int			len;
+	int			len = ec_verify_keys_of_line(verify, line, found.key);
 
-	if (line->kind != EC_REPLY_DUMP)
-		return true;
-	len = ec_wire_decode_key(found.key, line->text, line->text_len);
-	if (len < verify->headlen || memcmp(found.key, verify->head, verify->headlen) != 0)
+	if (len < 0)
 		return true;
 	SET_VARSIZE(&found, VARHDRSZ + len);
 	values[0] = Int32GetDatum(verify->server);
@@ -109,7 +119,7 @@ ec_verify_keys_collect(EcVerify *verify)
 	EcFailure	failure;
 
 	ec_batch_topology(verify->batch.function);
-	remember_topology(verify);
+	ec_verify_keys_remember_topology(verify);
 	for (int i = 0; i < ec_placement_size(); i++)
 	{
 		verify->server = i;
@@ -126,9 +136,9 @@ ec_verify_keys_collect(EcVerify *verify)
 	ec_topology_leave();
 }
 
-/* A number that nobody can have prepared for (splitmix64). */
-static uint64
-next_random(EcVerify *verify)
+/* A number that nobody can have prepared for, if verify->random was one (splitmix64). */
+uint64
+ec_verify_keys_random(EcVerify *verify)
 {
 	uint64		z = (verify->random += UINT64CONST(0x9e3779b97f4a7c15));
 
@@ -155,7 +165,7 @@ ec_verify_keys_next(EcVerify *verify, EcVerifyKey *key)
 		old = MemoryContextSwitchTo(verify->context);
 		(void) tuplestore_gettupleslot(verify->found, true, false, verify->slot);
 		MemoryContextSwitchTo(old);
-		if (next_random(verify) % left >= verify->missing)
+		if (ec_verify_keys_random(verify) % left >= verify->missing)
 			continue;
 		verify->missing--;
 		memset(key, 0, sizeof(EcVerifyKey));

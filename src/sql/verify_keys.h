@@ -17,6 +17,7 @@
 
 #include "attachments/configuration.h"
 #include "protocol/key.h"
+#include "protocol/reply.h"
 #include "read/render.h"
 #include "sql/batch.h"
 
@@ -51,7 +52,7 @@ typedef struct EcVerify
 	int64		missing;		/* of the sample */
 	uint64		random;
 
-	EcQuery		query;			/* of classify() */
+	EcQuery		query;			/* of judge.c's classify() */
 
 	int64		matching;
 	int64		stale;
@@ -65,7 +66,10 @@ typedef struct EcVerify
 	int			nkeys;
 } EcVerify;
 
+extern void ec_verify_keys_remember_topology(EcVerify *verify);
 extern void ec_verify_keys_check_topology(EcVerify *verify);
+extern int	ec_verify_keys_of_line(EcVerify *verify, const EcReply *line, char *dst);
+extern uint64 ec_verify_keys_random(EcVerify *verify);
 extern void ec_verify_keys_collect(EcVerify *verify);
 extern bool ec_verify_keys_next(EcVerify *verify, EcVerifyKey *key);
 extern int	ec_verify_keys_compare(const void *a, const void *b);

@@ -33,6 +33,8 @@
 /* A database that is about to be dropped gets no worker for so long. */
 #define BAN_MS	10000
 
+static void end_helpers(const EcDatabase *db);
+
 /* Set by a command of this transaction, carried out at its commit. */
 static bool rescan_at_commit = false;
 
@@ -76,9 +78,51 @@ ec_database_demand_dependencies(bool anew)
 	ec_shmem_wake(db->worker_pid);
 }
 
+/* Tell the database's helpers to end.  The lock is held exclusively: the pids are still theirs. */
+static void
+end_helpers(const EcDatabase *db)
+{
+	for (int h = 0; h < EC_NHELPERS; h++)
+		if (db->helper_pid[h] != 0)
+			(void) kill(db->helper_pid[h], SIGTERM);
+}
+
 /*
- * This backend needs the database for itself, to drop it perhaps: its worker and its builder
- * are told to end, and no other is started before ec_database_unban(), or BAN_MS.  Does not
+ * This process becomes such a helper of its database.  false: the database has no slot, or one
+ * helper already.
+ */
+bool
+ec_database_begin_helper(EcHelper helper)
+{
+	EcDatabase *db;
+	bool		needed;
+
+	LWLockAcquire(ec_shmem->lock, LW_EXCLUSIVE);
+	db = ec_database_find(MyDatabaseId);
+	needed = db != NULL &&
+		(db->helper_pid[helper] == 0 || BackendPidGetProc(db->helper_pid[helper]) == NULL);
+	if (needed)
+		db->helper_pid[helper] = MyProcPid;
+	LWLockRelease(ec_shmem->lock);
+	return needed;
+}
+
+/* This process was such a helper, and is no more. */
+void
+ec_database_helper_gone(EcHelper helper)
+{
+	EcDatabase *db;
+
+	LWLockAcquire(ec_shmem->lock, LW_EXCLUSIVE);
+	db = ec_database_find(MyDatabaseId);
+	if (db && db->helper_pid[helper] == MyProcPid)
+		db->helper_pid[helper] = 0;
+	LWLockRelease(ec_shmem->lock);
+}
+
+/*
+ * This backend needs the database for itself, to drop it perhaps: its worker and its
+ * helpers are told to end, and no other is started before ec_database_unban(), or BAN_MS.  Does not
  * wait for that end.  A backend needs one at a time.  If too many do so at once, the oldest ban
  * is lifted early.
  */
@@ -101,8 +145,8 @@ ec_database_ban(Oid dboid)
 
 		if (db->dboid == dboid && db->worker_pid != 0)
 			(void) kill(db->worker_pid, SIGTERM);
-		if (db->dboid == dboid && db->builder_pid != 0)
-			(void) kill(db->builder_pid, SIGTERM);
+		if (db->dboid == dboid)
+			end_helpers(db);
 	}
 	LWLockRelease(ec_shmem->lock);
 }
@@ -168,9 +212,8 @@ ec_database_free(Oid dboid)
 
 		if (db->dboid != dboid)
 			continue;
-		if (db->builder_pid != 0)
-			(void) kill(db->builder_pid, SIGTERM);	/* under the lock: it is its own still */
-		db->builder_pid = 0;
+		end_helpers(db);
+		memset(db->helper_pid, 0, sizeof(db->helper_pid));
 		db->dboid = InvalidOid;
 		db->has_next_prefix = db->has_old_prefix = db->owns_prefix = false;
 		/* the next to claim it may have another prefix, and backends still use this one's */
@@ -239,6 +282,7 @@ ec_database_claim(void)
 		memset(db->lease_looked, 0, sizeof(db->lease_looked));
 		memset(db->lease_once, 0, sizeof(db->lease_once));
 		memset(db->lease_forced, 0, sizeof(db->lease_forced));
+		db->audit_list_at = 0;
 		db->dboid = MyDatabaseId;
 		db->owns_prefix = ec_topology_prefix_owner(db) == NULL;
 	}

@@ -17,13 +17,16 @@
 /* Why a database has no slot; for EC_MAX_DATABASES. */
 #define EC_DATABASE_NO_ROOM	"more than %d databases have the extension"
 
-/* What pg_stat_activity calls a database's worker, and its builder. */
+/* What pg_stat_activity calls a database's worker, and its helpers. */
 #define EC_DATABASE_WORKER	"echocache worker"
 #define EC_DATABASE_BUILDER	"echocache builder"
+#define EC_DATABASE_AUDITOR	"echocache auditor"
 
 extern void ec_database_rescan_at_commit(void);
 extern void ec_database_at_xact_end(XactEvent event);
 extern void ec_database_demand_dependencies(bool anew);
+extern bool ec_database_begin_helper(EcHelper helper);
+extern void ec_database_helper_gone(EcHelper helper);
 extern void ec_database_ban(Oid dboid);
 extern void ec_database_unban(void);
 extern bool ec_database_is_banned(Oid dboid);

@@ -5,7 +5,8 @@
  *
  * Every database is looked at once, by a worker that ends where there is no extension, and
  * again when CREATE EXTENSION has run anywhere.  Where the extension is, there is a worker
- * (worker.c), and a builder when there is something to make (builder.c).
+ * (worker.c), and a builder when there is something to make (builder.c).  From time to time there
+ * is an auditor (auditor.c), in one database of the cluster at a time.
  *
  * A database for which PostgreSQL has no slot for a background worker is tried again at every
  * turn, so that a slot that becomes free is taken up.  Who is waiting is logged once a minute.
@@ -40,6 +41,7 @@
 #include "servers/state.h"
 #include "servers/topology.h"
 #include "shmem.h"
+#include "worker/auditor.h"
 #include "worker/database.h"
 #include "worker/launcher.h"
 #include "worker/resolver.h"
@@ -61,6 +63,7 @@ typedef struct Known
 	BackgroundWorkerHandle *handle; /* NULL: no worker */
 	BackgroundWorkerHandle *builder;	/* NULL: no builder */
 	TimestampTz builder_at;		/* when the last one was started */
+	TimestampTz audited_at;		/* when the auditor was, or would have been */
 	uint64		rescans;		/* of ec_shmem, when the worker was started */
 	TimestampTz started_at;
 	TimestampTz retry_at;
@@ -75,6 +78,7 @@ typedef struct Launcher
 	uint64		rescans;		/* of ec_shmem, as of the last scan */
 	TimestampTz scan_at;		/* when to look for new databases */
 	TimestampTz complained_at;	/* when a lack of worker slots was logged last */
+	BackgroundWorkerHandle *auditor;	/* NULL: none */
 } Launcher;
 
 static void scan_databases(HTAB *known);
@@ -82,6 +86,8 @@ static bool start(Known *k, const char *type, const char *function,
 				  BackgroundWorkerHandle **handle);
 static bool start_worker(Known *k);
 static bool start_builder(Known *k, TimestampTz now);
+static bool may_be_audited(const Known *k);
+static void start_auditor(Launcher *launcher, List *all, TimestampTz now);
 static void forget_if_ended(BackgroundWorkerHandle **handle);
 static bool note_ended(HTAB *known, TimestampTz now);
 static int	compare_known(const ListCell *a, const ListCell *b);
@@ -207,6 +213,49 @@ start_builder(Known *k, TimestampTz now)
 	return start(k, EC_DATABASE_BUILDER, "echocache_builder_main", &k->builder);
 }
 
+/* Are there documents in this database that may be cached? */
+static bool
+may_be_audited(const Known *k)
+{
+	EcDatabase *db = ec_database_find(k->dboid);
+	bool		may;
+
+	if (k->handle == NULL || db == NULL || ec_database_is_banned(k->dboid))
+		return false;
+	LWLockAcquire(ec_shmem->lock, LW_SHARED);
+	may = ec_shmem->enabled && db->owns_prefix && ec_topology_has_attachments(db);
+	LWLockRelease(ec_shmem->lock);
+	return may;
+}
+
+/*
+ * Start the auditor in the database whose turn it is.  If PostgreSQL has no slot for it, the
+ * database's turn is left out, since nothing depends on it.
+ */
+static void
+start_auditor(Launcher *launcher, List *all, TimestampTz now)
+{
+	Known	   *next = NULL;
+	ListCell   *lc;
+
+	forget_if_ended(&launcher->auditor);
+	if (launcher->auditor != NULL || ec_guc_audit_rate == 0 || RecoveryInProgress())
+		return;
+	foreach(lc, all)
+	{
+		Known	   *k = lfirst(lc);
+
+		if (!TimestampDifferenceExceeds(k->audited_at, now, ec_auditor_interval()))
+			continue;
+		if ((next == NULL || k->audited_at < next->audited_at) && may_be_audited(k))
+			next = k;
+	}
+	if (next == NULL)
+		return;
+	next->audited_at = now;
+	(void) start(next, EC_DATABASE_AUDITOR, "echocache_auditor_main", &launcher->auditor);
+}
+
 /* If this background worker has ended, its handle is NULL from now on. */
 static void
 forget_if_ended(BackgroundWorkerHandle **handle)
@@ -271,9 +320,10 @@ note_waiting(StringInfo waiting, const Known *k)
 }
 
 /*
- * Start the builders that are needed, and the workers that are missing; of the databases that
- * have not been looked at yet, one at a time, in the order of their OIDs.  So after each start
- * the same one of several databases with one prefix comes first, and has its keys.
+ * Start the workers that are missing, the builders that are needed, and if all are there the
+ * auditor; of the databases that have not been looked at yet, one at a time, in the order of their
+ * OIDs.  So after each start the same one of several databases with one prefix comes first, and has
+ * its keys.
  */
 static void
 start_missing(Launcher *launcher, bool looking, TimestampTz now)
@@ -314,6 +364,8 @@ start_missing(Launcher *launcher, bool looking, TimestampTz now)
 			note_waiting(&waiting, lfirst(lc));
 	if (waiting.len > 0)
 		complain(launcher, waiting.data, now);
+	else
+		start_auditor(launcher, all, now);
 	pfree(waiting.data);
 	list_free(all);
 }

@@ -42,7 +42,7 @@ static const char *const counter_name[COUNTERS] = {
 	"autocommit", "prepared", "bulk", "truncated", "moved", "rolled_back",
 	"savepoints_rolled_back", "failed", "connections_lost", "unsure", "commits_lost",
 	"prepared_across_crash", "two_rows_in_snapshot", "down_only_in_log", "rests", "rows_at_rest", "cached_at_rest",
-	"local_hits", "local_evictions"
+	"local_hits", "local_evictions", "audited", "audit_alarms"
 };
 
 _Atomic uint8_t *state;

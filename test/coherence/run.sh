@@ -225,7 +225,7 @@ too_few()
 
 	for n in committed:100 rolled_back:10 savepoints_rolled_back:10 prepared:5 bulk:1 moved:5 asynchronous:20 \
 		autocommit:50 plain_hits:1000 plain_markers:10 sql_reads:500 sql_in_transactions:100 sql_repeatable:100 \
-		sql_many:100 own_reads:10; do
+		sql_many:100 own_reads:10 audited:20; do
 		[ "$(more "${n%:*}" "${n#*:}")" = true ] || printf ' %s' "${n%:*}"
 	done
 	[ "$memory" = 0 ] || [ "$(more local_hits 1000)" = true ] || printf ' local_hits'
@@ -235,13 +235,21 @@ too_few()
 	done
 }
 
+# What the auditor says of wrong documents, from this line of the logs on.
+audit_alarms()
+{
+	tail -q -n "+$(($1 + 1))" "$EC_TMP/pg-main/log" | grep -h 'echocache: the cache had' || true
+	cat "$EC_TMP"/pg-standby*/log 2>/dev/null | grep -h 'echocache: the cache had' || true
+}
+
 # echocache_run NAME SECONDS SEED [ARGUMENT...]: what must be so of each run with echocache.  On
 # a busy machine it is done again, for longer, until enough has happened, faults in $want included.
 echocache_run()
 {
-	local name=$1 seconds=$2 with=$3 try=0 few
+	local name=$1 seconds=$2 with=$3 try=0 few lines alarms
 
 	shift 3
+	lines=$(wc -l <"$EC_TMP/pg-main/log")
 	while :; do
 		make_database
 		attach_echocache
@@ -254,9 +262,11 @@ echocache_run()
 		seconds=$((seconds * 2))
 	done
 	few=$(too_few)
+	alarms=$(audit_alarms "$lines")
 	ok "$(is "$status" 0)" "$name: not one wrong answer, and right at rest (seed $with)"
 	ok "$([ "$status" != 2 ] && is "$(figure cached_at_rest)" "$(figure rows_at_rest)" || echo false)" \
 		"$name: SQL reads have filled the cache at rest"
+	ok "$([ -z "$alarms" ] && is "$(figure audit_alarms)" 0 || echo false)" "$name: no false alarm of the auditor${alarms:+: $alarms}"
 	ok "$(is "$few" '')" "$name: transactions and reads of every kind${few:+, but too few:$few}"
 	[ "$memory" != 0 ] || ok "$(is "$(figure local_hits)" 0)" "$name: without the second tier"
 	# what was read at rest, all there is, is more than it has room for
@@ -480,7 +490,7 @@ read -r _ proxy_port <&6
 ec_pg_start main "echocache.enabled = on" "echocache.lease = '5s'" "echocache.retry_interval = '100ms'" \
 	"echocache.hosts = '127.0.0.1:$(ec_memcached_port 0):3, 127.0.0.1:$proxy_port'" \
 	"echocache.marker_ttl = '1s'" "max_prepared_transactions = 50" "max_connections = 100" \
-	"wal_writer_delay = '1s'" "wal_keep_size = '256MB'" "log_min_messages = log" "fsync = off" \
+	"wal_writer_delay = '1s'" "wal_keep_size = '256MB'" "log_min_messages = warning" "echocache.audit_rate = 100" "max_worker_processes = 12" "fsync = off" \
 	"log_min_error_statement = panic" "log_line_prefix = '%n [%p] %a '" 5>&- 6>&-
 memory=
 ec_pg_env main

@@ -251,20 +251,21 @@ look_at_servers(void)
 }
 
 /*
- * Count what the second tier has done since the last time.  Its counters begin anew with the
+ * Count what the second tier and the auditor have done since the last time.  The counters begin anew with the
  * cluster, and what they had until then since the last time is not counted.
  */
 static void
-count_local(void)
+count_stats(void)
 {
-	static const int which[] = {N_LOCAL_HITS, N_LOCAL_EVICTIONS};
-	static long before[2];
-	PGresult   *res = sql(&watcher, "SELECT sum(local_hits), sum(local_evictions)"
+	static const int which[] = {N_LOCAL_HITS, N_LOCAL_EVICTIONS, N_AUDITED, N_AUDIT_ALARMS};
+	static long before[4];
+	PGresult   *res = sql(&watcher, "SELECT sum(local_hits), sum(local_evictions),"
+						  " sum(audited), sum(audit_stale) + sum(audit_foreign)"
 						  " FROM echocache_stats", NULL, NULL, NULL);
 
 	if (res == NULL)
 		return;
-	for (int i = 0; i < 2; i++)
+	for (int i = 0; i < 4; i++)
 	{
 		long		n = atol(PQgetvalue(res, 0, i));
 
@@ -289,11 +290,11 @@ watch_main(void *arg)
 		if (!watcher.lost)
 			look_at_servers();
 		if (!watcher.lost && looks++ % LOOKS_PER_COUNT == 0)
-			count_local();
+			count_stats();
 		usleep(LOOK_US);
 	}
 	if (!watcher.lost)
-		count_local();
+		count_stats();
 	sql_close(&watcher);
 	return NULL;
 }

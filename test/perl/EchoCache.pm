@@ -87,6 +87,8 @@ echocache.hosts = '$hosts'
 echocache.retry_interval = '50ms'
 # Most tests are about memcached; those of the second tier set their own.
 echocache.local_memory = 0
+# The auditor would be seen in what memcached counts.
+echocache.audit_rate = 0
 # A new cluster waits so long before it uses a memcached.
 echocache.lease = '1s'
 # A busy machine's memcached may take longer than the default; tests of waiting set their own.
