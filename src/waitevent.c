@@ -21,7 +21,7 @@ static const char *const names[] = {
 	"EchocacheConnect", "EchocacheTlsHandshake", "EchocacheRead", "EchocacheMarker",
 	"EchocacheStore", "EchocacheCommand", "EchocacheCrawler", "EchocacheRoom", "EchocacheFill",
 	"EchocacheKey", "EchocacheLease", "EchocacheRecovery", "EchocacheWorkerMain",
-	"EchocacheBuilderMain", "EchocacheLauncherMain", "EchocacheVacate"
+	"EchocacheBuilderMain", "EchocacheAuditorMain", "EchocacheLauncherMain", "EchocacheVacate"
 };
 
 StaticAssertDecl(lengthof(names) == EC_NWAITEVENTS, "a wait event has no name");

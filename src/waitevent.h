@@ -27,6 +27,7 @@ typedef enum EcWaitEvent
 	EC_WAIT_RECOVERY,			/* the worker: until a server that is not UP is tried again */
 	EC_WAIT_WORKER,				/* the worker, with nothing to do */
 	EC_WAIT_BUILDER,			/* the builder, likewise */
+	EC_WAIT_AUDITOR,			/* the auditor, until it looks again at what seems wrong */
 	EC_WAIT_LAUNCHER,			/* the launcher, likewise */
 	EC_WAIT_VACATE,				/* a command needs a database: its worker is to leave */
 	EC_NWAITEVENTS

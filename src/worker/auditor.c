@@ -549,7 +549,7 @@ confirm(Audit *audit)
 	ListCell   *lc;
 
 	while (ec_deadline_left(again) > 0 && !ec_helper_is_over())
-		ec_deadline_nap(ec_deadline_left(again));
+		ec_deadline_nap(ec_deadline_left(again), EC_WAIT_AUDITOR);
 	MemoryContextSwitchTo(audit->turn);
 	audit->end = ec_deadline_in(TURN_MS);
 	foreach(lc, audit->suspects)
