@@ -7,14 +7,14 @@
 #	  debootstrap makes it.  As root, with the network.  Prints TAP.
 #
 # Copyright (c) 2026, echocache developers
+#
+# What check runs shellcheck does not see being run.
+# shellcheck disable=SC2317
 
 set -euo pipefail
 
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 failed=0
-
-# What check runs shellcheck does not see being run.
-# shellcheck disable=SC2317
 
 # check NAME COMMAND...: a test; what the command says is shown if it fails.
 check()
