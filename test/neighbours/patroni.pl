@@ -162,6 +162,8 @@ for my $node (values %node)
 	# What the other tests have as well: a busy machine's memcached is not to be taken for dead.
 	$text =~ s{^(?=  bin_dir: )}{  custom_conf: $dir/stage.conf\n}m;
 	$text .= "    echocache.timeout: 5s\n    echocache.commit_timeout: 5s\n    echocache.lease: 2s\n    fsync: \"off\"\n";
+	# One of them has the second tier.
+	$text .= "    echocache.local_memory: 16MB\n" if $node->{name} eq 'node2';
 	append_to_file("$dir/$node->{name}.yml", $text);
 }
 my ($one, $two) = @node{qw(node1 node2)};
