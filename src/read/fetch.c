@@ -56,7 +56,6 @@ static void take_results(EcAttachment *att, EcRow **sorted, int n, MemoryContext
 static void fetch_by_query(EcAttachment *att, EcRow **rows, int n, bool as_owner,
 						   MemoryContext context);
 static void fetch_now(void *arg);
-static void fetch_contained(Fetch *fetch);
 static void any_id(void *arg);
 
 /*
@@ -234,48 +233,38 @@ fetch_now(void *arg)
 	pfree(asked);
 }
 
-/* If code of a user's runs, it leaves nothing behind. */
-static void
-fetch_contained(Fetch *fetch)
-{
-	fetch->whole = true;
-	if (fetch->n == 0)
-		return;
-	if (ec_usercode_runs(fetch->att))
-		ec_act_contained(fetch_now, fetch);
-	else
-		fetch_now(fetch);
-}
-
 /*
  * Read the rows with these distinct ids, as the snapshot shows them, and make their
  * documents.  A row that is not there, or does not pass the filter, has no matches.  With
- * as_owner the table's owner reads, so the caller has checked the permission.  Throws what the
- * query and the function throw.
+ * as_owner the table's owner reads, so the caller has checked the permission.  Returns false if
+ * rows may be missing, since tables were given other files between the snapshot and when they
+ * were locked (storage.c); since is ec_storage_now() from before the snapshot.  Throws what the
+ * query and the function throw; if code of a user's runs, it leaves nothing behind.
  */
-void
-ec_fetch(EcAttachment *att, EcRow *rows, int n, Snapshot snapshot, bool as_owner)
+bool
+ec_fetch(EcAttachment *att, EcRow *rows, int n, Snapshot snapshot, uint64 since, bool as_owner)
 {
-	Fetch		fetch = {att, rows, n, snapshot, as_owner, ec_storage_now()};
+	Fetch		fetch = {att, rows, n, snapshot, as_owner, since, true};
 
-	fetch_contained(&fetch);
+	if (n > 0 && ec_usercode_runs(att))
+		ec_act_contained(fetch_now, &fetch);
+	else if (n > 0)
+		fetch_now(&fetch);
+	return fetch.whole;
 }
 
 /*
- * The same, as they are now: the snapshot has every commit that came before.  Returns whether
- * what was read may be cached: false if tables were given other files, each time, between the
- * snapshot and when they were locked, so that rows may be missing (storage.c).
+ * The same, as they are now: the snapshot has every commit that came before.  It is tried a few
+ * times.
  */
 bool
 ec_fetch_latest(EcAttachment *att, EcRow *rows, int n, bool as_owner)
 {
 	for (int i = 0; i < TRIES; i++)
 	{
-		Fetch		fetch = {att, rows, n, NULL, as_owner, ec_storage_now()};
+		uint64		since = ec_storage_now();
 
-		fetch.snapshot = GetLatestSnapshot();
-		fetch_contained(&fetch);
-		if (fetch.whole)
+		if (ec_fetch(att, rows, n, GetLatestSnapshot(), since, as_owner))
 			return true;
 	}
 	return false;

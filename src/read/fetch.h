@@ -15,7 +15,8 @@
 #include "attachments/configuration.h"
 #include "read/render.h"
 
-extern void ec_fetch(EcAttachment *att, EcRow *rows, int n, Snapshot snapshot, bool as_owner);
+extern bool ec_fetch(EcAttachment *att, EcRow *rows, int n, Snapshot snapshot, uint64 since,
+					 bool as_owner);
 extern bool ec_fetch_latest(EcAttachment *att, EcRow *rows, int n, bool as_owner);
 extern void ec_fetch_try(EcAttachment *att);
 

@@ -29,6 +29,7 @@
 #include "attachments/attachment.h"
 #include "attachments/configuration.h"
 #include "attachments/slot.h"
+#include "attachments/storage.h"
 #include "commit/locks.h"
 #include "commit/pending.h"
 #include "deadline.h"
@@ -277,8 +278,9 @@ fetch_rows(Fill *fill, bool as_owner)
 		CommandCounterIncrement();
 	if (!IsInParallelMode() && !IsolationUsesXactSnapshot())
 		return ec_fetch_latest(fill->att, fill->rows, fill->nrows, as_owner);
-	ec_fetch(fill->att, fill->rows, fill->nrows,
-			 IsInParallelMode() ? GetActiveSnapshot() : GetTransactionSnapshot(), as_owner);
+	(void) ec_fetch(fill->att, fill->rows, fill->nrows,
+					IsInParallelMode() ? GetActiveSnapshot() : GetTransactionSnapshot(),
+					ec_storage_now(), as_owner);
 	return false;
 }
 

@@ -40,6 +40,7 @@
 #include "attachments/attachment.h"
 #include "attachments/configuration.h"
 #include "attachments/slot.h"
+#include "attachments/storage.h"
 #include "commit/locks.h"
 #include "deadline.h"
 #include "guc.h"
@@ -312,8 +313,9 @@ note(Audit *audit, EcVerifyKey *keys, int n, int right, bool local)
 
 /*
  * Compare what the second tier has under these keys, the first most of them, to the rows.  wrong
- * says which of them differ.  A key that is locked is left out: a writer is at it.  Returns how
- * many were right.  Throws what ec_batch_enter() and ec_fetch() throw.
+ * says which of them differ.  A key that is locked is left out: a writer is at it.  So are all,
+ * if rows may be missing, of tables that were being rewritten.  Returns how many were right.
+ * Throws what ec_batch_enter() and ec_fetch() throw.
  */
 static int
 judge_locals(Audit *audit, EcVerifyKey *keys, int n, int most)
@@ -327,6 +329,8 @@ judge_locals(Audit *audit, EcVerifyKey *keys, int n, int most)
 	int			nfound = 0;
 	int			right = 0;
 	Snapshot	snapshot;
+	uint64		since = ec_storage_now();
+	bool		whole;
 
 	for (int i = 0; i < n; i++)
 		keys[i].wrong = false;
@@ -359,9 +363,9 @@ judge_locals(Audit *audit, EcVerifyKey *keys, int n, int most)
 							 EC_LOCK_STORE);
 	ec_batch_unlock(batch);
 	ec_batch_leave(batch);
-	ec_fetch(att, rows, nfound, snapshot, true);
+	whole = ec_fetch(att, rows, nfound, snapshot, since, true);
 	UnregisterSnapshot(snapshot);
-	for (int f = 0; f < nfound; f++)
+	for (int f = 0; f < nfound && whole; f++)
 	{
 		const char *value;
 		size_t		len;

@@ -141,14 +141,15 @@ sub in_place
 	return;
 }
 
-my $stage = '';
+# Where the library is, in a file: Patroni leaves out settings that it does not know.
+append_to_file("$dir/stage.conf", '');
 if ($ENV{DESTDIR})
 {
 	my $major = `pg_config --version` =~ s/^\D*(\d+).*/$1/sr;
 	my ($lib, $share) = map { `pg_config $_` =~ s/\n//r } '--pkglibdir', '--sharedir';
 
-	$stage = "    dynamic_library_path: \"$ENV{DESTDIR}$lib:\$libdir\"\n"
-	  . ($major >= 18 ? "    extension_control_path: \"$ENV{DESTDIR}$share:\$system\"\n" : "    extension_destdir: \"$ENV{DESTDIR}\"\n");
+	append_to_file("$dir/stage.conf", "dynamic_library_path = '$ENV{DESTDIR}$lib:\$libdir'\n"
+		. ($major >= 18 ? "extension_control_path = '$ENV{DESTDIR}$share:\$system'\n" : "extension_destdir = '$ENV{DESTDIR}'\n"));
 }
 for my $node (values %node)
 {
@@ -159,7 +160,10 @@ for my $node (values %node)
 		'10.0.0.0/24' => '127.0.0.1/32', '/var/lib/postgresql/shop' => $node->{data}, '/usr/lib/postgresql/15/bin' => $bindir,
 		'/var/run/postgresql' => $dir, ' peer' => ' trust', '/var/lib/postgresql/.pgpass' => "$dir/$node->{name}.pgpass");
 	# What the other tests have as well: a busy machine's memcached is not to be taken for dead.
-	$text .= "$stage    echocache.timeout: 5s\n    echocache.commit_timeout: 5s\n    echocache.lease: 2s\n    fsync: \"off\"\n";
+	$text =~ s{^(?=  bin_dir: )}{  custom_conf: $dir/stage.conf\n}m;
+	$text .= "    echocache.timeout: 5s\n    echocache.commit_timeout: 5s\n    echocache.lease: 2s\n    fsync: \"off\"\n";
+	# One of them has the second tier.
+	$text .= "    echocache.local_memory: 16MB\n" if $node->{name} eq 'node2';
 	append_to_file("$dir/$node->{name}.yml", $text);
 }
 my ($one, $two) = @node{qw(node1 node2)};
