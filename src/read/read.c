@@ -48,7 +48,7 @@ static bool bypass_all(EcAttachment *att, EcItem *items, int n);
 static void count_misses(EcAttachment *att, const EcItem *items, int n);
 static bool are_done(const EcItem *items, int n);
 static bool may_ask(const EcItem *items, int n);
-static void time_local_hit(EcAttachment *att, const EcPatience *patience);
+static void time_hit(EcAttachment *att, bool local, const EcPatience *patience);
 static bool one_item(EcAttachment *att, const char *id, EcItem *item, bool drop);
 static bool await_key(const EcItem *item);
 
@@ -106,13 +106,18 @@ may_ask(const EcItem *items, int n)
 	return false;
 }
 
-/* The second tier had all of it: one in LOCAL_TIMED such reads of this process is timed. */
+/*
+ * The cache had all of it.  Time that: memcached's last answer was the end; or, local, where it was
+ * in the second tier, it is now, for one in LOCAL_TIMED such reads of this process.
+ */
 static void
-time_local_hit(EcAttachment *att, const EcPatience *patience)
+time_hit(EcAttachment *att, bool local, const EcPatience *patience)
 {
-	static uint32 hits = 0;
+	static uint32 local_hits = 0;
 
-	if ((++hits + (uint32) MyProcPid) % LOCAL_TIMED == 0)
+	if (!local)
+		ec_latency_add(att->slot, EC_LATENCY_HIT, patience->answered_at * 1000 - patience->began);
+	else if ((++local_hits + (uint32) MyProcPid) % LOCAL_TIMED == 0)
 		ec_latency_add(att->slot, EC_LATENCY_LOCAL_HIT, ec_deadline_clock() - patience->began);
 }
 
@@ -147,28 +152,26 @@ ec_read(const char *name, EcItem *items, int n, const char *owner_text)
 		att = ec_permission_lock(att, &as_owner);
 	else
 	{
-		bool		done;
+		bool		local;
 
 		ec_hit_begin(att, items, n);
 		timed = may_ask(items, n);
 		ec_hit_local(att, items, n, &owner, &patience);
-		done = are_done(items, n);
-		if (done && timed)
-			time_local_hit(att, &patience);
-		else if (!done)
+		local = are_done(items, n);
+		if (!local)
 		{
 			ec_hit_classify(att, items, n);
 			ec_hit_ask(att, items, n, &owner, &patience);
 			ec_promote(att, items, n, &patience);
-			done = are_done(items, n);
-			if (done)
-				ec_latency_add(att->slot, EC_LATENCY_HIT,
-							   patience.answered_at * 1000 - patience.began);
 		}
 		ec_topology_leave();
 		/* else it has changed, and with it perhaps what the caller may see */
-		if (done && ec_attachment_by_name(name) == att)
+		if ((local || are_done(items, n)) && ec_attachment_by_name(name) == att)
+		{
+			if (timed)
+				time_hit(att, local, &patience);
 			return;
+		}
 		if (ec_fill_enter(&att, items, n, &as_owner))
 		{
 			generation = ec_placement_generation();
