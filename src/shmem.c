@@ -70,6 +70,7 @@ init_states(EcDatabase *db)
 		pg_atomic_init_u64(&db->state[i], EC_STATE_WORD(1, true, EC_RECOVERING));
 		pg_atomic_init_u64(&db->whole_noted[i], 0);
 		pg_atomic_init_u64(&db->may_flush[i], 0);
+		pg_atomic_init_u64(&db->may_keep[i], 0);
 		pg_atomic_init_u64(&db->lease_until[i], 0);
 	}
 	for (int anew = 0; anew < 2; anew++)

@@ -77,6 +77,7 @@ typedef struct EcServer
 	int			port;			/* 0: unix socket */
 	int			weight;
 	bool		named;			/* its addresses are what a resolver says */
+	char		found_by[EC_HOST_MAX];	/* it is, or waits for, an address of this name */
 
 	/* by the launcher, with the lock held exclusively; chosen's only when publishing */
 	int			naddresses;		/* 0: the name does not resolve (yet) */
@@ -127,6 +128,12 @@ typedef struct EcDatabase
 	 * which the worker may flush the server, should that refuse to be purged.
 	 */
 	pg_atomic_uint64 may_flush[EC_MAX_SERVERS];
+	/*
+	 * By the launcher, when publishing: the state word, RECOVERING, under which the worker may
+	 * keep the keys that are placed on the server, when it purges.  0 by the worker, and by a
+	 * writer of an older generation: see ec_state_doubt().
+	 */
+	pg_atomic_uint64 may_keep[EC_MAX_SERVERS];
 	/*
 	 * Until when the keys on the server are ours, by ec_state_clock(); 0: they are not.
 	 * By the worker, with the lock held in share mode; 0 by whoever publishes.

@@ -230,6 +230,49 @@ ec_state_reset(EcDatabase *db)
 }
 
 /*
+ * The server was UP in the generation before, and is in the next one, too: as long as its word is
+ * the one that it has been reset to, RECOVERING, what is placed on it may be kept.
+ * ec_shmem->lock is held exclusively.  Never throws.
+ */
+void
+ec_state_let_keep(EcDatabase *db, int server)
+{
+	uint64		word = ec_state_word(db, server);
+
+	if (EC_STATE(word) == EC_RECOVERING)
+		pg_atomic_write_u64(&db->may_keep[server], word);
+}
+
+/*
+ * The server must be purged: may what is placed on it be kept?  Asked when everybody has left
+ * older generations.
+ */
+bool
+ec_state_may_keep(EcDatabase *db, int server)
+{
+	return pg_atomic_read_u64(&db->may_keep[server]) == ec_state_word(db, server);
+}
+
+/*
+ * A writer of this generation, which it has not left yet, could not confirm on some server that
+ * a document is gone.  If there is a newer list by now, that server was not made DOWN, and what
+ * the writer has seen of states was perhaps about others: then the database's servers keep
+ * nothing.  If there is none under the lock, the server was DOWN before any newer list, or there
+ * is a row in its outbox and its lock is held.  Takes ec_shmem->lock.  Never throws.
+ */
+void
+ec_state_doubt(uint64 generation)
+{
+	EcDatabase *db = ec_state_database();
+
+	LWLockAcquire(ec_shmem->lock, LW_SHARED);
+	for (int i = 0; i < EC_MAX_SERVERS; i++)
+		if (db != NULL && !ec_shmem_is_listed(generation))
+			pg_atomic_write_u64(&db->may_keep[i], 0);
+	LWLockRelease(ec_shmem->lock);
+}
+
+/*
  * Has the outbox a row for every attachment as a whole, for as long as this server stays away?
  * The caller holds the server's outbox lock: the worker takes the rows up only when the state
  * has changed and the caller's transaction has ended.
