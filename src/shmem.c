@@ -93,6 +93,7 @@ init_slot(EcSlot *slot)
 		pg_atomic_init_u64(&slot->latency[k].max_ns, 0);
 	}
 	pg_atomic_init_u64(&slot->build_logged, 0);
+	pg_atomic_init_u64(&slot->render_logged, 0);
 	pg_atomic_init_u32(&slot->warm_pid, 0);
 	pg_atomic_init_u64(&slot->warm_started, 0);
 	pg_atomic_init_u64(&slot->warm_total, 0);
@@ -169,6 +170,8 @@ shmem_startup(void)
 		pg_atomic_init_u64(&ec_shmem->generation, 0);
 		pg_atomic_init_u64(&ec_shmem->list_generation, 0);
 		pg_atomic_init_u64(&ec_shmem->no_launcher_logged, (uint64) ec_shmem->stats_reset);
+		pg_atomic_init_u64(&ec_shmem->no_slot_logged, 0);
+		pg_atomic_init_u64(&ec_shmem->no_database_logged, 0);
 	}
 	LWLockRelease(AddinShmemInitLock);
 	ec_waitevent_init();

@@ -99,6 +99,13 @@ typedef struct EcServer
 									 * is next at the end of a transaction gives its own up */
 	pg_atomic_uint64 slow;		/* timeouts in a row; 0: none.  See ec_state_slow() */
 	pg_atomic_uint64 told_old;	/* the generation in which it was logged that it is old */
+	pg_atomic_uint64 prepared_logged;	/* when a prepared transaction was that it waits for */
+
+	/* atomics, by any backend: what the log says of its state; see ec_state_tell() */
+	pg_atomic_uint32 told;		/* an EcState, UP or DOWN; RECOVERING: nothing yet */
+	pg_atomic_uint32 untold;	/* how often it went DOWN since the log said so */
+	pg_atomic_uint64 removed;	/* keys invalidated since the log said that it is UP */
+	pg_atomic_uint64 told_at[EC_UP + 1];	/* when; TimestampTz */
 } EcServer;
 
 /* A database that has the extension. */
@@ -223,6 +230,7 @@ typedef struct EcSlot
 	pg_atomic_uint64 counter[EC_NCOUNTERS];
 	EcHistogram latency[EC_NLATENCIES];
 	pg_atomic_uint64 build_logged;	/* when an error of the builder was; a TimestampTz */
+	pg_atomic_uint64 render_logged; /* when one of a commit's rendering was */
 	/*
 	 * The echocache_warm() under way: warm_pid is set by compare-and-swap from 0;
 	 * the rest is written by that backend, and 0 before it lets go of warm_pid.
@@ -287,8 +295,10 @@ typedef struct EcShared
 	int			nservers;
 	EcServer	server[EC_MAX_SERVERS];
 
-	/* an atomic, by any backend: when it was logged that there is no launcher; a TimestampTz */
+	/* atomics, by any backend: when it was logged that there is no launcher, or no slot */
 	pg_atomic_uint64 no_launcher_logged;
+	pg_atomic_uint64 no_slot_logged;
+	pg_atomic_uint64 no_database_logged;
 
 	EcDatabase	database[EC_MAX_DATABASES];
 	EcDatabase	unclaimed;		/* its states are those of databases without a slot */

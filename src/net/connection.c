@@ -286,7 +286,7 @@ answered(EcConnection *c)
 		/* not before: what accepts connections need not be alive */
 		c->answered = true;
 		if (c->kept)
-			ereport(LOG,
+			ereport(DEBUG1,
 					(errmsg("echocache: connected to server \"%s\"",
 							ec_placement.server[c->server].name),
 					 errhidestmt(true), errhidecontext(true)));

@@ -54,6 +54,12 @@ begin_server(EcServer *s, const EcHost *h)
 	pg_atomic_init_u32(&s->room_wanted, 0);
 	pg_atomic_init_u64(&s->slow, 0);
 	pg_atomic_init_u64(&s->told_old, 0);
+	pg_atomic_init_u64(&s->prepared_logged, 0);
+	pg_atomic_init_u32(&s->told, EC_RECOVERING);
+	pg_atomic_init_u32(&s->untold, 0);
+	pg_atomic_init_u64(&s->removed, 0);
+	for (int state = 0; state <= EC_UP; state++)
+		pg_atomic_init_u64(&s->told_at[state], 0);
 }
 
 /* The server of this name; NULL: there is none. */

@@ -40,6 +40,7 @@
 #define LOOK_NAP_MS	5
 
 static bool make_down(EcDatabase *db, int server);
+static bool may_tell(EcServer *s, EcState state);
 
 /*
  * This database's slot, or NULL when its worker has not claimed one yet.  Slots are claimed
@@ -363,8 +364,7 @@ ec_state_retry_unclaimed(int server)
 
 /*
  * An exchange with this server has failed: it is DOWN for every database, and nobody waits for
- * it again until a worker has brought it back.  The process that changes the state logs it, so
- * that it is logged once.  May be called in the COMMIT callback: never throws.
+ * it again until a worker has brought it back.  May be called in the COMMIT callback: never throws.
  */
 void
 ec_state_down(uint64 generation, int server, const char *reason)
@@ -382,9 +382,61 @@ ec_state_down(uint64 generation, int server, const char *reason)
 
 	ec_state_set_error(server, reason);
 	if (changed)
-		ereport(LOG,
-				(errmsg("echocache: server \"%s\" is down: %s", s->name, reason),
-				 errhidestmt(true), errhidecontext(true)));
+	{
+		(void) pg_atomic_fetch_add_u32(&s->untold, 1);
+		ec_state_tell_down(server);
+	}
+}
+
+/*
+ * Is the log to say that the server is in this state, UP or DOWN?  Not if it says so already, nor
+ * twice in a minute, however often the state changes: then a worker, which looks at its servers
+ * from time to time, has it said later.  The process that is told so is the one that logs.
+ */
+static bool
+may_tell(EcServer *s, EcState state)
+{
+	if (pg_atomic_read_u32(&s->told) == (uint32) state || !ec_shmem_may_log(&s->told_at[state]))
+		return false;
+	pg_atomic_write_u32(&s->told, state);
+	return true;
+}
+
+/* The server is DOWN, for some database: have the log say so, and why.  Never throws. */
+void
+ec_state_tell_down(int server)
+{
+	EcServer   *s = &ec_shmem->server[server];
+	char		reason[EC_ERROR_MAX];
+	int			times;
+
+	if (!may_tell(s, EC_DOWN))
+		return;
+	LWLockAcquire(ec_shmem->lock, LW_SHARED);
+	strlcpy(reason, s->last_error, sizeof(reason));
+	LWLockRelease(ec_shmem->lock);
+	times = (int) pg_atomic_exchange_u32(&s->untold, 0);
+	ereport(LOG,
+			(errmsg("echocache: server \"%s\" is down: %s", s->name, reason),
+			 times < 2 ? 0 :
+			 errdetail("It went down %d times since this was logged last.", times),
+			 errhidestmt(true), errhidecontext(true)));
+}
+
+/* The server is UP, and so many keys were invalidated on it just now: have the log say so. */
+void
+ec_state_tell_up(int server, int64 removed)
+{
+	EcServer   *s = &ec_shmem->server[server];
+
+	(void) pg_atomic_fetch_add_u64(&s->removed, removed);
+	if (!may_tell(s, EC_UP))
+		return;
+	removed = (int64) pg_atomic_exchange_u64(&s->removed, 0);
+	ereport(LOG,
+			(errmsg_plural("echocache: server \"%s\" is up, %lld old key was invalidated",
+						   "echocache: server \"%s\" is up, %lld old keys were invalidated",
+						   removed, s->name, (long long) removed)));
 }
 
 /*

@@ -425,10 +425,7 @@ ec_recovery_run(EcDatabase *db, int server, int *retry_ms)
 		return false;
 	ec_lease_renew_soon(server);	/* for standbys, which wait for this */
 	ec_state_retry_unclaimed(server);
-	ereport(LOG,
-			(errmsg_plural("echocache: server \"%s\" is up, %lld old key was invalidated",
-						   "echocache: server \"%s\" is up, %lld old keys were invalidated",
-						   removed, name, (long long) removed)));
+	ec_state_tell_up(server, removed);
 	return true;
 }
 
