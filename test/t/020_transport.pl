@@ -94,6 +94,7 @@ my $both = memcached(%both, login => [ 'bob', 'other:password' ]);
 # What the system trusts, for the servers of this test.
 $ENV{SSL_CERT_FILE} = "$dir/ours.crt";
 my $node = new_node('main', hosts => [$plain], conf => <<"CONF");
+log_min_messages = debug1
 log_statement = none
 echocache.retry_interval = '20ms'
 listen_addresses = '127.0.0.1'
@@ -280,7 +281,7 @@ accepted('a file in the data directory', $tls);
 wait_for('the worker that follows on a reload to have read it, too', sub {
 	my $pid = $worker->();
 
-	return $pid != $ended && slurp_file($node->logfile) =~ /\[$pid\] LOG:  echocache: connected to server/;
+	return $pid != $ended && slurp_file($node->logfile) =~ /\[$pid\] DEBUG:  echocache: connected to server/;
 });
 write_file($node->data_dir . '/cache-ca.crt', slurp_file("$dir/theirs.crt"));
 is($s->run('SELECT echocache_disconnect() || echocache_get_session(1)::text'), qq(1{"id":1,"title":"round $round"}), 'files are not read for every connection');
