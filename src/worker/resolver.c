@@ -88,7 +88,8 @@ static Lookup lookups[EC_MAX_SERVERS];	/* of the entries of those numbers */
 static int	answers[2] = {-1, -1};	/* a pipe: from the children, to the launcher */
 
 static const EcServer *find_named(const EcHost *h);
-static bool is_down(const EcHost *h);
+static bool is_down(int server);
+static bool is_urgent(const EcHost *h);
 static void end_child(int signo);
 static void fill_answer(Answer *answer, const EcHost *h);
 static void look_up(Answer *answer, pid_t launcher);
@@ -124,30 +125,34 @@ find_named(const EcHost *h)
 	return s && s->named ? s : NULL;
 }
 
-/*
- * Has the entry no address yet, or is its server DOWN, for any database?  (Of several servers one
- * that is DOWN is no reason to ask every second: each change of the list costs something.)
- */
+/* Is the server DOWN, for any database, or without an address? */
 static bool
-is_down(const EcHost *h)
+is_down(int server)
 {
-	const EcServer *s = find_named(h);
-	int			server = s ? (int) (s - ec_shmem->server) : 0;
-
-	if (s == NULL)
-	{
-		for (int i = 0; i < ec_shmem->nservers; i++)
-			if (ec_list_is_found(&ec_shmem->server[i], h))
-				return false;
-		return true;
-	}
-	if (s->naddresses == 0)
+	if (ec_shmem->server[server].naddresses == 0)
 		return true;
 	for (int d = 0; d < EC_MAX_DATABASES; d++)
 		if (OidIsValid(ec_shmem->database[d].dboid) &&
 			EC_STATE(ec_state_word(&ec_shmem->database[d], server)) == EC_DOWN)
 			return true;
 	return false;
+}
+
+/*
+ * Is the entry's name to be looked up soon, since its server is DOWN, or none is found yet?  (Of
+ * several servers one that is DOWN is no reason: each change of the list costs something.)
+ */
+static bool
+is_urgent(const EcHost *h)
+{
+	const EcServer *s = find_named(h);
+
+	if (s != NULL)
+		return is_down((int) (s - ec_shmem->server));
+	for (int i = 0; i < ec_shmem->nservers; i++)
+		if (ec_list_is_found(&ec_shmem->server[i], h))
+			return false;
+	return true;
 }
 
 /* ---------------------------------------------------------------- the child */
@@ -298,8 +303,8 @@ note_failed(Lookup *lookup, const EcHost *h)
 		if (s->naddresses == 0 || (s != named && !ec_list_is_found(s, h)))
 			continue;
 		known = true;
-		if (s != named || !is_down(h))
-			ec_state_set_error(i, reason);
+		if (!is_down(i))
+			ec_state_set_error(i, reason);	/* else there is a better one */
 	}
 	if (known && !lookup->failed)
 		ereport(LOG,
@@ -367,7 +372,7 @@ ec_resolver_run(void)
 			strlcpy(lookup->name, name, sizeof(lookup->name));
 		}
 		if (name[0] != '\0' && lookup->pid == 0 &&
-			ec_deadline_left(is_down(h) ? lookup->due_down : lookup->due) == 0)
+			ec_deadline_left(is_urgent(h) ? lookup->due_down : lookup->due) == 0)
 			start(i);
 	}
 }

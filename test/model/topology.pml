@@ -568,16 +568,19 @@ end:
 	fi;
 #endif
 #ifdef KEEP
-	/* ec_purge_misplaced(), on this server and perhaps on the other one */
-	atomic { must_purge = must_purge && !may_keep[place] };
+	/*
+	 * ec_purge_misplaced(), on this server and on the other one.  (If that does not come to it, it
+	 * keeps nothing, as without KEEP.)
+	 */
 	atomic {
+		must_purge = must_purge && !may_keep[place];
 		if
 		:: !clean[1 - place] ->
 #ifndef MISPLACED_STAYS
 			put(1 - place, ABSENT, 0, NOBODY);
 #endif
 			clean[1 - place] = (!publishing && generation == g)
-		:: true
+		:: else
 		fi
 	};
 #endif
