@@ -381,11 +381,13 @@ ec_state_down(uint64 generation, int server, const char *reason)
 			changed |= make_down(&ec_shmem->database[d], server);
 
 	ec_state_set_error(server, reason);
-	if (changed)
-	{
-		(void) pg_atomic_fetch_add_u32(&s->untold, 1);
-		ec_state_tell_down(server);
-	}
+	if (!changed)
+		return;
+	(void) pg_atomic_fetch_add_u32(&s->untold, 1);
+	if (!ec_state_tell_down(server))
+		ereport(DEBUG1,
+				(errmsg("echocache: server \"%s\" is down: %s", s->name, reason),
+				 errhidestmt(true), errhidecontext(true)));
 }
 
 /*
@@ -402,8 +404,11 @@ may_tell(EcServer *s, EcState state)
 	return true;
 }
 
-/* The server is DOWN, for some database: have the log say so, and why.  Never throws. */
-void
+/*
+ * The server is DOWN, for some database: have the log say so, and why, if it is to.  Returns
+ * whether it was.  Never throws.
+ */
+bool
 ec_state_tell_down(int server)
 {
 	EcServer   *s = &ec_shmem->server[server];
@@ -411,7 +416,7 @@ ec_state_tell_down(int server)
 	int			times;
 
 	if (!may_tell(s, EC_DOWN))
-		return;
+		return false;
 	LWLockAcquire(ec_shmem->lock, LW_SHARED);
 	strlcpy(reason, s->last_error, sizeof(reason));
 	LWLockRelease(ec_shmem->lock);
@@ -421,6 +426,7 @@ ec_state_tell_down(int server)
 			 times < 2 ? 0 :
 			 errdetail("It went down %d times since this was logged last.", times),
 			 errhidestmt(true), errhidecontext(true)));
+	return true;
 }
 
 /* The server is UP, and so many keys were invalidated on it just now: have the log say so. */

@@ -29,7 +29,7 @@ extern bool ec_state_is_unattended(int server);
 extern void ec_state_demand_purge(EcDatabase *db);
 extern void ec_state_retry_unclaimed(int server);
 extern void ec_state_down(uint64 generation, int server, const char *reason);
-extern void ec_state_tell_down(int server);
+extern bool ec_state_tell_down(int server);
 extern void ec_state_tell_up(int server, int64 removed);
 extern void ec_state_slow(uint64 generation, int server, EcDeadline began, const char *reason);
 extern bool ec_state_is_silent(int server);

@@ -196,7 +196,7 @@ see_to_servers(EcDatabase *db, Schedule *schedule)
 			ec_lease_renew(db);
 		/* what was not logged because the state had changed often */
 		if (EC_STATE(ec_state_word(db, i)) == EC_DOWN)
-			ec_state_tell_down(i);
+			(void) ec_state_tell_down(i);
 		if (EC_STATE(ec_state_word(db, i)) == EC_UP)
 			ec_state_tell_up(i, 0);
 		if (!standby && EC_STATE(ec_state_word(db, i)) == EC_UP)

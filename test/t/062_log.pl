@@ -23,7 +23,7 @@ my $node = new_node('main', hosts => [$memcached],
 my $s = session($node, sql => q{
 	CREATE EXTENSION echocache;
 	CREATE TABLE session (id bigint PRIMARY KEY, title text);
-	SELECT echocache_attach('session');
+	SELECT echocache_attach('session', 'session');
 	INSERT INTO session VALUES (1, 'secret');
 	CREATE ROLE stranger;
 	CREATE ROLE owner;
@@ -61,11 +61,11 @@ sub repeated
 my $stranger = session($node, sql => 'SET SESSION AUTHORIZATION stranger');
 my $owner = session($node, sql => q{SET SESSION AUTHORIZATION owner;
 	CREATE TABLE risky (id int PRIMARY KEY, n int, t text);
-	SELECT echocache_attach('risky', filter => '10 / n > 0');
+	SELECT echocache_attach('risky', 'risky', filter => '10 / n > 0');
 	CREATE TABLE built (id int PRIMARY KEY, n int);
 	CREATE FUNCTION built_document(built) RETURNS json STABLE LANGUAGE sql SET search_path = pg_catalog, pg_temp
 		AS 'SELECT json_build_object(''id'', $1.id, ''n'', 1 / $1.n)';
-	SELECT echocache_attach('built', document => 'built_document');
+	SELECT echocache_attach('built', 'built', document => 'built_document');
 	INSERT INTO risky VALUES (1, 1, ''), (2, 2, repeat('x', 3000000));
 	INSERT INTO built VALUES (1, 1)});
 my @strangers = (
