@@ -65,8 +65,9 @@ char	   *ec_guc_wait_point = NULL;
 static char *masked_password = NULL;
 
 #define HOSTS_HINT \
-	"Separate servers by commas: host[:port[:weight]], [ipv6]:port, or the absolute path " \
-	"of a unix socket."
+	"Separate servers by commas: host[:port[:weight]], [ipv6]:port, dns+name[:port[:weight]], " \
+	"or the absolute path of a unix socket."
+#define DISCOVER "dns+"
 
 static const struct config_enum_entry tls_verify_options[] = {
 	{"ca", EC_TLS_VERIFY_CA, false},
@@ -118,14 +119,15 @@ parse_number(const char *s, size_t len, int max, int *result)
 }
 
 /*
- * One item of echocache.hosts: host[:port[:weight]], [v6][:port[:weight]] or the absolute path
- * of a unix socket.  Returns what is wrong with it, or NULL.
+ * One item of echocache.hosts: host[:port[:weight]], [v6][:port[:weight]],
+ * dns+name[:port[:weight]] or the absolute path of a unix socket.  Returns what is wrong with it,
+ * or NULL.
  */
 static const char *
 parse_host(const char *item, size_t len, EcHost *host)
 {
-	const char *name = item;
 	const char *end = item + len;
+	const char *name;
 	const char *rest;
 	const char *colon;
 	size_t		namelen;
@@ -135,6 +137,15 @@ parse_host(const char *item, size_t len, EcHost *host)
 
 	if (len == 0)
 		return "is empty";
+	host->discover = len > strlen(DISCOVER) && strncmp(item, DISCOVER, strlen(DISCOVER)) == 0;
+	if (host->discover)
+	{
+		item += strlen(DISCOVER);
+		len -= strlen(DISCOVER);
+		if (item[0] == '[' || item[0] == '/')
+			return "has no name after " DISCOVER;
+	}
+	name = item;
 	if (memchr(item, '/', len) != NULL)
 	{
 		struct sockaddr_un un;
@@ -230,7 +241,7 @@ check_hosts(char **newval, void **extra, GucSource source)
 		host = &list->host[list->n];
 		wrong = parse_host(item, len, host);
 		for (int i = 0; wrong == NULL && i < list->n; i++)
-			if (list->host[i].port == host->port &&
+			if (list->host[i].port == host->port && list->host[i].discover == host->discover &&
 				strcmp(list->host[i].host, host->host) == 0)
 				wrong = "is listed twice";
 		if (wrong)
@@ -363,7 +374,8 @@ define_cache(void)
 							 &ec_guc_enabled, false, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomStringVariable("echocache.hosts",
 							   "The memcached servers.",
-							   "Comma-separated: host[:port[:weight]], [ipv6]:port, or a socket "
+							   "Comma-separated: host[:port[:weight]], [ipv6]:port, "
+							   "dns+name[:port[:weight]] (each address a server), or a socket "
 							   "path.",
 							   &ec_guc_hosts, "localhost:11211", PGC_SIGHUP, 0,
 							   check_hosts, assign_hosts, NULL);

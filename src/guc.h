@@ -20,6 +20,7 @@
 typedef struct EcHost
 {
 	char		host[EC_HOST_MAX];	/* name, address, or path of a unix socket */
+	bool		discover;		/* each address of the name is a server */
 	int			port;			/* 0 for a unix socket */
 	int			weight;
 } EcHost;

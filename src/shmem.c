@@ -70,6 +70,7 @@ init_states(EcDatabase *db)
 		pg_atomic_init_u64(&db->state[i], EC_STATE_WORD(1, true, EC_RECOVERING));
 		pg_atomic_init_u64(&db->whole_noted[i], 0);
 		pg_atomic_init_u64(&db->may_flush[i], 0);
+		pg_atomic_init_u64(&db->may_keep[i], 0);
 		pg_atomic_init_u64(&db->lease_until[i], 0);
 	}
 	for (int anew = 0; anew < 2; anew++)
@@ -92,6 +93,7 @@ init_slot(EcSlot *slot)
 		pg_atomic_init_u64(&slot->latency[k].max_ns, 0);
 	}
 	pg_atomic_init_u64(&slot->build_logged, 0);
+	pg_atomic_init_u64(&slot->render_logged, 0);
 	pg_atomic_init_u32(&slot->warm_pid, 0);
 	pg_atomic_init_u64(&slot->warm_started, 0);
 	pg_atomic_init_u64(&slot->warm_total, 0);
@@ -168,6 +170,8 @@ shmem_startup(void)
 		pg_atomic_init_u64(&ec_shmem->generation, 0);
 		pg_atomic_init_u64(&ec_shmem->list_generation, 0);
 		pg_atomic_init_u64(&ec_shmem->no_launcher_logged, (uint64) ec_shmem->stats_reset);
+		pg_atomic_init_u64(&ec_shmem->no_slot_logged, 0);
+		pg_atomic_init_u64(&ec_shmem->no_database_logged, 0);
 	}
 	LWLockRelease(AddinShmemInitLock);
 	ec_waitevent_init();

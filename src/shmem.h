@@ -77,6 +77,7 @@ typedef struct EcServer
 	int			port;			/* 0: unix socket */
 	int			weight;
 	bool		named;			/* its addresses are what a resolver says */
+	char		found_by[EC_HOST_MAX];	/* it is, or waits for, an address of this name */
 
 	/* by the launcher, with the lock held exclusively; chosen's only when publishing */
 	int			naddresses;		/* 0: the name does not resolve (yet) */
@@ -98,6 +99,13 @@ typedef struct EcServer
 									 * is next at the end of a transaction gives its own up */
 	pg_atomic_uint64 slow;		/* timeouts in a row; 0: none.  See ec_state_slow() */
 	pg_atomic_uint64 told_old;	/* the generation in which it was logged that it is old */
+	pg_atomic_uint64 prepared_logged;	/* when a prepared transaction was that it waits for */
+
+	/* atomics, by any backend: what the log says of its state; see ec_state_tell() */
+	pg_atomic_uint32 told;		/* an EcState, UP or DOWN; RECOVERING: nothing yet */
+	pg_atomic_uint32 untold;	/* how often it went DOWN since the log said so */
+	pg_atomic_uint64 removed;	/* keys invalidated since the log said that it is UP */
+	pg_atomic_uint64 told_at[EC_UP + 1];	/* when; TimestampTz */
 } EcServer;
 
 /* Processes of a database that come and go. */
@@ -135,6 +143,12 @@ typedef struct EcDatabase
 	 * which the worker may flush the server, should that refuse to be purged.
 	 */
 	pg_atomic_uint64 may_flush[EC_MAX_SERVERS];
+	/*
+	 * By the launcher, when publishing: the state word, RECOVERING, under which the worker may
+	 * keep the keys that are placed on the server, when it purges.  0 by the worker, and by a
+	 * writer of an older generation: see ec_state_doubt().
+	 */
+	pg_atomic_uint64 may_keep[EC_MAX_SERVERS];
 	/*
 	 * Until when the keys on the server are ours, by ec_state_clock(); 0: they are not.
 	 * By the worker, with the lock held in share mode; 0 by whoever publishes.
@@ -229,6 +243,7 @@ typedef struct EcSlot
 	EcHistogram latency[EC_NLATENCIES];
 	pg_atomic_uint64 build_logged;	/* when an error of the builder was; a TimestampTz */
 	pg_atomic_uint64 audit_logged;	/* by the auditor: see its may_log() */
+	pg_atomic_uint64 render_logged; /* when one of a commit's rendering was */
 	/*
 	 * The echocache_warm() under way: warm_pid is set by compare-and-swap from 0;
 	 * the rest is written by that backend, and 0 before it lets go of warm_pid.
@@ -293,8 +308,10 @@ typedef struct EcShared
 	int			nservers;
 	EcServer	server[EC_MAX_SERVERS];
 
-	/* an atomic, by any backend: when it was logged that there is no launcher; a TimestampTz */
+	/* atomics, by any backend: when it was logged that there is no launcher, or no slot */
 	pg_atomic_uint64 no_launcher_logged;
+	pg_atomic_uint64 no_slot_logged;
+	pg_atomic_uint64 no_database_logged;
 
 	EcDatabase	database[EC_MAX_DATABASES];
 	EcDatabase	unclaimed;		/* its states are those of databases without a slot */

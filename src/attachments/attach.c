@@ -106,7 +106,7 @@ warn_shared_keys(const char *name)
 
 		if (db == mine || !OidIsValid(db->dboid) || strcmp(db->prefix, mine->prefix) != 0)
 			continue;
-		ereport(WARNING,
+		ereport(WARNING_CLIENT_ONLY,
 				(errmsg("another database uses cache keys with the same prefix"),
 				 errdetail("Of one of them only the documents are cached: \"%s\" may not be.",
 						   name),

@@ -474,7 +474,7 @@ warn_suspended(List *relids)
 		EcAttachment *att = ec_attachment_by_name(strVal(lfirst(lc)));
 
 		if (att != NULL && att->slot != NULL && att->suspended)
-			ereport(WARNING,
+			ereport(WARNING_CLIENT_ONLY,
 					(errmsg("document \"%s\" is not cached while its triggers do not fire",
 							att->name),
 					 errhint("Enable them with ALTER TABLE ... ENABLE ALWAYS TRIGGER, or detach "

@@ -69,7 +69,7 @@ ec_detach_invalidate(const char *name, Oid relid, bool extension)
 		if (!confirmed && !extension)
 			ec_pending_purge(name);
 		else if (!confirmed)
-			ereport(WARNING,
+			ereport(WARNING_CLIENT_ONLY,
 					(errmsg("cached documents of \"%s\" could not be invalidated from every server",
 							name),
 					 errdetail("They can be read there until they expire.")));

@@ -138,7 +138,7 @@ ec_slot_claim(Oid relid, const char *name)
 {
 	EcSlot	   *slot = find_or_claim(relid, name);
 
-	if (slot == NULL)
+	if (slot == NULL && ec_shmem_may_log(&ec_shmem->no_slot_logged))
 		ereport(LOG,
 				(errmsg("echocache: document \"%s\" is not cached", name),
 				 errdetail("More than %d tables are attached in this cluster.",

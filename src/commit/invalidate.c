@@ -133,6 +133,7 @@ ec_invalidate_mark(EcCommit *commit, EcRequest *reqs, int n, void (*meanwhile) (
 				   void *arg)
 {
 	bool		unconfirmed[EC_MAX_SERVERS] = {0};
+	bool		any = false;
 	EcDeadline	deadline;
 
 	Assert(ec_topology_is_entered());
@@ -151,7 +152,7 @@ ec_invalidate_mark(EcCommit *commit, EcRequest *reqs, int n, void (*meanwhile) (
 			continue;
 		if (!unconfirmed[reqs[i].server] && !reqs[i].skip)
 			count_failure(commit, &reqs[i]);
-		unconfirmed[reqs[i].server] = true;
+		unconfirmed[reqs[i].server] = any = true;
 	}
 
 	for (int server = 0; server < ec_placement_size(); server++)
@@ -168,6 +169,8 @@ ec_invalidate_mark(EcCommit *commit, EcRequest *reqs, int n, void (*meanwhile) (
 		}
 		note_keys(commit, reqs, n, server);
 	}
+	if (any)
+		ec_state_doubt(ec_placement_generation());
 }
 
 /* What the keys of an attachment begin with, in this generation and, if not purged yet, before. */
@@ -198,8 +201,8 @@ key_heads(const char *name)
  *
  * Once there is another list of servers, no server of the caller's list is made DOWN any
  * more, or waited for: all servers of the newer one are purged after the caller has left its
- * generation.  A row in the outbox covers the servers of both generations; a detach
- * needs it, since that purge does not know the attachment any more.
+ * generation, and keep nothing.  A row in the outbox covers the servers of both generations; a
+ * detach needs it, since that purge does not know the attachment any more.
  *
  * Throws what CHECK_FOR_INTERRUPTS and writing to the outbox throw, and with fallback = off
  * 08006 where the outbox would be needed.
@@ -244,6 +247,8 @@ ec_invalidate_all(const char *name, int64 *removed, bool note)
 			CHECK_FOR_INTERRUPTS();
 		}
 	}
+	if (!all)
+		ec_state_doubt(ec_placement_generation());
 	return all;
 }
 

@@ -283,7 +283,7 @@ go_on_connecting(EcConnection *c)
 	/* a unix socket's other end is on this machine: there TLS would protect from nobody */
 	if (!ec_guc_tls || s->port == 0)
 		return begin_login(c);
-	c->tls = ec_tls_open(c->fd, s->host, failure);
+	c->tls = ec_tls_open(c->fd, s->found_by[0] ? s->found_by : s->host, failure);
 	if (c->tls == NULL)
 	{
 		ec_socket_fail(c, "%s", failure);

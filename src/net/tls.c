@@ -188,9 +188,9 @@ expect_host(SSL *ssl, const char *host, bool verify)
 }
 
 /*
- * Begin TLS on a connected socket; host is as echocache.hosts has it.  Reads the files of
- * the settings when they may have changed.  NULL: it cannot be done, for the reason that is
- * written to failure, which has room for EC_ERROR_MAX bytes.
+ * Begin TLS on a connected socket; host is the name or address of echocache.hosts.  Reads the
+ * files of the settings when they may have changed.  NULL: it cannot be done, for the reason that
+ * is written to failure, which has room for EC_ERROR_MAX bytes.
  */
 EcTls *
 ec_tls_open(pgsocket fd, const char *host, char *failure)

@@ -179,7 +179,7 @@ ec_act_contained(void (*work) (void *arg), void *arg)
 /*
  * Do some work that only reads for a commit, which is not to fail for its sake.  None of it is
  * a user's code, so nothing of it is left to contain.  Returns false if it has thrown; a WARNING
- * has said so.  Throws interrupts only.
+ * has said so, to the client, and once a minute in the log.  Throws interrupts only.
  */
 bool
 ec_act_demoted(EcAttachment *att, void (*work) (void *arg), void *arg)
@@ -190,7 +190,8 @@ ec_act_demoted(EcAttachment *att, void (*work) (void *arg), void *arg)
 		return true;
 	if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION)
 		ReThrowError(error);
-	ereport(WARNING,
+	ereport(att->slot && ec_shmem_may_log(&att->slot->render_logged) ? WARNING
+			: WARNING_CLIENT_ONLY,
 			(errcode(error->sqlerrcode),
 			 errmsg("document \"%s\" could not be rendered: %s", att->name, error->message),
 			 errdetail("It is invalidated from the cache; the change is committed all the same.")));

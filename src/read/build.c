@@ -179,13 +179,13 @@ ec_build_check_function(Oid function, Relation rel)
 						 RelationGetRelationName(rel))));
 	check_rights(function, name, RelationGetRelationName(rel), rel->rd_rel->relowner);
 	if (lacks_temp(tuple))
-		ereport(WARNING,
+		ereport(WARNING_CLIENT_ONLY,
 				(errmsg("the search_path of function %s lacks pg_temp", name),
 				 errdetail("So temporary tables of whoever reads come before all "
 						   "others: what is built in a session that has any is not cached."),
 				 errhint("Put it last: ALTER FUNCTION %s SET search_path = ..., pg_temp.", name)));
 	if (proc->provolatile == PROVOLATILE_VOLATILE)
-		ereport(WARNING,
+		ereport(WARNING_CLIENT_ONLY,
 				(errmsg("function %s is declared VOLATILE", name),
 				 errdetail("A document changes only when a row of its tables does."),
 				 errhint("Declare it STABLE.")));

@@ -32,9 +32,10 @@
 #include "servers/address.h"
 
 static int	compare(const EcAddress *a, const EcAddress *b);
-static void add_address(EcServer *s, const struct sockaddr *addr, socklen_t len);
+static void add_address(EcAddress *list, int *n, int max, const struct sockaddr *addr,
+						socklen_t len);
 static void add_local(EcServer *s);
-static bool add_resolved(EcServer *s, int flags);
+static int	resolve(const char *host, int port, int flags, EcAddress *list, int max);
 
 /* The order of addresses: by family, IPv4 first, then by their bytes. */
 static int
@@ -46,11 +47,11 @@ compare(const EcAddress *a, const EcAddress *b)
 }
 
 /*
- * Add an address in its place.  One that is there is not added, and of more than
- * EC_MAX_ADDRESSES the first ones stay.
+ * Add an address in its place.  One that is there is not added, and of more than max the first
+ * ones stay.
  */
 static void
-add_address(EcServer *s, const struct sockaddr *addr, socklen_t len)
+add_address(EcAddress *list, int *n, int max, const struct sockaddr *addr, socklen_t len)
 {
 	EcAddress	new = {.len = len};
 	int			order = 1;
@@ -59,18 +60,17 @@ add_address(EcServer *s, const struct sockaddr *addr, socklen_t len)
 	if (len > sizeof(new.addr))
 		return;
 	memcpy(&new.addr, addr, len);
-	for (at = 0; at < s->naddresses; at++)
+	for (at = 0; at < *n; at++)
 	{
-		order = compare(&new, &s->address[at]);
+		order = compare(&new, &list[at]);
 		if (order <= 0)
 			break;
 	}
-	if (order == 0 || at == EC_MAX_ADDRESSES)
+	if (order == 0 || at == max)
 		return;
-	s->naddresses = Min(s->naddresses + 1, EC_MAX_ADDRESSES);
-	memmove(&s->address[at + 1], &s->address[at],
-			(s->naddresses - at - 1) * sizeof(EcAddress));
-	s->address[at] = new;
+	*n = Min(*n + 1, max);
+	memmove(&list[at + 1], &list[at], (*n - at - 1) * sizeof(EcAddress));
+	list[at] = new;
 }
 
 /* The addresses of this machine itself, whatever anybody says that "localhost" is (RFC 6761). */
@@ -82,25 +82,28 @@ add_local(EcServer *s)
 
 	four.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
 	six.sin6_addr = in6addr_loopback;
-	add_address(s, (struct sockaddr *) &four, sizeof(four));
-	add_address(s, (struct sockaddr *) &six, sizeof(six));
+	add_address(s->address, &s->naddresses, EC_MAX_ADDRESSES, (struct sockaddr *) &four,
+				sizeof(four));
+	add_address(s->address, &s->naddresses, EC_MAX_ADDRESSES, (struct sockaddr *) &six,
+				sizeof(six));
 }
 
-/* Add the addresses that getaddrinfo() gives.  false: it gives none. */
-static bool
-add_resolved(EcServer *s, int flags)
+/* The addresses that getaddrinfo() gives, in order; returns how many. */
+static int
+resolve(const char *host, int port, int flags, EcAddress *list, int max)
 {
 	struct addrinfo hints = {.ai_socktype = SOCK_STREAM,.ai_flags = AI_NUMERICSERV | flags};
-	struct addrinfo *list;
-	char		port[16];
+	struct addrinfo *found;
+	char		service[16];
+	int			n = 0;
 
-	snprintf(port, sizeof(port), "%d", s->port);
-	if (getaddrinfo(s->host, port, &hints, &list) != 0)
-		return false;
-	for (struct addrinfo *a = list; a; a = a->ai_next)
-		add_address(s, a->ai_addr, a->ai_addrlen);
-	freeaddrinfo(list);
-	return s->naddresses > 0;
+	snprintf(service, sizeof(service), "%d", port);
+	if (getaddrinfo(host, service, &hints, &found) != 0)
+		return 0;
+	for (struct addrinfo *a = found; a; a = a->ai_next)
+		add_address(list, &n, max, a->ai_addr, a->ai_addrlen);
+	freeaddrinfo(found);
+	return n;
 }
 
 /*
@@ -116,7 +119,8 @@ ec_address_set_fixed(EcServer *s)
 		struct sockaddr_un un = {.sun_family = AF_UNIX};
 
 		strlcpy(un.sun_path, s->host, sizeof(un.sun_path));
-		add_address(s, (struct sockaddr *) &un, sizeof(un));
+		add_address(s->address, &s->naddresses, EC_MAX_ADDRESSES, (struct sockaddr *) &un,
+					sizeof(un));
 		return true;
 	}
 	if (pg_strcasecmp(s->host, "localhost") == 0)
@@ -124,19 +128,19 @@ ec_address_set_fixed(EcServer *s)
 		add_local(s);
 		return true;
 	}
-	return add_resolved(s, AI_NUMERICHOST);
+	s->naddresses = resolve(s->host, s->port, AI_NUMERICHOST, s->address, EC_MAX_ADDRESSES);
+	return s->naddresses > 0;
 }
 
 /*
- * Look up the addresses of a server's name; none: it does not resolve.  Blocks for as long as
- * the resolver likes, so it is for the launcher's child alone (worker/resolver.c), and uses no
- * shared memory.  Never throws.
+ * Look up the addresses of a name, in order; returns how many, at most max; 0: it does not
+ * resolve.  Blocks for as long as the resolver likes, so it is for the launcher's child alone
+ * (worker/resolver.c), and uses no shared memory.  Never throws.
  */
-void
-ec_address_look_up(EcServer *s)
+int
+ec_address_look_up(const EcHost *h, EcAddress *list, int max)
 {
-	s->naddresses = s->chosen = 0;
-	(void) add_resolved(s, 0);
+	return resolve(h->host, h->port, 0, list, max);
 }
 
 /* Which of the server's addresses is this?  -1: none. */

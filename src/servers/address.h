@@ -10,13 +10,14 @@
 #ifndef ECHOCACHE_SERVERS_ADDRESS_H
 #define ECHOCACHE_SERVERS_ADDRESS_H
 
+#include "guc.h"
 #include "shmem.h"
 
 /* Room for an address as text. */
 #define EC_ADDRESS_TEXT	64
 
 extern bool ec_address_set_fixed(EcServer *s);
-extern void ec_address_look_up(EcServer *s);
+extern int	ec_address_look_up(const EcHost *h, EcAddress *list, int max);
 extern int	ec_address_find(const EcServer *s, const EcAddress *address);
 extern bool ec_address_is_same(const EcServer *a, const EcServer *b);
 extern char *ec_address_text(const EcAddress *address, char *text);

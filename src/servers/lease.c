@@ -30,7 +30,6 @@
 #include "access/xlog.h"
 #include "commands/dbcommands.h"
 #include "miscadmin.h"
-#include "port/atomics.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
@@ -41,11 +40,10 @@
 #include "protocol/wire.h"
 #include "servers/exchange.h"
 #include "servers/lease.h"
+#include "servers/list.h"
 #include "servers/placement.h"
 #include "servers/round.h"
 #include "servers/state.h"
-#include "servers/topology.h"
-#include "shmem.h"
 
 /* So long an item is kept that nobody renews.  Nothing depends on it. */
 #define KEEP_S	(7 * 24 * 3600)
@@ -349,6 +347,7 @@ keep_off(EcDatabase *db, int server, const char *why, EcState to)
 			return EC_LEASE_FAILED;
 		}
 		pg_atomic_write_u64(&db->lease_until[server], 0);
+		pg_atomic_write_u64(&db->may_keep[server], 0);
 		db->lease_held[server] = false;
 		db->lease_looked[server] = true;
 		strlcpy(db->lease_error, why, sizeof(db->lease_error));
@@ -554,18 +553,19 @@ ec_lease_nap(EcDatabase *db)
  * before.  Then it was renewed after that look, and nobody else is UP until a lease after it.
  *
  * What is seen counts as waiting, too, should this standby be promoted.  Of several addresses the
- * primary may mark another one than would be read from here.
+ * primary may mark another one than would be read from here, and so it may of servers found.
  */
 EcLeaseResult
 ec_lease_watch(EcDatabase *db, int server)
 {
 	Lease	   *lease = find_lease(db, server);
+	const char *unsure = ec_list_unsure(ec_placement.server, ec_placement.nservers, server);
 	int64		before = lease->looked_at;
 	bool		changed;
 	Item		item;
 
-	if (ec_placement.server[server].naddresses > 1)
-		return keep_off(db, server, "which of its addresses is in use is not known", EC_RECOVERING);
+	if (unsure)
+		return keep_off(db, server, unsure, EC_RECOVERING);
 	look(db, server, lease, &item);
 	if (item.result == EC_FAILED)
 	{

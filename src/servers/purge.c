@@ -72,6 +72,7 @@
 typedef struct Collected
 {
 	List	   *heads;			/* of char * */
+	int			spared;			/* keys that live on this server stay; -1: none do */
 	char	   *keys;			/* each a length byte and the key */
 	size_t		len;
 	size_t		size;
@@ -98,6 +99,7 @@ static bool list_keys(int server, int patience_ms, EcDeadline last, EcLineCallba
 					  void *arg, EcFailure *failure);
 static bool delete_keys(int server, const Collected *found, int64 *removed,
 						EcFailure *failure);
+static bool purge(int server, List *heads, int spared, int64 *removed, EcFailure *failure);
 
 /* Have this called between the batches of each purge of this process. */
 void
@@ -106,7 +108,7 @@ ec_purge_on_batch(void (*callback) (void))
 	after_batch = callback;
 }
 
-/* A line of the dump: keep the key if it has one of the heads.  Throws out of memory. */
+/* A line of the dump: note the key if it has one of the heads.  Throws out of memory. */
 static bool
 collect(const EcReply *line, void *arg)
 {
@@ -126,6 +128,8 @@ collect(const EcReply *line, void *arg)
 
 		if ((size_t) len < headlen || memcmp(key, lfirst(lc), headlen) != 0)
 			continue;
+		if (found->spared >= 0 && ec_placement_of(key, len) == found->spared)
+			break;
 		if (found->len + 1 + len > found->size)
 		{
 			if (found->size >= PURGE_BYTES)
@@ -313,14 +317,15 @@ delete_keys(int server, const Collected *found, int64 *removed, EcFailure *failu
 }
 
 /*
- * Remove every key that begins with one of the heads.  true: confirmed, there is none left but
- * what was stored since; *removed grows by how many there were.  false: the server failed or
- * does not tell its keys, *failure says why.  Throws only for interrupts and out of memory.
+ * Remove every key that begins with one of the heads, but for those that live on the server
+ * spared.  true: confirmed, there is none left but what was stored since; *removed grows by how
+ * many there were.  false: the server failed or does not tell its keys, *failure says why.
+ * Throws only for interrupts and out of memory.
  */
-bool
-ec_purge(int server, List *heads, int64 *removed, EcFailure *failure)
+static bool
+purge(int server, List *heads, int spared, int64 *removed, EcFailure *failure)
 {
-	Collected	found = {.heads = heads,.size = 64 * 1024};
+	Collected	found = {.heads = heads,.spared = spared,.size = 64 * 1024};
 	EcDeadline	last = ec_deadline_in(LIST_MS);
 	bool		ok;
 
@@ -336,4 +341,18 @@ ec_purge(int server, List *heads, int64 *removed, EcFailure *failure)
 	} while (ok && found.full);
 	pfree(found.keys);
 	return ok;
+}
+
+/* Remove every key that begins with one of the heads: see purge(). */
+bool
+ec_purge(int server, List *heads, int64 *removed, EcFailure *failure)
+{
+	return purge(server, heads, -1, removed, failure);
+}
+
+/* Likewise, but only those that live on other servers, in the topology that the caller is in. */
+bool
+ec_purge_misplaced(int server, List *heads, int64 *removed, EcFailure *failure)
+{
+	return purge(server, heads, server, removed, failure);
 }

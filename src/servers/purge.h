@@ -18,5 +18,6 @@ extern bool ec_purge_list_keys(int server, int patience_ms, EcLineCallback callb
 							   EcFailure *failure);
 extern void ec_purge_on_batch(void (*callback) (void));
 extern bool ec_purge(int server, List *heads, int64 *removed, EcFailure *failure);
+extern bool ec_purge_misplaced(int server, List *heads, int64 *removed, EcFailure *failure);
 
 #endif							/* ECHOCACHE_SERVERS_PURGE_H */

@@ -40,6 +40,7 @@
 #define LOOK_NAP_MS	5
 
 static bool make_down(EcDatabase *db, int server);
+static bool may_tell(EcServer *s, EcState state);
 
 /*
  * This database's slot, or NULL when its worker has not claimed one yet.  Slots are claimed
@@ -230,6 +231,49 @@ ec_state_reset(EcDatabase *db)
 }
 
 /*
+ * The server was UP in the generation before, and is in the next one, too: as long as its word is
+ * the one that it has been reset to, RECOVERING, what is placed on it may be kept.
+ * ec_shmem->lock is held exclusively.  Never throws.
+ */
+void
+ec_state_let_keep(EcDatabase *db, int server)
+{
+	uint64		word = ec_state_word(db, server);
+
+	if (EC_STATE(word) == EC_RECOVERING)
+		pg_atomic_write_u64(&db->may_keep[server], word);
+}
+
+/*
+ * The server must be purged: may what is placed on it be kept?  Asked when everybody has left
+ * older generations.
+ */
+bool
+ec_state_may_keep(EcDatabase *db, int server)
+{
+	return pg_atomic_read_u64(&db->may_keep[server]) == ec_state_word(db, server);
+}
+
+/*
+ * A writer of this generation, which it has not left yet, could not confirm on some server that
+ * a document is gone.  If there is a newer list by now, that server was not made DOWN, and what
+ * the writer has seen of states was perhaps about others: then the database's servers keep
+ * nothing.  If there is none under the lock, the server was DOWN before any newer list, or there
+ * is a row in its outbox and its lock is held.  Takes ec_shmem->lock.  Never throws.
+ */
+void
+ec_state_doubt(uint64 generation)
+{
+	EcDatabase *db = ec_state_database();
+
+	LWLockAcquire(ec_shmem->lock, LW_SHARED);
+	for (int i = 0; i < EC_MAX_SERVERS; i++)
+		if (db != NULL && !ec_shmem_is_listed(generation))
+			pg_atomic_write_u64(&db->may_keep[i], 0);
+	LWLockRelease(ec_shmem->lock);
+}
+
+/*
  * Has the outbox a row for every attachment as a whole, for as long as this server stays away?
  * The caller holds the server's outbox lock: the worker takes the rows up only when the state
  * has changed and the caller's transaction has ended.
@@ -320,8 +364,7 @@ ec_state_retry_unclaimed(int server)
 
 /*
  * An exchange with this server has failed: it is DOWN for every database, and nobody waits for
- * it again until a worker has brought it back.  The process that changes the state logs it, so
- * that it is logged once.  May be called in the COMMIT callback: never throws.
+ * it again until a worker has brought it back.  May be called in the COMMIT callback: never throws.
  */
 void
 ec_state_down(uint64 generation, int server, const char *reason)
@@ -338,10 +381,68 @@ ec_state_down(uint64 generation, int server, const char *reason)
 			changed |= make_down(&ec_shmem->database[d], server);
 
 	ec_state_set_error(server, reason);
-	if (changed)
-		ereport(LOG,
+	if (!changed)
+		return;
+	(void) pg_atomic_fetch_add_u32(&s->untold, 1);
+	if (!ec_state_tell_down(server))
+		ereport(DEBUG1,
 				(errmsg("echocache: server \"%s\" is down: %s", s->name, reason),
 				 errhidestmt(true), errhidecontext(true)));
+}
+
+/*
+ * Is the log to say that the server is in this state, UP or DOWN?  Not if it says so already, nor
+ * twice in a minute, however often the state changes: then a worker, which looks at its servers
+ * from time to time, has it said later.  The process that is told so is the one that logs.
+ */
+static bool
+may_tell(EcServer *s, EcState state)
+{
+	if (pg_atomic_read_u32(&s->told) == (uint32) state || !ec_shmem_may_log(&s->told_at[state]))
+		return false;
+	pg_atomic_write_u32(&s->told, state);
+	return true;
+}
+
+/*
+ * The server is DOWN, for some database: have the log say so, and why, if it is to.  Returns
+ * whether it was.  Never throws.
+ */
+bool
+ec_state_tell_down(int server)
+{
+	EcServer   *s = &ec_shmem->server[server];
+	char		reason[EC_ERROR_MAX];
+	int			times;
+
+	if (!may_tell(s, EC_DOWN))
+		return false;
+	LWLockAcquire(ec_shmem->lock, LW_SHARED);
+	strlcpy(reason, s->last_error, sizeof(reason));
+	LWLockRelease(ec_shmem->lock);
+	times = (int) pg_atomic_exchange_u32(&s->untold, 0);
+	ereport(LOG,
+			(errmsg("echocache: server \"%s\" is down: %s", s->name, reason),
+			 times < 2 ? 0 :
+			 errdetail("It went down %d times since this was logged last.", times),
+			 errhidestmt(true), errhidecontext(true)));
+	return true;
+}
+
+/* The server is UP, and so many keys were invalidated on it just now: have the log say so. */
+void
+ec_state_tell_up(int server, int64 removed)
+{
+	EcServer   *s = &ec_shmem->server[server];
+
+	(void) pg_atomic_fetch_add_u64(&s->removed, removed);
+	if (!may_tell(s, EC_UP))
+		return;
+	removed = (int64) pg_atomic_exchange_u64(&s->removed, 0);
+	ereport(LOG,
+			(errmsg_plural("echocache: server \"%s\" is up, %lld old key was invalidated",
+						   "echocache: server \"%s\" is up, %lld old keys were invalidated",
+						   removed, s->name, (long long) removed)));
 }
 
 /*

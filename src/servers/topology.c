@@ -25,6 +25,7 @@
 #include "compat.h"
 #include "guc.h"
 #include "servers/address.h"
+#include "servers/list.h"
 #include "servers/state.h"
 #include "servers/topology.h"
 #include "shmem.h"
@@ -41,48 +42,17 @@ static int *entries = NULL;
 static int	nentries = 0;
 static int	max_entries = 0;
 
-static int	make_servers(EcServer *servers);
 static void shmem_startup(void);
 static void choose_owners(void);
-static EcServer *find_server(EcServer *servers, int n, const char *name);
 static void choose_addresses(EcServer *servers, int n);
 static bool is_same_list(const EcServer *servers, int n);
+static void note_kept(EcDatabase *db, const EcServer *servers, int n, bool *keep);
+static void begin_anew(EcDatabase *db, const EcServer *servers, int n, bool may_keep);
 static void take_next_prefix(EcDatabase *db, bool held);
-static void publish(EcServer *known, int nknown, bool all);
+static void publish(const EcServer *known, int nknown, bool all);
 static bool is_better_owner(const EcDatabase *a, const EcDatabase *b);
 
 /* ---------------------------------------------------------------- publishing */
-
-/* The servers that the settings name, with the addresses of those that need no resolver. */
-static int
-make_servers(EcServer *servers)
-{
-	int			n = ec_guc_host_list->n;
-
-	for (int i = 0; i < n; i++)
-	{
-		const EcHost *h = &ec_guc_host_list->host[i];
-		EcServer   *s = &servers[i];
-
-		memset(s, 0, sizeof(EcServer));
-		strlcpy(s->host, h->host, sizeof(s->host));
-		s->port = h->port;
-		s->weight = h->weight;
-		if (h->port == 0)
-			strlcpy(s->name, h->host, sizeof(s->name));
-		else
-			snprintf(s->name, sizeof(s->name), strchr(h->host, ':') ? "[%s]:%d" : "%s:%d",
-					 h->host, h->port);
-		s->named = !ec_address_set_fixed(s);
-		pg_atomic_init_u32(&s->connections, 0);
-		pg_atomic_init_u32(&s->kept, 0);
-		pg_atomic_init_u64(&s->item_max, 0);
-		pg_atomic_init_u32(&s->room_wanted, 0);
-		pg_atomic_init_u64(&s->slow, 0);
-		pg_atomic_init_u64(&s->told_old, 0);
-	}
-	return n;
-}
 
 /*
  * The first generation, by the postmaster as it makes the shared memory: a commit
@@ -96,7 +66,7 @@ shmem_startup(void)
 		prev_shmem_startup_hook();
 	if (pg_atomic_read_u64(&ec_shmem->generation) != 0)
 		return;
-	ec_shmem->nservers = make_servers(ec_shmem->server);
+	ec_shmem->nservers = ec_list_make(ec_shmem->server, NULL, 0);
 	ec_shmem->enabled = ec_guc_enabled && !IsBinaryUpgrade;	/* pg_upgrade changes no row */
 	ec_shmem->started_at = ec_state_clock();
 	pg_atomic_write_u64(&ec_shmem->generation, EC_FIRST_GENERATION);
@@ -182,16 +152,6 @@ choose_owners(void)
 		ec_shmem->database[d].owns_prefix = owns[d];
 }
 
-/* The server of this name; NULL: there is none. */
-static EcServer *
-find_server(EcServer *servers, int n, const char *name)
-{
-	for (int i = 0; i < n; i++)
-		if (strcmp(servers[i].name, name) == 0)
-			return &servers[i];
-	return NULL;
-}
-
 /*
  * Which address of each server is used in the generation that is about to be published: the one
  * that a worker wants; else that of the generation before; where it has neither, the first one.
@@ -203,7 +163,7 @@ choose_addresses(EcServer *servers, int n)
 	for (int i = 0; i < n; i++)
 	{
 		EcServer   *s = &servers[i];
-		EcServer   *before = find_server(ec_shmem->server, ec_shmem->nservers, s->name);
+		const EcServer *before = ec_list_find(ec_shmem->server, ec_shmem->nservers, s->name);
 		int			at = -1;
 
 		if (before && before->wanted.len > 0)
@@ -227,10 +187,51 @@ is_same_list(const EcServer *servers, int n)
 	{
 		const EcServer *s = &ec_shmem->server[i];
 
-		same = strcmp(servers[i].name, s->name) == 0 && servers[i].weight == s->weight &&
+		same = ec_list_is_same(&servers[i], s) && servers[i].weight == s->weight &&
 			ec_address_is_same(&servers[i], s);
 	}
 	return same;
+}
+
+/*
+ * Which of these servers has in the present generation, at the same address, what is right for
+ * this database, and nothing but what is placed there?  One that is UP and, other than on a
+ * standby, need not be purged.  ec_shmem->lock is held exclusively.
+ */
+static void
+note_kept(EcDatabase *db, const EcServer *servers, int n, bool *keep)
+{
+	for (int i = 0; i < n; i++)
+	{
+		const EcServer *before = ec_list_find(ec_shmem->server, ec_shmem->nservers,
+											  servers[i].name);
+		uint64		word;
+
+		if (before == NULL || before->naddresses == 0 ||
+			!ec_address_is_same(&servers[i], before))
+			continue;
+		word = ec_state_word(db, before - ec_shmem->server);
+		keep[i] = EC_STATE(word) == EC_UP && !EC_MUST_PURGE(word);
+	}
+}
+
+/*
+ * The servers of the database begin anew: each is purged before anybody reads from it.  With
+ * may_keep a server that goes on keeps the documents that are placed on it by the new list, too:
+ * as long as the server was UP every change of them has left its marker there.  ec_shmem->lock is
+ * held exclusively.
+ */
+static void
+begin_anew(EcDatabase *db, const EcServer *servers, int n, bool may_keep)
+{
+	bool		keep[EC_MAX_SERVERS] = {false};
+
+	if (may_keep)
+		note_kept(db, servers, n, keep);
+	ec_state_reset(db);
+	for (int i = 0; i < n; i++)
+		if (keep[i])
+			ec_state_let_keep(db, i);
 }
 
 /*
@@ -260,27 +261,21 @@ take_next_prefix(EcDatabase *db, bool held)
  * servers, prefix and owner a process of the one before places keys as one of this one does.
  * Its servers keep their states, and a process of the one before still makes them DOWN
  * (list_generation; the model: topology.pml, SAME).  So nobody purges what has not changed.
- * With all every database begins anew: what the servers have may be of another timeline.
+ *
+ * Where only the list is another one, a server that was in the list before, and UP, keeps what
+ * is placed on it still (may_keep; the model: topology.pml, KEEP).  With all every database
+ * begins anew, and nothing is kept: what the servers have may be of another timeline.
  */
 static void
-publish(EcServer *known, int nknown, bool all)
+publish(const EcServer *known, int nknown, bool all)
 {
 	EcServer   *servers = palloc(sizeof(EcServer) * EC_MAX_SERVERS);
-	int			n = make_servers(servers);
+	int			n = ec_list_make(servers, known, nknown);
 	bool		owned[EC_MAX_DATABASES];
-
-	for (int i = 0; i < n; i++)
-	{
-		EcServer   *s = &servers[i];
-		EcServer   *k = s->named ? find_server(known, nknown, s->name) : NULL;
-
-		if (k == NULL)
-			continue;
-		s->naddresses = k->naddresses;
-		memcpy(s->address, k->address, sizeof(s->address));
-	}
+	bool		may_keep = !all;
 
 	LWLockAcquire(ec_shmem->lock, LW_EXCLUSIVE);
+	may_keep &= ec_shmem->enabled && ec_guc_enabled;
 	choose_addresses(servers, n);
 	all |= !is_same_list(servers, n);
 	for (int d = 0; d < EC_MAX_DATABASES; d++)
@@ -298,8 +293,13 @@ publish(EcServer *known, int nknown, bool all)
 	choose_owners();
 	/* one that has another prefix has just owned none */
 	for (int d = 0; d < EC_MAX_DATABASES; d++)
-		if (all || !owned[d] || !ec_shmem->database[d].owns_prefix)
-			ec_state_reset(&ec_shmem->database[d]);
+	{
+		EcDatabase *db = &ec_shmem->database[d];
+		bool		owns = owned[d] && db->owns_prefix;
+
+		if (all || !owns)
+			begin_anew(db, servers, n, may_keep && owns && !db->has_old_prefix);
+	}
 	if (all)
 	{
 		ec_state_reset(&ec_shmem->unclaimed);
@@ -372,7 +372,7 @@ ec_topology_take_addresses(int server, const EcAddress *address, int n)
 				(errmsg("echocache: server \"%s\" has another address: %s instead of %s", s->name,
 						ec_address_text(&s->address[0], to),
 						ec_address_text(&shared->address[shared->chosen], from))));
-		publish(known, ec_shmem->nservers, true);
+		publish(known, ec_shmem->nservers, false);
 	}
 	else
 	{
@@ -384,6 +384,50 @@ ec_topology_take_addresses(int server, const EcAddress *address, int n)
 			ec_shmem_wake(ec_shmem->database[d].worker_pid);
 		LWLockRelease(ec_shmem->lock);
 	}
+	pfree(known);
+}
+
+/*
+ * The name of an entry of echocache.hosts has been looked up, each address of which is a server:
+ * these are all, in order.  If the list of servers is another one by that, it is a new
+ * generation.  By the launcher only.  Throws out of memory.
+ */
+void
+ec_topology_take_found(const EcHost *h, const EcAddress *address, int naddresses)
+{
+	EcServer   *known = palloc(sizeof(EcServer) * 2 * EC_MAX_SERVERS);
+	EcServer   *servers = palloc(sizeof(EcServer) * EC_MAX_SERVERS);
+	char		name[EC_SERVER_NAME_MAX];
+	int			nknown = 0;
+	int			used = 0;
+	int			n;
+	bool		same;
+
+	Assert(naddresses > 0 && naddresses <= EC_MAX_SERVERS);
+	for (int i = 0; i < ec_shmem->nservers; i++)
+		if (!ec_list_is_found(&ec_shmem->server[i], h))
+			known[nknown++] = ec_shmem->server[i];
+	for (int i = 0; i < naddresses; i++)
+		ec_list_set_found(&known[nknown++], h, &address[i]);
+	n = ec_list_make(servers, known, nknown);
+	same = n == ec_shmem->nservers;
+	for (int i = 0; i < n; i++)
+	{
+		same = same && ec_list_is_same(&servers[i], &ec_shmem->server[i]);
+		used += ec_list_is_found(&servers[i], h);
+	}
+	if (!same)
+	{
+		ec_list_name(name, h);
+		ereport(LOG,
+				(errmsg("echocache: \"%s\" has other addresses: %d, of which %d are servers of it",
+						name, naddresses, used),
+				 used == naddresses ? 0 :
+				 errdetail("An address is a server once, and there can be at most %d servers.",
+						   EC_MAX_SERVERS)));
+		publish(known, nknown, false);
+	}
+	pfree(servers);
 	pfree(known);
 }
 

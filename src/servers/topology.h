@@ -10,12 +10,14 @@
 #ifndef ECHOCACHE_SERVERS_TOPOLOGY_H
 #define ECHOCACHE_SERVERS_TOPOLOGY_H
 
+#include "guc.h"
 #include "shmem.h"
 
 /* By the postmaster, then by the launcher. */
 extern void ec_topology_init(void);
 extern void ec_topology_publish(bool all);
 extern void ec_topology_take_addresses(int server, const EcAddress *address, int n);
+extern void ec_topology_take_found(const EcHost *h, const EcAddress *address, int naddresses);
 
 /* With ec_shmem->lock held. */
 extern EcDatabase *ec_topology_prefix_owner(const EcDatabase *db);

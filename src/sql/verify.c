@@ -242,7 +242,7 @@ echocache_verify(PG_FUNCTION_ARGS)
 	tuplestore_end(verify->found);
 
 	if (verify->left_out > 0)
-		ereport(WARNING,
+		ereport(WARNING_CLIENT_ONLY,
 				(errmsg_plural("%lld document of \"%s\" was not verified",
 							   "%lld documents of \"%s\" were not verified",
 							   (unsigned long) verify->left_out, (long long) verify->left_out,

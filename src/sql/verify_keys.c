@@ -124,11 +124,11 @@ ec_verify_keys_collect(EcVerify *verify)
 	{
 		verify->server = i;
 		if (ec_state_of(i) != EC_UP)
-			ereport(WARNING,
+			ereport(WARNING_CLIENT_ONLY,
 					(errmsg("documents on server \"%s\" were not verified", ec_placement_name(i)),
 					 errdetail("It is not UP; the view echocache_servers has the reason.")));
 		else if (!ec_purge_list_keys(i, CRAWLER_MS, collect, verify, &failure))
-			ereport(WARNING,
+			ereport(WARNING_CLIENT_ONLY,
 					(errmsg("documents on server \"%s\" were not verified", ec_placement_name(i)),
 					 errdetail("It does not tell which keys it has: %s.",
 							   failure.reason)));

@@ -480,11 +480,11 @@ echocache_warm(PG_FUNCTION_ARGS)
 	ec_warm_at_end(0);
 
 	if (warm.none_up)
-		ereport(WARNING,
+		ereport(WARNING_CLIENT_ONLY,
 				(errmsg("documents of \"%s\" were left out", warm.batch.name),
 				 errdetail("No cache server is UP; the view echocache_servers has the reason.")));
 	else if (warm.left_out > 0)
-		ereport(WARNING,
+		ereport(WARNING_CLIENT_ONLY,
 				(errmsg_plural("%lld document of \"%s\" was left out",
 							   "%lld documents of \"%s\" were left out",
 							   (unsigned long) warm.left_out, (long long) warm.left_out,

@@ -301,7 +301,7 @@ ec_database_claim(void)
 	LWLockRelease(ec_shmem->lock);
 	if (ec_shmem->republish)
 		ec_shmem_wake(ec_shmem->launcher_pid);
-	if (db == NULL)
+	if (db == NULL && ec_shmem_may_log(&ec_shmem->no_database_logged))
 		ereport(LOG,
 				(errmsg("echocache: " EC_DATABASE_NO_ROOM, EC_MAX_DATABASES),
 				 errdetail("The documents of database %u are not cached.", MyDatabaseId)));

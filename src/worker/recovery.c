@@ -13,7 +13,8 @@
  *	4. A new snapshot of the outbox; its keys are invalidated, confirmed; just these rows are
  *	   deleted; again, until there are none.  Where more may have changed than the
  *	   outbox knows (a start, other servers, a promotion) the server is purged of all keys of
- *	   the database.
+ *	   the database; of one that was UP by the list before, and is in the new one, only the keys
+ *	   that live elsewhere now are removed (ec_state_let_keep()).
  *	5. UP.
  *
  * Every change of state is a compare-and-swap on the word that the worker has seen, so that
@@ -398,6 +399,10 @@ ec_recovery_run(EcDatabase *db, int server, int *retry_ms)
 		pgstat_report_activity(STATE_IDLE, NULL);
 		return false;
 	}
+	/* one that has been UP by an older list, too, has nothing old but what lives elsewhere now */
+	if (purge && ec_state_may_keep(db, server) &&
+		ec_purge_misplaced(server, key_heads(db, NIL), &removed, &failure))
+		purge = false;
 	for (;;)
 	{
 		rows = read_rows(name, EC_OUTBOX_BATCH);
@@ -420,10 +425,7 @@ ec_recovery_run(EcDatabase *db, int server, int *retry_ms)
 		return false;
 	ec_lease_renew_soon(server);	/* for standbys, which wait for this */
 	ec_state_retry_unclaimed(server);
-	ereport(LOG,
-			(errmsg_plural("echocache: server \"%s\" is up, %lld old key was invalidated",
-						   "echocache: server \"%s\" is up, %lld old keys were invalidated",
-						   removed, name, (long long) removed)));
+	ec_state_tell_up(server, removed);
 	return true;
 }
 

@@ -25,6 +25,7 @@
 
 #include <fcntl.h>
 #include <limits.h>
+#include <netinet/in.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -41,7 +42,9 @@
 #include "utils/ps_status.h"
 
 #include "deadline.h"
+#include "guc.h"
 #include "servers/address.h"
+#include "servers/list.h"
 #include "servers/state.h"
 #include "servers/topology.h"
 #include "shmem.h"
@@ -49,13 +52,15 @@
 
 #define AGAIN_MS		30000	/* how often a name is looked up, */
 #define AGAIN_DOWN_MS	1000	/* while its server is down: it may have moved */
+#define FAILED_TEXT		"the name \"%s\" could not be looked up: its addresses are those of before"
 #define LOOKUP_S		60		/* so long a child may take */
 #define FORK_LOGGED_MS	60000	/* how often it is logged that there can be none */
 
-/* The lookup of a server's name: the one under way, or else the last one. */
+/* The lookup of the name in an entry of echocache.hosts: the one under way, or else the last. */
 typedef struct Lookup
 {
-	char		name[EC_SERVER_NAME_MAX];	/* of the server; empty: there was none yet */
+	char		name[EC_SERVER_NAME_MAX];	/* of the entry; empty: there was none yet */
+	bool		failed;			/* the last answer had no address */
 	pid_t		pid;			/* of the child; 0: it has ended */
 	uint64		serial;			/* among all of this launcher's; 0: there was none yet */
 	EcDeadline	due;			/* when to look again, */
@@ -66,24 +71,33 @@ typedef struct Lookup
 /* What a child says.  Not longer than what a pipe takes as a whole. */
 typedef struct Answer
 {
-	int			server;
+	int			entry;
 	uint64		serial;
 	int			naddresses;
-	EcAddress	address[EC_MAX_ADDRESSES];
+	union
+	{
+		struct sockaddr any;
+		struct sockaddr_in four;
+		struct sockaddr_in6 six;
+	}			address[EC_MAX_SERVERS];
 } Answer;
 
 StaticAssertDecl(sizeof(Answer) <= PIPE_BUF, "a pipe does not take an answer as a whole");
 
-static Lookup lookups[EC_MAX_SERVERS];
+static Lookup lookups[EC_MAX_SERVERS];	/* of the entries of those numbers */
 static int	answers[2] = {-1, -1};	/* a pipe: from the children, to the launcher */
 
+static const EcServer *find_named(const EcHost *h);
 static bool is_down(int server);
+static bool is_urgent(const EcHost *h);
 static void end_child(int signo);
+static void fill_answer(Answer *answer, const EcHost *h);
 static void look_up(Answer *answer, pid_t launcher);
-static void start(int server);
+static void start(int entry);
+static void note_failed(Lookup *lookup, const EcHost *h);
+static void take_answer(const Answer *answer);
 static void reap(Lookup *lookup, bool now);
 static void end_all(int code, Datum arg);
-static void take_answers(void);
 
 /* Once, as the launcher begins.  Throws where the kernel gives no pipe. */
 void
@@ -99,6 +113,18 @@ ec_resolver_begin(void)
 	before_shmem_exit(end_all, (Datum) 0);
 }
 
+/* The server of an entry for one server, if it has a name to be looked up; else NULL. */
+static const EcServer *
+find_named(const EcHost *h)
+{
+	char		name[EC_SERVER_NAME_MAX];
+	const EcServer *s;
+
+	ec_list_name(name, h);
+	s = h->discover ? NULL : ec_list_find(ec_shmem->server, ec_shmem->nservers, name);
+	return s && s->named ? s : NULL;
+}
+
 /* Is the server DOWN, for any database, or without an address? */
 static bool
 is_down(int server)
@@ -112,6 +138,23 @@ is_down(int server)
 	return false;
 }
 
+/*
+ * Is the entry's name to be looked up soon, since its server is DOWN, or none is found yet?  (Of
+ * several servers one that is DOWN is no reason: each change of the list costs something.)
+ */
+static bool
+is_urgent(const EcHost *h)
+{
+	const EcServer *s = find_named(h);
+
+	if (s != NULL)
+		return is_down((int) (s - ec_shmem->server));
+	for (int i = 0; i < ec_shmem->nservers; i++)
+		if (ec_list_is_found(&ec_shmem->server[i], h))
+			return false;
+	return true;
+}
+
 /* ---------------------------------------------------------------- the child */
 
 /* Handler of the child's signals. */
@@ -119,6 +162,18 @@ static void
 end_child(int signo)
 {
 	_exit(1);
+}
+
+/* Look up the entry's name.  Uses no shared memory. */
+static void
+fill_answer(Answer *answer, const EcHost *h)
+{
+	EcAddress	found[EC_MAX_SERVERS];
+
+	answer->naddresses = 0;
+	for (int i = 0, n = ec_address_look_up(h, found, EC_MAX_SERVERS); i < n; i++)
+		if (found[i].len <= sizeof(answer->address[0]))
+			memcpy(&answer->address[answer->naddresses++], &found[i].addr, found[i].len);
 }
 
 /*
@@ -130,7 +185,7 @@ look_up(Answer *answer, pid_t launcher)
 {
 	static const int ending[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGALRM, SIGPIPE, SIGUSR1,
 	SIGUSR2};
-	EcServer	s = ec_shmem->server[answer->server];
+	const EcHost *h = &ec_guc_host_list->host[answer->entry];
 	sigset_t	none;
 
 	for (int i = 1; i < NSIG; i++)
@@ -153,22 +208,20 @@ look_up(Answer *answer, pid_t launcher)
 	(void) sigemptyset(&none);
 	(void) sigprocmask(SIG_SETMASK, &none, NULL);
 
-	ec_address_look_up(&s);
-	answer->naddresses = s.naddresses;
-	memcpy(answer->address, s.address, sizeof(s.address));
+	fill_answer(answer, h);
 	_exit(write(answers[1], answer, sizeof(*answer)) == sizeof(*answer) ? 0 : 1);
 }
 
 /* ---------------------------------------------------------------- the launcher */
 
-/* Start to look up the name of this server.  If there can be no child, it is tried again. */
+/* Start to look up the name of this entry.  If there can be no child, it is tried again. */
 static void
-start(int server)
+start(int entry)
 {
 	static uint64 serial = 0;
 	static EcDeadline log_at = 0;
-	Lookup	   *lookup = &lookups[server];
-	Answer		answer = {.server = server,.serial = ++serial};
+	Lookup	   *lookup = &lookups[entry];
+	Answer		answer = {.entry = entry,.serial = ++serial};
 	pid_t		launcher = MyProcPid;
 	sigset_t	all;
 	sigset_t	before;
@@ -231,46 +284,95 @@ ec_resolver_restart(void)
 	memset(lookups, 0, sizeof(lookups));
 }
 
-/* Take what children have answered; throws as ec_topology_take_addresses() does. */
+/*
+ * The name has no address, or the resolver does not say: what was known of it stays.  That is
+ * logged when it begins, and last_error of what is UP says so.
+ */
 static void
-take_answers(void)
+note_failed(Lookup *lookup, const EcHost *h)
 {
-	Answer		answer;
+	const EcServer *named = find_named(h);
+	char		reason[EC_ERROR_MAX];
+	bool		known = false;
 
-	while (read(answers[0], &answer, sizeof(answer)) == sizeof(answer))
+	snprintf(reason, sizeof(reason), FAILED_TEXT, h->host);
+	for (int i = 0; i < ec_shmem->nservers; i++)
 	{
-		const Lookup *lookup = &lookups[answer.server];
+		const EcServer *s = &ec_shmem->server[i];
 
-		if (answer.serial == lookup->serial && answer.naddresses > 0 &&
-			answer.server < ec_shmem->nservers &&
-			strcmp(lookup->name, ec_shmem->server[answer.server].name) == 0)
-			ec_topology_take_addresses(answer.server, answer.address, answer.naddresses);
+		if (s->naddresses == 0 || (s != named && !ec_list_is_found(s, h)))
+			continue;
+		known = true;
+		if (!is_down(i))
+			ec_state_set_error(i, reason);	/* else there is a better one */
 	}
+	if (known && !lookup->failed)
+		ereport(LOG,
+				(errmsg("echocache: " FAILED_TEXT, h->host)));
+	lookup->failed = true;
+}
+
+/* Take a child's answer; throws as ec_topology_take_addresses() does. */
+static void
+take_answer(const Answer *answer)
+{
+	Lookup	   *lookup = &lookups[answer->entry];
+	const EcHost *h = &ec_guc_host_list->host[answer->entry];
+	EcAddress	address[EC_MAX_SERVERS] = {0};
+	char		name[EC_SERVER_NAME_MAX];
+	const EcServer *s;
+
+	if (answer->serial != lookup->serial || answer->entry >= ec_guc_host_list->n)
+		return;
+	ec_list_name(name, h);
+	if (strcmp(lookup->name, name) != 0)
+		return;
+	if (answer->naddresses == 0)
+	{
+		note_failed(lookup, h);
+		return;
+	}
+	lookup->failed = false;
+	for (int i = 0; i < answer->naddresses; i++)
+	{
+		address[i].len = answer->address[i].any.sa_family == AF_INET6 ?
+			sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
+		memcpy(&address[i].addr, &answer->address[i], address[i].len);
+	}
+	if (h->discover)
+		ec_topology_take_found(h, address, answer->naddresses);
+	else if ((s = find_named(h)) != NULL)
+		ec_topology_take_addresses((int) (s - ec_shmem->server), address,
+								   Min(answer->naddresses, EC_MAX_ADDRESSES));
 }
 
 /*
- * Take what has been looked up, and look up what is due.  Never blocks.  Throws out of memory.
+ * Take what has been looked up, and look up what is due.  Never blocks.  Throws as
+ * take_answer() does.
  */
 void
 ec_resolver_run(void)
 {
-	take_answers();
+	Answer		answer;
+
+	while (read(answers[0], &answer, sizeof(answer)) == sizeof(answer))
+		take_answer(&answer);
 	for (int i = 0; i < EC_MAX_SERVERS; i++)
 	{
 		Lookup	   *lookup = &lookups[i];
-		const EcServer *s = i < ec_shmem->nservers ? &ec_shmem->server[i] : NULL;
+		const EcHost *h = &ec_guc_host_list->host[i];
+		char		name[EC_SERVER_NAME_MAX] = "";
 
-		reap(lookup, s == NULL || strcmp(lookup->name, s->name) != 0 ||
-			 ec_deadline_left(lookup->until) == 0);
-		if (s == NULL || !s->named)
-			continue;
-		if (strcmp(lookup->name, s->name) != 0)
+		if (i < ec_guc_host_list->n && (h->discover || find_named(h) != NULL))
+			ec_list_name(name, h);
+		reap(lookup, strcmp(lookup->name, name) != 0 || ec_deadline_left(lookup->until) == 0);
+		if (strcmp(lookup->name, name) != 0)
 		{
 			memset(lookup, 0, sizeof(Lookup));
-			strlcpy(lookup->name, s->name, sizeof(lookup->name));
+			strlcpy(lookup->name, name, sizeof(lookup->name));
 		}
-		if (lookup->pid == 0 &&
-			ec_deadline_left(is_down(i) ? lookup->due_down : lookup->due) == 0)
+		if (name[0] != '\0' && lookup->pid == 0 &&
+			ec_deadline_left(is_urgent(h) ? lookup->due_down : lookup->due) == 0)
 			start(i);
 	}
 }

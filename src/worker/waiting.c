@@ -76,7 +76,8 @@ find_reason(int server, char *reason)
 	}
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(context);
-	if (wait && holder.gid[0] != '\0' && strcmp(waiting[server].reason, reason) != 0)
+	if (wait && holder.gid[0] != '\0' && strcmp(waiting[server].reason, reason) != 0 &&
+		ec_shmem_may_log(&ec_shmem->server[server].prepared_logged))
 		warn_prepared(ec_placement_name(server), &holder);
 	return wait;
 }

@@ -194,6 +194,11 @@ see_to_servers(EcDatabase *db, Schedule *schedule)
 
 		if (!standby)
 			ec_lease_renew(db);
+		/* what was not logged because the state had changed often */
+		if (EC_STATE(ec_state_word(db, i)) == EC_DOWN)
+			(void) ec_state_tell_down(i);
+		if (EC_STATE(ec_state_word(db, i)) == EC_UP)
+			ec_state_tell_up(i, 0);
 		if (!standby && EC_STATE(ec_state_word(db, i)) == EC_UP)
 			continue;
 		if (ec_deadline_left(schedule->retry_at[i]) == 0)

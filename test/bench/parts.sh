@@ -584,7 +584,7 @@ part_stampede()
 {
 	local round system at before warm
 
-	start_servers "track_functions = all"
+	start_servers "track_functions = all" "log_min_messages = debug1"
 	# Document 1 takes some 20 ms of CPU; 2 is for connections to warm up with.
 	ec_sql >/dev/null <<-'SQL'
 		CREATE TABLE slow (id bigint PRIMARY KEY);

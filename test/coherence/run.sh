@@ -487,7 +487,8 @@ mkfifo "$EC_TMP/proxy.in" "$EC_TMP/proxy.out"
 exec 5<>"$EC_TMP/proxy.in" 6<>"$EC_TMP/proxy.out"
 perl "$here/../fault/proxy.pl" "127.0.0.1:$(ec_memcached_port 1)" <"$EC_TMP/proxy.in" >"$EC_TMP/proxy.out" 5>&- 6>&- &
 read -r _ proxy_port <&6
-ec_pg_start main "echocache.enabled = on" "echocache.lease = '5s'" "echocache.retry_interval = '100ms'" \
+# The checker excuses what happens while a server is DOWN, of which each time is in the log.
+ec_pg_start main "log_min_messages = debug1" "echocache.enabled = on" "echocache.lease = '5s'" "echocache.retry_interval = '100ms'" \
 	"echocache.hosts = '127.0.0.1:$(ec_memcached_port 0):3, 127.0.0.1:$proxy_port'" \
 	"echocache.marker_ttl = '1s'" "max_prepared_transactions = 50" "max_connections = 100" \
 	"wal_writer_delay = '1s'" "wal_keep_size = '256MB'" "log_min_messages = warning" "echocache.audit_rate = 100" "max_worker_processes = 12" "fsync = off" \

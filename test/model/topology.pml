@@ -11,13 +11,17 @@
  * MOVE: generation 1 has the document in place 0, 2 in place 1, 3 in place 0 again.
  * OFF: it is always in place 0, and generation 2 is "off".
  * SAME: it is always in place 0, the generations are other databases', and no state begins anew.
+ * KEEP: both places are servers of every list.  One that was UP keeps what is placed on it, and
+ * loses what is not.  With STAY as well the document is always in place 0.
  *
- * Seven rules, each of which has a switch, are what src/ must keep: the worker takes a
+ * Ten rules, each of which has a switch, are what src/ must keep: the worker takes a
  * state word together with the generation that it has entered; who commits while the cache is
  * off locks all the same; a writer keeps its locks when it leaves the topology, before its change
  * is visible; who attaches a table does not leave before that; a key's place changes with the
  * generation only; it is the same for everybody, also where a server's name has several
- * addresses; a failure counts for as long as the states do that it is about.
+ * addresses; a failure counts for as long as the states do that it is about; a server keeps
+ * nothing unless it was UP, what is placed elsewhere is removed, and who cannot confirm a marker
+ * by an older list sees to it that nothing is kept.
  *
  * Both places share the state word, as the first server of each list does.  With
  * FAILURES any exchange may fail.  The rest is as in fence.pml and recovery.pml.
@@ -49,7 +53,7 @@
 #if defined(OFF)
 #define PLACE(g)	0
 #define ON(g)		((g) != 2)
-#elif defined(SAME)
+#elif defined(SAME) || defined(STAY)
 #define PLACE(g)	0
 #define ON(g)		true
 #else
@@ -89,6 +93,10 @@ bit prefix;						/* EcDatabase.prefix: where keys live from now on */
 byte state = UP;
 bit purge;
 bit same;						/* the word is still the one that the worker has read */
+#ifdef KEEP
+bit clean[PLACES];				/* it was UP by this list, so what is placed elsewhere is gone */
+bit may_keep[PLACES];			/* EcDatabase.may_keep */
+#endif
 #ifdef FAILURES
 byte rows[PLACES];				/* the outbox, and its locks, by the server's name */
 byte outbox[PLACES];
@@ -191,7 +199,11 @@ inline server_down()
 	:: else ->
 		atomic {
 			if
-			:: state != DOWN -> change(DOWN)
+			:: state != DOWN ->
+#ifdef KEEP
+				may_keep[PLACE(generation)] = 0;	/* it is another word */
+#endif
+				change(DOWN)
 			:: else
 			fi
 		}
@@ -230,8 +242,26 @@ inline step_a(t)
 		:: state != DOWN -> send_marker(t)
 		:: state == DOWN
 		fi;
+#if defined(KEEP)
+		/* by the word of another server it may seem that there need be none */
+		if
+		:: row = !confirmed
+		:: generation != g -> row = 0
+		fi
+#else
 		row = !confirmed
-	fi
+#endif
+	fi;
+#if defined(KEEP) && !defined(KEPT_IN_DOUBT)
+	/* ec_state_doubt() */
+	atomic {
+		confirmed || !publishing;
+		if
+		:: !confirmed && generation != g -> may_keep[0] = 0; may_keep[1] = 0
+		:: else
+		fi
+	}
+#endif
 #else
 	atomic { place = THERE; put(place, MARKER, 0, TXN(t)); confirmed = 1 }
 #endif
@@ -447,7 +477,24 @@ proctype Launcher()
 #ifdef PLACE_AT_ONCE
 		prefix = PLACE(generation + 1);				/* ec_database_claim() */
 #endif
-#ifndef SAME
+#ifdef KEEP
+		/* begin_anew() */
+		atomic {
+			publishing = 1;
+#ifdef KEPT_WHATEVER_IT_WAS
+			may_keep[0] = 1;
+			may_keep[1] = 1;
+#else
+			clean[PLACE(generation)] = (state == UP);
+			may_keep[0] = clean[0];
+			may_keep[1] = clean[1];
+#endif
+			clean[0] = 0;
+			clean[1] = 0;
+			purge = 1;
+			change(RECOVERING)
+		};
+#elif !defined(SAME)
 		atomic { publishing = 1; purge = 1; change(RECOVERING) };
 #endif
 		is_on = ON(generation + 1);
@@ -520,6 +567,23 @@ end:
 	:: else -> goto others
 	fi;
 #endif
+#ifdef KEEP
+	/*
+	 * ec_purge_misplaced(), on this server and on the other one.  (If that does not come to it, it
+	 * keeps nothing, as without KEEP.)
+	 */
+	atomic {
+		must_purge = must_purge && !may_keep[place];
+		if
+		:: !clean[1 - place] ->
+#ifndef MISPLACED_STAYS
+			put(1 - place, ABSENT, 0, NOBODY);
+#endif
+			clean[1 - place] = (!publishing && generation == g)
+		:: else
+		fi
+	};
+#endif
 look:
 #ifdef FAILURES
 	found = rows[place];
@@ -567,8 +631,10 @@ bring_up:
 
 others:
 #ifdef FAILURES
+#ifndef KEEP
 	/* ec_recovery_clear_late_rows(): those of a server that is none of ours */
 	rows[1 - place] = 0;
+#endif
 #endif
 leave:
 	atomic { found = 0; must_purge = 0; ok = 0; LEAVE(WORKER); goto round }

@@ -139,7 +139,7 @@ package main;
 my $sound = memcached();
 my $endless = Endless->new;
 my $node = new_node('main', hosts => [$sound],
-	conf => "echocache.timeout = '300ms'\nlog_statement = none\n");
+	conf => "echocache.timeout = '300ms'\nlog_statement = none\nlog_min_messages = debug1\n");
 my $s = session($node, sql => q{
 	CREATE EXTENSION echocache;
 	CREATE TABLE session (id bigint PRIMARY KEY, title text);
