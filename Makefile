@@ -81,7 +81,8 @@ OBJS = \
 	src/read/usercode.o \
 	src/servers/address.o \
 	src/servers/exchange.o \
-	src/servers/lease.o src/servers/list.o \
+	src/servers/lease.o \
+	src/servers/list.o \
 	src/servers/outbox.o \
 	src/servers/placement.o \
 	src/servers/purge.o \
