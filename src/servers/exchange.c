@@ -475,15 +475,18 @@ ec_exchange_list(EcRequest *req, EcDeadline last, int flags, EcFailure *failure)
 
 /*
  * Have the server forget every item that it holds.  EC_DONE: confirmed; EC_REFUSED and
- * EC_FAILED as ec_exchange_command() has them.  Throws what ec_exchange() throws.
+ * EC_FAILED as ec_exchange_command() has them, and *failure says why.  Throws what ec_exchange()
+ * throws.
  */
 EcResult
-ec_exchange_flush(int server)
+ec_exchange_flush(int server, EcFailure *failure)
 {
 	char		request[EC_REQUEST_MAX];
 	EcRequest	req = {.kind = EC_REQUEST_FLUSH,.server = server,.key = request};
 
 	req.keylen = (int) ec_wire_flush(request);
 	(void) ec_exchange(&req, 1, ec_deadline_in(ec_guc_timeout), EC_COUNTED);
+	if (req.failure)
+		*failure = *req.failure;
 	return req.result;
 }
