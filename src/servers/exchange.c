@@ -390,6 +390,7 @@ ec_exchange_send(EcRequest *reqs, int nreqs, EcDeadline deadline)
 		/* one that is not ready would have to be opened, which throws, allocates and waits */
 		if (!ec_connection_is_ready(c) || reqs[i].connection != c->serial)
 			continue;
+		Assert(c->version != 0);	/* or the server would be asked for it, and waited for */
 		ec_connection_begin(c, reqs[i].server, reqs, i, EC_ASK_SILENT, EC_RETRY_NEVER);
 		began = ec_deadline_in(0);
 		while (ec_connection_write(c) != EC_STEP_FAILED && ec_connection_wants_write(c))
