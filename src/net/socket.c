@@ -424,7 +424,7 @@ ec_socket_establish(EcConnection *c)
 static const char *
 closed(const EcConnection *c)
 {
-	return c->state == EC_CONNECTION_BUSY && !c->answered
+	return c->state == EC_CONNECTION_BUSY && !c->answered && c->version == 0
 		? "the server closed the connection and answered nothing: is it a proxy that does not "
 		"know memcached's meta commands, or does it speak TLS?"
 		: "the server closed the connection";
