@@ -212,7 +212,9 @@ ec_answer_take(EcRequest *req, const EcReply *reply, EcFailure *failure)
 		return take_line(req, reply, failure);
 	if (!may_follow(req, reply))
 		return wrong(reply, failure);
-	if (reply->has_cas && reply->cas == 0 && reply->kind != EC_REPLY_NS)
+	/* before 1.6.13 none has a token that was appended to */
+	if (reply->has_cas && reply->cas == 0 && reply->kind != EC_REPLY_NS &&
+		req->mode != 'A' && req->mode != 'P')
 	{
 		ec_failure_set(failure, ERRCODE_CONNECTION_FAILURE,
 					   "the server does not number its items: start memcached without -C "
