@@ -212,7 +212,7 @@ ec_answer_take(EcRequest *req, const EcReply *reply, EcFailure *failure)
 		return take_line(req, reply, failure);
 	if (!may_follow(req, reply))
 		return wrong(reply, failure);
-	/* before 1.6.13 none has a token that was appended to */
+	/* an append to a memcached before 1.6.13 tells 0 */
 	if (reply->has_cas && reply->cas == 0 && reply->kind != EC_REPLY_NS &&
 		req->mode != 'A' && req->mode != 'P')
 	{
