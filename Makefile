@@ -49,6 +49,7 @@ OBJS = \
 	src/net/answer.o \
 	src/net/auth.o \
 	src/net/connection.o \
+	src/net/dialect.o \
 	src/net/failure.o \
 	src/net/probe.o \
 	src/net/request.o \

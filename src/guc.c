@@ -40,6 +40,7 @@ int			ec_guc_pool_size = 100;
 int			ec_guc_timeout = 100;
 int			ec_guc_commit_timeout = 1000;
 int			ec_guc_retry_interval = 1000;
+bool		ec_guc_flush_on_start = false;
 int			ec_guc_marker_ttl = 30;
 int			ec_guc_lease = 10000;
 int			ec_guc_fill_wait = 1000;
@@ -389,6 +390,11 @@ define_cache(void)
 							 "Off: reads that need the cache fail, and commits that cannot "
 							 "invalidate the old document are aborted.",
 							 &ec_guc_fallback, true, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomBoolVariable("echocache.flush_on_start",
+							 "Flushes servers that do not tell their keys.",
+							 "On: the worker flushes such a server in place of a purge, other "
+							 "people's keys included.",
+							 &ec_guc_flush_on_start, false, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("echocache.max_write_through",
 							"A transaction that changes more documents than this invalidates "
 							"them instead of storing them.",

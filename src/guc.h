@@ -47,6 +47,7 @@ extern int	ec_guc_pool_size;
 extern int	ec_guc_timeout;			/* ms */
 extern int	ec_guc_commit_timeout;	/* ms */
 extern int	ec_guc_retry_interval;	/* ms */
+extern bool ec_guc_flush_on_start;
 extern int	ec_guc_lease;			/* ms */
 extern int	ec_guc_marker_ttl;		/* s */
 extern int	ec_guc_fill_wait;		/* ms */

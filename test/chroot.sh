@@ -25,6 +25,8 @@ set -euo pipefail
 
 self=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)/chroot.sh
 source=$(dirname -- "$(dirname -- "$self")")
+# shellcheck source-path=SCRIPTDIR source=debian.sh
+. "${self%/*}/debian.sh"
 chroots=${EC_CHROOTS:-/var/cache/echocache-ci}
 days=7
 fresh=${EC_CHROOT_FRESH:-0}
@@ -98,14 +100,6 @@ usable()
 		[ -z "$(chroot "$root" dpkg --audit 2>&1)" ]
 }
 
-# The mirror of Debian that this machine's apt uses; nothing, for debootstrap's, if it uses none.
-mirror()
-{
-	# shellcheck disable=SC2016 # apt-get expands it
-	apt-get indextargets --format '$(ORIGIN) $(LABEL) $(REPO_URI)' |
-		sed -n 's/^Debian Debian \(http.*\)$/\1/p' | head -n 1
-}
-
 # Into $root.new first, so that a chroot that is there is complete.
 make_chroot()
 {
@@ -113,10 +107,10 @@ make_chroot()
 
 	echo "# making a chroot of Debian $release in $root"
 	rm -rf --one-file-system "$root.made" "$root" "$new"
-	uri=$(mirror)
+	uri=$(ec_debian_mirror)
 	if [ -z "$uri" ]; then			# or its lists are not there yet
 		apt-get -q update || true
-		uri=$(mirror)
+		uri=$(ec_debian_mirror)
 	fi
 	# An older debootstrap does not know the release, which is made as sid is.
 	[ -e "/usr/share/debootstrap/scripts/$release" ] || script=(/usr/share/debootstrap/scripts/sid)

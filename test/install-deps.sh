@@ -25,7 +25,7 @@ here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 . "$here/postgres.sh"
 export LC_ALL=C DEBIAN_FRONTEND=noninteractive
 export NEEDRESTART_SUSPEND=1		# Ubuntu's restarts services after an installation
-all_suites=(build unit regress isolation demo tap clients neighbours monitoring coherence fuzz model)
+all_suites=(build unit regress isolation demo tap memcacheds clients neighbours monitoring coherence fuzz model)
 
 die()
 {
@@ -45,6 +45,7 @@ needs()
 		build) echo "$server clang" ;;
 		unit | regress | isolation) echo "$server" ;;
 		tap) echo "$server libipc-run-perl openssl sqlsmith" ;;
+		memcacheds) echo "$server libipc-run-perl openssl debian-archive-keyring" ;;
 		clients)
 			echo "$server libipc-run-perl python3-pylibmc python3-pymemcache php-cli php-memcached ruby" \
 				"ruby-dalli libcache-memcached-fast-perl golang-go golang-github-bradfitz-gomemcache-dev" \

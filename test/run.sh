@@ -9,6 +9,7 @@
 #	isolation  pg_isolation_regress: sessions in a given interleaving
 #	demo       test/demo.sh plays to its end, within 80 columns
 #	tap        test/t/*.pl: several servers, faults, plain clients
+#	memcacheds some of test/t with the memcached of each release of Debian, from 1.6.9 on
 #	clients    test/clients: other clients of memcached, in many languages
 #	neighbours test/neighbours: beside PgBouncer, Patroni, pg_repack, logical replication and
 #	           pg_basebackup
@@ -50,6 +51,7 @@ passed=0
 failed=0
 child=
 fuzz_pid=
+tap=tap						# the folder, and the name, of what TAP files say
 # A signal can come while a suite writes to its log; what is to be said then goes here.
 exec {stdout}>&1 {stderr}>&2
 
@@ -303,7 +305,7 @@ tap_file()
 	local name dir
 
 	name=$(basename "$1" .pl)
-	dir=$EC_TMP/tap/$name
+	dir=$EC_TMP/$tap/$name
 	mkdir "$dir"
 	cd "$dir"
 	TMPDIR=$dir TESTDIR=$dir TESTDATADIR=$dir/tmp_check TESTLOGDIR=$dir/tmp_check/log PATH=$ec_bindir:$PATH PGPORT=65432 DESTDIR=$EC_STAGE \
@@ -318,22 +320,43 @@ suite_tap()
 	local name dir log
 
 	[ $# -gt 0 ] || set -- "$here"/t/*.pl
-	mkdir -p "$EC_TMP/tap"
-	[ "$(id -u)" != 0 ] || chown postgres "$EC_TMP/tap"
-	export ec_bindir here
+	mkdir -p "$EC_TMP/$tap"
+	[ "$(id -u)" != 0 ] || chown postgres "$EC_TMP/$tap"
+	export ec_bindir here tap
 	export -f tap_file
 	# shellcheck disable=SC2016 # the inner shell expands it
 	attend ec_as_postgres xargs -0 -n 1 -P 2 bash -c 'tap_file "$1"' tap < <(printf '%s\0' "$@")
 	for name in "$@"; do
 		name=$(basename "$name" .pl)
-		dir=$EC_TMP/tap/$name
-		tap_result "tap $name" "$(cat "$dir/status")" "$dir/tap"
+		dir=$EC_TMP/$tap/$name
+		tap_result "$tap $name" "$(cat "$dir/status")" "$dir/tap"
 		[ "$(cat "$dir/status")" = 0 ] && continue
 		for log in "$dir"/tmp_check/log/{regress_log_*,*.log}; do
 			[ -e "$log" ] || continue
 			echo "# the end of $(basename "$log"):"
 			tail -n 20 "$log"
 		done
+	done
+}
+
+# With each release's memcached the files that depend on what it understands and answers.  The
+# machine's own is that of all other suites.
+suite_memcacheds()
+{
+	local release memcached version tap
+
+	for release in bullseye bookworm trixie sid; do
+		if ! memcached=$(attend bash "$here/memcacheds.sh" "$release"); then
+			result "memcached of $release" 0 1
+			continue
+		fi
+		version=$("$memcached" -V)
+		if [ "$version" = "$(memcached -V)" ]; then
+			echo "# $version, of Debian $release, is the machine's own"
+			continue
+		fi
+		tap=${version#memcached }
+		EC_MEMCACHED=$memcached suite_tap "$here"/t/{002_wire,003_writes,021_kv,022_sweep,067_memcacheds}.pl
 	done
 }
 
@@ -407,7 +430,7 @@ choose_suites()
 	file_suites=()
 	for arg in "$@"; do
 		case $arg in
-			build | unit | regress | isolation | demo | tap | clients | neighbours | monitoring | coherence | fuzz | model | packages) suites+=("$arg") ;;
+			build | unit | regress | isolation | demo | tap | memcacheds | clients | neighbours | monitoring | coherence | fuzz | model | packages) suites+=("$arg") ;;
 			*.pl)
 				folder=t suite=tap
 				[[ $arg != *neighbours/* ]] || folder=neighbours suite=neighbours
@@ -418,7 +441,7 @@ choose_suites()
 			*) stop "there is no suite \"$arg\"" ;;
 		esac
 	done
-	[ $# -gt 0 ] || suites=(build unit regress isolation demo tap clients neighbours monitoring coherence fuzz model)
+	[ $# -gt 0 ] || suites=(build unit regress isolation demo tap memcacheds clients neighbours monitoring coherence fuzz model)
 }
 
 stop()

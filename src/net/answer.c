@@ -65,7 +65,7 @@ may_follow(const EcRequest *req, const EcReply *reply)
 	{
 		case EC_REPLY_HD:
 			return (kind & VALUED) == 0 && (kind != KIND(EC_REQUEST_LOOK) || reply->has_size) &&
-				((kind & SETS) == 0 || reply->has_cas);
+				((kind & SETS) == 0 || reply->has_cas || req->quiet);
 		case EC_REPLY_VA:
 			return (kind & VALUED) != 0 && reply->has_cas &&
 				(kind != KIND(EC_REQUEST_INSPECT) || reply->has_flags);
@@ -119,8 +119,8 @@ refuse(EcRequest *req, const EcReply *reply)
 		ec_failure_set(&failure, reply->kind == EC_REPLY_BUSY ||
 					   says(reply, "locked try again later") ? ERRCODE_OBJECT_IN_USE
 					   : ERRCODE_FEATURE_NOT_SUPPORTED,
-					   "the server refuses \"%.*s\": %.*s", req->keylen - 2, req->key, len,
-					   reply->text ? reply->text : "");
+					   "the server refuses \"%.*s\"%s%.*s", req->keylen - 2, req->key,
+					   len > 0 ? ": " : "", len, reply->text ? reply->text : "");
 	else
 		ec_failure_set(&failure, says(reply, "object too large for cache")
 					   ? ERRCODE_PROGRAM_LIMIT_EXCEEDED : ERRCODE_OUT_OF_MEMORY,
@@ -138,6 +138,11 @@ wrong(const EcReply *reply, EcFailure *failure)
 	else if (reply->kind == EC_REPLY_CLIENT_ERROR || reply->kind == EC_REPLY_SERVER_ERROR)
 		ec_failure_set(failure, ERRCODE_CONNECTION_FAILURE, "the server said \"%.*s\"",
 					   (int) Min(reply->text_len, SAID_MAX), reply->text);
+	else if (reply->kind == EC_REPLY_ERROR && reply->text_len == 0)
+		ec_failure_set(failure, ERRCODE_CONNECTION_FAILURE,
+					   "the server does not know memcached's meta commands: it is a memcached "
+					   "before 1.6.9, or a proxy that does not pass them on; name the memcached "
+					   "itself in echocache.hosts");
 	else
 		ec_failure_set(failure, ERRCODE_CONNECTION_FAILURE, "an answer that is not understood");
 	return EC_ANSWER_WRONG;
@@ -207,6 +212,15 @@ ec_answer_take(EcRequest *req, const EcReply *reply, EcFailure *failure)
 		return take_line(req, reply, failure);
 	if (!may_follow(req, reply))
 		return wrong(reply, failure);
+	/* an append to a memcached before 1.6.13 tells 0 */
+	if (reply->has_cas && reply->cas == 0 && reply->kind != EC_REPLY_NS &&
+		req->mode != 'A' && req->mode != 'P')
+	{
+		ec_failure_set(failure, ERRCODE_CONNECTION_FAILURE,
+					   "the server does not number its items: start memcached without -C "
+					   "(--disable-cas)");
+		return EC_ANSWER_WRONG;
+	}
 	switch (reply->kind)
 	{
 		case EC_REPLY_VA:
@@ -236,4 +250,29 @@ ec_answer_take(EcRequest *req, const EcReply *reply, EcFailure *failure)
 			break;
 	}
 	return EC_ANSWER_COMPLETE;
+}
+
+/*
+ * Take the answer to "version".  A server that does not tell, or tells what is not a version of
+ * memcached's, is taken for a new one.  false: it is too old, or this is no answer; *failure
+ * says so.  Never throws.
+ */
+bool
+ec_answer_take_version(const EcReply *reply, int *version, EcFailure *failure)
+{
+	if (ec_answer_is_no_room(reply, failure))
+		return false;
+	if (reply->kind != EC_REPLY_VERSION && reply->kind != EC_REPLY_ERROR)
+	{
+		(void) wrong(reply, failure);
+		return false;
+	}
+	*version = reply->kind == EC_REPLY_VERSION ? ec_reply_version(reply->text, reply->text_len)
+		: EC_VERSION_UNKNOWN;
+	if (*version >= EC_VERSION_OLDEST)
+		return true;
+	ec_failure_set(failure, ERRCODE_CONNECTION_FAILURE,
+				   "memcached %.*s is too old: echocache needs 1.6.9 or newer",
+				   (int) Min(reply->text_len, SAID_MAX), reply->text);
+	return false;
 }

@@ -28,18 +28,10 @@
 #include "compat.h"
 #include "net/answer.h"
 #include "net/connection.h"
+#include "net/dialect.h"
 #include "protocol/wire.h"
 #include "servers/placement.h"
 #include "servers/state.h"
-
-/*
- * By TLS a record must end where a request ends, or where its value does.  memcached
- * waits for the socket though OpenSSL still holds the rest of a record for it: when a
- * value takes the record's first part, what follows is seen only with the next record,
- * which never comes (1.6.18; 20 pipelined sets of 2 kB are enough).  So no more
- * requests are gathered than one record holds.
- */
-#define TLS_RECORD_MAX	(16 * 1024)
 
 /*
  * So much is sent, and so much received, before the caller looks at the deadline and at
@@ -48,100 +40,82 @@
  */
 #define STEP_BYTES		(256 * 1024)
 
-static bool is_quiet(const EcExchange *ex, const EcRequest *req);
-static size_t write_line(const EcExchange *ex, const EcRequest *req, char *dst, uint32 opaque);
+static void stage_request(EcConnection *c, int i, size_t size);
 static void stage(EcConnection *c);
 static void skip_quiet(EcConnection *c, const EcReply *reply);
 static bool take_answer(EcConnection *c, const EcReply *reply);
 static void answered(EcConnection *c);
 static bool take_silent_answer(EcConnection *c, const EcReply *reply);
+static bool take_untold(EcConnection *c, EcRequest *req, const EcReply *reply);
 static bool take_buffered(EcConnection *c, bool *taken);
 static ssize_t receive(EcConnection *c, bool wait);
 static EcStep read_answers(EcConnection *c, bool wait);
 static void reset(EcConnection *c);
 
-/*
- * Is all that there will be of an answer to this request, if it is carried out, the answer to
- * a later one?  The server works in order, and tells what goes wrong.
- */
-static bool
-is_quiet(const EcExchange *ex, const EcRequest *req)
+/* Put a request into the output buffer of this size; its value too, if that fits. */
+static void
+stage_request(EcConnection *c, int i, size_t size)
 {
-	return req->quiet && req->next >= 0 && ex->ask != EC_ASK_LOUD;
-}
+	EcExchange *ex = &c->exchange;
+	EcRequest  *req = &ex->reqs[i];
 
-/* Write the line of a request to dst, which holds EC_REQUEST_MAX bytes; returns its length. */
-static size_t
-write_line(const EcExchange *ex, const EcRequest *req, char *dst, uint32 opaque)
-{
-	bool		silent = ex->ask == EC_ASK_SILENT;
-
-	switch (req->kind)
+	c->out_len += ec_dialect_line(c, req, ec_socket_out(c) + c->out_len, c->opaque_send++);
+	/* without a line that announces it, a value would be taken for requests */
+	if (!ec_dialect_has_value(c, req))
+		return;
+	if (req->valuelen + 2 <= size - c->out_len)
 	{
-		case EC_REQUEST_COMMAND:
-		case EC_REQUEST_FLUSH:
-			Assert(req->keylen <= EC_REQUEST_MAX);
-			memcpy(dst, req->key, req->keylen);
-			return req->keylen;
-		case EC_REQUEST_GET:
-			return ec_wire_get(dst, req->key, req->keylen, req->ttl, opaque);
-		case EC_REQUEST_LOOK:
-			return ec_wire_look(dst, req->key, req->keylen, opaque);
-		case EC_REQUEST_INSPECT:
-			return ec_wire_inspect(dst, req->key, req->keylen, opaque);
-		case EC_REQUEST_TOUCH:
-			return ec_wire_touch(dst, req->key, req->keylen, req->ttl, opaque);
-		case EC_REQUEST_MARK:
-		case EC_REQUEST_SET:
-		case EC_REQUEST_STORE:
-			return ec_wire_set(dst, req->key, req->keylen, req->valuelen, req->mode,
-							   req->kind == EC_REQUEST_STORE ? req->token : 0, req->ttl,
-							   silent || is_quiet(ex, req), opaque);
-		case EC_REQUEST_REMOVE:
-		case EC_REQUEST_DELETE:
-			return ec_wire_delete(dst, req->key, req->keylen,
-								  req->kind == EC_REQUEST_REMOVE ? req->token : 0, silent,
-								  opaque);
-		case EC_REQUEST_INCREMENT:
-		case EC_REQUEST_DECREMENT:
-			return ec_wire_arithmetic(dst, req->key, req->keylen,
-									  req->kind == EC_REQUEST_DECREMENT, req->token, opaque);
+		if (req->valuelen > 0)
+			memcpy(ec_socket_out(c) + c->out_len, req->value, req->valuelen);
+		memcpy(ec_socket_out(c) + c->out_len + req->valuelen, "\r\n", 2);
+		c->out_len += req->valuelen + 2;
 	}
-	return 0;
+	else
+	{
+		ex->big = req->value;
+		ex->big_len = req->valuelen;
+		ex->big_sent = 0;
+	}
+	if (ec_dialect_is_untold(c, req))
+		ex->untold = i;
 }
 
-/* Fill the output buffer with as many requests as fit, whole ones. */
+/*
+ * Fill the output buffer with as many requests as fit, whole ones.  Before the first one that
+ * has a value the server's version is asked for, and nothing more is sent until it is known.
+ */
 static void
 stage(EcConnection *c)
 {
 	EcExchange *ex = &c->exchange;
-	const size_t size = c->tls ? TLS_RECORD_MAX : EC_OUT_SIZE;
+	const size_t size = c->tls ? EC_TLS_RECORD_MAX : EC_OUT_SIZE;
 
 	if (c->out_sent == c->out_len)
 		c->out_sent = c->out_len = 0;
 
-	while (ex->send >= 0 && ex->big == NULL && size - c->out_len >= EC_REQUEST_MAX)
+	while (ex->big == NULL && !ex->asks_version && size - c->out_len >= EC_REQUEST_MAX)
 	{
-		EcRequest  *req = &ex->reqs[ex->send];
+		char	   *out = ec_socket_out(c) + c->out_len;
 
-		/* without a line that announces it, a value would be taken for requests */
-		bool		has_value = req->kind == EC_REQUEST_MARK || req->kind == EC_REQUEST_SET ||
-			req->kind == EC_REQUEST_STORE;
+		if (ex->untold >= 0)
+		{
+			EcRequest  *req = &ex->reqs[ex->untold];
 
-		c->out_len += write_line(ex, req, ec_socket_out(c) + c->out_len, c->opaque_send++);
-		if (has_value && req->valuelen + 2 <= size - c->out_len)
-		{
-			memcpy(ec_socket_out(c) + c->out_len, req->value, req->valuelen);
-			memcpy(ec_socket_out(c) + c->out_len + req->valuelen, "\r\n", 2);
-			c->out_len += req->valuelen + 2;
+			c->out_len += ec_wire_token(out, req->key, req->keylen, c->opaque_send - 1);
+			ex->untold = -1;
 		}
-		else if (has_value)
+		else if (ex->send < 0)
+			break;
+		else if (c->version == 0 && ec_dialect_has_value(c, &ex->reqs[ex->send]))
 		{
-			ex->big = req->value;
-			ex->big_len = req->valuelen;
-			ex->big_sent = 0;
+			c->out_len += ec_wire_version(out);
+			ex->asks_version = true;
 		}
-		ex->send = req->next;
+		else
+		{
+			stage_request(c, ex->send, size);
+			ex->send = ex->reqs[ex->send].next;
+		}
 	}
 }
 
@@ -211,7 +185,7 @@ skip_quiet(EcConnection *c, const EcReply *reply)
 
 	if (!reply->has_opaque || ahead >= c->opaque_send - c->opaque_recv)
 		return;
-	for (; ahead > 0 && is_quiet(ex, &ex->reqs[to]); ahead--)
+	for (; ahead > 0 && ec_dialect_is_quiet(ex, &ex->reqs[to]); ahead--)
 		to = ex->reqs[to].next;
 	while (ahead == 0 && ex->recv != to)
 	{
@@ -235,7 +209,7 @@ take_answer(EcConnection *c, const EcReply *reply)
 	req = &ex->reqs[ex->recv];
 	is_command = req->kind == EC_REQUEST_COMMAND || req->kind == EC_REQUEST_FLUSH;
 	if (reply->kind == EC_REPLY_SERVER_ERROR &&
-		(c->opaque_silent != c->opaque_recv || is_quiet(ex, req)))
+		(c->opaque_silent != c->opaque_recv || ec_dialect_is_quiet(ex, req)))
 	{
 		/* to which of the requests?  find out on a new connection */
 		ec_socket_fail(c, "an error that may belong to another request");
@@ -249,6 +223,8 @@ take_answer(EcConnection *c, const EcReply *reply)
 		ec_socket_fail(c, "an answer that belongs to another request");
 		return false;
 	}
+	if (ec_dialect_is_untold(c, req) && (ex->refused || reply->kind != EC_REPLY_HD))
+		return take_untold(c, req, reply);
 	switch (ec_answer_take(req, reply, &c->failure))
 	{
 		case EC_ANSWER_COMPLETE:
@@ -310,6 +286,36 @@ take_silent_answer(EcConnection *c, const EcReply *reply)
 }
 
 /*
+ * Take an answer about a value whose token is asked for behind it, other than the token.  If
+ * nothing was stored, the answer to the question is still to come, and of no interest.  If there
+ * is no item, the value was stored and is gone: its token is 0.  false: the connection has failed.
+ */
+static bool
+take_untold(EcConnection *c, EcRequest *req, const EcReply *reply)
+{
+	EcExchange *ex = &c->exchange;
+
+	if (reply->kind == EC_REPLY_EN || (ex->refused && reply->kind == EC_REPLY_HD))
+	{
+		if (!ex->refused)
+		{
+			req->result = EC_DONE;
+			req->token = 0;
+		}
+		ex->refused = false;
+		answered(c);
+		return true;
+	}
+	if (ex->refused)
+		ec_socket_fail(c, "an answer that belongs to another request");
+	else if (ec_answer_take(req, reply, &c->failure) == EC_ANSWER_COMPLETE)
+		ex->refused = true;
+	else
+		c->state = EC_CONNECTION_FAILED;
+	return c->state == EC_CONNECTION_BUSY;
+}
+
+/*
  * Take one answer, or a part of a value, from the input buffer; *taken says whether there was
  * any.  false: the connection has failed.  Throws what the callback of a command throws.
  */
@@ -354,6 +360,13 @@ take_buffered(EcConnection *c, bool *taken)
 	}
 	c->in_start += reply.line_len;
 	*taken = true;
+	if (ex->asks_version && ex->recv == ex->send)
+	{
+		ex->asks_version = false;
+		if (!ec_answer_take_version(&reply, &c->version, &c->failure))
+			c->state = EC_CONNECTION_FAILED;
+		return c->state == EC_CONNECTION_BUSY;
+	}
 	return take_silent_answer(c, &reply) || take_answer(c, &reply);
 }
 
@@ -403,11 +416,14 @@ read_answers(EcConnection *c, bool wait)
 
 	while (ex->recv >= 0)
 	{
+		bool		asked = ex->asks_version;
 		bool		taken;
 		ssize_t		n;
 
 		if (!take_buffered(c, &taken))
 			return EC_STEP_FAILED;
+		if (asked && !ex->asks_version)
+			return EC_STEP_MORE;	/* there is more to be sent first */
 		if (taken)
 			continue;
 		if (ex->taken >= enough)
@@ -525,6 +541,8 @@ reset(EcConnection *c)
 	ex->value_missing = 0;
 	ex->big = NULL;
 	ex->big_len = ex->big_sent = 0;
+	ex->untold = -1;
+	ex->asks_version = ex->refused = false;
 	c->out_len = c->out_sent = c->in_start = c->in_end = 0;
 	c->opaque_recv = c->opaque_send;
 }

@@ -50,7 +50,8 @@ ec_connection_wants_write(const EcConnection *c)
 	const EcExchange *ex = &c->exchange;
 
 	return c->state == EC_CONNECTION_CONNECTING || c->out_sent < c->out_len ||
-		(c->state == EC_CONNECTION_BUSY && (ex->big != NULL || ex->send >= 0));
+		(c->state == EC_CONNECTION_BUSY &&
+		 (ex->big != NULL || ex->untold >= 0 || (ex->send >= 0 && !ex->asks_version)));
 }
 
 /* The socket's events that it waits for. */

@@ -53,6 +53,7 @@ static bool go_on_handshake(EcConnection *c);
 static bool begin_login(EcConnection *c);
 static bool go_on_authenticating(EcConnection *c);
 static bool now_open(EcConnection *c);
+static const char *closed(const EcConnection *c);
 static ssize_t tls_moved(EcConnection *c, EcTlsResult result, size_t done, const char *verb);
 
 /*
@@ -172,6 +173,7 @@ ec_socket_open(EcConnection *c, int server)
 	c->state = EC_CONNECTION_CONNECTING;
 	c->settings = ec_guc_transport_serial;
 	c->answered = false;
+	c->version = 0;
 	c->used_at = 0;
 	c->opaque_send = c->opaque_recv = c->opaque_silent = 0;
 	count_open(c);
@@ -418,6 +420,16 @@ ec_socket_establish(EcConnection *c)
 	return true;
 }
 
+/* What it may mean that the server closed the connection. */
+static const char *
+closed(const EcConnection *c)
+{
+	return c->state == EC_CONNECTION_BUSY && !c->answered && c->version == 0
+		? "the server closed the connection and answered nothing: is it a proxy that does not "
+		"know memcached's meta commands, or does it speak TLS?"
+		: "the server closed the connection";
+}
+
 /* How many bytes TLS has moved: what ec_socket_send() and ec_socket_recv() return. */
 static ssize_t
 tls_moved(EcConnection *c, EcTlsResult result, size_t done, const char *verb)
@@ -429,7 +441,7 @@ tls_moved(EcConnection *c, EcTlsResult result, size_t done, const char *verb)
 		case EC_TLS_WAITS:
 			return 0;
 		case EC_TLS_CLOSED:
-			ec_socket_fail(c, "the server closed the connection");
+			ec_socket_fail(c, "%s", closed(c));
 			return -1;
 		case EC_TLS_FAILED:
 			ec_socket_fail(c, "could not %s: %s", verb, c->tls->failure);
@@ -490,7 +502,7 @@ ec_socket_recv(EcConnection *c, char *data, size_t room, bool wait)
 			return n;
 		if (n == 0)
 		{
-			ec_socket_fail(c, "the server closed the connection");
+			ec_socket_fail(c, "%s", closed(c));
 			return -1;
 		}
 		/* interrupted while it waited: there is something to serve first */

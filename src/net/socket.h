@@ -21,6 +21,14 @@
 #define EC_IN_SIZE		(64 * 1024)
 
 /*
+ * By TLS a record must end where a request ends, or where its value does.  memcached waits for
+ * the socket though OpenSSL still holds the rest of a record for it: when a value takes the
+ * record's first part, what follows is seen only with the next record, which never comes (1.6.18;
+ * 20 pipelined sets of 2 kB are enough).  So no more is gathered than one record holds.
+ */
+#define EC_TLS_RECORD_MAX	(16 * 1024)
+
+/*
  * How long recv() itself waits, at first.  Most answers are there sooner, and it takes two
  * system calls less than asking, waiting for the socket, and asking again.  An interrupt
  * that comes just before is served so much later.
@@ -93,6 +101,10 @@ typedef struct EcExchange
 	uint64		taken;			/* bytes that have arrived, */
 	uint64		limit;			/* and how many may */
 	uint64		renewed;		/* taken, when exchange.c renewed the deadline */
+	bool		asks_version;	/* the server's version is asked for, and not known yet */
+	int			untold;			/* an old memcached has this value now, and is to be asked for its
+								 * token; -1: none */
+	bool		refused;		/* it has not stored it, and is yet to answer that question */
 } EcExchange;
 
 typedef struct EcConnection
@@ -105,6 +117,7 @@ typedef struct EcConnection
 	uint32		settings;		/* ec_guc_transport_serial when it was opened */
 	bool		kept;			/* counted against pool_size */
 	bool		answered;		/* it has answered a request, which is logged once */
+	int			version;		/* of the memcached at the other end; 0: not known yet */
 	EcDeadline	used_at;		/* when the last exchange on it was answered; 0: none was */
 	WaitEventSet *set;			/* latch, postmaster, this socket */
 	uint32		waiting_for;	/* the socket's events in set */

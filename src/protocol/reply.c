@@ -115,13 +115,16 @@ parse_line(const char *line, const char *nl, EcReply *reply)
 	if (!has_cr)
 		return EC_REPLY_MALFORMED;
 
-	/* "OK" looks like a meta answer, and is none */
-	if (end - line >= 2 && (end - line == 2 || line[2] == ' ') && line[0] != 'O')
+	/* "OK" alone looks like a meta answer, and is none of ours, which have an opaque */
+	if (end - line >= 2 && (end - line == 2 ? line[0] != 'O' : line[2] == ' '))
 		return parse_meta(line, end, reply);
 	return parse_word(line, end, reply);
 }
 
-/* Parse the answer of a meta command: two letters, a size if they are VA, flags. */
+/*
+ * Parse the answer of a meta command: two letters, a size if they are VA, flags.  Before 1.6.10
+ * memcached says OK for HD; before 1.6.18 it puts two spaces behind most of the codes.
+ */
 static EcReplyKind
 parse_meta(const char *line, const char *end, EcReply *reply)
 {
@@ -148,6 +151,10 @@ parse_meta(const char *line, const char *end, EcReply *reply)
 			if (line[1] == 'D')
 				kind = EC_REPLY_HD;
 			break;
+		case 'O':
+			if (line[1] == 'K')
+				kind = EC_REPLY_HD;
+			break;
 		case 'E':
 			if (line[1] == 'N')
 				kind = EC_REPLY_EN;
@@ -169,6 +176,8 @@ parse_meta(const char *line, const char *end, EcReply *reply)
 			break;
 	}
 
+	if (kind != EC_REPLY_VA && end - p > 2 && p[1] == ' ')
+		p++;
 	if (kind == EC_REPLY_MALFORMED || !parse_flags(p, end, reply))
 		return EC_REPLY_MALFORMED;
 	return kind;
@@ -344,4 +353,23 @@ parse_number(const char **p, const char *end, uint64_t max, uint64_t *value)
 	*p = s;
 	*value = v;
 	return true;
+}
+
+/* The version that a server says, as a number; see reply.h.  A part above 999 counts as 999. */
+int
+ec_reply_version(const char *text, size_t len)
+{
+	const char *end = text + len;
+	int			version = 0;
+
+	for (int part = 0; part < 3; part++)
+	{
+		uint64_t	number;
+
+		if ((part > 0 && (text == end || *text++ != '.')) ||
+			!parse_number(&text, end, UINT32_MAX, &number))
+			return EC_VERSION_UNKNOWN;
+		version = version * 1000 + (number < 999 ? (int) number : 999);
+	}
+	return version;
 }

@@ -25,7 +25,7 @@ typedef enum EcReplyKind
 {
 	EC_REPLY_INCOMPLETE,		/* no whole line yet: read more and call again */
 	EC_REPLY_MALFORMED,			/* not something memcached says: drop the connection */
-	EC_REPLY_HD,				/* done */
+	EC_REPLY_HD,				/* done; before 1.6.10 the server says OK */
 	EC_REPLY_VA,				/* a value of value_len bytes and \r\n follow the line */
 	EC_REPLY_EN,				/* miss (of mg); with the opaque since 1.6.18 only */
 	EC_REPLY_NF,				/* not found */
@@ -33,10 +33,10 @@ typedef enum EcReplyKind
 	EC_REPLY_EX,				/* exists: the CAS token does not match */
 	EC_REPLY_MN,				/* the barrier's answer */
 	EC_REPLY_END,				/* END, the last line of stats and of metadump */
-	EC_REPLY_OK,				/* OK, RESET */
+	EC_REPLY_OK,				/* OK (alone), RESET */
 	EC_REPLY_STORED,			/* STORED: to ec_wire_auth(), welcome */
 	EC_REPLY_STAT,				/* STAT name value: both in text */
-	EC_REPLY_VERSION,			/* VERSION x: x in text; we never ask for it */
+	EC_REPLY_VERSION,			/* VERSION x: x in text */
 	EC_REPLY_BUSY,				/* BUSY ...: the crawler is at work for somebody else */
 	EC_REPLY_DUMP,				/* key=... of metadump; text is the encoded key */
 	EC_REPLY_ERROR,				/* ERROR [text]: the command is not known, or refused */
@@ -71,5 +71,15 @@ typedef struct EcReply
  * no control characters.
  */
 extern void ec_reply_parse(const char *buf, size_t len, EcReply *reply);
+
+/*
+ * A memcached's version, as it says it, as a number: EC_VERSION(1, 6, 18) for "1.6.18" and
+ * whatever follows that; EC_VERSION_UNKNOWN, which is above all others, for what does not begin
+ * with three numbers.
+ */
+#define EC_VERSION(a, b, c)	((a) * 1000000 + (b) * 1000 + (c))
+#define EC_VERSION_UNKNOWN	INT32_MAX
+
+extern int	ec_reply_version(const char *text, size_t len);
 
 #endif							/* ECHOCACHE_PROTOCOL_REPLY_H */

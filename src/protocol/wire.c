@@ -133,20 +133,33 @@ ec_wire_inspect(char *dst, const char *key, size_t keylen, uint32_t opaque)
 	return put_opaque(dst, put_literal(p, " v c f t"), opaque);
 }
 
+/* mg for the CAS token alone; see wire.h. */
+size_t
+ec_wire_token(char *dst, const char *key, size_t keylen, uint32_t opaque)
+{
+	char	   *p = put_command(dst, "mg", key, keylen);
+
+	if (p == NULL)
+		return 0;
+	return put_opaque(dst, put_literal(p, " c"), opaque);
+}
+
 /* The first line of ms; see wire.h. */
 size_t
 ec_wire_set(char *dst, const char *key, size_t keylen, size_t value_len,
-			char mode, uint64_t cas, int64_t ttl, bool quiet, uint32_t opaque)
+			char mode, uint64_t cas, int64_t ttl, bool quiet, bool old, uint32_t opaque)
 {
 	char	   *p = put_command(dst, "ms", key, keylen);
 
 	if (p == NULL)
 		return 0;
 	*p++ = ' ';
+	if (old)
+		*p++ = 'S';
 	p = put_number(p, value_len);
-	if (cas == 0)
+	if (cas == 0 && !old)
 		p = put_literal(p, " c");
-	else
+	else if (cas != 0)
 	{
 		p = put_literal(p, " C");
 		p = put_number(p, cas);
@@ -204,6 +217,13 @@ size_t
 ec_wire_barrier(char *dst)
 {
 	return (size_t) (put_literal(dst, "mn\r\n") - dst);
+}
+
+/* version: of the server; a proxy answers for itself. */
+size_t
+ec_wire_version(char *dst)
+{
+	return (size_t) (put_literal(dst, "version\r\n") - dst);
 }
 
 /* lru_crawler metadump: of the hash table, since a walk of the LRUs can miss keys. */

@@ -94,10 +94,17 @@ extern size_t ec_wire_inspect(char *dst, const char *key, size_t keylen, uint32_
  * unconditional, and the new token is asked for (c).  Otherwise the store succeeds only if the
  * item still carries that token.  mode 0 sets, 'E' adds (meta mode ME), 'R' replaces, 'A'
  * appends, 'P' prepends.  quiet: HD is not answered, whatever goes wrong is.
+ *
+ * old: for memcached before 1.6.10, which wants the length as a flag and would take the value of
+ * any other line for commands, as newer ones would the value of this one.  It does not tell the
+ * token.
  */
 extern size_t ec_wire_set(char *dst, const char *key, size_t keylen,
 						  size_t value_len, char mode, uint64_t cas,
-						  int64_t ttl, bool quiet, uint32_t opaque);
+						  int64_t ttl, bool quiet, bool old, uint32_t opaque);
+
+/* mg for the CAS token alone (HD with c, or EN). */
+extern size_t ec_wire_token(char *dst, const char *key, size_t keylen, uint32_t opaque);
 
 /*
  * md: with cas != 0 only if the item carries that token.  quiet: HD is not
@@ -115,6 +122,7 @@ extern size_t ec_wire_arithmetic(char *dst, const char *key, size_t keylen,
 								 bool subtract, uint64_t delta, uint32_t opaque);
 
 extern size_t ec_wire_barrier(char *dst);	/* mn */
+extern size_t ec_wire_version(char *dst);	/* version */
 extern size_t ec_wire_metadump(char *dst);	/* lru_crawler metadump hash */
 extern size_t ec_wire_flush(char *dst); /* flush_all */
 

@@ -390,6 +390,7 @@ ec_exchange_send(EcRequest *reqs, int nreqs, EcDeadline deadline)
 		/* one that is not ready would have to be opened, which throws, allocates and waits */
 		if (!ec_connection_is_ready(c) || reqs[i].connection != c->serial)
 			continue;
+		Assert(c->version != 0);	/* or the server would be asked for it, and waited for */
 		ec_connection_begin(c, reqs[i].server, reqs, i, EC_ASK_SILENT, EC_RETRY_NEVER);
 		began = ec_deadline_in(0);
 		while (ec_connection_write(c) != EC_STEP_FAILED && ec_connection_wants_write(c))
@@ -475,15 +476,18 @@ ec_exchange_list(EcRequest *req, EcDeadline last, int flags, EcFailure *failure)
 
 /*
  * Have the server forget every item that it holds.  EC_DONE: confirmed; EC_REFUSED and
- * EC_FAILED as ec_exchange_command() has them.  Throws what ec_exchange() throws.
+ * EC_FAILED as ec_exchange_command() has them, and *failure says why.  Throws what ec_exchange()
+ * throws.
  */
 EcResult
-ec_exchange_flush(int server)
+ec_exchange_flush(int server, EcFailure *failure)
 {
 	char		request[EC_REQUEST_MAX];
 	EcRequest	req = {.kind = EC_REQUEST_FLUSH,.server = server,.key = request};
 
 	req.keylen = (int) ec_wire_flush(request);
 	(void) ec_exchange(&req, 1, ec_deadline_in(ec_guc_timeout), EC_COUNTED);
+	if (req.failure)
+		*failure = *req.failure;
 	return req.result;
 }

@@ -27,6 +27,6 @@ extern void ec_exchange_send(EcRequest *reqs, int nreqs, EcDeadline deadline);
 extern EcResult ec_exchange_command(int server, const char *request, size_t len,
 									EcLineCallback callback, void *arg, int flags);
 extern void ec_exchange_list(EcRequest *req, EcDeadline last, int flags, EcFailure *failure);
-extern EcResult ec_exchange_flush(int server);
+extern EcResult ec_exchange_flush(int server, EcFailure *failure);
 
 #endif							/* ECHOCACHE_SERVERS_EXCHANGE_H */

@@ -223,15 +223,15 @@ put(EcDatabase *db, int server, EcLeaseKind kind, Item *item)
 	EcRequest	req;
 	bool		add = item->result == EC_ABSENT;
 
-	ec_request_init(&req, add ? EC_REQUEST_SET : EC_REQUEST_STORE, server, key,
-					lease_key(db, key));
+	ec_request_init(&req, add ? EC_REQUEST_SET : EC_REQUEST_STORE, server, key, lease_key(db, key));
 	make_line(db, server, kind, value, &req.valuelen);
 	req.value = value;
 	req.mode = add ? 'E' : 0;
 	req.ttl = KEEP_S;
 	req.token = item->token;
-	(void) ec_exchange(&req, 1, ec_deadline_in(patience(db, server)),
-					   EC_NO_RETRY | EC_COUNTED);
+	(void) ec_exchange(&req, 1, ec_deadline_in(patience(db, server)), EC_NO_RETRY | EC_COUNTED);
+	if (req.result == EC_ABSENT || (req.result == EC_DONE && req.token == 0))
+		return EC_MISMATCH;		/* without a token it is gone again */
 	if (req.result == EC_DONE && add)
 	{
 		item->result = EC_DONE;
@@ -241,7 +241,7 @@ put(EcDatabase *db, int server, EcLeaseKind kind, Item *item)
 		item->answered_at = ec_state_clock();
 		(void) ec_leaseline_parse(value, req.valuelen, &item->line);
 	}
-	return req.result == EC_ABSENT ? EC_MISMATCH : req.result;
+	return req.result;
 }
 
 /*

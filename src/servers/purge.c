@@ -168,14 +168,14 @@ take_stat(const EcReply *line, void *arg)
 {
 	ServerStats *stats = arg;
 	char		text[STAT_TEXT_MAX];
-	int			v[3];
+	const size_t name = strlen("version ");
 
 	if (line->kind != EC_REPLY_STAT || line->text_len >= sizeof(text))
 		return true;
 	memcpy(text, line->text, line->text_len);
 	text[line->text_len] = '\0';
-	if (sscanf(text, "version %4d.%4d.%4d", &v[0], &v[1], &v[2]) == 3)
-		stats->old = v[0] < 1 || (v[0] == 1 && (v[1] < 6 || (v[1] == 6 && v[2] < 19)));
+	if (strncmp(text, "version ", name) == 0)
+		stats->old = ec_reply_version(text + name, line->text_len - name) < EC_VERSION(1, 6, 19);
 	else if (!take_number(text, "curr_items ", &stats->keys))
 		(void) take_number(text, "lru_crawler_running ", &stats->crawling);
 	return true;

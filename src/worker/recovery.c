@@ -63,7 +63,8 @@ static List *add_head(List *heads, const char *prefix, const char *name);
 static List *key_heads(EcDatabase *db, List *rows);
 static List *read_rows(const char *server, int limit);
 static void delete_rows(List *rows);
-static bool flush_instead(EcDatabase *db, int server);
+static void append(EcFailure *failure, const char *advice);
+static bool flush_instead(EcDatabase *db, int server, EcFailure *failure);
 static bool mark(EcRequest *reqs, int n);
 static bool invalidate(EcDatabase *db, int server, List *rows, bool purge, int64 *removed,
 		   EcFailure *failure);
@@ -147,10 +148,18 @@ delete_rows(List *rows)
 	MemoryContextSwitchTo(context);
 }
 
+/* Add what the operator can do about it; what does not fit is cut off. */
+static void
+append(EcFailure *failure, const char *advice)
+{
+	strlcat(failure->reason, advice, sizeof(failure->reason));
+}
+
 /*
- * The server cannot be purged, and does not seem to have failed: it refuses to tell its keys.
+ * The server cannot be purged, for the reason in *failure: it refuses to tell its keys, perhaps.
  * If a superuser has run echocache_flush_all() since the server became RECOVERING, the worker
- * flushes it here.  false: the worker may not, or the flush was not confirmed.
+ * flushes it here; or if echocache.flush_on_start says so, and it does refuse, for good.  false:
+ * the worker may not, or the flush was not confirmed; *failure says what the operator can do.
  *
  * The superuser's own flush would not do.  It may have come before everybody had left older
  * topologies, or before the last transaction ended whose rows are in the outbox, so what it
@@ -161,14 +170,32 @@ delete_rows(List *rows)
  * item without a lock that the flush would take: a store that is just between the two
  * survives.  Single keys of the outbox are therefore invalidated all the same.)
  *
- * The permission is for one state word.  Nobody has given it for what makes the server
- * RECOVERING the next time.
+ * The superuser's permission is for one state word.  Nobody has given it for what makes the
+ * server RECOVERING the next time.
  */
 static bool
-flush_instead(EcDatabase *db, int server)
+flush_instead(EcDatabase *db, int server, EcFailure *failure)
 {
-	return pg_atomic_read_u64(&db->may_flush[server]) == ec_state_word(db, server) &&
-		ec_exchange_flush(server) == EC_DONE;
+	bool		hides = failure->sqlstate == ERRCODE_FEATURE_NOT_SUPPORTED;
+
+	if (pg_atomic_read_u64(&db->may_flush[server]) != ec_state_word(db, server) &&
+		!(ec_guc_flush_on_start && hides))
+	{
+		if (hides)
+			append(failure, "; allow it, run echocache_flush_all(), or set "
+				   "echocache.flush_on_start");
+		return false;
+	}
+	if (ec_exchange_flush(server, failure) == EC_DONE)
+	{
+		ereport(LOG,
+				(errmsg("echocache: server \"%s\" was flushed, since it does not tell its keys",
+						ec_placement_name(server))));
+		return true;
+	}
+	if (failure->sqlstate == ERRCODE_FEATURE_NOT_SUPPORTED)
+		append(failure, "; nor does it tell its keys (lru_crawler metadump): allow one of the two");
+	return false;
 }
 
 /*
@@ -200,7 +227,7 @@ invalidate(EcDatabase *db, int server, List *rows, bool purge, int64 *removed,
 
 	if (purge && ec_purge(server, key_heads(db, rows), removed, failure))
 		return true;
-	if (purge && !flush_instead(db, server))
+	if (purge && !flush_instead(db, server, failure))
 		return false;
 
 	reqs = palloc0(EC_MARK_BATCH * sizeof(EcRequest));
@@ -227,7 +254,7 @@ invalidate(EcDatabase *db, int server, List *rows, bool purge, int64 *removed,
 	ok = ok && mark(reqs, n);
 	*removed += n;
 	pfree(reqs);
-	return ok && (ec_purge(server, whole, removed, failure) || flush_instead(db, server));
+	return ok && (ec_purge(server, whole, removed, failure) || flush_instead(db, server, failure));
 }
 
 /* Callback for a line of "stats settings": note how large an item may be. */
@@ -437,7 +464,6 @@ void
 ec_recovery_clear_late_rows(EcDatabase *db)
 {
 	List	   *rows = read_rows(NULL, EC_OUTBOX_BATCH);
-	EcFailure	failure;
 
 	if (rows == NIL)
 		return;
@@ -445,6 +471,7 @@ ec_recovery_clear_late_rows(EcDatabase *db)
 	{
 		List	   *mine = NIL;
 		int64		removed = 0;
+		EcFailure	failure = {0};
 		ListCell   *lc;
 
 		foreach(lc, rows)

@@ -206,7 +206,8 @@ check_requests(const char *key, size_t keylen, const char *data, size_t size)
 										 (uint32_t) numbers[1]), keylen);
 	check_request(request, ec_wire_set(request, key, keylen, (size_t) numbers[2],
 									   modes[numbers[2] % sizeof(modes)], numbers[1],
-									   (int64_t) numbers[0], false, (uint32_t) numbers[2]), keylen);
+									   (int64_t) numbers[0], false, (numbers[2] & 2) != 0,
+									   (uint32_t) numbers[2]), keylen);
 	check_request(request, ec_wire_delete(request, key, keylen, numbers[0],
 										  (numbers[2] & 1) != 0, (uint32_t) numbers[1]), keylen);
 	check_request(request, ec_wire_arithmetic(request, key, keylen, (numbers[2] & 1) != 0,

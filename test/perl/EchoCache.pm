@@ -145,7 +145,8 @@ sub keep_lease
 }
 
 # For a rogue: answer these bytes of a client, request by request.  What is about the lease's key
-# keep_lease() answers, with $kept, all else the code, from the verb, the opaque and the rest.
+# keep_lease() answers, with $kept; it is a new memcached; all else the code answers, from the verb,
+# the opaque and the rest.
 sub answer_requests
 {
 	my ($kept, $bytes, $code) = @_;
@@ -157,7 +158,9 @@ sub answer_requests
 		my $value = $verb eq 'ms' && $rest =~ /\A \S+ (\d+)/ ? substr $bytes, 0, $1 + 2, '' : '';
 		my ($opaque) = $rest =~ / O(\d+)/;
 
-		$answer .= $rest =~ /\A _echocache / ? keep_lease($kept, $verb, $rest, $value) : $code->($verb, $opaque, $rest);
+		$answer .= $verb eq 'version' ? "VERSION 1.6.38\r\n"
+		  : $rest =~ /\A _echocache / ? keep_lease($kept, $verb, $rest, $value)
+		  : $code->($verb, $opaque, $rest);
 	}
 	return $answer;
 }
@@ -517,7 +520,8 @@ sub quit { return $_[0]->{psql}->quit; }
 
 
 # A memcached.  Options: socket => 1 for a unix socket, host (127.0.0.1), port (a free
-# one), args (more arguments).  The port or the path stays the same over stop and start.
+# one), args (more arguments), binary (the memcached that EC_MEMCACHED names, or else the
+# machine's).  The port or the path stays the same over stop and start.
 # How the test's own client connects: tls => [ options of openssl s_client ], login =>
 # [ user name, password ].
 package EchoCache::Memcached;
@@ -533,6 +537,7 @@ sub new
 {
 	my ($class, %opt) = @_;
 	my $self = bless { host => $opt{host} // '127.0.0.1', args => $opt{args} // [], sent => 0,
+		binary => $opt{binary} // $ENV{EC_MEMCACHED} // 'memcached',
 		tls => $opt{tls}, login => $opt{login} }, $class;
 
 	if ($opt{socket})
@@ -569,7 +574,7 @@ sub start
 	{
 		# What memcached has to say belongs in the test's log, not in its TAP.
 		open STDOUT, '>&', \*STDERR;
-		exec 'memcached', @where, '-m', '64', '-t', '2', @{ $self->{args} }
+		exec $self->{binary}, @where, '-m', '64', '-t', '2', @{ $self->{args} }
 		  or POSIX::_exit(127);
 	}
 	$self->{pid} = $pid;
@@ -713,7 +718,7 @@ sub ttl
 {
 	my ($self, $key) = @_;
 
-	return $self->exchange("mg $key t\r\n", qr/\r\n/) =~ /^HD t(-?\d+)/ ? $1 : undef;
+	return $self->exchange("mg $key t\r\n", qr/\r\n/) =~ /^(?:HD|OK) t(-?\d+)/ ? $1 : undef;
 }
 
 # All keys with this beginning and their values (JSON), as a list.

@@ -135,7 +135,8 @@ for my $call (q{incr('n')}, q{decr('n', 5)}, q{append('n', '7')}, q{prepend('n',
 	my $is = sub { return ($memcached->get('n') // 'gone') =~ s/ +\z//r };
 	my $shall = $becomes{ $call =~ s/\(.*//r } // 'gone';
 
-	$s->run(q{SELECT echocache_kv_get('n')});
+	# a connection on which the memcached has told its version: else that is what is held
+	$s->run(q{SELECT echocache_kv_set('other', 'x')});
 	$proxy->tell('hold down');
 	$s->send("SELECT echocache_kv_$call");
 	# what the proxy holds may be another's answer, a renewal's of the lease
@@ -147,6 +148,7 @@ for my $call (q{incr('n')}, q{decr('n', 5)}, q{append('n', '7')}, q{prepend('n',
 	wait_state($s, 'UP', $proxy);
 	is($is->(), $shall, 'it has happened once');
 }
+$s->run(q{SELECT echocache_kv_set('other', 'x')});
 my $cas = $s->run(q{SELECT cas FROM echocache_kv_gets('n')});
 $proxy->tell('hold down');
 $s->send("SELECT echocache_kv_cas('n', 'by cas', $cas)");

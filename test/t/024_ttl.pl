@@ -39,7 +39,7 @@ sub leave
 {
 	my ($key, $seconds) = @_;
 
-	return $memcached->exchange("mg $key T$seconds t\r\n", qr/\r\n/) =~ /^HD t$seconds\r/ || die "no $key";
+	return $memcached->exchange("mg $key T$seconds t\r\n", qr/\r\n/) =~ /^(?:HD|OK) t$seconds\r/ || die "no $key";
 }
 
 sub attach { my ($arguments) = @_; return $s->run("SELECT echocache_attach('session'$arguments)"); }

@@ -93,7 +93,7 @@ my @readers = (
 
 # Who can set a setting, and is it hidden from those who are not members of pg_read_all_settings?
 my %settings = (
-	(map { ("echocache.$_" => 'sighup') } qw(enabled hosts ttl fallback pool_size timeout retry_interval marker_ttl lease
+	(map { ("echocache.$_" => 'sighup') } qw(enabled hosts ttl fallback flush_on_start pool_size timeout retry_interval marker_ttl lease
 		fill_wait build_timeout audit_rate commit_timeout max_write_through tls tls_ca_file tls_cert_file tls_key_file tls_verify)),
 	(map { ("echocache.$_" => 'sighup, hidden') } qw(username password password_file)),
 	'echocache.local_memory' => 'postmaster',

@@ -173,6 +173,28 @@ test_meta_answers(void)
 	answer_is(LIT("NS c0 O3\r\n"), "NS 10 cas=0 opaque=3", "NS");
 	answer_is(LIT("EX O3\r\n"), "EX 7 opaque=3", "EX");
 	answer_is(LIT("MN\r\n"), "MN 4", "MN");
+
+	/* as memcached answers before 1.6.18, and before 1.6.10 */
+	answer_is(LIT("NF  O3\r\n"), "NF 8 opaque=3", "NF and two spaces");
+	answer_is(LIT("HD  O3\r\n"), "HD 8 opaque=3", "HD and two spaces");
+	answer_is(LIT("OK  O3\r\n"), "HD 8 opaque=3", "OK and two spaces");
+	answer_is(LIT("OK c5 O3\r\n"), "HD 10 cas=5 opaque=3", "OK for HD");
+}
+
+static void
+test_versions(void)
+{
+	tap_ok(ec_reply_version(LIT("1.6.18")) == EC_VERSION(1, 6, 18), "version: 1.6.18");
+	tap_ok(ec_reply_version(LIT("1.6.9+dfsg")) == EC_VERSION(1, 6, 9), "version: with a suffix");
+	tap_ok(ec_reply_version(LIT("2.0.0")) > EC_VERSION(1, 6, 999), "version: 2.0.0");
+	tap_ok(ec_reply_version(LIT("1.6.4294967295")) == EC_VERSION(1, 6, 999), "version: a large part");
+	tap_ok(ec_reply_version(LIT("1.6")) == EC_VERSION_UNKNOWN &&
+		   ec_reply_version(LIT("1.6.")) == EC_VERSION_UNKNOWN &&
+		   ec_reply_version(LIT("1..6")) == EC_VERSION_UNKNOWN &&
+		   ec_reply_version(LIT("mcrouter 1.6.9")) == EC_VERSION_UNKNOWN &&
+		   ec_reply_version("", 0) == EC_VERSION_UNKNOWN &&
+		   ec_reply_version(LIT("1.6.4294967296")) == EC_VERSION_UNKNOWN,
+		   "version: what is none");
 }
 
 static void
@@ -279,7 +301,10 @@ test_malformed(void)
 	is_malformed(LIT("HDX\r\n"), "three letters");
 	is_malformed(LIT("HD\0\r\n"), "a NUL after the code");
 	is_malformed(LIT("HD \r\n"), "a space at the end");
-	is_malformed(LIT("HD  O1\r\n"), "two spaces");
+	is_malformed(LIT("HD   O1\r\n"), "three spaces");
+	is_malformed(LIT("HD  \r\n"), "two spaces alone");
+	is_malformed(LIT("HD O1  c1\r\n"), "two spaces behind a flag");
+	is_malformed(LIT("VA 4  O1\r\n"), "two spaces behind a size");
 	is_malformed(LIT("HD O1 \r\n"), "a space after a flag");
 	is_malformed(LIT("HD\tO1\r\n"), "a tab");
 	is_malformed(LIT("HD\r\r\n"), "two \\r");
@@ -342,7 +367,8 @@ test_malformed(void)
 	is_malformed(LIT("ENDS\r\n"), "ENDS");
 	is_malformed(LIT("END \r\n"), "END and a space");
 	is_malformed(LIT("END x\r\n"), "END and text");
-	is_malformed(LIT("OK x\r\n"), "OK and text, as sets were answered before 1.6.10");
+	is_malformed(LIT("OK \r\n"), "OK and a space");
+	is_malformed(LIT("OK 1\r\n"), "OK and a number");
 	is_malformed(LIT("OKAY\r\n"), "OKAY");
 	is_malformed(LIT("RESETS\r\n"), "RESETS");
 	is_malformed(LIT("STAT\r\n"), "STAT alone");
@@ -547,21 +573,28 @@ test_requests(void)
 	request_is(ec_wire_inspect(request, LIT("session:1"), 4294967295u),
 			   "mg session:1 v c f t O4294967295\r\n", "inspect");
 
-	request_is(ec_wire_set(request, LIT("session:1"), EC_MARKER_LEN, 0, 0, 30, false, 7),
+	request_is(ec_wire_set(request, LIT("session:1"), EC_MARKER_LEN, 0, 0, 30, false, false, 7),
 			   "ms session:1 4 c T30 O7\r\n", "set, asking for the token");
-	request_is(ec_wire_set(request, LIT("session:1"), 0, 0, 0, 0, false, 7),
+	request_is(ec_wire_set(request, LIT("session:1"), 0, 0, 0, 0, false, false, 7),
 			   "ms session:1 0 c O7\r\n", "set of an empty value, no expiry");
 	request_is(ec_wire_set(request, LIT("session:1"), 140000, 0,
-						   18446744073709551615u, 1800, false, 7),
+						   18446744073709551615u, 1800, false, false, 7),
 			   "ms session:1 140000 C18446744073709551615 T1800 O7\r\n", "set by CAS");
-	request_is(ec_wire_set(request, LIT("session:1"), 2, 0, 42, 1800, true, 7),
+	request_is(ec_wire_set(request, LIT("session:1"), 2, 0, 42, 1800, true, false, 7),
 			   "ms session:1 2 C42 T1800 q O7\r\n", "set by CAS, quietly");
-	request_is(ec_wire_set(request, LIT("k"), 4, 'E', 0, 30, false, 7),
+	request_is(ec_wire_set(request, LIT("k"), 4, 'E', 0, 30, false, false, 7),
 			   "ms k 4 c ME T30 O7\r\n", "add");
-	request_is(ec_wire_set(request, LIT("k"), 4, 'R', 9, 0, false, 7),
+	request_is(ec_wire_set(request, LIT("k"), 4, 'R', 9, 0, false, false, 7),
 			   "ms k 4 C9 MR O7\r\n", "replace by CAS, no expiry");
-	request_is(ec_wire_set(request, LIT("k"), 4, 'A', 0, -5, false, 7),
+	request_is(ec_wire_set(request, LIT("k"), 4, 'A', 0, -5, false, false, 7),
 			   "ms k 4 c MA T-1 O7\r\n", "append, expired at once");
+
+	request_is(ec_wire_set(request, LIT("k"), 4, 'E', 0, 30, true, true, 7),
+			   "ms k S4 ME T30 q O7\r\n", "add to a memcached before 1.6.10");
+	request_is(ec_wire_set(request, LIT("k"), 2, 0, 42, 30, false, true, 7),
+			   "ms k S2 C42 T30 O7\r\n", "set by CAS, before 1.6.10");
+	request_is(ec_wire_token(request, LIT("k"), 7), "mg k c O7\r\n", "the token alone");
+	request_is(ec_wire_version(request), "version\r\n", "the version");
 
 	request_is(ec_wire_delete(request, LIT("session:1"), 0, false, 7),
 			   "md session:1 O7\r\n", "delete");
@@ -623,14 +656,14 @@ test_requests(void)
 	/* memcached keeps 32 bits of a TTL: 2^32 - 1 would be -1, expired at once. */
 	request_is(ec_wire_touch(request, LIT("k"), (int64_t) INT32_MAX + 1, 7),
 			   "mg k s T2147483647 O7\r\n", "a time after 2038");
-	request_is(ec_wire_set(request, LIT("k"), 4, 0, 0, INT64_MAX, false, 7),
+	request_is(ec_wire_set(request, LIT("k"), 4, 0, 0, INT64_MAX, false, false, 7),
 			   "ms k 4 c T2147483647 O7\r\n", "the latest time");
 	request_is(ec_wire_touch(request, LIT("k"), INT64_MIN, 7),
 			   "mg k s T-1 O7\r\n", "the earliest time");
 
 	/* The longest of each kind fits, and a key that is none gives no request. */
 	memset(key, 'k', sizeof(key));
-	longest = ec_wire_set(request, key, EC_KEY_MAX, SIZE_MAX, 'E', UINT64_MAX, INT64_MAX, false,
+	longest = ec_wire_set(request, key, EC_KEY_MAX, SIZE_MAX, 'E', UINT64_MAX, INT64_MAX, false, false,
 						  UINT32_MAX);
 	tap_ok(longest > EC_KEY_MAX && longest <= EC_REQUEST_MAX, "request: the longest set fits");
 	tap_ok(ec_wire_get(request, key, EC_KEY_MAX, INT64_MAX, UINT32_MAX) ==
@@ -643,13 +676,13 @@ test_requests(void)
 		   ec_wire_touch(request, key, EC_KEY_MAX + 1, 1, 1) == 0 &&
 		   ec_wire_look(request, key, EC_KEY_MAX + 1, 1) == 0 &&
 		   ec_wire_inspect(request, key, EC_KEY_MAX + 1, 1) == 0 &&
-		   ec_wire_set(request, key, EC_KEY_MAX + 1, 1, 0, 0, 0, false, 1) == 0 &&
+		   ec_wire_set(request, key, EC_KEY_MAX + 1, 1, 0, 0, 0, false, false, 1) == 0 &&
 		   ec_wire_delete(request, key, EC_KEY_MAX + 1, 0, false, 1) == 0 &&
 		   ec_wire_arithmetic(request, key, EC_KEY_MAX + 1, false, 1, 1) == 0,
 		   "request: none for a key of 251 bytes");
 	tap_ok(ec_wire_get(request, key, 0, -1, 1) == 0 &&
 		   ec_wire_touch(request, key, 0, 1, 1) == 0 &&
-		   ec_wire_set(request, key, 0, 1, 0, 0, 0, false, 1) == 0 &&
+		   ec_wire_set(request, key, 0, 1, 0, 0, 0, false, false, 1) == 0 &&
 		   ec_wire_delete(request, key, 0, 0, false, 1) == 0 &&
 		   ec_wire_arithmetic(request, key, 0, false, 1, 1) == 0,
 		   "request: none for an empty key");
@@ -818,6 +851,7 @@ void
 test_wire(void)
 {
 	test_meta_answers();
+	test_versions();
 	test_word_answers();
 	test_dump_answers();
 	test_malformed();
