@@ -827,9 +827,134 @@ CREATE VIEW echocache_memory AS
     WHERE m.relation IS NULL OR d.name IS NOT NULL;
 COMMENT ON VIEW echocache_memory IS 'the documents in shared memory: in all, without a name, and of each attachment';
 
+-- ---------------------------------------------------------------- the report
+
+-- Operators and functions are those of pg_catalog, whatever the caller's search_path.
+CREATE FUNCTION echocache_report() RETURNS text
+    LANGUAGE sql VOLATILE STRICT PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp
+AS $report$
+    WITH setting AS (
+        SELECT coalesce(max(setting) FILTER (WHERE name = 'echocache.enabled'), 'off') = 'on' AS enabled,
+               max(setting) FILTER (WHERE name = 'echocache.timeout')::numeric AS timeout,
+               max(setting) FILTER (WHERE name = 'echocache.commit_timeout')::numeric AS commit_timeout,
+               max(setting) FILTER (WHERE name = 'echocache.max_write_through')::numeric AS written,
+               max(setting) FILTER (WHERE name = 'max_locks_per_transaction')::numeric AS locks,
+               max(setting) FILTER (WHERE name = 'max_worker_processes')::integer AS workers,
+               max(setting) FILTER (WHERE name = 'echocache.audit_rate')::integer AS audit_rate,
+               coalesce(max(setting) FILTER (WHERE name = 'echocache.username'), '') <> ''
+                   AND coalesce(max(setting) FILTER (WHERE name = 'echocache.tls'), '') = 'off'
+                   AND EXISTS (SELECT FROM unnest(string_to_array(max(setting) FILTER (WHERE name = 'echocache.hosts'), ',')) h
+                               WHERE trim(h) !~ '^(/|localhost(:|$)|127\.|\[::1\])') AS clear_text
+        FROM pg_settings
+    ), document AS (
+        SELECT d.name, d.relation, d.suspended, s.hits, s.local_hits, s.misses, s.build_errors, s.audited, s.audit_stale,
+               s.audit_foreign, s.local_hits + s.hits AS answered,
+               s.local_hits + s.hits + s.misses + s.bypass_disabled + s.bypass_server + s.bypass_isolation
+                   + s.bypass_own_change + s.bypass_row_security + s.bypass_key + s.bypass_owner AS reads,
+               (SELECT string_agg(format('%s %s', label, count), ', ' ORDER BY count DESC)
+                FROM (VALUES ('misses', s.misses), ('bypass_disabled', s.bypass_disabled), ('bypass_server', s.bypass_server),
+                             ('bypass_isolation', s.bypass_isolation), ('bypass_own_change', s.bypass_own_change),
+                             ('bypass_row_security', s.bypass_row_security), ('bypass_key', s.bypass_key),
+                             ('bypass_owner', s.bypass_owner)) v (label, count) WHERE count > 0) AS others,
+               (SELECT count(*) FROM pg_partition_tree(d.relation) WHERE isleaf) AS leaves
+        FROM @extschema@.echocache_documents d LEFT JOIN @extschema@.echocache_stats s ON s.name = d.name
+    ), slowest AS (
+        SELECT DISTINCT ON (kind) kind, name, count, p50, p99, max
+        FROM @extschema@.echocache_latency WHERE count > 0 ORDER BY kind, p99 DESC, name
+    ), line (part, at, told, todo) AS (
+        -- todo: something is to be done about it, and what
+        SELECT 1, '', 'The cache is off: echocache.enabled.',
+               'ALTER SYSTEM SET echocache.enabled = on; SELECT pg_reload_conf();'
+        FROM setting WHERE NOT enabled
+        UNION ALL
+        SELECT 1, '', 'No table is attached.', 'SELECT echocache_attach(''name'', ''table''); README.md has an example.'
+        WHERE NOT EXISTS (SELECT FROM document)
+        UNION ALL
+        SELECT 1, name, format('%s: not cached, since %s', name, suspended),
+               'Mend that: until then all reads go to the table. (failures.md)'
+        FROM document WHERE suspended IS NOT NULL
+        UNION ALL
+        SELECT 1, name, format('%s: %s', name, CASE WHEN coalesce(reads, 0) = 0 THEN 'no reads by SQL yet'
+                   ELSE format('%s %% of %s reads by SQL answered by the cache (shared memory %s %%, memcached %s %%)',
+                               round(100.0 * answered / reads, 1), to_char(reads, 'FM999,999,999,999,999'),
+                               round(100.0 * local_hits / reads, 1), round(100.0 * hits / reads, 1)) END),
+               CASE WHEN reads >= 1000 AND answered < reads / 2
+                   THEN format('The others, by reason: %s. monitoring.md says what each means.', others) END
+        FROM document WHERE suspended IS NULL
+        UNION ALL
+        SELECT 1, name, format('%s: %s documents could not be built', name, build_errors),
+               'The server''s log has the error of its function.'
+        FROM document WHERE build_errors > 0
+        UNION ALL
+        SELECT 2, server, format('%s: %s since %s%s%s', server, state, date_trunc('second', since),
+                   CASE WHEN state <> 'UP' THEN ', ' || coalesce(last_error, 'no reason known') ELSE '' END,
+                   CASE WHEN waiting > 0 THEN format('; %s entries in the outbox', waiting) ELSE '' END),
+               CASE state WHEN 'DOWN' THEN 'Its documents are read from the table. Does memcached run there, and can this machine reach it? (failures.md)'
+                   WHEN 'RECOVERING' THEN 'Its documents are read from the table until what it waits for is over. (monitoring.md)' END
+        FROM @extschema@.echocache_servers
+        UNION ALL
+        SELECT 3, kind, format('%s: half within %s ms, 99 %% within %s ms, at most %s ms; %s timed (%s of %s)',
+                   CASE kind WHEN 'hit' THEN 'reads answered by memcached' WHEN 'local_hit' THEN 'reads answered by shared memory'
+                       WHEN 'fill' THEN 'reads of the table' WHEN 'marker' THEN 'commits that invalidate'
+                       WHEN 'store' THEN 'commits that store, afterwards' ELSE kind END,
+                   round(p50::numeric, 4), round(p99::numeric, 4), round(max::numeric, 4), to_char(count, 'FM999,999,999,999,999'), kind, name),
+               CASE WHEN kind = 'hit' AND p99 > timeout THEN format('echocache.timeout is %s ms: slow answers are not waited for. Find out what is slow, or raise it.', timeout)
+                   WHEN kind = 'marker' AND p99 > commit_timeout THEN format('echocache.commit_timeout is %s ms: a commit that waits longer takes the server for DOWN. Find out what is slow, or raise it.', commit_timeout) END
+        FROM slowest, setting
+        UNION ALL
+        SELECT 4, '', CASE WHEN audit_rate = 0 THEN 'The auditor is off: echocache.audit_rate is 0.'
+                   WHEN sum(audited) > 0 THEN format('%s documents compared to their rows: %s',
+                       to_char(sum(audited), 'FM999,999,999,999,999'), CASE WHEN sum(audit_stale + audit_foreign) > 0
+                           THEN format('%s were stale, %s foreign', sum(audit_stale), sum(audit_foreign)) ELSE 'none was wrong' END)
+                   ELSE 'No document was compared to its row yet.' END,
+               CASE WHEN sum(audit_stale + audit_foreign) > 0
+                   THEN 'They were invalidated, and are in the server''s log by key. (failures.md, "When the auditor finds something")' END
+        FROM document, setting GROUP BY audit_rate
+        UNION ALL
+        SELECT 5, '', format('shared memory: %s of %s used by %s documents', pg_size_pretty(used), pg_size_pretty(size), entries),
+               CASE WHEN evictions > (SELECT sum(misses + hits) / 2 FROM document) AND evictions > 1000
+                   THEN format('%s documents had to go: raise echocache.local_memory. (monitoring.md, "What size to choose")', evictions) END
+        FROM @extschema@.echocache_memory WHERE name IS NULL AND size > 0
+        UNION ALL
+        SELECT 6, '', format('max_worker_processes is %s, and no worker of echocache is in this database', workers),
+               'Raise it, and restart: without a worker nothing is cached. (configuration.md)'
+        FROM setting WHERE enabled AND NOT pg_is_in_recovery() AND EXISTS (SELECT FROM document)
+            AND NOT EXISTS (SELECT FROM pg_stat_activity
+                            WHERE backend_type = 'echocache worker' AND datname = current_database())
+        UNION ALL
+        SELECT 6, '', format('max_locks_per_transaction is %s, echocache.max_write_through %s', locks, written),
+               'A commit may lock so many documents: raise the former, or lower the latter. (configuration.md)'
+        FROM setting WHERE written > locks
+        UNION ALL
+        SELECT 6, name, format('max_locks_per_transaction is %s, and %s has %s partitions', locks, relation, leaves),
+               'A read that misses may lock each of them: raise it. (configuration.md)'
+        FROM document, setting WHERE leaves > locks
+        UNION ALL
+        SELECT 6, '', 'The password for memcached goes over the network in clear text.',
+               'Turn echocache.tls on. (security.md)'
+        FROM setting WHERE clear_text
+    ), part (part, title) AS (
+        VALUES (1, 'Documents'), (2, 'Servers'), (3, 'Slowest waits'), (4, 'Auditor'), (5, 'Memory'), (6, 'Settings')
+    ), count AS (
+        SELECT count(*) AS n FROM line WHERE todo IS NOT NULL
+    )
+    SELECT format(E'echocache %s, database "%s"%s, %s\n%s\n%s', extversion, current_database(),
+                  CASE WHEN pg_is_in_recovery() THEN ' (a standby)' ELSE '' END,
+                  date_trunc('second', clock_timestamp()),
+                  CASE n WHEN 0 THEN 'All is well.' WHEN 1 THEN 'One thing is to be looked at: it has a "!".'
+                      ELSE format('%s things are to be looked at: each has a "!".', n) END,
+                  (SELECT string_agg(format(E'\n%s\n%s', title, lines), '' ORDER BY part)
+                   FROM (SELECT part, string_agg(format(E'%s %s\n%s', CASE WHEN todo IS NULL THEN ' ' ELSE '!' END, told,
+                                                        '    -> ' || todo || E'\n'), '' ORDER BY at, told) AS lines
+                         FROM line GROUP BY part) l JOIN part USING (part)))
+    FROM pg_extension, count WHERE extname = 'echocache'
+$report$;
+COMMENT ON FUNCTION echocache_report() IS
+    'what is attached, whether it is cached and why not, servers, waits, and what to do about each; for a person';
+
 -- ---------------------------------------------------------------- privileges
 
-REVOKE ALL ON FUNCTION echocache_health(), echocache_connect(), echocache_disconnect(), echocache_stats_reset(),
+REVOKE ALL ON FUNCTION echocache_report(), echocache_health(), echocache_connect(), echocache_disconnect(), echocache_stats_reset(),
     echocache.servers(), echocache.stats(), echocache.latency(), echocache.latency_buckets(), echocache.memory(),
     echocache.document_trigger(), echocache.replication_trigger() FROM PUBLIC;
 REVOKE ALL ON FUNCTION echocache_warm(text, bigint), echocache_purge(text), echocache_verify(text, bigint, boolean),
@@ -857,7 +982,7 @@ REVOKE ALL ON FUNCTION
     echocache_kv_get_and_touch_bytea(text, text), echocache_kv_get_and_touch_bytea(text, timestamptz),
     echocache_kv_delete(text), echocache_kv_incr(text, bigint), echocache_kv_decr(text, bigint),
     echocache_kv_stats(), echocache_flush_all() FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION echocache_health(), echocache.servers(), echocache.stats(), echocache.latency(),
+GRANT EXECUTE ON FUNCTION echocache_report(), echocache_health(), echocache.servers(), echocache.stats(), echocache.latency(),
     echocache.latency_buckets(), echocache.memory() TO pg_monitor;
 GRANT EXECUTE ON FUNCTION echocache.warming(), echocache.suspended(text) TO pg_monitor;
 GRANT USAGE ON SCHEMA echocache TO pg_monitor;

@@ -63,6 +63,7 @@ my %objects = (
 	'function echocache.document_trigger' => 'nobody',
 	'function echocache.replication_trigger' => 'nobody',
 	'function echocache_health' => 'monitor',
+	'function echocache_report' => 'monitor',
 	'function echocache.servers' => 'monitor',
 	'function echocache.stats' => 'monitor',
 	'function echocache.latency' => 'monitor',
@@ -298,7 +299,8 @@ for my $name (sort keys %functions)
 		all_like('monitor', $calls, $who eq 'monitor' ? $works : $refused, "$name as monitor");
 		$s->run("GRANT EXECUTE ON FUNCTION $_->[0] TO granted") for @{ $functions{$name} };
 		all_like('granted', $calls, $name =~ /^echocache\./ ? qr/permission denied for schema/
-			: $who eq 'superuser' ? qr/^42501: must be superuser/ : $works, "$name as one who is granted it");
+			: $who eq 'superuser' ? qr/^42501: must be superuser/
+			: $name eq 'echocache_report' ? qr/^42501: permission denied for view/ : $works, "$name as one who is granted it");
 		all_like($s, $calls, $works, "$name as a superuser");
 	}
 }
@@ -685,7 +687,7 @@ for my $name (sort keys %settings)
 like($as{nobody}->error('SELECT * FROM pg_file_settings'), qr/^42501: /, 'pg_file_settings is not for everybody');
 unlike(slurp_file($node->logfile), qr/\Q$password\E/, 'no password in the log');
 like($as{nobody}->error("SET echocache.password = 'a $password'"), qr/^(?!.*$password)55P02/s, 'an error message does not repeat what it refuses');
-for my $view ('echocache_servers', 'echocache_documents', 'echocache_stats', 'echocache_latency', 'echocache_latency_buckets', 'echocache_memory', 'echocache_health()')
+for my $view ('echocache_servers', 'echocache_documents', 'echocache_stats', 'echocache_latency', 'echocache_latency_buckets', 'echocache_memory', 'echocache_health()', 'echocache_report()')
 {
 	unlike($as{monitor}->run("SELECT * FROM $view"), qr/\Q$password\E/, "$view shows no password");
 }

@@ -248,7 +248,7 @@ sub exercise
 	cmp_ok(scalar @calls, '>', 100, 'calls of functions');
 	is(join("\n", grep { !/22P02: (?:the value of cache key|invalid input syntax for type integer)/ } map { s/\n.*//sr } @failed), '',
 		'all of which do what they are for, but for ids of another type');
-	$do->("SELECT * FROM $schema.$_") for 'echocache_servers', 'echocache_documents', 'echocache_stats', 'echocache_latency', 'echocache_latency_buckets', 'echocache_memory';
+	$do->("SELECT * FROM $schema.$_") for 'echocache_report()', 'echocache_servers', 'echocache_documents', 'echocache_stats', 'echocache_latency', 'echocache_latency_buckets', 'echocache_memory';
 	$do->("SELECT dependents, ttl, relation FROM $schema.echocache_documents");
 	$is_safe->('the views');
 	$memcached->set("$db/session:1", '{"id":1,"owner":"1","title":"older"}');
