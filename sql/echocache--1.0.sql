@@ -867,7 +867,7 @@ AS $report$
                'ALTER SYSTEM SET echocache.enabled = on; SELECT pg_reload_conf();'
         FROM setting WHERE NOT enabled
         UNION ALL
-        SELECT 1, '', 'No table is attached.', 'SELECT echocache_attach(''name'', ''table''); README.md has an example.'
+        SELECT 1, '', 'No table is attached.', 'SELECT echocache_attach(''table'', ''name''); README.md has an example.'
         WHERE NOT EXISTS (SELECT FROM document)
         UNION ALL
         SELECT 1, name, format('%s: not cached, since %s', name, suspended),

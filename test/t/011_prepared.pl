@@ -114,6 +114,7 @@ for my $end ('COMMIT', 'ROLLBACK')
 #
 # memcached is away when the transaction is prepared.
 #
+my $told = 0;
 for my $fault (qw(frozen killed))
 {
 	for my $end ('COMMIT', 'ROLLBACK')
@@ -134,7 +135,7 @@ for my $fault (qw(frozen killed))
 			return $s->run('SELECT last_error FROM echocache_servers') eq qq{waiting for prepared transaction "$fault $end" in database "postgres"};
 		});
 		is($s->run('SELECT state FROM echocache_servers'), 'RECOVERING', 'for which the server is RECOVERING');
-		ok($node->log_contains(qr/WARNING:.*prepared transaction "$fault $end" has ended/, $log), 'a warning names it too');
+		ok($told++ || $node->log_contains(qr/WARNING:.*prepared transaction "$fault $end" has ended/, $log), 'a warning names it too, once a minute');
 
 		# Nobody waits for it.
 		my $took = EchoCache::seconds(sub {
@@ -149,7 +150,7 @@ for my $fault (qw(frozen killed))
 		in_time($s, $took, 41 * 0.05 + $slack, 'forty readers and writers and a bulk update go on at once', 100);
 		is($s->run('SELECT waiting FROM echocache_servers'), 0, 'they note nothing, but invalidate');
 		is($s->run('SELECT state FROM echocache_servers'), 'RECOVERING', 'the server is still RECOVERING');
-		is(() = slurp_file($node->logfile, $log) =~ /WARNING:.*prepared transaction/g, 1, 'and the log has one warning');
+		cmp_ok(() = slurp_file($node->logfile, $log) =~ /WARNING:.*prepared transaction/g, '<=', 1, 'and the log has no second warning');
 
 		is($other->error("$end PREPARED '$fault $end'"), 'no error', "$end PREPARED");
 		wait_state($s, 'UP');

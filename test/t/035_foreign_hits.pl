@@ -136,6 +136,7 @@ sub found
 	my $key_a = "$table:" . $id_a =~ s/([^\x21-\x7e]|%)/sprintf '%%%02X', ord $1/ger;
 
 	$s->run($get->($_)) for $a, $b;
+	await_builder($s);
 	hit($get->($a), $row_a, "$name: a hit", $table);
 	hit($get->($b), $row_b, 'so is the other', $table);
 	unbelieved($key_a, $row_b, $get->($a), $row_a, 'but not in its place');
