@@ -216,7 +216,7 @@ arrange(EcVerify *verify, EcVerifyKey *keys, int n)
 	return end;
 }
 
-/* Have keys from the servers' lists, and put the next list off, for longer the longer it was. */
+/* Have keys from the servers' lists.  The longer they are the later the next; much, if it fails. */
 static void
 list_keys(Audit *audit)
 {
@@ -226,7 +226,7 @@ list_keys(Audit *audit)
 
 	if (db == NULL)
 		return;
-	db->audit_list_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), next_ms);
+	db->audit_list_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), 10 * next_ms);
 	audit->nkeys = ec_sample_list(&audit->verify, audit->keys, audit->want, &lines);
 	next_ms = Max(next_ms, lines * 1000 / LIST_KEYS / Max(ec_guc_audit_rate, 1));
 	db->audit_list_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), next_ms);
