@@ -17,6 +17,7 @@ use Socket qw(PF_INET SOCK_DGRAM);
 use Test::More;
 
 our @EXPORT = qw(hosts);
+our @EXPORT_OK = qw(etc);
 
 my $etc;
 

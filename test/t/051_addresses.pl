@@ -12,55 +12,22 @@ use warnings;
 use FindBin;
 use lib "$FindBin::RealBin/../perl";
 
-use Test::More;
-
-BEGIN
-{
-	my @namespaces = qw(unshare --user --map-current-user --keep-caps --net --mount --);
-
-	if (!$ENV{EC_NAMESPACES})
-	{
-		my $refused = `@namespaces true 2>&1`;
-
-		plan(skip_all => "no namespaces here: $refused") if $? != 0;
-		$ENV{EC_NAMESPACES} = 1;
-		exec @namespaces, $^X, (map { "-I$_" } @INC), $0 or die "no unshare: $!";
-	}
-}
+use PrivateNames qw(etc);
 
 use EchoCache;
 use IO::Select;
 use IO::Socket::INET;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
-use Socket qw(PF_INET SOCK_DGRAM SOCK_NONBLOCK SOCK_STREAM inet_aton pack_sockaddr_in);
+use Socket qw(PF_INET SOCK_NONBLOCK SOCK_STREAM inet_aton pack_sockaddr_in);
+use Test::More;
 use Time::HiRes qw(sleep time);
 
 #
 # What is private to the namespaces.
 #
-my $etc = PostgreSQL::Test::Utils::tempdir_short();
 my @sentinels = map { "later$_" } 1 .. 5;
 my @looked_up;
-
-# The loopback device, up: SIOCSIFFLAGS, IFF_UP.
-{
-	my $request = pack 'a16 s x22', 'lo', 1;
-
-	socket(my $socket, PF_INET, SOCK_DGRAM, 0) or die "no socket: $!";
-	ioctl($socket, 0x8914, $request) or die "the loopback device does not come up: $!";
-}
-
-# Write a file of /etc, in place: it is mounted.
-sub etc
-{
-	my ($name, @lines) = @_;
-
-	open my $file, '>', "$etc/$name" or die "$etc/$name: $!";
-	print $file join '', map { "$_\n" } @lines;
-	close $file or die "$etc/$name: $!";
-	return;
-}
 
 # Which addresses a name has; all names that are not given have none.
 sub hosts
@@ -71,14 +38,8 @@ sub hosts
 	return;
 }
 
-etc('hosts');
 etc('nsswitch.conf', 'hosts: files dns', 'passwd: files', 'group: files');
 etc('resolv.conf', 'nameserver 127.0.0.1', 'options timeout:30 attempts:2');
-for my $name (qw(hosts nsswitch.conf resolv.conf))
-{
-	next if !-e "/etc/$name" && $name eq 'nsswitch.conf';	# the default does
-	system('mount', '--bind', "$etc/$name", "/etc/$name") == 0 or die "/etc/$name cannot be private";
-}
 
 my $port = 11211;
 my ($a, $b, $c) = map { memcached(host => "127.0.0.$_", port => $port) } 2 .. 4;
